@@ -10,6 +10,7 @@
     │   ├── UnsupportedMedia    a kind of content that is not handled                          (415)
     │   └── FetchError          the URL that was given could not be fetched                    (424)
     ├── StepError               a step raised; carries the step, its cause and the values so far (500)
+    ├── Cancelled               it was given up before it was done
     ├── DeadlineExceeded        the request's time ran out                                     (504)
     ├── Overloaded              the queue is full; try again later                             (503)
     ├── DeployError             a pipeline could not be deployed; what served before still does
@@ -27,6 +28,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "Cancelled",
     "DeadlineExceeded",
     "DefinitionError",
     "DeployError",
@@ -150,6 +152,12 @@ class StepError(MlkitError):
     def status(self) -> int:  # type: ignore[override]
         """The cause's own status where the step raised an `InputError`, else 500."""
         return self.__cause__.status if isinstance(self.__cause__, MlkitError) else 500
+
+
+class Cancelled(MlkitError):
+    """A request or a run was given up before it was done: by its caller, or by an interrupt."""
+
+    status = 499
 
 
 class DeadlineExceeded(MlkitError, TimeoutError):

@@ -1,0 +1,53 @@
+"""mlkit: write an inference pipeline as typed functions, run it here, serve it, measure it.
+
+::
+
+    from mlkit import batched_step, pipeline, resource, step
+
+    @step
+    def decode(data: bytes) -> Image: ...
+
+    @pipeline
+    def tag(image: ImageSource, title: str = "") -> ProductTags:
+        return combine(classify(decode(download(image))), words(title))
+
+    tag("shoe.jpg")                       # runs here
+    from mlkit.serving import deploy
+    app = deploy(tag)                     # Ray Serve behind FastAPI
+    from mlkit.load import load_test, poisson
+    load_test(app, payloads, poisson(rate=50), duration_s=20).plot()
+
+Importing mlkit loads neither Ray nor torch.
+"""
+
+from mlkit.define import (
+    ImageSource,
+    Pipeline,
+    Step,
+    Upload,
+    batched_step,
+    codec,
+    pipeline,
+    resource,
+    step,
+)
+from mlkit.errors import InputError, MlkitError
+from mlkit.images import Image
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Image",
+    "ImageSource",
+    "InputError",
+    "MlkitError",
+    "Pipeline",
+    "Step",
+    "Upload",
+    "__version__",
+    "batched_step",
+    "codec",
+    "pipeline",
+    "resource",
+    "step",
+]

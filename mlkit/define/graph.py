@@ -1,0 +1,242 @@
+"""A pipeline as data: which step calls what, with which types. Frozen, and knows nothing of running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from mlkit.define.step import Step
+
+__all__ = [
+    "Argument",
+    "Collection",
+    "Constant",
+    "Graph",
+    "Node",
+    "Parameter",
+    "Problem",
+    "Result",
+    "Source",
+    "sources",
+]
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Selections from a value, outermost first: names of fields, positions in a tuple."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of the pipeline, or a part of it."""
+
+    name: str
+    path: Path = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a node, or a part of it."""
+
+    node: str
+    path: Path = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A literal that was written in the pipeline."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A list, tuple or dict that holds results: ``combine([a, b])``."""
+
+    kind: type
+    items: tuple[Source, ...]
+    keys: tuple[Any, ...] = ()
+
+
+Source: TypeAlias = Argument | Result | Constant | Collection
+"""Where a value comes from."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the pipeline.
+
+    Attributes:
+        type: its annotation, or ``inspect.Parameter.empty``.
+        default: its default; meaningless where ``required``.
+    """
+
+    name: str
+    type: Any
+    required: bool
+    default: Any = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One call of a step.
+
+    Attributes:
+        name: unique in its graph: the step's name, with ``_2`` and so on for further calls.
+        inputs: where each argument comes from; arguments left at their default are missing.
+    """
+
+    name: str
+    step: Step[..., Any]
+    inputs: Mapping[str, Source]
+
+    @property
+    def type(self) -> Any:
+        """Type of its result."""
+        return self.step.return_type
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Names of the nodes that it takes results from, each once, in order of use."""
+        found = (s.node for source in self.inputs.values() for s in sources(source, Result))
+        return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that keeps a pipeline from being deployed."""
+
+    where: str
+    what: str
+    expected: str | None = None
+    got: str | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        contrast = [f"{k} {v}" for k, v in (("expected", self.expected), ("got", self.got)) if v]
+        parts = [f"{self.where}: {self.what}"]
+        if contrast:
+            parts.append(f" ({', '.join(contrast)})")
+        if self.fix:
+            parts.append(f" → {self.fix}")
+        return "".join(parts)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A traced pipeline.
+
+    Attributes:
+        nodes: in an order in which every node comes after those it takes results from.
+        output: what the pipeline returns.
+        returns: the annotation of what it returns, or ``inspect.Parameter.empty``.
+        doc: the pipeline's docstring, or "".
+    """
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    nodes: tuple[Node, ...]
+    output: Source
+    returns: Any
+    doc: str = ""
+    _index: dict[str, Node] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._index.update({node.name: node for node in self.nodes})
+
+    def __getitem__(self, name: str) -> Node:
+        """The node of that name; KeyError names those there are."""
+        try:
+            return self._index[name]
+        except KeyError:
+            raise KeyError(f"no node {name!r}; there are {', '.join(self._index)}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def edges(self) -> tuple[tuple[str, str, str], ...]:
+        """``(from node, to node, parameter)`` for every result that is passed on."""
+        return tuple(
+            (s.node, node.name, parameter)
+            for node in self.nodes
+            for parameter, source in node.inputs.items()
+            for s in sources(source, Result)
+        )
+
+    @property
+    def resources(self) -> dict[int, Any]:
+        """Every resource of its steps, each once, by identity."""
+        return {id(r): r for node in self.nodes for r in node.step.resources.values()}
+
+    def needed(self, given: frozenset[str] = frozenset()) -> frozenset[str]:
+        """Nodes that have to run when the values of ``given`` ones are there already."""
+        wanted = {n.name for n in self.nodes} - self._ancestors(given) - given
+        stack = [s.node for s in sources(self.output, Result)]
+        while stack:
+            name = stack.pop()
+            if name not in given:
+                wanted.add(name)
+                stack += [n for n in self[name].upstream if n not in given and n not in wanted]
+        return frozenset(wanted)
+
+    def _ancestors(self, names: frozenset[str]) -> set[str]:
+        found: set[str] = set()
+        stack = [up for name in names for up in self[name].upstream]
+        while stack:
+            name = stack.pop()
+            if name not in found:
+                found.add(name)
+                stack += self[name].upstream
+        return found
+
+    def __str__(self) -> str:
+        from mlkit.reprs.graph import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from mlkit.reprs.graph import to_html
+
+        return to_html(self)
+
+
+def sources(source: Source, kind: type[Any]) -> Iterator[Any]:
+    """Every source of one kind inside a source, itself included."""
+    if isinstance(source, kind):
+        yield source
+    if isinstance(source, Collection):
+        for item in source.items:
+            yield from sources(item, kind)
+
+
+def select(value: Any, path: Path) -> Any:
+    """Follow a path into a value."""
+    for part in path:
+        value = value[part] if isinstance(part, int) else getattr(value, part)
+    return value
+
+
+def resolver(source: Source) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Any]:
+    """A function of ``(arguments, results)`` that gives the source's value."""
+    match source:
+        case Constant(value):
+            return lambda arguments, results: value
+        case Argument(name, path):
+            return lambda arguments, results: select(arguments[name], path)
+        case Result(node, ()):
+            return lambda arguments, results: results[node]
+        case Result(node, path):
+            return lambda arguments, results: select(results[node], path)
+        case Collection(kind, items, keys):
+            parts = [resolver(item) for item in items]
+            if kind is dict:
+                return lambda a, r: {k: part(a, r) for k, part in zip(keys, parts, strict=True)}
+            return lambda a, r: kind(part(a, r) for part in parts)
+    raise AssertionError(source)

@@ -1,0 +1,248 @@
+"""Pipelines: functions that call steps, traced into graphs each time they are asked for."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from functools import update_wrapper
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+
+from mlkit.define.check import check
+from mlkit.define.graph import Graph, Parameter, Problem
+from mlkit.define.step import BatchedStep, Step, running_step
+from mlkit.define.tracing import (
+    Trace,
+    check_pipeline_function,
+    current_trace,
+    placeholders,
+    to_source,
+    tracing,
+)
+from mlkit.errors import DefinitionError, InputError
+
+if TYPE_CHECKING:
+    from mlkit.execute import Run
+
+__all__ = ["Pipeline", "pipeline"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Pipeline(Generic[P, R]):
+    """A function that calls steps; calling it runs it here.
+
+    It is traced anew each time, so a step whose cell was run again is picked up at the next call.
+
+    Attributes:
+        fn: the function itself.
+        name: its name, which is also the path it is served at.
+    """
+
+    def __init__(
+        self, fn: Callable[P, R], replacements: Mapping[str, Step[..., Any]] | None = None
+    ) -> None:
+        check_pipeline_function(fn)
+        self.fn = fn
+        self.name = fn.__name__
+        self.replacements = dict(replacements or {})
+        update_wrapper(self, fn)
+        self.__signature__ = inspect.signature(fn)
+
+    @property
+    def graph(self) -> Graph:
+        """The pipeline as data, traced now.
+
+        Raises:
+            PlaceholderError: a step's result is used as a value in the pipeline's body.
+            DefinitionError: the pipeline returns something that no step gave.
+        """
+        types = self._hints()
+        trace = Trace(self.name, self.replacements)
+        signature = inspect.signature(self.fn)
+        stand_ins = placeholders(
+            {name: types.get(name, inspect.Parameter.empty) for name in signature.parameters},
+            self.name,
+        )
+        with tracing(trace):
+            returned = self.fn(**stand_ins)  # type: ignore[arg-type, call-arg]
+        self._check_trace(trace, returned)
+        parameters = tuple(
+            Parameter(
+                name,
+                types.get(name, inspect.Parameter.empty),
+                required=p.default is p.empty,
+                default=None if p.default is p.empty else p.default,
+            )
+            for name, p in signature.parameters.items()
+        )
+        return Graph(
+            self.name,
+            parameters,
+            tuple(trace.nodes),
+            to_source(returned),
+            types.get("return", inspect.Parameter.empty),
+            inspect.getdoc(self.fn) or "",
+        )
+
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self.fn, include_extras=True)
+        except NameError as error:
+            raise DefinitionError(
+                f"its annotations name something that is not defined: {error}",
+                where=f"pipeline {self.name!r}",
+            ) from None
+
+    def _check_trace(self, trace: Trace, returned: Any) -> None:
+        unknown = set(self.replacements) - trace.replaced
+        if unknown:
+            raise DefinitionError(
+                f"there is no step {', '.join(sorted(unknown))} to replace",
+                where=f"pipeline {self.name!r}",
+                expected=f"one of {', '.join(node.name for node in trace.nodes)}",
+            )
+        if returned is None:
+            raise DefinitionError(
+                "it returns nothing",
+                where=f"pipeline {self.name!r}",
+                fix="return the result of a step",
+            )
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What keeps it from being deployed; it runs here all the same."""
+        return check(self.graph)
+
+    def replace(self, **steps: Step[..., Any]) -> Pipeline[P, R]:
+        """The same pipeline with other steps: ``tag.replace(classify=mine)``.
+
+        Args:
+            steps: by the name of the step, or of one call of it (``decode_2``).
+
+        Raises:
+            DefinitionError: a replacement is not a step.
+        """
+        for name, step in steps.items():
+            if not isinstance(step, Step):
+                raise DefinitionError(
+                    f"what replaces {name!r} is a step",
+                    where=f"pipeline {self.name!r}",
+                    got=type(step).__name__,
+                    fix="decorate it with @step or @batched_step",
+                )
+        return Pipeline(self.fn, {**self.replacements, **steps})
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Arguments by name, defaults filled in.
+
+        Raises:
+            InputError: they do not fit the signature.
+        """
+        try:
+            bound = inspect.signature(self.fn).bind(*args, **kwargs)
+        except TypeError as error:
+            raise InputError(
+                f"{error}",
+                where=f"pipeline {self.name!r}",
+                expected=f"{self.name}{inspect.signature(self.fn)}",
+            ) from None
+        bound.apply_defaults()
+        return bound.arguments
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        trace = current_trace()
+        if trace is not None:
+            return self._inline(trace, *args, **kwargs)
+        return typing.cast(R, self.run(*args, **kwargs).value)
+
+    def _inline(self, trace: Trace, *args: P.args, **kwargs: P.kwargs) -> R:
+        outer, trace.replacements = trace.replacements, {**self.replacements, **trace.replacements}
+        try:
+            return self.fn(*args, **kwargs)
+        finally:
+            trace.replacements = outer
+
+    def run(
+        self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Run:
+        """Run it here and keep every step's value and time.
+
+        Args:
+            given: values of nodes by name; they and what only they need do not run, and
+                arguments that only those would need may be left out.
+
+        Raises:
+            StepError: a step raised; ``.run`` has the values so far.
+            InputError: the arguments do not fit.
+        """
+        # The one way back up, taken when called: a definition runs by handing itself over.
+        from mlkit.execute import run
+
+        self._refuse_nesting()
+        return run(self, args, kwargs, dict(given or {}))
+
+    def map(
+        self,
+        inputs: Iterable[Any],
+        *,
+        on_error: Literal["raise", "keep"] = "raise",
+        progress: bool = True,
+        workers: int | None = None,
+    ) -> Any:
+        """Run it on many inputs at full speed, batched, in order.
+
+        Args:
+            inputs: dicts of arguments, a DataFrame with columns named like the parameters, or
+                bare values where one parameter is required.
+            on_error: "raise" stops at the first failure; "keep" puts the error in its place.
+            progress: whether to show a bar.
+            workers: threads that run steps; the cores of this machine by default.
+
+        Returns:
+            a list of results, or, for a DataFrame, a DataFrame with the same index. An interrupt
+            ends it early: what was not done is a `Cancelled` error in its place.
+        """
+        from mlkit.execute import map_inputs
+
+        self._refuse_nesting()
+        return map_inputs(self, inputs, on_error=on_error, progress=progress, workers=workers)
+
+    def _refuse_nesting(self) -> None:
+        if running_step.get() is not None:
+            raise DefinitionError(
+                f"pipeline {self.name!r} is called inside step {running_step.get()!r}",
+                fix="call the pipeline inside a pipeline instead: its steps become part of it",
+            )
+
+    def __repr__(self) -> str:
+        return f"<pipeline {self.name}{inspect.signature(self.fn)}>"
+
+    def __str__(self) -> str:
+        return str(self.graph)
+
+    def _repr_html_(self) -> str:
+        from mlkit.reprs.graph import to_html
+
+        try:
+            graph = self.graph
+        except DefinitionError as error:
+            from mlkit.reprs import render
+
+            return render("error.html.j2", title=repr(self), message=str(error))
+        return to_html(graph, check(graph))
+
+
+def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]:
+    """Make a function that calls steps a pipeline.
+
+    The function is not run with values: it is traced with placeholders that go from step to
+    step. What happens in between belongs into steps.
+
+    Raises:
+        DefinitionError: it is not a plain function with named parameters.
+    """
+    if isinstance(fn, (Step, BatchedStep, Pipeline)):
+        raise DefinitionError("a pipeline is a plain function", got=repr(fn))
+    return Pipeline(fn)

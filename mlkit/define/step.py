@@ -1,0 +1,329 @@
+"""Steps: typed functions that a pipeline is made of."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import update_wrapper
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from mlkit.define.loop import run_here
+from mlkit.define.resource import Resource
+from mlkit.define.tracing import current_trace
+from mlkit.define.typing import item_type
+from mlkit.errors import DefinitionError, StepError
+
+__all__ = ["BatchedStep", "Step", "batched_step", "running_step", "step"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+
+running_step: ContextVar[str | None] = ContextVar("running_step", default=None)
+"""Name of the step whose function is running in this context."""
+
+
+class Step(Generic[P, R]):
+    """A typed function as a node of pipelines; still a function outside of them.
+
+    Attributes:
+        fn: the function itself.
+        name: its name.
+        is_async: whether it is a coroutine function.
+        parameters: what it takes from other steps, by name: `inspect.Parameter`.
+        resources: what it takes by keyword and is built once per process.
+    """
+
+    batched = False
+
+    def __init__(self, fn: Callable[P, Any]) -> None:
+        _check_function(fn)
+        self.fn = fn
+        self.name: str = fn.__name__
+        self.is_async = inspect.iscoroutinefunction(fn)
+        signature = inspect.signature(fn)
+        self.parameters = {
+            name: p for name, p in signature.parameters.items() if not _is_resource(p)
+        }
+        self.resources: dict[str, Resource[Any]] = {
+            name: p.default for name, p in signature.parameters.items() if _is_resource(p)
+        }
+        self._inputs = signature.replace(parameters=list(self.parameters.values()))
+        self._signature = signature
+        update_wrapper(self, fn)
+        # `update_wrapper` copies annotations of a function whose call differs for a batched step;
+        # editors read `__signature__` first.
+        self.__signature__ = signature
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Types by parameter, and ``return``; what cannot be resolved is left out."""
+        try:
+            return typing.get_type_hints(self.fn, include_extras=True)
+        except Exception:
+            return {k: v for k, v in self.fn.__annotations__.items() if not isinstance(v, str)}
+
+    def input_type(self, parameter: str) -> Any:
+        """Type of one argument as a pipeline passes it, or `inspect.Parameter.empty`."""
+        return self.hints.get(parameter, inspect.Parameter.empty)
+
+    @property
+    def return_type(self) -> Any:
+        """Type of the result as a pipeline sees it, or `inspect.Parameter.empty`."""
+        return self.hints.get("return", inspect.Parameter.empty)
+
+    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Arguments by name, without the resources.
+
+        Raises:
+            DefinitionError: they do not fit the signature.
+        """
+        given = {name: kwargs.pop(name) for name in list(kwargs) if name in self.resources}
+        if given:
+            raise DefinitionError(
+                f"resources are not passed in a pipeline: {', '.join(given)}",
+                where=f"step {self.name!r}",
+                fix=f"call {self.name}.fn(...) to pass your own, or change the step's default",
+            )
+        try:
+            return self._inputs.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise DefinitionError(
+                f"{error}",
+                where=f"step {self.name!r}",
+                expected=f"{self.name}{self._inputs}",
+            ) from None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        trace = current_trace()
+        if trace is not None:
+            return typing.cast(R, trace.call(self, self.bind(*args, **kwargs)))
+        self._refuse_nesting()
+        return typing.cast(R, self._call(*args, **kwargs))
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        for name, wanted in self.resources.items():
+            if name not in kwargs:
+                kwargs[name] = wanted.get()
+        with inside(self.name):
+            result = self.fn(*args, **kwargs)
+            return run_here(result) if self.is_async else result
+
+    def _refuse_nesting(self) -> None:
+        outer = running_step.get()
+        if outer is not None:
+            raise DefinitionError(
+                f"step {self.name!r} is called inside step {outer!r}",
+                where=f"step {outer!r}",
+                fix=f"call {self.name}.fn(...) for the plain function, or make both steps of "
+                "the pipeline",
+            )
+
+    def __repr__(self) -> str:
+        return f"<{'batched ' if self.batched else ''}step {self.name}{self._signature}>"
+
+
+class BatchedStep(Step[P, R]):
+    """A step whose function takes a sequence of items and returns one result for each.
+
+    Calling it takes one item and returns one result; ``.batch([...])`` takes the list.
+    """
+
+    batched = True
+
+    def __init__(self, fn: Callable[..., Any], *, max_batch_size: int = 8) -> None:
+        super().__init__(fn)
+        if self.is_async:
+            raise DefinitionError(
+                "a batched step is a plain function, not an async one",
+                where=f"step {self.name!r}",
+                fix="write an async @step: requests wait side by side without a batch",
+            )
+        if not self.parameters:
+            raise DefinitionError(
+                "a batched step takes at least one sequence of items", where=f"step {self.name!r}"
+            )
+        if not isinstance(max_batch_size, int) or max_batch_size < 1:
+            raise DefinitionError(
+                "max_batch_size is a whole number of items, at least 1",
+                where=f"step {self.name!r}",
+                got=repr(max_batch_size),
+            )
+        self.max_batch_size = max_batch_size
+
+    def input_type(self, parameter: str) -> Any:
+        return item_type(super().input_type(parameter))
+
+    @property
+    def return_type(self) -> Any:
+        return item_type(super().return_type)
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        own = {name: kwargs.pop(name) for name in list(kwargs) if name in self.resources}
+        columns = {name: [value] for name, value in self.bind(*args, **kwargs).items()}
+        return self.batch(**columns, **own)[0]
+
+    def batch(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Run the function on whole sequences; a list with one result for each item.
+
+        Raises:
+            DefinitionError: the function returned a wrong number of results.
+        """
+        own = {name: kwargs.pop(name) for name in list(kwargs) if name in self.resources}
+        columns = self.bind(*args, **kwargs)
+        for name, wanted in self.resources.items():
+            if name not in own:
+                own[name] = wanted.get()
+        with inside(self.name):
+            return self.call_batch(columns, own)
+
+    def call_batch(self, columns: dict[str, Sequence[Any]], resources: dict[str, Any]) -> list[Any]:
+        """Call the function with one sequence per parameter and check what comes back."""
+        size = len(next(iter(columns.values())))
+        arguments = {name: self._column(name, items) for name, items in columns.items()}
+        results = self.fn(**arguments, **resources)  # type: ignore[call-arg]
+        return self.split(results, size)
+
+    def _column(self, name: str, items: Sequence[Any]) -> Any:
+        """Items as the function wants them: an array where it is annotated so."""
+        if _is_array(super().input_type(name)):
+            import numpy as np
+
+            return np.stack([np.asarray(item) for item in items])
+        return list(items)
+
+    def split(self, results: Any, size: int) -> list[Any]:
+        """One result for each item; arrays are split along axis 0.
+
+        Raises:
+            DefinitionError: not a sequence, or of another length than the batch.
+        """
+        try:
+            count = len(results)
+        except TypeError:
+            count = -1
+        if count != size or isinstance(results, (str, bytes, dict)):
+            raise DefinitionError(
+                "a batched step returns one result for each item, in order",
+                where=f"step {self.name!r}",
+                expected=f"{size} result{'s' * (size != 1)}",
+                got=f"{count}" if count >= 0 else type(results).__name__,
+                fix="return a list or an array of the same length as the batch",
+            )
+        return list(results)
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Mark this context as running the step of that name."""
+    token = running_step.set(name)
+    try:
+        yield
+    finally:
+        running_step.reset(token)
+
+
+def _is_resource(parameter: inspect.Parameter) -> bool:
+    return isinstance(parameter.default, Resource)
+
+
+def _is_array(annotation: Any) -> bool:
+    origin = typing.get_origin(annotation) or annotation
+    return getattr(origin, "__module__", None) == "numpy" and origin.__name__ == "ndarray"
+
+
+def _check_function(fn: Any) -> None:
+    if isinstance(fn, Step):
+        raise DefinitionError("this is a step already", where=f"step {fn.name!r}")
+    if not inspect.isfunction(fn):
+        raise DefinitionError(
+            "a step is a function",
+            where="step",
+            got=type(fn).__name__,
+            fix="wrap it: def my_step(x: X) -> Y: return thing(x)",
+        )
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError(
+            "a step returns its result, it does not yield it", where=f"step {fn.__name__!r}"
+        )
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise DefinitionError(
+                "a step's parameters are named ones",
+                where=f"step {fn.__name__!r}",
+                got=str(parameter),
+                fix="no *args, **kwargs or positional-only parameters",
+            )
+        if _is_resource(parameter) and parameter.kind is not parameter.KEYWORD_ONLY:
+            raise DefinitionError(
+                "a resource is a keyword-only parameter",
+                where=f"step {fn.__name__!r}",
+                got=f"{parameter.name!r} before the *",
+                fix=f"write (..., *, {parameter.name}=resource(...))",
+            )
+
+
+@overload
+def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...  # type: ignore[overload-overlap]
+@overload
+def step(fn: Callable[P, R], /) -> Step[P, R]: ...
+def step(fn: Callable[P, Any], /) -> Step[P, Any]:
+    """Make a typed function a step.
+
+    It may be ``async``. Outside a pipeline it is still an ordinary function: calling it runs it
+    and returns its value, also for an async one. ``.fn`` is the function itself.
+
+    Raises:
+        DefinitionError: it is not a function, yields, or takes ``*args`` or ``**kwargs``.
+    """
+    return Step(fn)
+
+
+class _BatchedDecorator(typing.Protocol):
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[list[A], list[B], P], Sequence[R]], /
+    ) -> BatchedStep[Concatenate[A, B, P], R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[list[A], P], Sequence[R]], /
+    ) -> BatchedStep[Concatenate[A, P], R]: ...
+    @overload
+    def __call__(self, fn: Callable[..., Any], /) -> BatchedStep[..., Any]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> BatchedStep[..., Any]: ...
+
+
+@overload
+def batched_step(
+    fn: Callable[Concatenate[list[A], list[B], P], Sequence[R]], /
+) -> BatchedStep[Concatenate[A, B, P], R]: ...
+@overload
+def batched_step(
+    fn: Callable[Concatenate[list[A], P], Sequence[R]], /
+) -> BatchedStep[Concatenate[A, P], R]: ...
+@overload
+def batched_step(fn: Callable[..., Any], /) -> BatchedStep[..., Any]: ...
+@overload
+def batched_step(*, max_batch_size: int = ...) -> _BatchedDecorator: ...
+def batched_step(fn: Any = None, /, *, max_batch_size: int = 8) -> Any:
+    """Make a function of sequences a step that is called per item.
+
+    ``def classify(images: list[Image]) -> list[Label]`` is called ``classify(image)`` in a
+    pipeline; what arrives together is run together. Every parameter that is not a resource is a
+    sequence with one entry per item: a list, or, where it is annotated ``np.ndarray``, an array
+    stacked along axis 0. The result is any sequence of the same length, or an array, which is
+    split along axis 0.
+
+    Args:
+        max_batch_size: the most items that one call gets.
+
+    Raises:
+        DefinitionError: as for `step`; also for an async function or a size below 1.
+    """
+    if fn is None:
+        return lambda fn: BatchedStep(fn, max_batch_size=max_batch_size)
+    return BatchedStep(fn, max_batch_size=max_batch_size)

@@ -1,0 +1,216 @@
+"""Tracing: a pipeline function is called once with placeholders, and its calls become a graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mlkit.define.graph import Argument, Collection, Constant, Node, Result, Source
+from mlkit.define.typing import field_types, show, tuple_types
+from mlkit.errors import DefinitionError, PlaceholderError
+
+if TYPE_CHECKING:
+    from mlkit.define.step import Step
+
+__all__ = ["Placeholder", "Trace", "current_trace", "to_source", "tracing"]
+
+_current: ContextVar[Trace | None] = ContextVar("mlkit_trace", default=None)
+
+
+def current_trace() -> Trace | None:
+    """The trace that is going on in this context, if any."""
+    return _current.get()
+
+
+class Trace:
+    """Collects the calls of steps while a pipeline function runs on placeholders."""
+
+    def __init__(self, name: str, replacements: Mapping[str, Step[..., Any]]) -> None:
+        self.name = name
+        self.replacements = replacements
+        self.nodes: list[Node] = []
+        self.replaced: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def call(self, step: Step[..., Any], arguments: Mapping[str, Any]) -> Placeholder:
+        """Add a node and return the placeholder of its result."""
+        name = self._unique(step.name)
+        mine = self.replacements.get(step.name) or self.replacements.get(name)
+        if mine is not None:
+            self.replaced.update({step.name, name})
+            arguments = mine.bind(**arguments)
+        step = mine or step
+        inputs = {parameter: to_source(value) for parameter, value in arguments.items()}
+        self.nodes.append(Node(name, step, inputs))
+        return Placeholder(Result(name), step.return_type, f"the result of step {name!r}")
+
+    def _unique(self, name: str) -> str:
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        return name if count == 1 else f"{name}_{count}"
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[Trace]:
+    """Make calls of steps in this context go to the trace."""
+    token = _current.set(trace)
+    try:
+        yield trace
+    finally:
+        _current.reset(token)
+
+
+def to_source(value: Any) -> Source:
+    """A value in a pipeline's body as a source: a placeholder, a literal, or a collection of them."""
+    if isinstance(value, Placeholder):
+        return value._mlkit_source
+    if isinstance(value, dict):
+        items = tuple(to_source(item) for item in value.values())
+        return _collected(value, Collection(dict, items, tuple(value)))
+    if type(value) in (list, tuple):
+        return _collected(value, Collection(type(value), tuple(map(to_source, value))))
+    return Constant(value)
+
+
+def _collected(value: Any, collection: Collection) -> Source:
+    only_constants = all(isinstance(item, Constant) for item in collection.items)
+    return Constant(value) if only_constants else collection
+
+
+class Placeholder:
+    """Stands for a value that is not there while a pipeline is being traced.
+
+    It can be passed to steps, unpacked where its type is a tuple of known length, and asked for a
+    declared field of its type. Everything else is refused with a `PlaceholderError`.
+    """
+
+    __slots__ = ("_mlkit_source", "_mlkit_type", "_mlkit_what")
+    _mlkit_source: Argument | Result
+    _mlkit_type: Any
+    _mlkit_what: str
+
+    def __init__(self, source: Argument | Result, type_: Any, what: str) -> None:
+        object.__setattr__(self, "_mlkit_source", source)
+        object.__setattr__(self, "_mlkit_type", type_)
+        object.__setattr__(self, "_mlkit_what", what)
+
+    def __getattr__(self, name: str) -> Placeholder:
+        if name.startswith(("__", "_repr_", "_ipython_")):
+            raise AttributeError(name)
+        fields = field_types(self._mlkit_type)
+        if fields is None or name not in fields:
+            raise PlaceholderError(
+                f"{self._mlkit_what} has no declared field {name!r} while the pipeline is traced",
+                expected=f"one of {', '.join(fields)}" if fields else "a type with declared fields",
+                got=show(self._mlkit_type),
+                fix="read it inside a step, or annotate the step with a pydantic model, dataclass "
+                "or NamedTuple that declares it",
+            )
+        return self._select(name, fields[name])
+
+    def __iter__(self) -> Iterator[Placeholder]:
+        types = tuple_types(self._mlkit_type)
+        if types is None:
+            self._refuse(
+                "iterated or unpacked",
+                "annotate the step's return as tuple[A, B] to unpack it, or loop inside a step",
+            )
+        return iter([self._select(i, type_) for i, type_ in enumerate(types)])
+
+    def _select(self, part: str | int, type_: Any) -> Placeholder:
+        source = self._mlkit_source
+        path = (*source.path, part)
+        where = f".{part}" if isinstance(part, str) else f"[{part}]"
+        picked = (
+            Result(source.node, path)
+            if isinstance(source, Result)
+            else Argument(source.name, path)
+        )
+        return Placeholder(picked, type_, f"{self._mlkit_what}{where}")
+
+    def _refuse(self, verb: str, fix: str) -> NoReturn:
+        raise PlaceholderError(
+            f"{self._mlkit_what} cannot be {verb} while the pipeline is traced: "
+            "it has no value yet",
+            got=show(self._mlkit_type),
+            fix=fix,
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self._mlkit_what}: {show(self._mlkit_type)}>"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse("changed", "return a new value from a step")
+
+
+def _refusing(verb: str, fix: str) -> Any:
+    def method(self: Placeholder, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse(verb, fix)
+
+    return method
+
+
+_IN_STEP = "do it inside a step, where the value is there"
+_REFUSED = {
+    ("used as a condition", "decide inside a step, which may return None or either value"): (
+        "__bool__",
+    ),
+    ("compared", _IN_STEP): ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"),
+    ("hashed or used as a key", _IN_STEP): ("__hash__",),
+    ("calculated with", _IN_STEP): tuple(
+        f"__{prefix}{op}__"
+        for op in "add sub mul matmul truediv floordiv mod divmod pow and or xor lshift rshift".split()
+        for prefix in ("", "r")
+    )
+    + ("__neg__", "__pos__", "__abs__", "__invert__", "__round__"),
+    ("converted to a number", _IN_STEP): ("__int__", "__float__", "__complex__", "__index__"),
+    ("measured with len()", _IN_STEP): ("__len__",),
+    ("searched with `in`", _IN_STEP): ("__contains__",),
+    ("indexed", "index inside a step, or unpack a step annotated tuple[A, B]"): (
+        "__getitem__",
+        "__setitem__",
+        "__delitem__",
+    ),
+    ("formatted as text", "build the text inside a step"): ("__str__", "__format__", "__bytes__"),
+    ("called", "only steps and pipelines are called in a pipeline"): ("__call__",),
+    ("awaited", "steps are awaited by mlkit; just call them, without await"): ("__await__",),
+    ("used in `with`", _IN_STEP): ("__enter__", "__exit__"),
+}
+for (_verb, _fix), _names in _REFUSED.items():
+    for _name in _names:
+        setattr(Placeholder, _name, _refusing(_verb, _fix))
+
+
+def placeholders(parameters: Mapping[str, Any], pipeline: str) -> dict[str, Placeholder]:
+    """One placeholder per parameter of the pipeline, by name."""
+    return {
+        name: Placeholder(Argument(name), type_, f"the argument {name!r} of pipeline {pipeline!r}")
+        for name, type_ in parameters.items()
+    }
+
+
+def check_pipeline_function(fn: Any) -> None:
+    """Refuse what cannot be traced.
+
+    Raises:
+        DefinitionError: not a plain function with named parameters.
+    """
+    if not inspect.isfunction(fn):
+        raise DefinitionError("a pipeline is a function", where="pipeline", got=type(fn).__name__)
+    where = f"pipeline {fn.__name__!r}"
+    if inspect.iscoroutinefunction(fn):
+        raise DefinitionError(
+            "a pipeline is a plain function that calls steps",
+            where=where,
+            got="async def",
+            fix="drop async and await: async steps are called without await",
+        )
+    if inspect.isgeneratorfunction(fn):
+        raise DefinitionError("a pipeline returns, it does not yield", where=where)
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise DefinitionError(
+                "a pipeline's parameters are named ones", where=where, got=str(parameter)
+            )

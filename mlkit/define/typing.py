@@ -1,0 +1,166 @@
+"""Questions about type hints: what an item of a batch is, whether one type goes into another."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import inspect
+import types
+import typing
+from typing import Any
+
+__all__ = ["field_types", "fits", "item_type", "show", "strip", "tuple_types"]
+
+EMPTY = inspect.Parameter.empty
+_UNIONS = (typing.Union, types.UnionType)
+
+
+def strip(annotation: Any) -> Any:
+    """The type itself, without ``Annotated`` around it."""
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    return annotation
+
+
+def show(annotation: Any) -> str:
+    """A type as a person writes it: ``list[Label] | None``."""
+    if annotation is EMPTY:
+        return "?"
+    if annotation is None or annotation is type(None):
+        return "None"
+    for name in ("ImageSource",):
+        from mlkit.define import types as own
+
+        if annotation == getattr(own, name):
+            return name
+    annotation = strip(annotation)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in _UNIONS:
+        return " | ".join(show(a) for a in args)
+    if origin is typing.Literal:
+        return f"Literal[{', '.join(map(repr, args))}]"
+    if origin is not None and args:
+        inner = ", ".join("..." if a is Ellipsis else show(a) for a in args if not _is_noise(a))
+        name = getattr(origin, "__name__", str(origin))
+        return f"{name}[{inner}]" if inner and name != "ndarray" else name
+    return getattr(annotation, "__name__", None) or str(annotation)
+
+
+def _is_noise(argument: Any) -> bool:
+    return isinstance(argument, list)
+
+
+def item_type(annotation: Any) -> Any:
+    """Type of one item of a sequence type; empty where it is none.
+
+    ``list[T]``, ``Sequence[T]`` and ``tuple[T, ...]`` give ``T``; an array gives ``Any``, since an
+    item of it may be an array or a scalar.
+    """
+    annotation = strip(annotation)
+    if annotation is EMPTY or annotation is Any:
+        return annotation
+    origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if getattr(origin, "__name__", "") == "ndarray":
+        return Any
+    if inspect.isclass(origin) and issubclass(origin, collections.abc.Sequence):
+        if issubclass(origin, (str, bytes)):
+            return EMPTY
+        if origin is tuple and len(args) != 2:
+            return EMPTY
+        return args[0] if args else Any
+    return EMPTY
+
+
+def tuple_types(annotation: Any) -> tuple[Any, ...] | None:
+    """Types of a tuple of known length (``tuple[A, B]`` or a NamedTuple), else None."""
+    annotation = strip(annotation)
+    if inspect.isclass(annotation) and issubclass(annotation, tuple):
+        fields = getattr(annotation, "_fields", None)
+        if fields is not None:
+            hints = typing.get_type_hints(annotation, include_extras=True)
+            return tuple(hints.get(name, Any) for name in fields)
+    args = typing.get_args(annotation)
+    if typing.get_origin(annotation) is tuple and Ellipsis not in args and args:
+        return args
+    return None
+
+
+def field_types(annotation: Any) -> dict[str, Any] | None:
+    """Declared fields of a pydantic model, dataclass or NamedTuple, by name; else None."""
+    cls = strip(annotation)
+    cls = typing.get_origin(cls) or cls
+    if not inspect.isclass(cls):
+        return None
+    model_fields = getattr(cls, "model_fields", None)
+    if isinstance(model_fields, dict):
+        return {name: field.annotation for name, field in model_fields.items()}
+    if dataclasses.is_dataclass(cls):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        return {name: hints.get(name, Any) for name in cls._fields}
+    return None
+
+
+def fits(given: Any, wanted: Any) -> bool:
+    """Whether a value of type ``given`` may be passed where ``wanted`` is asked for.
+
+    Errs on the side of yes: what cannot be decided from the annotations alone (type variables,
+    protocols, foreign generics) fits. A union fits where every member does.
+    """
+    given, wanted = strip(given), strip(wanted)
+    if _undecided(given) or _undecided(wanted) or given == wanted:
+        return True
+    given = type(None) if given is None else given
+    wanted = type(None) if wanted is None else wanted
+    if typing.get_origin(given) in _UNIONS:
+        return all(fits(member, wanted) for member in typing.get_args(given))
+    if typing.get_origin(wanted) in _UNIONS:
+        return any(fits(given, member) for member in typing.get_args(wanted))
+    if typing.get_origin(wanted) is typing.Literal:
+        given_values = typing.get_args(given) if typing.get_origin(given) is typing.Literal else ()
+        return bool(given_values) and set(given_values) <= set(typing.get_args(wanted))
+    if typing.get_origin(given) is typing.Literal:
+        return all(fits(type(value), wanted) for value in typing.get_args(given))
+    return _classes_fit(given, wanted)
+
+
+def _undecided(annotation: Any) -> bool:
+    return (
+        annotation in (Any, object, EMPTY)
+        or isinstance(annotation, (typing.TypeVar, typing.ParamSpec, str))
+        or getattr(annotation, "_is_protocol", False)
+    )
+
+
+def _classes_fit(given: Any, wanted: Any) -> bool:
+    given_class = typing.get_origin(given) or given
+    wanted_class = typing.get_origin(wanted) or wanted
+    if not inspect.isclass(given_class) or not inspect.isclass(wanted_class):
+        return True
+    if wanted_class is float and given_class is int:  # PEP 484's numeric tower
+        return True
+    if not issubclass(given_class, wanted_class):
+        return False
+    given_args, wanted_args = typing.get_args(given), typing.get_args(wanted)
+    if not given_args or not wanted_args or given_class.__name__ == "ndarray":
+        return True
+    if given_class is tuple and wanted_class is tuple:
+        return _tuples_fit(given_args, wanted_args)
+    if given_class is tuple:
+        given_args = tuple(a for a in given_args if a is not Ellipsis)
+        return all(fits(a, wanted_args[0]) for a in given_args)
+    if len(given_args) != len(wanted_args):
+        return True
+    return all(fits(a, b) for a, b in zip(given_args, wanted_args, strict=True))
+
+
+def _tuples_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
+    if Ellipsis in wanted:
+        return all(fits(a, wanted[0]) for a in given if a is not Ellipsis)
+    if Ellipsis in given:
+        return False
+    return len(given) == len(wanted) and all(
+        fits(a, b) for a, b in zip(given, wanted, strict=True)
+    )
