@@ -1,0 +1,64 @@
+# Each target sets up .venv by itself when it is missing or older than requirements.lock.
+#   make PYTHON=python3.12 test     with another interpreter
+#   make demo IMAGES=folder         on pictures of your own
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-code test-notebooks lab lint bench browser lock environment clean distclean
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(wildcard $(BIN)/python) python3)
+# One stamp for each interpreter version: another PYTHON= makes the environment anew.
+STAMP := $(VENV)/made-with-$(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+$(STAMP): requirements.lock pyproject.toml .ci/make-venv
+	@.ci/make-venv "$(PYTHON)" "$(VENV)"
+	@rm -f $(VENV)/made-with-* && touch $@
+
+demo: $(STAMP) ## run, deploy, call, load-test and plot the sample pipeline; the report is build/demo/report.html
+	$(BIN)/python -m mlkit.demo $(if $(IMAGES),--images "$(IMAGES)")
+
+test: $(STAMP) ## the tests, then the notebooks
+	@status=0; \
+	$(MAKE) --no-print-directory test-code || status=1; \
+	$(MAKE) --no-print-directory test-notebooks || status=1; \
+	exit $$status
+
+test-code: $(STAMP) ## the tests alone; TESTS=tests/define narrows them
+	$(BIN)/pytest $(TESTS)
+
+# A cell has its own limit inside the notebook's kernel; the outer one only ends what hangs.
+test-notebooks: $(STAMP) ## the notebooks alone, their outputs compared
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=120 --timeout=180 \
+		$(if $(wildcard notebooks/sanitize.cfg),--nbval-sanitize-with=notebooks/sanitize.cfg) \
+		$(or $(NOTEBOOKS),notebooks)
+
+lab: $(STAMP) ## JupyterLab on the notebooks; LAB_FLAGS="--no-browser --port=8899" are passed on
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_FLAGS)
+
+lint: $(STAMP) ## ruff, its format and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP) ## measure what is claimed about speed
+	$(BIN)/python -m mlkit.bench $(BENCH)
+
+browser: ## install Chromium for the tests that drive a browser (Debian and its kin)
+	.ci/install-browser
+
+lock: ## write requirements.lock; UPGRADE=1 takes the newest of everything
+	.ci/lock "$(PYTHON)"
+
+environment: ## write environment.yml, for conda
+	$(PYTHON) .ci/environment_yml.py > environment.yml.new && mv environment.yml.new environment.yml
+
+clean: ## remove what was built and cached
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find mlkit tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## the environment too
+	rm -rf $(VENV)
