@@ -1,0 +1,142 @@
+"""The state of one request on its way through a program."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from mlkit.errors import Cancelled, DeadlineExceeded, MlkitError, StepError
+from mlkit.execute.run import NodeRun, Run
+
+if TYPE_CHECKING:
+    from mlkit.execute.executor import Executor
+    from mlkit.execute.program import Program, Task
+
+__all__ = ["Execution"]
+
+
+class Execution:
+    """One request. Fields are written under the executor's lock, or by the one task that runs.
+
+    Attributes:
+        results: values of nodes by name, given ones included.
+        finished: no task of it will start any more.
+        error: what ended it early, or None.
+        output: what the pipeline returns, once finished without an error.
+    """
+
+    __slots__ = (
+        "arguments",
+        "async_tasks",
+        "began",
+        "context",
+        "deadline",
+        "ended",
+        "error",
+        "executor",
+        "failed",
+        "finished",
+        "left",
+        "on_done",
+        "output",
+        "ready_at",
+        "results",
+        "spans",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        executor: Executor,
+        arguments: Mapping[str, Any],
+        given: Mapping[str, Any],
+        on_done: Callable[[Execution], None],
+        deadline: float | None,
+    ) -> None:
+        tasks = executor.program.tasks
+        self.executor = executor
+        self.arguments = arguments
+        self.results: dict[str, Any] = dict(given)
+        self.on_done = on_done
+        self.deadline = deadline
+        self.context = contextvars.copy_context()
+        self.waiting = [task.upstream for task in tasks]
+        self.left = len(tasks)
+        self.ready_at = [0.0] * len(tasks)
+        self.spans: list[tuple[float, float, int] | None] = [None] * len(tasks)
+        self.async_tasks: set[asyncio.Task[Any]] = set()
+        self.finished = False
+        self.failed: Task | None = None
+        self.error: BaseException | None = None
+        self.output: Any = None
+        self.began = perf_counter()
+        self.ended = 0.0
+
+    @property
+    def program(self) -> Program:
+        return self.executor.program
+
+    def cancel(self) -> None:
+        """Give it up: what is queued of it never runs, and nobody else notices."""
+        self.executor.cancel(self)
+
+    @property
+    def expired(self) -> bool:
+        return self.deadline is not None and perf_counter() > self.deadline
+
+    def failure(self, task: Task | None, cause: BaseException) -> MlkitError:
+        """The error that ends it, with the cause beneath."""
+        name = self.program.graph.name
+        if isinstance(cause, (Cancelled, DeadlineExceeded)):
+            return cause
+        if task is None:
+            error = MlkitError(f"{type(cause).__name__}: {cause}", where=f"pipeline {name!r}")
+        else:
+            what = cause.what if isinstance(cause, MlkitError) else str(cause)
+            error = StepError(
+                f"{type(cause).__name__}: {what}" if what else type(cause).__name__,
+                step=task.name,
+                pipeline=name,
+                **({"fix": cause.fix} if isinstance(cause, MlkitError) else {}),
+            )
+        error.__cause__ = cause
+        return error
+
+    def to_run(self) -> Run:
+        """What happened, as data; may be taken while it is still going on."""
+        tasks = {task.name: task for task in self.program.tasks}
+        nodes = tuple(self._node(node.name, tasks.get(node.name)) for node in self.program.graph)
+        run = Run(
+            self.program.graph,
+            self.arguments,
+            nodes,
+            (self.ended or perf_counter()) - self.began,
+            self.output,
+            self.error,
+        )
+        if isinstance(self.error, StepError):
+            self.error.run = run
+        return run
+
+    def _node(self, name: str, task: Task | None) -> NodeRun:
+        if task is None:
+            given = name in self.program.given
+            return NodeRun(name, "given" if given else "not run", self.results.get(name))
+        span = self.spans[task.index]
+        failed = task is self.failed
+        if span is None and not failed:
+            return NodeRun(name, "not run")
+        start, finish, size = span or (self.ended, self.ended, 1)
+        return NodeRun(
+            name,
+            "failed" if failed else "done",
+            self.results.get(name),
+            self.ready_at[task.index] - self.began,
+            start - self.began,
+            finish - self.began,
+            size,
+            self.error.__cause__ if failed and self.error else None,
+        )

@@ -1,0 +1,89 @@
+"""Inputs in any of their shapes, as arguments by name.
+
+Everywhere in mlkit ``inputs`` and ``payloads`` are the same: dicts of arguments, a DataFrame with
+columns named like the parameters, or bare values where one parameter is required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mlkit.define.graph import Parameter
+from mlkit.errors import InputError
+
+__all__ = ["arguments_of", "is_frame", "rows"]
+
+
+def is_frame(inputs: Any) -> bool:
+    """Whether it is a pandas DataFrame, without importing pandas."""
+    return type(inputs).__module__.startswith("pandas.") and hasattr(inputs, "itertuples")
+
+
+def rows(inputs: Iterable[Any], parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
+    """One dict of arguments for each input.
+
+    Raises:
+        InputError: a shape that does not fit the parameters; names the input.
+    """
+    if is_frame(inputs):
+        return _frame_rows(inputs, parameters)
+    if isinstance(inputs, (str, bytes, Mapping)):
+        raise InputError(
+            "inputs are a list, or a DataFrame",
+            got=type(inputs).__name__,
+            fix="put a single input into a list: [x]",
+        )
+    return [arguments_of(item, parameters, i) for i, item in enumerate(inputs)]
+
+
+def arguments_of(
+    payload: Any, parameters: Sequence[Parameter], position: int | None = None
+) -> dict[str, Any]:
+    """Arguments by name from one payload: a dict of them, or the one required value."""
+    names = {p.name for p in parameters}
+    where = "payload" if position is None else f"input {position}"
+    if isinstance(payload, Mapping) and set(payload) <= names and payload:
+        missing = [p.name for p in parameters if p.required and p.name not in payload]
+        if missing:
+            raise InputError(f"{', '.join(missing)} missing", where=where, got=_keys(payload))
+        return dict(payload)
+    required = [p.name for p in parameters if p.required]
+    if not required and len(names) == 1:
+        required = list(names)
+    if len(required) != 1 or (isinstance(payload, Mapping) and set(payload) & names):
+        raise InputError(
+            "it does not fit the parameters",
+            where=where,
+            expected=f"a dict with {', '.join(p.name for p in parameters)}",
+            got=_keys(payload) if isinstance(payload, Mapping) else type(payload).__name__,
+        )
+    return {required[0]: payload}
+
+
+def _keys(payload: Mapping[Any, Any]) -> str:
+    return f"a dict with {', '.join(map(str, payload)) or 'nothing'}"
+
+
+def _frame_rows(frame: Any, parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
+    import pandas as pd
+
+    known = [p for p in parameters if p.name in frame.columns]
+    missing = [p.name for p in parameters if p.required and p not in known]
+    if missing:
+        raise InputError(
+            f"the DataFrame has no column {', '.join(missing)}",
+            expected=f"columns named like the parameters: {', '.join(p.name for p in parameters)}",
+            got=", ".join(map(str, frame.columns)),
+        )
+    optional = {p.name for p in known if not p.required}
+    columns = {p.name: frame[p.name].tolist() for p in known}
+    return [
+        {
+            name: values[i]
+            for name, values in columns.items()
+            # A hole in an optional column means: not given.
+            if not (name in optional and pd.api.types.is_scalar(values[i]) and pd.isna(values[i]))
+        }
+        for i in range(len(frame))
+    ]

@@ -1,0 +1,87 @@
+"""Running a pipeline here, once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from mlkit.define.border import port
+from mlkit.define.graph import Graph
+from mlkit.define.pipeline import Pipeline
+from mlkit.errors import DefinitionError, InputError
+from mlkit.execute.executor import Executor, cores
+from mlkit.execute.program import Program, compile_graph
+from mlkit.execute.run import Run
+
+__all__ = ["localise_arguments", "run"]
+
+
+def run(
+    pipeline: Pipeline[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Run:
+    """Run a pipeline once in this process; see `Pipeline.run`."""
+    graph = pipeline.graph
+    _check_given(graph, given)
+    program = compile_graph(graph, frozenset(given))
+    arguments = _bind(pipeline, program, args, kwargs)
+    arguments = localise_arguments(graph, arguments)
+    done = threading.Event()
+    with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
+        execution = executor.submit(arguments, lambda _: done.set(), given=given)
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            execution.cancel()
+            raise
+    result = execution.to_run()
+    if result.error is not None:
+        raise result.error
+    return result
+
+
+def localise_arguments(graph: Graph, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the pipeline wants them: paths read, pictures encoded, dicts validated.
+
+    Raises:
+        InputError: a file that is not there, or a value that is none of what is taken.
+    """
+    types = {p.name: p.type for p in graph.parameters}
+    return {name: _localise(types[name], value) for name, value in arguments.items()}
+
+
+def _localise(type_: Any, value: Any) -> Any:
+    try:
+        return port(type_).local(value)
+    except DefinitionError:  # a type that cannot travel still runs here
+        return value
+
+
+def _check_given(graph: Graph, given: Mapping[str, Any]) -> None:
+    unknown = [name for name in given if name not in graph]
+    if unknown:
+        raise InputError(
+            f"there is no step {', '.join(unknown)} to give a value for",
+            where=f"pipeline {graph.name!r}",
+            expected=f"one of {', '.join(node.name for node in graph)}",
+        )
+
+
+def _bind(
+    pipeline: Pipeline[..., Any], program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Arguments by name; those that nothing reads any more may be missing."""
+    if not program.given:
+        return pipeline.bind(*args, **kwargs)
+    names = [p.name for p in program.graph.parameters]
+    spare = {name: None for name in names[len(args) :] if name not in kwargs}
+    needed = {p.name for p in program.graph.parameters if p.required} & program.arguments
+    missing = needed & set(spare)
+    if missing:
+        return pipeline.bind(*args, **kwargs)  # raises, naming what is missing
+    optional = {p.name for p in program.graph.parameters if not p.required}
+    bound = pipeline.bind(*args, **kwargs, **{n: v for n, v in spare.items() if n not in optional})
+    return {name: value for name, value in bound.items() if name in program.arguments}

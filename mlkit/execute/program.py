@@ -1,0 +1,105 @@
+"""A graph made ready to run: what each node calls, with what, and what waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlkit.define.graph import Graph, Node, resolver
+from mlkit.define.step import BatchedStep, Step
+
+__all__ = ["Program", "Task", "compile_graph"]
+
+Getter = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One node, compiled.
+
+    Attributes:
+        index: its place among the tasks of its program.
+        inputs: for each parameter, a function of ``(arguments, results)``.
+        resources: keywords that are the same for every call, built.
+        upstream: how many tasks it waits for.
+        downstream: tasks that wait for it, by index.
+        depth: length of the longest way to it; what is deeper is nearer to the result.
+        max_batch_size: items of one call; 0 for a step that is not batched.
+    """
+
+    index: int
+    name: str
+    step: Step[..., Any]
+    inputs: tuple[tuple[str, Getter], ...]
+    resources: Mapping[str, Any]
+    upstream: int
+    downstream: tuple[int, ...]
+    depth: int
+    max_batch_size: int
+
+    @property
+    def batched(self) -> bool:
+        return self.max_batch_size > 0
+
+
+@dataclass(frozen=True)
+class Program:
+    """Tasks of a graph in topological order, without those whose values are given."""
+
+    graph: Graph
+    given: frozenset[str]
+    tasks: tuple[Task, ...]
+    roots: tuple[Task, ...]
+    output: Getter
+    arguments: frozenset[str]
+    """Names of the arguments that its tasks or its output read."""
+
+
+def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
+    """Make a graph ready to run; builds the resources of the tasks that are left.
+
+    Args:
+        given: nodes whose values will be passed with each submission; they and what only they
+            need are left out.
+    """
+    needed = graph.needed(given)
+    nodes = [node for node in graph if node.name in needed]
+    index = {node.name: i for i, node in enumerate(nodes)}
+    ups = [tuple(index[u] for u in node.upstream if u in index) for node in nodes]
+    depth: list[int] = []
+    for up in ups:
+        depth.append(1 + max((depth[u] for u in up), default=0))
+    tasks = tuple(
+        _compile(node, i, ups, depth[i]) for i, node in enumerate(nodes)
+    )
+    return Program(
+        graph,
+        given,
+        tasks,
+        tuple(task for task in tasks if not task.upstream),
+        resolver(graph.output),
+        _arguments(graph, nodes),
+    )
+
+
+def _compile(node: Node, i: int, ups: list[tuple[int, ...]], depth: int) -> Task:
+    step = node.step
+    return Task(
+        i,
+        node.name,
+        step,
+        tuple((parameter, resolver(source)) for parameter, source in node.inputs.items()),
+        {name: resource.get() for name, resource in step.resources.items()},
+        len(ups[i]),
+        tuple(j for j, up in enumerate(ups) if i in up),
+        depth,
+        step.max_batch_size if isinstance(step, BatchedStep) else 0,
+    )
+
+
+def _arguments(graph: Graph, nodes: list[Node]) -> frozenset[str]:
+    from mlkit.define.graph import Argument, sources
+
+    read = [source for node in nodes for source in node.inputs.values()] + [graph.output]
+    return frozenset(a.name for source in read for a in sources(source, Argument))

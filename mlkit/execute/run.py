@@ -1,0 +1,97 @@
+"""One execution as data: every node's value and time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mlkit.define.graph import Graph
+
+__all__ = ["NodeRun", "Run"]
+
+Status = Literal["done", "given", "failed", "not run"]
+
+
+@dataclass(frozen=True)
+class NodeRun:
+    """What became of one node.
+
+    Attributes:
+        value: its result; None where there is none.
+        ready_s: when its inputs were there, in seconds since the run began.
+        start_s: when its function was called.
+        finish_s: when its function had returned or raised.
+        batch_size: how many items its call had; 1 for steps that are not batched.
+        error: what it raised.
+    """
+
+    name: str
+    status: Status
+    value: Any = None
+    ready_s: float = 0.0
+    start_s: float = 0.0
+    finish_s: float = 0.0
+    batch_size: int = 1
+    error: BaseException | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds that its function took."""
+        return self.finish_s - self.start_s
+
+    @property
+    def waited_s(self) -> float:
+        """Seconds from its inputs being there to its function being called."""
+        return self.start_s - self.ready_s
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a pipeline here: ``run["decode"].value``, ``run.value``.
+
+    Attributes:
+        graph: what was run.
+        arguments: by name.
+        nodes: one for each node of the graph, in its order.
+        total_s: seconds from the call to the result.
+        error: what ended it early, or None.
+    """
+
+    graph: Graph
+    arguments: Mapping[str, Any]
+    nodes: tuple[NodeRun, ...]
+    total_s: float
+    output: Any = None
+    error: BaseException | None = None
+
+    @property
+    def value(self) -> Any:
+        """What the pipeline returned; raises what ended it early."""
+        if self.error is not None:
+            raise self.error
+        return self.output
+
+    def __getitem__(self, name: str) -> NodeRun:
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(f"no node {name!r}; there are {', '.join(n.name for n in self.nodes)}")
+
+    def __repr__(self) -> str:
+        done = sum(node.status == "done" for node in self.nodes)
+        state = "failed" if self.error else "done"
+        return (
+            f"<run of {self.graph.name}: {state}, {done} of {len(self.nodes)} steps, "
+            f"{self.total_s * 1e3:.1f} ms>"
+        )
+
+    def __str__(self) -> str:
+        from mlkit.reprs.run import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from mlkit.reprs.run import to_html
+
+        return to_html(self)
