@@ -1,0 +1,262 @@
+"""Fetching a URL that somebody else wrote, without letting it reach into the network.
+
+The check is made where a socket is opened, on the address it is about to connect to: so it holds
+for every address of every hop, however it is spelt and whatever a name resolves to at that moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import socket
+import weakref
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlkit.errors import FetchError, InputError, PayloadTooLarge
+from mlkit.images import MAX_BYTES
+from mlkit.tagging.addresses import ALLOW_VARIABLE, is_public, parse_allowed
+
+if TYPE_CHECKING:
+    import aiohttp
+    from aiohttp.abc import AbstractResolver
+    from yarl import URL
+
+__all__ = ["Downloader", "fetch"]
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_FIX = f"upload the picture instead, or name the place in {ALLOW_VARIABLE}=host:port"
+
+
+async def fetch(url: str) -> bytes:
+    """Return the body of an http(s) URL, with the limits of `Downloader`.
+
+    Connections are kept and shared within one event loop, and closed when it ends.
+
+    Raises:
+        InputError: it is no URL that is fetched: another scheme, no host, or credentials in it.
+        FetchError: it could not be fetched.
+        PayloadTooLarge: its body is over the limit.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _downloaders:
+        _downloaders[loop] = Downloader()
+        await _close_with_loop(_downloaders[loop])
+    return await _downloaders[loop].fetch(url)
+
+
+@dataclass(eq=False, kw_only=True)
+class Downloader:
+    """Fetches URLs within limits. Belongs to the event loop that it is first used in.
+
+    Attributes:
+        max_bytes: length a body may have, once it is decompressed.
+        max_redirects: how many redirects are followed.
+        connect_s: seconds to connect, for each hop.
+        total_s: seconds for all of it.
+        resolver: resolves names; aiohttp's own if None. Whatever it says is checked.
+        public: says of an IP address whether it may be connected to.
+    """
+
+    max_bytes: int = MAX_BYTES
+    max_redirects: int = 5
+    connect_s: float = 3.0
+    total_s: float = 10.0
+    resolver: AbstractResolver | None = None
+    public: Callable[[str], bool] = is_public
+
+    def __post_init__(self) -> None:
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def fetch(self, url: str) -> bytes:
+        """Return the body of ``url``; see `fetch`."""
+        import aiohttp
+
+        target = _parsed(url)
+        shown = _shown(target)
+        try:
+            async with asyncio.timeout(self.total_s):
+                return await self._follow(target)
+        except aiohttp.ConnectionTimeoutError as error:
+            raise _failed(shown, "no connection", got=f"none in {self.connect_s:g} s") from error
+        except TimeoutError as error:
+            raise _failed(shown, "it took too long", got=f"over {self.total_s:g} s") from error
+        except aiohttp.ClientConnectorDNSError as error:
+            raise _failed(shown, "there is no host of that name", got=error.host) from error
+        except aiohttp.ClientConnectorError as error:
+            raise _unreachable(shown, error) from error
+        except (aiohttp.ClientError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise _failed(shown, "it could not be fetched", got=_said(error)) from error
+
+    async def _follow(self, url: URL) -> bytes:
+        for _ in range(self.max_redirects + 1):
+            async with self._session(url).get(url, allow_redirects=False) as response:
+                if response.status not in _REDIRECTS:
+                    return await self._body(response)
+                url = _next(url, response)
+        raise _failed(_shown(url), "it redirects too often", got=f"over {self.max_redirects} times")
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        shown = _shown(response.url)
+        if response.status != 200:
+            raise _failed(
+                shown, "the server did not give it", expected="status 200", got=f"{response.status}"
+            )
+        self._check_length(shown, response.content_length or 0)
+        body = bytearray()
+        async for chunk in response.content.iter_chunked(2**16):
+            body += chunk
+            self._check_length(shown, len(body))
+        return bytes(body)
+
+    def _check_length(self, shown: str, length: int) -> None:
+        if length > self.max_bytes:
+            raise PayloadTooLarge(
+                "what this URL leads to is too large",
+                where=shown,
+                expected=f"at most {self.max_bytes:,} bytes",
+            )
+
+    def _session(self, url: URL) -> aiohttp.ClientSession:
+        # Two sessions, so that a connection to an allowed place is never pooled with the others.
+        allowed = parse_allowed(os.environ.get(ALLOW_VARIABLE, ""))
+        trusted = ((url.host or "").lower(), url.port or 0) in allowed
+        if trusted not in self._sessions:
+            self._sessions[trusted] = self._new_session(trusted)
+        return self._sessions[trusted]
+
+    def _new_session(self, trusted: bool) -> aiohttp.ClientSession:
+        import aiohttp
+
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=100,
+                limit_per_host=32,
+                resolver=self.resolver,
+                socket_factory=None if trusted else self._guarded_socket,
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.connect_s),
+            headers={"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "mlkit"},
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    def _guarded_socket(self, info: Any) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not self.public(address[0]):
+            raise _RefusedAddressError
+        return socket.socket(family, kind, protocol)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
+            await session.close()
+
+
+class _RefusedAddressError(OSError):
+    # One text for all addresses: aiohttp keeps an error's type only while they all read the same,
+    # and what a private name resolves to is none of the client's business.
+    def __str__(self) -> str:
+        return "the address is not a public one"
+
+
+def _parsed(url: str) -> URL:
+    from yarl import URL
+
+    try:
+        parsed = URL(url.strip())
+        host, port = parsed.host, parsed.port
+    except ValueError as error:
+        raise InputError("this is not a URL", got=f"{url.split('?')[0]:.100}") from error
+    _check_form(parsed, InputError)
+    if not host or not port:
+        raise InputError("this URL names no host", got=_shown(parsed))
+    return parsed
+
+
+def _check_form(url: URL, error: type[InputError]) -> None:
+    if url.scheme not in {"http", "https"}:
+        raise error(
+            "URLs of this scheme are not fetched", expected="http or https", got=f"{url.scheme:.20}"
+        )
+    if url.raw_user is not None or url.raw_password is not None:
+        raise error("URLs with credentials in them are not fetched", where=_shown(url))
+
+
+def _next(url: URL, response: aiohttp.ClientResponse) -> URL:
+    from yarl import URL
+
+    shown = _shown(url)
+    location = response.headers.get("Location")
+    if not location:
+        raise _failed(shown, "it redirects nowhere")
+    try:
+        target = url.join(URL(location))
+        host = target.host
+    except ValueError as error:
+        raise _failed(shown, "it redirects to what is not a URL") from error
+    _check_form(target, FetchError)
+    if not host:
+        raise _failed(shown, "it redirects to a URL without a host")
+    return target
+
+
+def _shown(url: URL) -> str:
+    """Return the URL as it may appear in an error: no credentials, no query, not too long."""
+    text = str(url.with_user(None).with_query(None).with_fragment(None)) if url.host else str(url)
+    return f"{text:.200}" + ("?..." if url.query_string else "")
+
+
+def _failed(shown: str, what: str, **parts: Any) -> FetchError:
+    return FetchError(f"the URL could not be fetched: {what}", where=shown, **parts)
+
+
+def _unreachable(shown: str, error: aiohttp.ClientConnectorError) -> FetchError:
+    if isinstance(error.os_error, _RefusedAddressError):
+        return _failed(shown, str(error.os_error), expected="a host on the internet", fix=_FIX)
+    return _failed(shown, "no connection", got=error.os_error.strerror or _said(error.os_error))
+
+
+def _said(error: BaseException) -> str:
+    return f"{error}"[:200] or type(error).__name__
+
+
+# --- one downloader per event loop
+
+_downloaders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Downloader]
+_downloaders = weakref.WeakKeyDictionary()
+_endings: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]]
+_endings = weakref.WeakKeyDictionary()
+
+
+async def _close_with_loop(downloader: Downloader) -> None:
+    """Have the downloader closed when the running loop ends.
+
+    A loop offers no hook for that but one: it closes the asynchronous generators that are still
+    suspended (``loop.shutdown_asyncgens``, which `asyncio.run` calls).
+    """
+
+    async def ending() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await downloader.close()
+
+    generator = ending()
+    _endings[asyncio.get_running_loop()] = generator
+    await anext(generator)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close what belongs to loops that run until the process ends, as those of daemon threads."""
+    for loop, downloader in list(_downloaders.items()):
+        if loop.is_running():
+            with contextlib.suppress(Exception):
+                asyncio.run_coroutine_threadsafe(downloader.close(), loop).result(timeout=1)
