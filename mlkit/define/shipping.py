@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlkit.define.resource import Resource
     from mlkit.define.step import Step
 
-__all__ = ["LARGE_BYTES", "dumps", "fingerprint", "local_modules", "problems"]
+__all__ = ["LARGE_BYTES", "dumps", "fingerprint", "local_modules", "problems", "travels"]
 
 LARGE_BYTES = 16 * 2**20
 """What a step may carry along with its function; more belongs into a resource."""
@@ -131,7 +131,7 @@ def _parts(value: Any, seen: set[int]) -> Iterator[bytes]:
         yield f"{value.__module__}.{value.__qualname__}".encode()
         yield from _code(value.__code__)
         yield from _parts((value.__defaults__, value.__kwdefaults__), seen)
-        if _travels(value):
+        if travels(value):
             yield repr(sorted((k, str(v)) for k, v in value.__annotations__.items())).encode()
             for name, captured in _captured(value).items():
                 yield name.encode()
@@ -179,7 +179,7 @@ def _resource_parts(resource: Resource[Any], seen: set[int]) -> Iterator[bytes]:
 def _class_parts(cls: type, seen: set[int]) -> Iterator[bytes]:
     seen.add(id(cls))
     yield f"{cls.__module__}.{cls.__qualname__}".encode()
-    if _travels(cls):
+    if travels(cls):
         yield repr(sorted((k, str(v)) for k, v in cls.__dict__.get("__annotations__", {}).items())).encode()
         for name, member in sorted(vars(cls).items()):
             fn = getattr(member, "__func__", member)
@@ -188,7 +188,7 @@ def _class_parts(cls: type, seen: set[int]) -> Iterator[bytes]:
                 yield from _parts(fn, seen)
 
 
-def _travels(value: Any) -> bool:
+def travels(value: Any) -> bool:
     """Whether code is shipped by value, because the other side would not have its module."""
     module = sys.modules.get(value.__module__)
     return value.__module__ == "__main__" or module is None or is_local(module)

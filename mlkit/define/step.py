@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from mlkit.define.loop import run_here
 from mlkit.define.resource import Resource
+from mlkit.define.shipping import travels
 from mlkit.define.tracing import current_trace
 from mlkit.define.typing import item_type
 from mlkit.errors import DefinitionError, StepError
@@ -59,13 +61,23 @@ class Step(Generic[P, R]):
         # editors read `__signature__` first.
         self.__signature__ = signature
 
-    @property
+    @cached_property
     def hints(self) -> dict[str, Any]:
         """Types by parameter, and ``return``; what cannot be resolved is left out."""
         try:
             return typing.get_type_hints(self.fn, include_extras=True)
         except Exception:
             return {k: v for k, v in self.fn.__annotations__.items() if not isinstance(v, str)}
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        module = sys.modules.get(self.fn.__module__)
+        if getattr(module, self.fn.__qualname__, None) is self and not travels(self.fn):
+            return self.fn.__qualname__  # by name, as a function of an installed module goes
+        # Annotations that are text mean nothing where the function's module is not.
+        return (_rebuild, (type(self), self.fn, self._options(), self.hints))
+
+    def _options(self) -> dict[str, Any]:
+        return {}
 
     def input_type(self, parameter: str) -> Any:
         """Type of one argument as a pipeline passes it, or `inspect.Parameter.empty`."""
@@ -155,6 +167,9 @@ class BatchedStep(Step[P, R]):
             )
         self.max_batch_size = max_batch_size
 
+    def _options(self) -> dict[str, Any]:
+        return {"max_batch_size": self.max_batch_size}
+
     def input_type(self, parameter: str) -> Any:
         return item_type(super().input_type(parameter))
 
@@ -215,6 +230,14 @@ class BatchedStep(Step[P, R]):
                 fix="return a list or an array of the same length as the batch",
             )
         return list(results)
+
+
+def _rebuild(
+    cls: type[Step[..., Any]], fn: Callable[..., Any], options: dict[str, Any], hints: Any
+) -> Step[..., Any]:
+    made = cls(fn, **options)
+    made.__dict__["hints"] = hints
+    return made
 
 
 @contextmanager
