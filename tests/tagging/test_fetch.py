@@ -136,7 +136,7 @@ def test_no_form_of_address_leads_inside(url: str) -> None:
             for downloader in (Downloader(total_s=2), Downloader(total_s=2, resolver=names)):
                 with pytest.raises((InputError, FetchError)) as caught:
                     await downloader.fetch(url.replace("{port}", str(port)))
-                assert "too long" not in str(caught.value)
+                assert not any(s in str(caught.value) for s in ("too long", "no connection"))
                 await downloader.close()
             assert asked == []
 
