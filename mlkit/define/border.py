@@ -27,9 +27,7 @@ __all__ = ["Port", "codec", "codecs", "plain", "port", "problems"]
 _codecs: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
 
-def codec(
-    type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], Any]
-) -> None:
+def codec(type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
     """Say how values of a type of your own cross the border.
 
     Args:
@@ -56,6 +54,7 @@ class Port:
         upload: whether a value may travel as bytes of its own.
         media_type: content types of such bytes.
         url: whether the pipeline takes a URL in their place and fetches it itself.
+        converts: whether the JSON form is another type than the annotation's own.
         schema: JSON schema of the JSON form, for validation mode.
         from_json: JSON form to value; raises pydantic's ValidationError or `InputError`.
         to_json: value to what `plain` and JSON can hold.
@@ -71,6 +70,7 @@ class Port:
     schema: Mapping[str, Any]
     upload: bool = False
     url: bool = False
+    converts: bool = True
     media_type: str = "application/json"
     from_bytes: Callable[[bytes], Any] | None = None
     to_bytes: Callable[[Any], tuple[bytes, str]] | None = None
@@ -83,9 +83,7 @@ def port(annotation: Any) -> Port:
     Raises:
         DefinitionError: there is none; names `codec`.
     """
-    mark = next(
-        (m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Upload)), None
-    )
+    mark = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Upload)), None)
     if mark is not None and mark.url:
         return _source_port(annotation, mark)
     bare = strip(annotation)
@@ -147,6 +145,7 @@ def _json_port(annotation: Any) -> Port:
         lambda value: adapter.dump_python(value, mode="json", fallback=plain, warnings=False),
         local,
         schema,
+        converts=False,
     )
 
 
