@@ -31,6 +31,7 @@ def codec(type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], 
     """Say how values of a type of your own cross the border.
 
     Args:
+        type_: the class.
         encode: value to what JSON can hold, or to ``bytes`` for an upload.
         decode: the way back.
     """
@@ -87,7 +88,8 @@ def port(annotation: Any) -> Port:
     if mark is not None and mark.url:
         return _source_port(annotation, mark)
     bare = strip(annotation)
-    name = f"{getattr(bare, '__module__', '')}.{getattr(typing.get_origin(bare) or bare, '__name__', '')}"
+    origin = typing.get_origin(bare) or bare
+    name = f"{getattr(bare, '__module__', '')}.{getattr(origin, '__name__', '')}"
     if bare in _codecs:
         return _codec_port(bare)
     if name == "mlkit.images.Image":

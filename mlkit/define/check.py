@@ -3,56 +3,32 @@
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlkit.define import border, shipping
 from mlkit.define.graph import Argument, Constant, Graph, Node, Problem, Result, Source, sources
-from mlkit.define.typing import field_types, fits, show, tuple_types
+from mlkit.define.typing import fits, show
 
-__all__ = ["check", "source_type"]
+if TYPE_CHECKING:
+    from mlkit.define.step import Step
+
+__all__ = ["check"]
 
 EMPTY = inspect.Parameter.empty
 
 
 def check(graph: Graph) -> tuple[Problem, ...]:
     """Every problem of a graph, those of its types first, in the order of its nodes."""
-    return tuple(
-        [
-            *_annotations(graph),
-            *_edges(graph),
-            *_returned(graph),
-            *_names(graph),
-            *_dead_ends(graph),
-            *border.problems(graph),
-            *shipping.problems(graph),
-        ]
+    return (
+        *_annotations(graph),
+        *_edges(graph),
+        *_returned(graph),
+        *_names(graph),
+        *_dead_ends(graph),
+        *border.problems(graph),
+        *shipping.problems(graph),
     )
-
-
-def source_type(graph: Graph, source: Source) -> Any:
-    """Type of what a source gives, or `inspect.Parameter.empty` where it is not known."""
-    if isinstance(source, Constant):
-        return type(source.value)
-    if isinstance(source, Argument):
-        types = {p.name: p.type for p in graph.parameters}
-        return _follow(types[source.name], source.path)
-    if isinstance(source, Result):
-        return _follow(graph[source.node].type, source.path)
-    if source.kind in (list, tuple) and source.items:
-        members = tuple(source_type(graph, item) for item in source.items)
-        return tuple[members] if source.kind is tuple else list[typing.Union[members]]  # type: ignore[valid-type]  # noqa: UP007
-    return source.kind
-
-
-def _follow(type_: Any, path: tuple[str | int, ...]) -> Any:
-    for part in path:
-        if isinstance(part, int):
-            type_ = (tuple_types(type_) or {part: EMPTY})[part]
-        else:
-            type_ = (field_types(type_) or {}).get(part, EMPTY)
-    return type_
 
 
 def _annotations(graph: Graph) -> Iterator[Problem]:
@@ -62,38 +38,44 @@ def _annotations(graph: Graph) -> Iterator[Problem]:
     if graph.returns is EMPTY:
         yield _missing(f"pipeline {graph.name!r}", "what it returns")
     for step in {node.step.name: node.step for node in graph}.values():
-        where = f"step {step.name!r}"
-        if not step.hints and step.fn.__annotations__:
-            yield Problem(where, "its annotations name something that is not defined")
-            continue
-        for name in step.parameters:
-            if step.hints.get(name, EMPTY) is EMPTY:
-                yield _missing(where, f"{name!r}")
-            elif step.input_type(name) is EMPTY:
-                yield _not_a_sequence(where, f"{name!r}", step.hints[name])
-        if step.hints.get("return", EMPTY) is EMPTY:
-            yield _missing(where, "what it returns")
-        elif step.return_type is EMPTY:
-            yield _not_a_sequence(where, "what it returns", step.hints["return"])
+        yield from _step_annotations(step)
 
 
-def _missing(where: str, what: str) -> Problem:
-    return Problem(where, f"{what} has no type annotation", fix="annotate it")
+def _step_annotations(step: Step[..., Any]) -> Iterator[Problem]:
+    where = f"step {step.name!r}"
+    if not step.hints and step.fn.__annotations__:
+        what = "its annotations name something that is not defined"
+        yield Problem(where, what, node=step.name)
+        return
+    for name in step.parameters:
+        if step.hints.get(name, EMPTY) is EMPTY:
+            yield _missing(where, f"{name!r}", step.name)
+        elif step.input_type(name) is EMPTY:
+            yield _not_a_sequence(step.name, f"{name!r}", step.hints[name])
+    if step.hints.get("return", EMPTY) is EMPTY:
+        yield _missing(where, "what it returns", step.name)
+    elif step.return_type is EMPTY:
+        yield _not_a_sequence(step.name, "what it returns", step.hints["return"])
 
 
-def _not_a_sequence(where: str, what: str, type_: Any) -> Problem:
+def _missing(where: str, what: str, node: str | None = None) -> Problem:
+    return Problem(where, f"{what} has no type annotation", fix="annotate it", node=node)
+
+
+def _not_a_sequence(step: str, what: str, type_: Any) -> Problem:
     return Problem(
-        where,
+        f"step {step!r}",
         f"{what} of a batched step is a sequence with one entry per item",
         expected="list[T] or np.ndarray",
         got=show(type_),
+        node=step,
     )
 
 
 def _edges(graph: Graph) -> Iterator[Problem]:
     for node in graph:
         for parameter, source in node.inputs.items():
-            given, wanted = source_type(graph, source), node.step.input_type(parameter)
+            given, wanted = graph.type_of(source), node.step.input_type(parameter)
             if not fits(given, wanted):
                 yield Problem(
                     f"step {node.name!r}",
@@ -102,26 +84,24 @@ def _edges(graph: Graph) -> Iterator[Problem]:
                     got=show(given),
                     fix=f"change the annotation, or put a step between that turns "
                     f"{show(given)} into {show(wanted)}",
+                    node=node.name,
+                    parameter=parameter,
                 )
 
 
 def _origin(source: Source) -> str:
     match source:
-        case Argument(name, path):
-            return f"the argument {name!r}{_path(path)}"
-        case Result(node, path):
-            return f"the result of {node!r}{_path(path)}"
-        case Constant(value):
-            return f"the constant {value!r:.40}"
-    return f"a {source.kind.__name__}"
-
-
-def _path(path: tuple[str | int, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+        case Argument():
+            return f"the argument {str(source)!r}"
+        case Result():
+            return f"the result of {str(source)!r}"
+        case Constant():
+            return f"the constant {source}"
+    return f"the {source.kind.__name__} {source}"
 
 
 def _returned(graph: Graph) -> Iterator[Problem]:
-    given = source_type(graph, graph.output)
+    given = graph.type_of(graph.output)
     if not fits(given, graph.returns):
         yield Problem(
             f"pipeline {graph.name!r}",
@@ -140,6 +120,7 @@ def _names(graph: Graph) -> Iterator[Problem]:
                 f"step {node.name!r}",
                 f"two different functions are called {node.step.name!r} in one pipeline",
                 fix="rename one of them, or run the cells again from top to bottom",
+                node=node.name,
             )
 
 
@@ -153,4 +134,5 @@ def _dead_ends(graph: Graph) -> Iterator[Problem]:
                 f"step {node.name!r}",
                 "its result reaches nothing that the pipeline returns",
                 fix="use it or leave the call out",
+                node=node.name,
             )

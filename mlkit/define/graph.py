@@ -1,10 +1,15 @@
-"""A pipeline as data: which step calls what, with which types. Frozen, and knows nothing of running."""
+"""A pipeline as data: which step calls what, with which types. It knows nothing of running."""
 
 from __future__ import annotations
 
+import inspect
+import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mlkit.define.typing import field_types, show, tuple_types
 
 if TYPE_CHECKING:
     from mlkit.define.step import Step
@@ -14,13 +19,18 @@ __all__ = [
     "Collection",
     "Constant",
     "Graph",
+    "Link",
     "Node",
     "Parameter",
     "Problem",
     "Result",
     "Source",
+    "resolver",
+    "select",
     "sources",
 ]
+
+EMPTY = inspect.Parameter.empty
 
 Path: TypeAlias = tuple[str | int, ...]
 """Selections from a value, outermost first: names of fields, positions in a tuple."""
@@ -33,6 +43,9 @@ class Argument:
     name: str
     path: Path = ()
 
+    def __str__(self) -> str:
+        return self.name + _written(self.path)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -41,12 +54,18 @@ class Result:
     node: str
     path: Path = ()
 
+    def __str__(self) -> str:
+        return self.node + _written(self.path)
+
 
 @dataclass(frozen=True, eq=False)
 class Constant:
     """A literal that was written in the pipeline."""
 
     value: Any
+
+    def __str__(self) -> str:
+        return _brief(self.value)
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,15 @@ class Collection:
     kind: type
     items: tuple[Source, ...]
     keys: tuple[Any, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind is dict:
+            pairs = zip(self.keys, self.items, strict=True)
+            return f"{{{', '.join(f'{_brief(key)}: {item}' for key, item in pairs)}}}"
+        inner = ", ".join(map(str, self.items))
+        if self.kind is tuple:
+            return f"({inner},)" if len(self.items) == 1 else f"({inner})"
+        return f"[{inner}]"
 
 
 Source: TypeAlias = Argument | Result | Constant | Collection
@@ -75,6 +103,15 @@ class Parameter:
     type: Any
     required: bool
     default: Any = None
+
+    @property
+    def type_name(self) -> str:
+        """Its type as a person writes it; "?" where it has no annotation."""
+        return show(self.type)
+
+    def __str__(self) -> str:
+        typed = f"{self.name}: {self.type_name}"
+        return typed if self.required else f"{typed} = {_brief(self.default)}"
 
 
 @dataclass(frozen=True)
@@ -96,21 +133,61 @@ class Node:
         return self.step.return_type
 
     @property
+    def type_name(self) -> str:
+        """Type of its result as a person writes it; "?" where it has no annotation."""
+        return show(self.type)
+
+    @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the nodes that it takes results from, each once, in order of use."""
         found = (s.node for source in self.inputs.values() for s in sources(source, Result))
         return tuple(dict.fromkeys(found))
 
+    def __str__(self) -> str:
+        given = (
+            f"{name}={source}" if isinstance(source, Constant) else str(source)
+            for name, source in self.inputs.items()
+        )
+        return f"{self.name}({', '.join(given)}) -> {self.type_name}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """A value on its way to a node, or out of the pipeline.
+
+    Attributes:
+        target: name of the node that takes it; None for what the pipeline returns.
+        parameter: the node's parameter; None for what the pipeline returns.
+        type: what is known of its type, or ``inspect.Parameter.empty``.
+    """
+
+    source: Argument | Result
+    target: str | None
+    parameter: str | None
+    type: Any
+
+    @property
+    def type_name(self) -> str:
+        """Its type as a person writes it; "?" where it is not known."""
+        return show(self.type)
+
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that keeps a pipeline from being deployed."""
+    """Something that keeps a pipeline from being deployed.
+
+    Attributes:
+        node: name of the node or step that it concerns, if it concerns one.
+        parameter: the parameter of that node, if it concerns what goes into one.
+    """
 
     where: str
     what: str
     expected: str | None = None
     got: str | None = None
     fix: str | None = None
+    node: str | None = None
+    parameter: str | None = None
 
     def __str__(self) -> str:
         contrast = [f"{k} {v}" for k, v in (("expected", self.expected), ("got", self.got)) if v]
@@ -171,6 +248,40 @@ class Graph:
         )
 
     @property
+    def links(self) -> tuple[Link, ...]:
+        """Every value that goes into a node, in their order, and then those that are returned."""
+        ends = [
+            (node.name, parameter, source)
+            for node in self.nodes
+            for parameter, source in node.inputs.items()
+        ]
+        return tuple(
+            Link(s, target, parameter, self.type_of(s))
+            for target, parameter, source in [*ends, (None, None, self.output)]
+            for s in sources(source, (Argument, Result))
+        )
+
+    def type_of(self, source: Source) -> Any:
+        """Type of what a source gives, or ``inspect.Parameter.empty`` where it is not known."""
+        if isinstance(source, Constant):
+            return type(source.value)
+        if isinstance(source, Argument):
+            types = {p.name: p.type for p in self.parameters}
+            return _follow(types[source.name], source.path)
+        if isinstance(source, Result):
+            return _follow(self[source.node].type, source.path)
+        if source.kind in (list, tuple) and source.items:
+            members = tuple(self.type_of(item) for item in source.items)
+            return tuple[members] if source.kind is tuple else list[typing.Union[members]]  # type: ignore[valid-type]  # noqa: UP007
+        return source.kind
+
+    @property
+    def signature(self) -> str:
+        """How it is called: ``tag(image: ImageSource, title: str = '') -> ProductTags``."""
+        parameters = ", ".join(map(str, self.parameters))
+        return f"{self.name}({parameters}) -> {show(self.returns)}"
+
+    @property
     def resources(self) -> dict[int, Any]:
         """Every resource of its steps, each once, by identity."""
         return {id(r): r for node in self.nodes for r in node.step.resources.values()}
@@ -207,8 +318,30 @@ class Graph:
         return to_html(self)
 
 
-def sources(source: Source, kind: type[Any]) -> Iterator[Any]:
-    """Every source of one kind inside a source, itself included."""
+def _follow(type_: Any, path: Path) -> Any:
+    for part in path:
+        if isinstance(part, int):
+            type_ = (tuple_types(type_) or {part: EMPTY})[part]
+        else:
+            type_ = (field_types(type_) or {}).get(part, EMPTY)
+    return type_
+
+
+def _written(path: Path) -> str:
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
+
+
+def _brief(value: Any) -> str:
+    """At most 40 characters of a value's repr, without addresses that change at each run."""
+    try:
+        text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
+    except Exception:
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def sources(source: Source, kind: type[Any] | tuple[type[Any], ...]) -> Iterator[Any]:
+    """Every source of some kinds inside a source, itself included."""
     if isinstance(source, kind):
         yield source
     if isinstance(source, Collection):

@@ -152,6 +152,7 @@ class Pipeline(Generic[P, R]):
         return bound.arguments
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it here and return its result; inside a pipeline, its steps become part of that."""
         trace = current_trace()
         if trace is not None:
             return self._inline(trace, *args, **kwargs)
@@ -164,12 +165,12 @@ class Pipeline(Generic[P, R]):
         finally:
             trace.replacements = outer
 
-    def run(
-        self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any
-    ) -> Run:
+    def run(self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any) -> Run:
         """Run it here and keep every step's value and time.
 
         Args:
+            *args: what the pipeline takes.
+            **kwargs: the same by name.
             given: values of nodes by name; they and what only they need do not run, and
                 arguments that only those would need may be left out.
 

@@ -33,7 +33,7 @@ def dumps(value: Any) -> bytes:
     import cloudpickle
 
     with _by_value(local_modules()):
-        return cloudpickle.dumps(value)
+        return bytes(cloudpickle.dumps(value))
 
 
 @contextmanager
@@ -53,7 +53,8 @@ def _by_value(modules: list[types.ModuleType]) -> Iterator[None]:
 
 def local_modules() -> list[types.ModuleType]:
     """Imported modules that another machine would not have: those of no installed package."""
-    return [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType) and is_local(m)]
+    loaded: list[object] = list(sys.modules.values())  # whatever somebody put there
+    return [m for m in loaded if isinstance(m, types.ModuleType) and is_local(m)]
 
 
 _INSTALLED = tuple(
@@ -77,12 +78,14 @@ def is_local(module: types.ModuleType) -> bool:
 def problems(graph: Graph) -> Iterator[Problem]:
     """Steps and resources that cannot be pickled, or that carry too much."""
     for step in {id(node.step): node.step for node in graph}.values():
-        yield from _pickling(f"step {step.name!r}", step.fn, heavy=True)
+        yield from _pickling(f"step {step.name!r}", step.fn, heavy=True, node=step.name)
     for resource in graph.resources.values():
-        yield from _pickling(f"resource {resource.name!r}", resource, heavy=resource.load is not None)
+        yield from _pickling(
+            f"resource {resource.name!r}", resource, heavy=resource.load is not None
+        )
 
 
-def _pickling(where: str, value: Any, *, heavy: bool) -> Iterator[Problem]:
+def _pickling(where: str, value: Any, *, heavy: bool, node: str | None = None) -> Iterator[Problem]:
     try:
         size = len(dumps(value))
     except Exception as error:
@@ -90,6 +93,7 @@ def _pickling(where: str, value: Any, *, heavy: bool) -> Iterator[Problem]:
             where,
             f"it cannot be sent to another process: {error}",
             fix="build what cannot be pickled inside a loader: resource(load)",
+            node=node,
         )
         return
     if heavy and size > LARGE_BYTES:
@@ -98,6 +102,7 @@ def _pickling(where: str, value: Any, *, heavy: bool) -> Iterator[Problem]:
             f"it carries {size / 2**20:.0f} MiB along, {_heaviest(value)}",
             expected=f"at most {LARGE_BYTES / 2**20:.0f} MiB with a function",
             fix="pass it as a keyword: (..., *, model=resource(value=model)), which ships it once",
+            node=node,
         )
 
 
@@ -180,7 +185,9 @@ def _class_parts(cls: type, seen: set[int]) -> Iterator[bytes]:
     seen.add(id(cls))
     yield f"{cls.__module__}.{cls.__qualname__}".encode()
     if travels(cls):
-        yield repr(sorted((k, str(v)) for k, v in cls.__dict__.get("__annotations__", {}).items())).encode()
+        yield repr(
+            sorted((k, str(v)) for k, v in cls.__dict__.get("__annotations__", {}).items())
+        ).encode()
         for name, member in sorted(vars(cls).items()):
             fn = getattr(member, "__func__", member)
             if inspect.isfunction(fn):

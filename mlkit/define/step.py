@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
@@ -16,7 +16,7 @@ from mlkit.define.resource import Resource
 from mlkit.define.shipping import travels
 from mlkit.define.tracing import current_trace
 from mlkit.define.typing import item_type
-from mlkit.errors import DefinitionError, StepError
+from mlkit.errors import DefinitionError
 
 __all__ = ["BatchedStep", "Step", "batched_step", "running_step", "step"]
 
@@ -61,18 +61,23 @@ class Step(Generic[P, R]):
         # editors read `__signature__` first.
         self.__signature__ = signature
 
-    @cached_property
+    @property
     def hints(self) -> dict[str, Any]:
         """Types by parameter, and ``return``; what cannot be resolved is left out."""
         try:
-            return typing.get_type_hints(self.fn, include_extras=True)
+            return self._hints
         except Exception:
+            # Not kept: what a later cell defines counts from then on.
             return {k: v for k, v in self.fn.__annotations__.items() if not isinstance(v, str)}
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.fn, include_extras=True)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         module = sys.modules.get(self.fn.__module__)
         if getattr(module, self.fn.__qualname__, None) is self and not travels(self.fn):
-            return self.fn.__qualname__  # by name, as a function of an installed module goes
+            return str(self.fn.__qualname__)  # by name, as a function of an installed module goes
         # Annotations that are text mean nothing where the function's module is not.
         return (_rebuild, (type(self), self.fn, self._options(), self.hints))
 
@@ -111,6 +116,7 @@ class Step(Generic[P, R]):
             ) from None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it and return its value; inside a pipeline, become a node of its graph."""
         trace = current_trace()
         if trace is not None:
             return typing.cast(R, trace.call(self, self.bind(*args, **kwargs)))
@@ -159,7 +165,8 @@ class BatchedStep(Step[P, R]):
             raise DefinitionError(
                 "a batched step takes at least one sequence of items", where=f"step {self.name!r}"
             )
-        if not isinstance(max_batch_size, int) or max_batch_size < 1:
+        size: object = max_batch_size
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise DefinitionError(
                 "max_batch_size is a whole number of items, at least 1",
                 where=f"step {self.name!r}",
@@ -171,10 +178,12 @@ class BatchedStep(Step[P, R]):
         return {"max_batch_size": self.max_batch_size}
 
     def input_type(self, parameter: str) -> Any:
+        """Type of one item of an argument, or `inspect.Parameter.empty`."""
         return item_type(super().input_type(parameter))
 
     @property
     def return_type(self) -> Any:
+        """Type of the result for one item, or `inspect.Parameter.empty`."""
         return item_type(super().return_type)
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
@@ -196,7 +205,9 @@ class BatchedStep(Step[P, R]):
         with inside(self.name):
             return self.call_batch(columns, own)
 
-    def call_batch(self, columns: dict[str, Sequence[Any]], resources: dict[str, Any]) -> list[Any]:
+    def call_batch(
+        self, columns: Mapping[str, Sequence[Any]], resources: Mapping[str, Any]
+    ) -> list[Any]:
         """Call the function with one sequence per parameter and check what comes back."""
         size = len(next(iter(columns.values())))
         arguments = {name: self._column(name, items) for name, items in columns.items()}
@@ -236,7 +247,7 @@ def _rebuild(
     cls: type[Step[..., Any]], fn: Callable[..., Any], options: dict[str, Any], hints: Any
 ) -> Step[..., Any]:
     made = cls(fn, **options)
-    made.__dict__["hints"] = hints
+    made.__dict__["_hints"] = hints
     return made
 
 
@@ -291,7 +302,7 @@ def _check_function(fn: Any) -> None:
 
 
 @overload
-def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...  # type: ignore[overload-overlap]
+def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
 @overload
 def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 def step(fn: Callable[P, Any], /) -> Step[P, Any]:
@@ -342,6 +353,7 @@ def batched_step(fn: Any = None, /, *, max_batch_size: int = 8) -> Any:
     split along axis 0.
 
     Args:
+        fn: the function.
         max_batch_size: the most items that one call gets.
 
     Raises:

@@ -63,7 +63,7 @@ def tracing(trace: Trace) -> Iterator[Trace]:
 
 
 def to_source(value: Any) -> Source:
-    """A value in a pipeline's body as a source: a placeholder, a literal, or a collection of them."""
+    """A value in a pipeline's body as a source: placeholder, literal or a collection of them."""
     if isinstance(value, Placeholder):
         return value._mlkit_source
     if isinstance(value, dict):
@@ -124,9 +124,7 @@ class Placeholder:
         path = (*source.path, part)
         where = f".{part}" if isinstance(part, str) else f"[{part}]"
         picked = (
-            Result(source.node, path)
-            if isinstance(source, Result)
-            else Argument(source.name, path)
+            Result(source.node, path) if isinstance(source, Result) else Argument(source.name, path)
         )
         return Placeholder(picked, type_, f"{self._mlkit_what}{where}")
 
@@ -153,18 +151,17 @@ def _refusing(verb: str, fix: str) -> Any:
 
 
 _IN_STEP = "do it inside a step, where the value is there"
+_OPERATORS = "add sub mul matmul truediv floordiv mod divmod pow and or xor lshift rshift"
 _REFUSED = {
     ("used as a condition", "decide inside a step, which may return None or either value"): (
         "__bool__",
     ),
     ("compared", _IN_STEP): ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__"),
     ("hashed or used as a key", _IN_STEP): ("__hash__",),
-    ("calculated with", _IN_STEP): tuple(
-        f"__{prefix}{op}__"
-        for op in "add sub mul matmul truediv floordiv mod divmod pow and or xor lshift rshift".split()
-        for prefix in ("", "r")
-    )
-    + ("__neg__", "__pos__", "__abs__", "__invert__", "__round__"),
+    ("calculated with", _IN_STEP): (
+        *(f"__{prefix}{operator}__" for operator in _OPERATORS.split() for prefix in ("", "r")),
+        *("__neg__", "__pos__", "__abs__", "__invert__", "__round__"),
+    ),
     ("converted to a number", _IN_STEP): ("__int__", "__float__", "__complex__", "__index__"),
     ("measured with len()", _IN_STEP): ("__len__",),
     ("searched with `in`", _IN_STEP): ("__contains__",),

@@ -161,6 +161,4 @@ def _tuples_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
         return all(fits(a, wanted[0]) for a in given if a is not Ellipsis)
     if Ellipsis in given:
         return False
-    return len(given) == len(wanted) and all(
-        fits(a, b) for a, b in zip(given, wanted, strict=True)
-    )
+    return len(given) == len(wanted) and all(fits(a, b) for a, b in zip(given, wanted, strict=True))

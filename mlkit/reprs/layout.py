@@ -172,7 +172,9 @@ def _crossings(rows: list[list[Key]], after: Mapping[Key, list[Key]]) -> int:
     return count
 
 
-def _extents(sizes: Mapping[Key, Point], spare: Mapping[Key, float], down: bool) -> dict[Key, Point]:
+def _extents(
+    sizes: Mapping[Key, Point], spare: Mapping[Key, float], down: bool
+) -> dict[Key, Point]:
     """How far each box reaches before and after its middle, across the flow."""
     if down:
         return {key: (w / 2, w / 2) for key, (w, _) in sizes.items()}
@@ -255,7 +257,9 @@ def _placed(
     rooms: list[tuple[float, float]] = []
     along = 0.0
     for i, row in enumerate(order):
-        thick = max((_thickness(sizes[k], spare.get(k, 0), down) for k in row if k in sizes), default=0.0)
+        thick = max(
+            (_thickness(sizes[k], spare.get(k, 0), down) for k in row if k in sizes), default=0.0
+        )
         for key in row:
             middle = across[key] - top
             start, end = along, along + thick

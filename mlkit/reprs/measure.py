@@ -10,7 +10,7 @@ from textwrap import TextWrapper
 
 __all__ = ["lines", "shorten", "width"]
 
-_NARROW = dict.fromkeys("ijl'|.,:;!", 250) | dict.fromkeys("ftIr()[]{}/\\ -\"", 315)
+_NARROW = dict.fromkeys("ijl'|.,:;!", 250) | dict.fromkeys('ftIr()[]{}/\\ -"', 315)
 _WIDE = dict.fromkeys("mwMW@%", 860) | dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&~<>=+→≤…", 680)
 _WIDTHS = _NARROW | _WIDE
 _SPARE = 1.1
