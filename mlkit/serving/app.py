@@ -1,0 +1,330 @@
+"""An app: a pipeline that is served, as its caller holds it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from mlkit.define.graph import Graph
+from mlkit.define.typing import show
+from mlkit.errors import Cancelled, DeployError, MlkitError, RequestError, SessionError
+from mlkit.execute.inputs import arguments_of, is_frame, rows
+from mlkit.execute.local import localise_arguments
+from mlkit.execute.offline import frame_of
+from mlkit.serving.access import new_code
+from mlkit.serving.client import Codec, PreparedRequest
+from mlkit.serving.output import LogLine, read_failures, read_logs
+from mlkit.serving.problem import Failure
+from mlkit.serving.session import Session
+
+__all__ = ["App", "AppStatus", "Logs"]
+
+
+@dataclass(frozen=True)
+class AppStatus:
+    """State of an app at one moment.
+
+    Attributes:
+        state: "RUNNING", "DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY", "DELETING" as Serve has it, or
+            "NOT_RUNNING".
+        replicas: how many in which state.
+        message: Serve's own words, where it has any.
+    """
+
+    state: str
+    replicas: dict[str, int]
+    message: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers requests."""
+        return self.state == "RUNNING"
+
+
+class Logs(list[LogLine]):
+    """Lines that replicas printed; its text is one a line."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self))
+
+    def __repr__(self) -> str:
+        return str(self) or "nothing printed yet"
+
+
+class App:
+    """A deployed pipeline. Call it like the pipeline; what goes between is HTTP.
+
+    Attributes:
+        name: the pipeline's name.
+        graph: what is served.
+        url: where it takes POST requests.
+        token: what requests carry as ``Authorization: Bearer``; None where none is asked for.
+    """
+
+    def __init__(self, session: Session, graph: Graph, about: dict[str, Any]) -> None:
+        self.session = session
+        self.graph = graph
+        self.name: str = about["app"]
+        self.url: str = about["url"]
+        self.token: str | None = about["token"]
+        self._base: str = about["base"]
+        self._since: float = about["since"]
+        self._version: str = about["version"]
+        self._codec = Codec(graph)
+        self._closed = False
+
+    # ---- calling ----------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask it over HTTP, with the pipeline's arguments and for the pipeline's result.
+
+        Raises:
+            RequestError: it answered with an error, or not at all.
+            InputError: the arguments do not fit.
+        """
+        return self._send(self._request(self._bind(args, kwargs)))
+
+    def map(
+        self,
+        inputs: Iterable[Any],
+        *,
+        concurrency: int = 16,
+        on_error: Literal["raise", "keep"] = "raise",
+        progress: bool = True,
+    ) -> Any:
+        """Ask it for many inputs, some at a time; results in order.
+
+        Args:
+            inputs: dicts of arguments, a DataFrame with columns named like the parameters, or bare
+                values where one parameter is required.
+            concurrency: requests under way at once.
+            on_error: "raise" stops at the first failure; "keep" puts the error in its place.
+
+        Returns:
+            a list, or, for a DataFrame, a DataFrame with the same index. An interrupt ends it
+            early: what was not done is a `Cancelled` error in its place.
+        """
+        arguments = rows(inputs, self.graph.parameters)
+        results = _Calls(self, arguments, concurrency, on_error).run(progress)
+        return frame_of(inputs, results, self.name) if is_frame(inputs) else results
+
+    def prepare(self, payload: Any) -> PreparedRequest:
+        """The request for one payload, as bytes: what a load test sends."""
+        return self._request(arguments_of(payload, self.graph.parameters))
+
+    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        import inspect
+
+        from mlkit.errors import InputError
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        signature = inspect.Signature(
+            [
+                inspect.Parameter(p.name, kind, default=kind.empty if p.required else p.default)
+                for p in sorted(self.graph.parameters, key=lambda p: not p.required)
+            ]
+        )
+        try:
+            return signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise InputError(f"{error}", where=f"app {self.name!r}") from None
+
+    def _request(self, arguments: dict[str, Any]) -> PreparedRequest:
+        local = localise_arguments(self.graph, arguments)
+        return self._codec.request(self.url, self.token, local)
+
+    def _send(self, request: PreparedRequest) -> Any:
+        import httpx2
+
+        if self._closed:
+            raise RequestError("it was shut down", where=f"app {self.name!r}", fix="deploy again")
+        try:
+            answer = self._client.request(
+                request.method, request.url, headers=request.headers, content=request.body
+            )
+        except httpx2.HTTPError as error:
+            raise RequestError(
+                f"no answer: {type(error).__name__}: {error}",
+                where=f"app {self.name!r}",
+                fix="app.status() says whether it runs",
+            ) from error
+        if answer.status_code != 200:
+            raise self._codec.error(answer.status_code, answer.content)
+        return self._codec.result(answer.content, answer.headers.get("content-type", ""))
+
+    @cached_property
+    def _client(self) -> Any:
+        import httpx2
+
+        limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
+        # Retries are for connections that could not be made: nothing was sent then.
+        transport = httpx2.HTTPTransport(retries=2, limits=limits)
+        return httpx2.Client(transport=transport, timeout=httpx2.Timeout(120, connect=5))
+
+    # ---- looking ----------------------------------------------------------------------------
+
+    @property
+    def docs(self) -> str:
+        """Address of the documentation page; opens once, within a minute, and then by cookie."""
+        code = f"?code={new_code(self.token)}" if self.token else ""
+        return f"{self._base}/docs{code}"
+
+    def curl(self, file: str = "photo.jpg") -> str:
+        """A command for the shell that asks it; reads the token from a file of this user's."""
+        parts = ["curl", "-sS"]
+        if self.token:
+            parts.append(f"-H @{self._header_file()}")
+        uploads = [n for n, p in self._codec.ports.items() if p.to_bytes is not None]
+        if uploads:
+            parts += [f"-F {uploads[0]}=@{file}", self.url]
+        else:
+            example = ", ".join(f'"{p.name}": ...' for p in self.graph.parameters)
+            parts += ["-H 'Content-Type: application/json'", f"-d '{{{example}}}'", self.url]
+        return " ".join(parts)
+
+    def _header_file(self) -> Path:
+        path = self.session.folder / f"{self.name}.header"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(f"Authorization: Bearer {self.token}\n")
+        return path
+
+    def status(self) -> AppStatus:
+        """What Serve says of it now."""
+        if self._closed:
+            return AppStatus("NOT_RUNNING", {}, "it was shut down")
+        try:
+            return AppStatus(**self.session.call("status", app=self.name, timeout_s=10))
+        except SessionError:
+            return AppStatus("NOT_RUNNING", {}, "its session is gone")
+
+    def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
+        """What its replicas print and log, oldest first.
+
+        Args:
+            step: only what this step printed.
+            last: only so many lines.
+
+        Raises:
+            DeployError: there is no such step.
+        """
+        if step is not None and step not in self.graph:
+            raise DeployError(
+                f"there is no step {step!r}",
+                where=f"app {self.name!r}",
+                expected=f"one of {', '.join(node.name for node in self.graph)}",
+            )
+        lines = read_logs(self.session.folder / "logs", self.name)
+        picked = [line for line in lines if step is None or line.step == step]
+        return Logs(picked if last is None else picked[-last:])
+
+    @property
+    def failures(self) -> list[Failure]:
+        """The last failures of its steps, oldest first; each has the traceback."""
+        return read_failures(self.session.folder / "logs", self.name)[-100:]
+
+    # ---- ending -----------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """Take it down; what else the session serves stays. Without effect the second time."""
+        if self._closed:
+            return
+        self._closed = True
+        if "_client" in self.__dict__:
+            self._client.close()
+        try:
+            self.session.call("delete", app=self.name)
+            if not self.session.about()["apps"]:
+                self.session.stop()
+        except SessionError:
+            pass
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        state = "shut down" if self._closed else f"at {self.url}"
+        return f"<app {self.name} {state}>"
+
+    def _card(self) -> Any:
+        from mlkit.reprs.card import Card
+
+        parameters = ", ".join(
+            f"{p.name}: {show(p.type)}" + ("" if p.required else f" = {p.default!r}")
+            for p in self.graph.parameters
+        )
+        return Card(
+            name=self.name,
+            state="stopped" if self._closed else "ready",
+            url=self.url,
+            doc=self.graph.doc.partition("\n")[0],
+            call=f"app({parameters}) -> {show(self.graph.returns)}",
+            steps=tuple(node.name for node in self.graph),
+            since=time.strftime("%H:%M:%S", time.localtime(self._since)),
+        )
+
+    def _repr_html_(self) -> str:
+        from mlkit.reprs.card import to_html
+
+        return to_html(self._card())
+
+
+class _Calls:
+    """Requests of one `App.map`."""
+
+    def __init__(
+        self, app: App, arguments: list[dict[str, Any]], concurrency: int, on_error: str
+    ) -> None:
+        self.app = app
+        self.arguments = arguments
+        self.concurrency = concurrency
+        self.stop_at_failure = on_error == "raise"
+        self.results: list[Any] = [Cancelled("interrupted before it was done")] * len(arguments)
+        self._stop = threading.Event()
+
+    def run(self, progress: bool) -> list[Any]:
+        from tqdm.auto import tqdm
+
+        bar = tqdm(total=len(self.arguments), desc=self.app.name, disable=not progress)
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="mlkit-map")
+        left: set[Future[None]] = {pool.submit(self._one, i) for i in range(len(self.arguments))}
+        try:
+            while left:
+                done, left = wait(left, return_when=FIRST_COMPLETED)
+                bar.update(len(done))
+                for future in done:
+                    future.result()
+        except KeyboardInterrupt:
+            made = sum(not isinstance(r, Cancelled) for r in self.results)
+            print(f"interrupted: {made} of {len(self.results)} done")
+        finally:
+            self._stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            bar.close()
+        return self.results
+
+    def _one(self, i: int) -> None:
+        if self._stop.is_set():
+            return
+        try:
+            self.results[i] = self.app._send(self.app._request(self.arguments[i]))
+        except (MlkitError, OSError) as error:
+            self.results[i] = error
+            if self.stop_at_failure:
+                self._stop.set()
+                raise

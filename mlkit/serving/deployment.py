@@ -1,0 +1,138 @@
+"""From a pipeline to an app."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlkit.define.pipeline import Pipeline
+from mlkit.errors import Cancelled, SessionError
+from mlkit.serving.access import new_token
+from mlkit.serving.app import App
+from mlkit.serving.bundle import Origin, pack, unpack
+from mlkit.serving.limits import Limits
+from mlkit.serving.session import Progress, Session
+
+__all__ = ["attach", "deploy"]
+
+
+def deploy(
+    pipeline: Pipeline[..., Any],
+    *,
+    address: str = "local",
+    port: int | None = None,
+    token: str | None = "",
+    fresh: bool = False,
+    num_replicas: int = 1,
+    ray_actor_options: Mapping[str, Any] | None = None,
+    limits: Limits = Limits(),
+    workers: int | None = None,
+    progress: bool = True,
+) -> App:
+    """Serve a pipeline on Ray Serve, behind FastAPI; the same cell again updates it in place.
+
+    The first call of a notebook starts a session: a detached process with a Ray of its own. If the
+    new version does not come up, or the call is interrupted, what was served before still is.
+
+    Args:
+        address: "local", or the address of a running Ray cluster.
+        port: of the HTTP front end, for the session's first deployment; any free one by default.
+        token: bearer token that callers need; made by default, None for none.
+        fresh: replace the replicas, and so rebuild every resource, though nothing changed.
+        num_replicas: processes that serve it; each holds all steps.
+        ray_actor_options: resources of a replica by Ray's names (``num_cpus``, ``num_gpus``).
+        limits: on bodies, requests at once and time.
+        workers: threads of a replica that run steps; its cores by default.
+        progress: whether to say what is going on while it comes up.
+
+    Raises:
+        DeployError: the pipeline has problems (all are listed), or its replicas do not start.
+    """
+    graph, data, digest = pack(pipeline)
+    options = {
+        "num_replicas": num_replicas,
+        **({"ray_actor_options": dict(ray_actor_options)} if ray_actor_options else {}),
+    }
+    with _progress(f"deploying {graph.name}", progress) as say:
+        session = Session.of_this_notebook() or Session.start(address=address, port=port, say=say)
+        about = session.call(
+            "deploy",
+            say=say,
+            app=graph.name,
+            digest=digest,
+            bundle=_store(session.folder, graph.name, digest, data),
+            origin=dataclasses.asdict(Origin.here()),
+            limits=dataclasses.asdict(limits),
+            token=_token(session, graph.name, token),
+            workers=workers,
+            options=options,
+            fresh=secrets.token_hex(4) if fresh else "",
+        )
+    return App(session, graph, about)
+
+
+def _store(folder: Path, name: str, digest: str, data: bytes) -> str:
+    path = folder / "bundles" / f"{name}-{digest}.pkl"
+    if not path.exists():
+        path.write_bytes(data)
+    return str(path)
+
+
+def _token(session: Session, name: str, token: str | None) -> str | None:
+    """The given token, else the one that the app has already, else a new one."""
+    if token != "":
+        return token
+    known = session.about()["apps"].get(name)
+    return (known and known["token"]) or new_token()
+
+
+def attach(name: str | None = None) -> App:
+    """The app that a former kernel of this notebook deployed.
+
+    Args:
+        name: of its pipeline, where there are several.
+
+    Raises:
+        SessionError: there is none, or none of that name.
+    """
+    session = Session.of_this_notebook()
+    apps = session.about()["apps"] if session else {}
+    if session is None or not apps:
+        raise SessionError("there is no app to attach to", fix="deploy(pipeline) makes one")
+    if name is None and len(apps) == 1:
+        name = next(iter(apps))
+    if name not in apps:
+        raise SessionError(
+            "which app?" if name is None else f"there is no app {name!r}",
+            expected=f"one of {', '.join(apps)}",
+            fix=f"attach({next(iter(apps))!r})",
+        )
+    bundle = unpack(Path(apps[name]["bundle"]).read_bytes())
+    return App(session, bundle.graph, apps[name])
+
+
+@contextmanager
+def _progress(what: str, shown: bool) -> Iterator[Progress]:
+    from tqdm.auto import tqdm
+
+    bar = tqdm(
+        desc=what, bar_format="{desc} [{elapsed}]", leave=False, disable=not shown, mininterval=0
+    )
+
+    def say(text: str) -> None:
+        bar.set_description_str(f"{what}: {text}")
+
+    try:
+        yield say
+    except KeyboardInterrupt:
+        raise Cancelled(
+            f"{what} was interrupted", fix="what was served before still is; run the cell again"
+        ) from None
+    finally:
+        bar.close()
+
+

@@ -1,0 +1,55 @@
+"""Where a session keeps its socket, logs and shipped code: a folder that only this user can read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlkit.errors import SessionError
+
+__all__ = ["all_folders", "base_folder", "create", "remove"]
+
+
+def base_folder() -> Path:
+    """The folder that holds one folder per session, made if missing, readable by this user only.
+
+    ``MLKIT_RUNTIME_DIR`` moves it. Its path has to be short: a Unix socket's address has room for
+    about a hundred bytes.
+
+    Raises:
+        SessionError: it belongs to somebody else, or others can read it.
+    """
+    default = f"/tmp/mlkit-{os.getuid()}"
+    base = Path(os.environ.get("MLKIT_RUNTIME_DIR", default))
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = base.lstat()
+    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
+    if found.st_uid != os.getuid() or not private:
+        raise SessionError(
+            f"{base} is not a folder of this user alone",
+            fix="remove it, or name another with MLKIT_RUNTIME_DIR",
+        )
+    return base
+
+
+def create() -> Path:
+    """A new, empty folder for a session."""
+    folder = base_folder() / secrets.token_hex(4)
+    for part in ("", "bundles", "logs", "errors"):
+        (folder / part).mkdir(mode=0o700)
+    return folder
+
+
+def all_folders() -> Iterator[Path]:
+    """The folders of all sessions, of those that are gone too."""
+    base = base_folder()
+    yield from sorted(path for path in base.iterdir() if path.is_dir())
+
+
+def remove(folder: Path) -> None:
+    """Delete a session's folder; what cannot be deleted is left."""
+    shutil.rmtree(folder, ignore_errors=True)

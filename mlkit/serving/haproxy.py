@@ -1,0 +1,59 @@
+"""A launcher for HAProxy that keeps it on the loopback interface.
+
+Serve's template binds two listeners (statistics and metrics) to every interface, and answers 502,
+503 and 504 as a plain 500. The launcher mends the configuration that it is given before it becomes
+the real HAProxy.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+__all__ = ["write_launcher"]
+
+_PROBLEMS = {
+    502: ("Bad Gateway", "the replica that had this request is gone; try again"),
+    503: ("Service Unavailable", "no replica is ready for this request; try again"),
+    504: ("Gateway Timeout", "the replica did not answer in time"),
+}
+
+_LAUNCHER = """#!/bin/sh
+# Written by mlkit. "$@" is: -db -f CONFIG [...]
+for argument in "$@"; do
+  case "$argument" in
+    *.cfg*) sed -i {edits} "$argument" ;;
+  esac
+done
+exec {binary} "$@"
+"""
+
+
+def write_launcher(folder: Path, binary: str) -> Path:
+    """Write the launcher and its error answers into a session's folder; path of the launcher."""
+    edits = ["s/bind \\*:/bind 127.0.0.1:/", "s/bind :/bind 127.0.0.1:/"]
+    for status, (title, detail) in _PROBLEMS.items():
+        page = folder / "errors" / f"{status}.http"
+        page.write_text(_answer(status, title, detail))
+        edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
+    launcher = folder / "haproxy"
+    launcher.write_text(
+        _LAUNCHER.format(
+            edits=" ".join(f"-e {shlex.quote(edit)}" for edit in edits), binary=shlex.quote(binary)
+        )
+    )
+    launcher.chmod(0o700)
+    return launcher
+
+
+def _answer(status: int, title: str, detail: str) -> str:
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    lines = [
+        f"HTTP/1.1 {status} {title}",
+        "Content-Type: application/problem+json",
+        "Cache-Control: no-cache",
+        "Retry-After: 1",
+        f"Content-Length: {len(body)}",
+    ]
+    return "\r\n".join([*lines, "", body])
