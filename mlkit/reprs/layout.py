@@ -3,7 +3,8 @@
 Sugiyama, Tagawa and Toda (1981): longest-path layers, long edges cut at each layer that they
 cross, fewer crossings by sweeps over barycentres (a sweep is kept only where it crosses less), and
 then positions as near to the neighbours' as the order allows: least squares under the distances to
-be kept, solved exactly by pooling adjacent violators.
+be kept, solved exactly by pooling adjacent violators. At the end, what follows one another without
+a fork is put on one line where there is room.
 
 Geometry only. It knows boxes by key, size and the room they need; what is drawn in them is up to
 the caller, and so is anything laid over them later (a tint, a rate, a heavier line).
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
 from typing import TypeAlias
 
 import networkx as nx
@@ -61,37 +64,41 @@ def layered(
     edges: Iterable[Edge],
     *,
     down: bool = False,
-    gap: float | Sequence[float] = 30.0,
+    gaps: float | Sequence[float] = 30.0,
     apart: float = 16.0,
     first: Iterable[Key] = (),
     last: Iterable[Key] = (),
-    spare: Mapping[Key, float] | None = None,
+    below: Mapping[Key, float] | None = None,
 ) -> Layout:
     """Lay out an acyclic graph from left to right, or downwards.
 
     Args:
-        sizes: width and height of each box, in the order in which equals are kept.
+        sizes: least width and height of each box, in the order in which equals are kept. Along
+            the flow, the boxes of a layer are all made as long as the longest of them.
         edges: pairs of keys; each pair once.
         down: layers are rows instead of columns.
-        gap: room between layers; one number, or one for each gap.
+        gaps: room between layers; one number, or one for each gap.
         apart: least room between neighbours of one layer.
         first: keys that belong into the first layer, whatever follows them.
         last: keys that belong into a layer of their own at the end.
-        spare: room that a box needs below it.
+        below: room that a box needs below it, where the flow goes to the right.
     """
-    spare = spare or {}
     edges = list(dict.fromkeys(edges))
     layers = _layers(sizes, edges, set(first), set(last))
     chains = _cut(edges, layers)
     order = _ordered(_by_layer(layers, chains), list(chains.values()))
-    across = _across(order, chains, _extents(sizes, spare, down), apart)
-    return _placed(order, chains, across, sizes, spare, gap, down)
+    # From here on everything is (along the flow, across it); `_turned` turns it back.
+    flat = {key: _turned(size, down) for key, size in sizes.items()}
+    extents = {key: (a / 2, a / 2 + (below or {}).get(key, 0)) for key, (_, a) in flat.items()}
+    across = _across(order, chains, extents, apart)
+    bands = _bands(order, flat, gaps)
+    return _placed(order, chains, across, extents, bands, flat, down)
 
 
 def _layers(
     sizes: Mapping[Key, Point], edges: list[Edge], first: set[Key], last: set[Key]
 ) -> dict[Key, int]:
-    graph = nx.DiGraph()
+    graph: nx.DiGraph[Key] = nx.DiGraph()
     graph.add_nodes_from(sizes)
     graph.add_edges_from(edges)
     layers = {key: i for i, keys in enumerate(nx.topological_generations(graph)) for key in keys}
@@ -142,7 +149,7 @@ def _neighbours(chains: list[list[Key]]) -> tuple[dict[Key, list[Key]], dict[Key
     before: dict[Key, list[Key]] = {}
     after: dict[Key, list[Key]] = {}
     for chain in chains:
-        for a, b in zip(chain, chain[1:], strict=False):
+        for a, b in pairwise(chain):
             before.setdefault(b, []).append(a)
             after.setdefault(a, []).append(b)
     return before, after
@@ -165,20 +172,11 @@ def _sweep(rows: list[list[Key]], near: Mapping[Key, list[Key]], *, back: bool) 
 
 def _crossings(rows: list[list[Key]], after: Mapping[Key, list[Key]]) -> int:
     count = 0
-    for row, following in zip(rows, rows[1:], strict=False):
+    for row, following in pairwise(rows):
         rank = {key: i for i, key in enumerate(following)}
         ends = [rank[b] for a in row for b in sorted(after.get(a, ()), key=rank.__getitem__)]
         count += sum(a > b for i, a in enumerate(ends) for b in ends[i + 1 :])
     return count
-
-
-def _extents(
-    sizes: Mapping[Key, Point], spare: Mapping[Key, float], down: bool
-) -> dict[Key, Point]:
-    """How far each box reaches before and after its middle, across the flow."""
-    if down:
-        return {key: (w / 2, w / 2) for key, (w, _) in sizes.items()}
-    return {key: (h / 2, h / 2 + spare.get(key, 0)) for key, (_, h) in sizes.items()}
 
 
 def _across(
@@ -200,7 +198,51 @@ def _across(
             wishes = [_wish(key, place, before, after) for key in row]
             weights = [1.0 if key in extents else _STRAIGHT for key in row]
             place.update(zip(row, _fitted(wishes, weights, distances), strict=True))
+    for run in _runs(before, after) * 2:
+        _straighten(run, place, order, steps)
     return place
+
+
+def _runs(before: Mapping[Key, list[Key]], after: Mapping[Key, list[Key]]) -> list[list[Key]]:
+    """Longest sequences of keys that follow one another without a fork or a join."""
+    only = {a: bs[0] for a, bs in after.items() if len(bs) == 1 and len(before[bs[0]]) == 1}
+    runs = []
+    for start in only.keys() - set(only.values()):
+        run = [start]
+        while run[-1] in only:
+            run.append(only[run[-1]])
+        runs.append(run)
+    return sorted(runs, key=lambda run: (-len(run), str(run[0])))
+
+
+def _straighten(
+    run: list[Key],
+    place: dict[Key, float],
+    order: list[list[Key]],
+    steps: list[list[float]],
+) -> None:
+    """Put a run's keys on one line, or on as few as their neighbours leave room for."""
+    rooms = [_leeway(key, place, order, steps) for key in run]
+    while run:
+        low, high, count = -inf, inf, 0
+        for lowest, highest in rooms:
+            if max(low, lowest) > min(high, highest):
+                break
+            low, high, count = max(low, lowest), min(high, highest), count + 1
+        middle = sum(place[key] for key in run[:count]) / count
+        place.update(dict.fromkeys(run[:count], min(max(middle, low), high)))
+        run, rooms = run[count:], rooms[count:]
+
+
+def _leeway(
+    key: Key, place: Mapping[Key, float], order: list[list[Key]], steps: list[list[float]]
+) -> Point:
+    """How far a key may go to either side before it is too near to a neighbour in its layer."""
+    row, distances = next(pair for pair in zip(order, steps, strict=True) if key in pair[0])
+    i = row.index(key)
+    low = place[row[i - 1]] + distances[i - 1] if i else -inf
+    high = place[row[i + 1]] - distances[i] if i + 1 < len(row) else inf
+    return min(low, place[key]), max(high, place[key])
 
 
 def _wish(
@@ -215,10 +257,7 @@ def _wish(
 
 def _distances(row: list[Key], extents: Mapping[Key, Point], apart: float) -> list[float]:
     none = (0.0, 0.0)
-    return [
-        extents.get(a, none)[1] + apart + extents.get(b, none)[0]
-        for a, b in zip(row, row[1:], strict=False)
-    ]
+    return [extents.get(a, none)[1] + apart + extents.get(b, none)[0] for a, b in pairwise(row)]
 
 
 def _fitted(wishes: list[float], weights: list[float], distances: list[float]) -> list[float]:
@@ -239,58 +278,49 @@ def _fitted(wishes: list[float], weights: list[float], distances: list[float]) -
     return [level + offset for level, offset in zip(levels, offsets, strict=True)]
 
 
+def _bands(
+    order: list[list[Key]], flat: Mapping[Key, Point], gaps: float | Sequence[float]
+) -> list[Point]:
+    """Where each layer starts and ends along the flow."""
+    count = len(order) - 1
+    rooms = [gaps] * count if isinstance(gaps, (int, float)) else list(gaps)
+    bands: list[Point] = []
+    for row, room in zip(order, [0.0, *rooms], strict=True):
+        start = bands[-1][1] + room if bands else 0.0
+        bands.append((start, start + max(flat[key][0] for key in row if key in flat)))
+    return bands
+
+
 def _placed(
     order: list[list[Key]],
     chains: Mapping[Edge, list[Key]],
     across: Mapping[Key, float],
-    sizes: Mapping[Key, Point],
-    spare: Mapping[Key, float],
-    gap: float | Sequence[float],
+    extents: Mapping[Key, Point],
+    bands: list[Point],
+    flat: Mapping[Key, Point],
     down: bool,
 ) -> Layout:
-    gaps = [gap] * max(len(order) - 1, 0) if isinstance(gap, (int, float)) else list(gap)
-    extents = _extents(sizes, spare, down)
-    top = min((across[k] - extents[k][0] for k in sizes), default=0.0)
-    top = min([top, *(across[k] for row in order for k in row)])
+    none = (0.0, 0.0)
+    top = min((across[key] - extents.get(key, none)[0] for key in across), default=0.0)
+    bottom = max((across[key] + extents.get(key, none)[1] for key in across), default=0.0)
     boxes: dict[Key, Box] = {}
     ends: dict[Key, tuple[Point, Point]] = {}
-    rooms: list[tuple[float, float]] = []
-    along = 0.0
-    for i, row in enumerate(order):
-        thick = max(
-            (_thickness(sizes[k], spare.get(k, 0), down) for k in row if k in sizes), default=0.0
-        )
+    for row, (start, end) in zip(order, bands, strict=True):
         for key in row:
             middle = across[key] - top
-            start, end = along, along + thick
-            if key in sizes:
-                own = sizes[key][1 if down else 0]
-                start += 0 if down else (thick - own) / 2
-                end = start + own
-                boxes[key] = _box((start + end) / 2, middle, sizes[key], down)
-            ends[key] = (_point(start, middle, down), _point(end, middle, down))
-        if i < len(gaps):
-            rooms.append((along + thick, gaps[i]))
-            along += gaps[i]
-        along += thick
+            ends[key] = (_turned((start, middle), down), _turned((end, middle), down))
+            if key in flat:
+                centre = _turned(((start + end) / 2, middle), down)
+                boxes[key] = Box(*centre, *_turned((end - start, flat[key][1]), down))
     routes = {edge: tuple(_route(chain, ends)) for edge, chain in chains.items()}
-    depth = max((across[k] - top + extents[k][1] for k in sizes), default=0.0)
-    depth = max([depth, *(across[k] - top for row in order for k in row)])
-    width, height = _point(along, depth, down)
-    return Layout(boxes, routes, tuple(rooms), width, height)
+    rooms = tuple((a[1], b[0] - a[1]) for a, b in pairwise(bands))
+    return Layout(
+        boxes, routes, rooms, *_turned((bands[-1][1] if bands else 0.0, bottom - top), down)
+    )
 
 
-def _thickness(size: Point, spare: float, down: bool) -> float:
-    return size[1] + spare if down else size[0]
-
-
-def _box(along: float, across: float, size: Point, down: bool) -> Box:
-    x, y = _point(along, across, down)
-    return Box(x, y, *size)
-
-
-def _point(along: float, across: float, down: bool) -> Point:
-    return (across, along) if down else (along, across)
+def _turned(point: Point, down: bool) -> Point:
+    return point[::-1] if down else point
 
 
 def _route(chain: list[Key], ends: Mapping[Key, tuple[Point, Point]]) -> Iterable[Point]:

@@ -1,0 +1,400 @@
+"""What is drawn of a graph, and where: boxes, lines and words, in pixels.
+
+The templates only write it down. What is to be laid over a graph later (a stage's tint, a rate on
+an edge, a heavier line) finds every box and line by the name of its node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from mlkit.reprs.layout import Layout, Point, layered
+from mlkit.reprs.measure import lines, shorten, width
+
+if TYPE_CHECKING:
+    from mlkit.define.graph import Graph, Link, Node, Parameter, Problem
+
+__all__ = [
+    "SMALLEST",
+    "Line",
+    "Note",
+    "Picture",
+    "Placed",
+    "Shape",
+    "Tag",
+    "batch_size",
+    "marks",
+    "picture",
+]
+
+NAME, TYPE, TAG = 13.0, 11.0, 10.0  # font sizes, in pixels
+_PAD = 9.0
+_GAP = 22.0
+_ROOM = 700.0  # as wide as edges are stretched to make room for their types
+_NOTE_ROOM = 150.0
+_MARGIN = 8.0
+
+SMALLEST = 0.85
+"""How far a picture may be made smaller before it had better be drawn the other way."""
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A word on a box: where it starts, from the box's left, and how wide it is."""
+
+    text: str
+    x: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of what is wrong with a step; the first one of a problem carries the sign."""
+
+    text: str
+    sign: bool
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A step, an input or the output, before it has a place.
+
+    Attributes:
+        kind: "step", "input" or "output".
+        title: what a pointer resting on it shows.
+        corner: a word at its upper edge: how it is called.
+        notes: what is wrong with it.
+        troubled: whether its border says so.
+    """
+
+    kind: str
+    name: str
+    type: str
+    title: str
+    tags: tuple[Tag, ...] = ()
+    corner: str = ""
+    stacked: bool = False
+    notes: tuple[Note, ...] = ()
+    troubled: bool = False
+
+    @property
+    def size(self) -> Point:
+        """Least width and height, in pixels, without the notes."""
+        words = max(width(self.name, NAME), width(self.type, TYPE))
+        if self.kind != "step":
+            return words + _PAD, 34.0
+        tags = self.tags[-1].x + self.tags[-1].width + _PAD if self.tags else 0.0
+        corner = self.corner_width + 16 if self.corner else 0.0
+        return max(words + 2 * _PAD, tags, corner, 56.0), self.words_height
+
+    @property
+    def words_height(self) -> float:
+        """Height of a step's box without the notes, in pixels."""
+        return 44.0 + (19.0 if self.tags else 0.0)
+
+    @property
+    def corner_width(self) -> float:
+        """Width of the corner's ground, in pixels."""
+        return width(self.corner, TAG) + 8
+
+    @property
+    def notes_height(self) -> float:
+        """Height of the notes, in pixels."""
+        return 13.0 * len(self.notes) + 8 if self.notes else 0.0
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A shape and the upper left corner, width and height it has in the picture."""
+
+    shape: Shape
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """An edge: its path, its tip, and the type of what goes along it where there is room.
+
+    Attributes:
+        source: name of the node or input it comes from.
+        target: name of the node it goes to; "" for the output.
+        right: where the label ends.
+    """
+
+    source: str
+    target: str
+    path: str
+    tip: str
+    troubled: bool
+    label: str = ""
+    label_x: float = 0.0
+    label_y: float = 0.0
+    right: float = 0.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn, in pixels."""
+
+    title: str
+    down: bool
+    width: float
+    height: float
+    shapes: tuple[Placed, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass
+class _Edge:
+    links: list[Link] = field(default_factory=list)
+    troubled: bool = False
+
+    @property
+    def label(self) -> str:
+        return shorten(", ".join(dict.fromkeys(map(_label, self.links))), 24)
+
+
+def picture(graph: Graph, problems: Sequence[Problem] = (), *, down: bool = False) -> Picture:
+    """Decide what is drawn and where."""
+    shapes = _shapes(graph, problems)
+    edges = _edges(graph, problems)
+    layout = _laid_out(shapes, edges, down)
+    placed = tuple(_place(shape, layout, key) for key, shape in shapes.items())
+    drawn = [_line(key, edge, layout, down) for key, edge in edges.items()]
+    labelled = tuple(_labelled(drawn, list(edges.values()), layout, placed, down))
+    steps = "1 step" if len(graph) == 1 else f"{len(graph)} steps"
+    return Picture(
+        f"Graph of {graph.name}: {steps}, from {_listed(p.name for p in graph.parameters)}"
+        f" to {_show_return(graph)}",
+        down,
+        _n(max(layout.width + 2 * _MARGIN, *(line.right for line in labelled), 0)),
+        _n(layout.height + 2 * _MARGIN),
+        placed,
+        labelled,
+    )
+
+
+def marks(node: Node) -> str:
+    """What is special about a step, in brackets, or nothing."""
+    words = [f"{name}: {resource.name}" for name, resource in node.step.resources.items()]
+    if node.step.batched:
+        words.insert(0, f"batched, at most {batch_size(node)}")
+    if node.step.is_async:
+        words.insert(0, "async")
+    return f"   [{'; '.join(words)}]" if words else ""
+
+
+def batch_size(node: Node) -> Any:
+    """The most items that one call of a batched step gets."""
+    return getattr(node.step, "maxbatch_size", "?")
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
+
+
+def _show_return(graph: Graph) -> str:
+    return graph.signature.rpartition(" -> ")[2]
+
+
+def _shapes(graph: Graph, problems: Sequence[Problem]) -> dict[tuple[str, str], Shape]:
+    inputs = {("input", p.name): _input(p) for p in graph.parameters}
+    steps = {("step", node.name): _step(node, problems) for node in graph}
+    returns = _show_return(graph)
+    output = Shape("output", "returns", shorten(returns, 26), f"returns {returns}")
+    return {**inputs, **steps, ("output", ""): output}
+
+
+def _input(parameter: Parameter) -> Shape:
+    text = str(parameter)
+    typed = text.partition(": ")[2]
+    return Shape("input", shorten(parameter.name, 24), shorten(typed, 26), text)
+
+
+def _step(node: Node, problems: Sequence[Problem]) -> Shape:
+    mine = [p for p in problems if p.node in (node.name, node.step.name)]
+    corner = f"≤{batch_size(node)}" if node.step.batched else "async" * node.step.is_async
+    return Shape(
+        "step",
+        shorten(node.name, 28),
+        shorten(node.type_name, 28),
+        f"{node}{marks(node)}",
+        tuple(_tags(r.name for r in node.step.resources.values())),
+        corner,
+        node.step.batched,
+        tuple(line for problem in mine[:2] for line in _note(problem)),
+        any(p.parameter is None for p in mine),
+    )
+
+
+def _tags(names: Iterable[str]) -> Iterable[Tag]:
+    x = _PAD
+    for name in names:
+        text = shorten(name, 22)
+        tag = Tag(text, _n(x), _n(width(text, TAG) + 10))
+        yield tag
+        x += tag.width + 4
+
+
+def _note(problem: Problem) -> list[Note]:
+    if problem.expected and problem.got:
+        text = f"expected {problem.expected}, got {problem.got}"
+        text = f"{problem.parameter}: {text}" if problem.parameter else text
+    else:
+        text = problem.what
+    broken = lines(text, _NOTE_ROOM - 24, TAG + 0.5, 3)
+    return [Note(line, sign=i == 0) for i, line in enumerate(broken)]
+
+
+def _edges(
+    graph: Graph, problems: Sequence[Problem]
+) -> dict[tuple[tuple[str, str], tuple[str, str]], _Edge]:
+    troubled = {(p.node, p.parameter) for p in problems if p.parameter is not None}
+    edges: dict[tuple[tuple[str, str], tuple[str, str]], _Edge] = {}
+    for link in graph.links:
+        node = getattr(link.source, "node", None)
+        start = ("input", link.source.name) if node is None else ("step", node)  # type: ignore[union-attr]
+        end = ("output", "") if link.target is None else ("step", link.target)
+        edge = edges.setdefault((start, end), _Edge())
+        edge.links.append(link)
+        edge.troubled |= (link.target, link.parameter) in troubled
+    return edges
+
+
+def _label(link: Link) -> str:
+    part = str(link.source).removeprefix(str(getattr(link.source, "node", "")))
+    return f"{part} {link.type_name}" if link.source.path else link.type_name
+
+
+def _laid_out(
+    shapes: Mapping[Any, Shape], edges: Mapping[tuple[Any, Any], _Edge], down: bool
+) -> Layout:
+    below = {key: shape.notes_height for key, shape in shapes.items()}
+    sizes = {key: _outer(shape, down) for key, shape in shapes.items()}
+    inputs = [key for key, shape in shapes.items() if shape.kind == "input"]
+
+    def lay_out(gaps: Any) -> Layout:
+        return layered(
+            sizes,
+            edges,
+            down=down,
+            gaps=gaps,
+            apart=20.0,
+            first=inputs,
+            last=[("output", "")],
+            below=None if down else below,
+        )
+
+    if down:
+        return lay_out(36.0)
+    first = lay_out(_GAP)
+    return lay_out(_stretched(first, edges))
+
+
+def _outer(shape: Shape, down: bool) -> Point:
+    """Room that a shape takes, with its notes.
+
+    Where the flow goes down, they stand in the box, and the middle of its upper edge stays free.
+    """
+    wide, high = shape.size
+    wide = max(wide, _NOTE_ROOM if shape.notes else 0)
+    if not down:
+        return wide, high
+    corner = 2 * shape.corner_width + 28 if shape.corner else 0.0
+    return max(wide, corner), high + shape.notes_height
+
+
+def _stretched(layout: Layout, edges: Mapping[tuple[Any, Any], _Edge]) -> list[float]:
+    """Gaps, those widened whose edges then show their types, as long as all stays in one view."""
+    needs = [0.0] * len(layout.gaps)
+    for key, edge in edges.items():
+        route = layout.routes[key]
+        for i, (start, _) in enumerate(layout.gaps):
+            if len(route) == 2 and abs(route[0][0] - start) < 1:
+                needs[i] = max(needs[i], width(edge.label, TAG) + 26)
+    gaps, total = [_GAP] * len(needs), layout.width
+    for i in sorted(range(len(needs)), key=needs.__getitem__):
+        more = max(0.0, needs[i] - _GAP)
+        if total + more <= _ROOM:
+            gaps[i], total = _GAP + more, total + more
+    return gaps
+
+
+def _place(shape: Shape, layout: Layout, key: Any) -> Placed:
+    box = layout.boxes[key]
+    x, y = box.x - box.width / 2 + _MARGIN, box.y - box.height / 2 + _MARGIN
+    return Placed(shape, _n(x), _n(y), _n(box.width), _n(box.height))
+
+
+def _line(key: tuple[Any, Any], edge: _Edge, layout: Layout, down: bool) -> Line:
+    points = [(x + _MARGIN, y + _MARGIN) for x, y in layout.routes[key]]
+    return Line(key[0][1], key[1][1], _curve(points, down), _tip(points[-1], down), edge.troubled)
+
+
+def _curve(points: list[Point], down: bool) -> str:
+    (x, y), *_ = points
+    parts = [f"M{_n(x)} {_n(y)}"]
+    for i, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
+        if i % 2:
+            parts.append(f"L{_n(x1)} {_n(y1)}")
+            continue
+        middle = _n((y0 + y1) / 2 if down else (x0 + x1) / 2)
+        bend = (x0, middle, x1, middle) if down else (middle, y0, middle, y1)
+        parts.append("C" + " ".join(str(_n(v)) for v in (*bend, x1, y1)))
+    return "".join(parts)
+
+
+def _tip(point: Point, down: bool) -> str:
+    x, y = point
+    corners = [(-3.5, -6.5), (0, 0), (3.5, -6.5)] if down else [(-6.5, -3.5), (0, 0), (-6.5, 3.5)]
+    return " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+
+
+def _labelled(
+    drawn: list[Line], edges: list[_Edge], layout: Layout, placed: tuple[Placed, ...], down: bool
+) -> Iterable[Line]:
+    """The lines, with their types where those touch neither a box nor each other."""
+    taken = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in placed]
+    for line, edge, route in zip(drawn, edges, layout.routes.values(), strict=True):
+        found = _room(edge.label, route, taken, down)
+        if found is None:
+            yield line
+            continue
+        taken.append(found)
+        x, y = (found[0] + 1, found[3] - 3) if down else ((found[0] + found[2]) / 2, found[3] - 4)
+        yield replace(line, label=edge.label, label_x=_n(x), label_y=_n(y), right=found[2])
+
+
+_Rectangle = tuple[float, float, float, float]
+
+
+def _room(
+    label: str, route: tuple[Point, ...], taken: list[_Rectangle], down: bool
+) -> _Rectangle | None:
+    (x0, y0), (x1, y1) = ((x + _MARGIN, y + _MARGIN) for x, y in route[:2])
+    wide = width(label, TAG)
+    if len(route) > 2 or (abs(x1 - x0) > 3 if down else abs(y1 - y0) > 3):
+        return None  # beside a bend it would be read as another line's
+    if down:
+        mine = (x0 + 6, (y0 + y1) / 2 - 9, x0 + 6 + wide, (y0 + y1) / 2 + 4)
+    else:
+        middle = (x0 + x1 - 6) / 2
+        mine = (middle - wide / 2, y0 - 15, middle + wide / 2, y0)
+        if wide > x1 - x0 - 14:
+            return None
+    return None if any(_overlap(mine, other) for other in taken) else mine
+
+
+def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _n(value: float) -> float:
+    rounded = round(value, 1)
+    return int(rounded) if rounded == int(rounded) else rounded
