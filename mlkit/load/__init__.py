@@ -1,0 +1,31 @@
+"""Load tests that can be believed: open loop, latency from the scheduled time, raw records.
+
+::
+
+    from mlkit.load import load_test, poisson
+
+    result = load_test(app, payloads, poisson(rate=50), duration_s=20, slo_ms=150)
+    result                # the figures; says so when they are void
+    result.plot()         # latency over time, and its distribution to p99.9
+    result.to_frame()     # every request
+
+`poisson` and `constant` send at times fixed beforehand, whatever the answers take; `closed` sends
+on each answer, which finds the saturated throughput and nothing else. The generator runs in a
+process of its own and reports its own lateness and its own CPU.
+"""
+
+from mlkit.load.arrivals import closed, constant, poisson
+from mlkit.load.records import RequestRecord
+from mlkit.load.results import LoadResult
+from mlkit.load.runner import LoadRun, last_result, load_test
+
+__all__ = [
+    "LoadResult",
+    "LoadRun",
+    "RequestRecord",
+    "closed",
+    "constant",
+    "last_result",
+    "load_test",
+    "poisson",
+]

@@ -1,0 +1,182 @@
+"""How a load test looks as one line and as a card in a cell: views of a finished result."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlkit.load.arrivals import Closed
+from mlkit.reprs import render
+
+if TYPE_CHECKING:
+    from mlkit.load.results import LoadResult, Percentile
+
+__all__ = ["amount", "html", "one_line", "per_second", "seconds"]
+
+NAMES = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9"}
+FAILURES_SHOWN = 4
+DETAIL_SHOWN = 200
+
+
+def amount(milliseconds: float) -> str:
+    """A duration with as many digits as it is good for: 0.45 ms, 2.3 ms, 48 ms, 12.3 s, never."""
+    if math.isnan(milliseconds):
+        return "–"
+    if math.isinf(milliseconds):
+        return "never"
+    if milliseconds >= 9999.5:
+        return f"{milliseconds / 1e3:.1f} s"
+    digits = 2 if milliseconds < 0.995 else 1 if milliseconds < 9.95 else 0
+    return f"{milliseconds:,.{digits}f} ms"
+
+
+def per_second(rate: float) -> str:
+    """A rate with as many digits as it is good for: 3.2/s, 49/s, 1,240/s."""
+    return f"{rate:,.{1 if rate < 9.95 else 0}f}/s"
+
+
+def seconds(duration_s: float) -> str:
+    """A length of time: 20 s, 2.5 s."""
+    return f"{duration_s:.1f}".removesuffix(".0") + " s"
+
+
+def one_line(result: LoadResult) -> str:
+    """The repr: how requests arrived, how many, and the two percentiles people ask for."""
+    what = f"{result.arrivals!r} for {seconds(result.duration_s)}"
+    head = f"<LoadResult {what}: {len(result):,} requests"
+    if not len(result):
+        return f"{head}{_remarks(result)}>"
+    failed = len(result) - int(result.ok.sum())
+    parts = [f"{failed:,} failed" if failed else "all ok", per_second(result.ok_rate)]
+    parts += [f"{name} {amount(result.percentiles[name].value_ms)}" for name in ("p50", "p99")]
+    return f"{head}, {', '.join(parts)}{_remarks(result)}>"
+
+
+def _remarks(result: LoadResult) -> str:
+    interrupted = "; interrupted" if result.interrupted else ""
+    return interrupted + ("; VOID: " + "; ".join(result.void) if result.void else "")
+
+
+class Fact(NamedTuple):
+    """A labelled figure of the card, with what it is to be read against."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+class Row(NamedTuple):
+    """A percentile of the card; ``bar`` is its length, 0 to 1, on a log scale."""
+
+    name: str
+    value: str
+    note: str
+    bar: float
+    over: bool
+
+
+def html(result: LoadResult) -> str:
+    """The card."""
+    shown = result.failures[:FAILURES_SHOWN]
+    return render(
+        "load.html.j2",
+        title=repr(result.arrivals),
+        caption=f"{seconds(result.duration_s)} on {result.target}",
+        closed=isinstance(result.arrivals, Closed),
+        interrupted=result.interrupted,
+        void=result.void,
+        facts=_facts(result),
+        rows=_rows(result),
+        samples=len(result),
+        slo=_slo(result),
+        slo_at=_slo_at(result),
+        errors=result.errors,
+        failures=[
+            {"error": sample.error, "payload": sample.payload, "detail": _short(sample.detail)}
+            for sample in shown
+        ],
+    )
+
+
+def _facts(result: LoadResult) -> list[Fact]:
+    failed = len(result) - int(result.ok.sum())
+    asked = result.asked_rate
+    facts = [
+        Fact("answered", per_second(result.ok_rate), "good answers within the time"),
+        Fact("requests", f"{len(result):,}", f"{failed:,} failed" if failed else "none failed"),
+    ]
+    if asked is not None:
+        facts.insert(0, Fact("asked", per_second(asked), f"sent {per_second(result.sent_rate)}"))
+    facts.append(
+        Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} a request")
+    )
+    if asked is not None and len(result):
+        late = result.summary()["lateness_p99_ms"]
+        facts.append(Fact("sent late", amount(late), "p99 of the client's own lateness"))
+    return facts
+
+
+def _own_cpu(result: LoadResult) -> str:
+    return amount(1e3 * result.client.cpu_s / len(result)) if len(result) else "–"
+
+
+def _rows(result: LoadResult) -> list[Row]:
+    if not len(result):
+        return []
+    longest = result.summary()["max_ms"]
+    rows = [_row(result, p) for p in result.percentiles.values()]
+    over = result.slo_ms is not None and longest > result.slo_ms
+    return [*rows, Row("max", amount(longest), "", _bar(result, longest), over)]
+
+
+def _row(result: LoadResult, percentile: Percentile) -> Row:
+    value = percentile.value_ms
+    if percentile.certified:
+        note = f"≤ {amount(percentile.at_most_ms)}"
+        note = "no limit provable" if math.isinf(percentile.at_most_ms) else note
+    else:
+        note = "too few requests to prove"
+    over = result.slo_ms is not None and value > result.slo_ms
+    return Row(NAMES[percentile.name], amount(value), note, _bar(result, value), over)
+
+
+def _scale(result: LoadResult) -> tuple[float, float]:
+    """The ends of the bars' log scale, in ms: a fifth of the median, and the slowest answer."""
+    import numpy as np
+
+    answered = result.latency_ms[np.isfinite(result.latency_ms)]
+    low = float(np.median(answered)) / 5 if len(answered) else 1.0
+    high = float(answered.max()) if len(answered) else 1.0
+    return max(low, 1e-3), max(high, result.slo_ms or 0.0, low * 10)
+
+
+def _bar(result: LoadResult, value: float) -> float:
+    if not math.isfinite(value):
+        return 1.0
+    low, high = _scale(result)
+    return min(1.0, max(0.0, math.log(max(value, low) / low) / math.log(high / low)))
+
+
+def _slo(result: LoadResult) -> dict[str, Any] | None:
+    if result.slo_ms is None:
+        return None
+    words = {
+        "met": "met, with 99% confidence",
+        "missed": "missed",
+        "unproven": "not proven either way",
+    }
+    verdict = result.slo_verdict or "unproven"
+    return {
+        "verdict": verdict,
+        "words": f"p99 under {amount(result.slo_ms)}: {words[verdict]}",
+        "over": f"{result.over_slo or 0:,} of {len(result):,} took longer or failed",
+    }
+
+
+def _slo_at(result: LoadResult) -> float | None:
+    return None if result.slo_ms is None or not len(result) else _bar(result, result.slo_ms)
+
+
+def _short(detail: str) -> str:
+    text = " ".join(detail.split())
+    return text if len(text) <= DETAIL_SHOWN else text[: DETAIL_SHOWN - 1] + "…"

@@ -1,0 +1,284 @@
+"""The scheduling core: what is sent when, and what is noted about it.
+
+It touches neither the network nor the clock itself: both are handed in. In a run the clock is an
+asyncio loop and the transport a `mlkit.load.client.Pool`; in tests both are simulated, so that a
+60-second run takes milliseconds and is exact.
+
+`OpenLoop` sends at scheduled times whatever the answers do; `ClosedLoop` sends on each answer.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Answer", "Clock", "ClosedLoop", "Generator", "Limits", "Log", "OpenLoop", "Transport"]
+
+NEVER = float("nan")
+RETRY_PAUSE_S = 0.05
+"""How long a closed-loop client waits after no connection could be made, so as not to spin."""
+SAMPLES_PER_KIND = 5
+
+
+class Clock(Protocol):
+    """Time and timers; an asyncio loop is one."""
+
+    def time(self) -> float:
+        """Now, in seconds on any monotonic scale."""
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Any:
+        """Call ``callback(*args)`` when the time has come."""
+
+
+class Transport(Protocol):
+    """Carries requests. It reports each outcome once, through `Generator.answered`."""
+
+    def send(self, slot: int) -> None:
+        """Send the request of a slot, now."""
+
+    def abandon(self, slot: int) -> None:
+        """Give up on a request: nothing more is reported about it."""
+
+
+class Answer(NamedTuple):
+    """What came back: times on the clock in seconds, ``size`` of the body in bytes.
+
+    ``error`` is None below status 400, else a short kind such as ``"http 503"`` or ``"reset"``.
+    """
+
+    first_byte: float
+    finished: float
+    status: int = 0
+    size: int = 0
+    timing: str = ""
+    error: str | None = None
+    detail: str = ""
+
+
+class Limits(NamedTuple):
+    """How long and how much: seconds, and requests in flight at the same time."""
+
+    duration_s: float
+    warmup_s: float
+    timeout_s: float
+    max_in_flight: int
+
+
+class Log:
+    """One row for each request, in columns: cheap to append to and to hand over.
+
+    Times are seconds from the start; a row with ``intended`` below 0 belongs to the warm-up.
+    """
+
+    def __init__(self) -> None:
+        self.intended = array("d")
+        self.sent = array("d")
+        self.first_byte = array("d")
+        self.finished = array("d")
+        self.status = array("i")
+        self.size = array("q")
+        self.timings: dict[int, str] = {}
+        self.errors: dict[int, str] = {}
+        self.samples: dict[str, list[tuple[int, str]]] = {}
+
+    def open(self, intended: float, sent: float) -> int:
+        """Start a row and return its number."""
+        self.intended.append(intended)
+        self.sent.append(sent)
+        self.first_byte.append(NEVER)
+        self.finished.append(NEVER)
+        self.status.append(0)
+        self.size.append(0)
+        return len(self.sent) - 1
+
+    def close(self, slot: int, answer: Answer, zero: float) -> None:
+        """Complete a row with what came back."""
+        self.first_byte[slot] = answer.first_byte - zero
+        self.finished[slot] = answer.finished - zero
+        self.status[slot] = answer.status
+        self.size[slot] = answer.size
+        if answer.timing:
+            self.timings[slot] = answer.timing
+        if answer.error is not None:
+            self.fail(slot, answer.error, answer.detail)
+
+    def fail(self, slot: int, error: str, detail: str = "") -> None:
+        """Note why a request failed, with a few samples of each kind of failure."""
+        self.errors[slot] = error
+        samples = self.samples.setdefault(error, [])
+        if len(samples) < SAMPLES_PER_KIND:
+            samples.append((slot, detail))
+
+
+class Generator:
+    """What both loops share: dispatching, time-outs, the end.
+
+    Args:
+        clock: time and timers.
+        transport: carries the requests.
+        limits: how long and how much.
+        zero: the clock's time at which the measured part starts.
+        on_end: called once, when the last request has its answer or is given up.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        transport: Transport,
+        limits: Limits,
+        *,
+        zero: float,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.clock, self.transport, self.limits, self.zero = clock, transport, limits, zero
+        self.log = Log()
+        self.in_flight: dict[int, float] = {}
+        self.most_in_flight = 0
+        self.answers = 0
+        self.unsent = 0
+        self.stopped_at: float | None = None
+        self._on_end = on_end
+        self._sending = True
+        self._timeouts: deque[int] = deque()
+        self._watching = False
+        self._ended = False
+
+    def start(self) -> None:
+        """Set the first timers. Returns at once; the clock does the rest."""
+        raise NotImplementedError
+
+    def stop(self, grace_s: float) -> None:
+        """Send nothing more, wait ``grace_s`` seconds for what is on its way, then give it up."""
+        if self._sending:
+            self.stopped_at = self.now()
+            self._finish_sending()
+        self.clock.call_at(self.clock.time() + grace_s, self._give_up_all, "stopped")
+
+    def now(self) -> float:
+        """Seconds since the start; negative during the warm-up."""
+        return self.clock.time() - self.zero
+
+    def answered(self, slot: int, answer: Answer) -> None:
+        """The transport's report on one request."""
+        del self.in_flight[slot]
+        self.log.close(slot, answer, self.zero)
+        if answer.error is None:
+            self.answers += 1
+        self._after(slot, answer)
+        self._check_end()
+
+    def _after(self, slot: int, answer: Answer) -> None:
+        """What a loop does on an answer."""
+
+    def _dispatch(self, intended: float | None = None) -> None:
+        sent = self.now()
+        slot = self.log.open(sent if intended is None else intended, sent)
+        if len(self.in_flight) >= self.limits.max_in_flight:
+            self.unsent += 1
+            self.log.fail(slot, "unsent", "too many requests were in flight")
+            return
+        self.in_flight[slot] = sent
+        if len(self.in_flight) > self.most_in_flight:
+            self.most_in_flight = len(self.in_flight)
+        self._timeouts.append(slot)
+        if not self._watching:
+            self._watch()
+        self.transport.send(slot)
+
+    def _watch(self) -> None:
+        """Set one timer, for the oldest request on its way: all have the same time to answer."""
+        while self._timeouts and self._timeouts[0] not in self.in_flight:
+            self._timeouts.popleft()
+        self._watching = bool(self._timeouts)
+        if self._watching:
+            sent = self.log.sent[self._timeouts[0]]
+            self.clock.call_at(self.zero + sent + self.limits.timeout_s, self._expire)
+
+    def _expire(self) -> None:
+        # A timer can come early by the clock's resolution, hence the small allowance.
+        limit = self.now() - self.limits.timeout_s + 1e-6
+        while self._timeouts and self.log.sent[self._timeouts[0]] <= limit:
+            slot = self._timeouts.popleft()
+            if slot in self.in_flight:
+                self._give_up(slot, "timeout")
+        self._watch()
+
+    def _give_up(self, slot: int, reason: str) -> None:
+        self.transport.abandon(slot)
+        self.answered(slot, Answer(NEVER, self.clock.time(), error=reason))
+
+    def _give_up_all(self, reason: str) -> None:
+        for slot in list(self.in_flight):
+            self._give_up(slot, reason)
+
+    def _finish_sending(self) -> None:
+        self._sending = False
+        self._check_end()
+
+    def _check_end(self) -> None:
+        if not self._sending and not self.in_flight and not self._ended:
+            self._ended = True
+            self._on_end()
+
+
+class OpenLoop(Generator):
+    """Sends at scheduled times. A slow answer never delays the next request.
+
+    Args:
+        times: seconds from the start, ascending; those below 0 are the warm-up.
+    """
+
+    def __init__(self, times: Sequence[float], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._times = times
+        self._next = 0
+
+    def start(self) -> None:
+        """Send at the scheduled times, from the first on."""
+        first = self._times[0] if self._times else self.limits.duration_s
+        self.clock.call_at(self.zero + first, self._send_due)
+
+    def _send_due(self) -> None:
+        times, count = self._times, len(self._times)
+        while self._sending and self._next < count and times[self._next] <= self.now() + 1e-6:
+            self._next += 1
+            self._dispatch(times[self._next - 1])
+        if self._next < count:
+            self.clock.call_at(self.zero + times[self._next], self._send_due)
+        else:
+            self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+
+
+class ClosedLoop(Generator):
+    """``concurrency`` clients, each sending when its answer has come.
+
+    Args:
+        concurrency: requests in flight at any time.
+    """
+
+    def __init__(self, concurrency: int, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._concurrency = concurrency
+
+    def start(self) -> None:
+        """Send the first requests, all at once, when the warm-up begins."""
+        self.clock.call_at(self.zero - self.limits.warmup_s, self._send_first)
+        self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+
+    def _send_first(self) -> None:
+        for _ in range(self._concurrency):
+            self._send_next()
+
+    def _send_next(self) -> None:
+        if self._sending and self.now() < self.limits.duration_s:
+            self._dispatch()
+
+    def _after(self, slot: int, answer: Answer) -> None:
+        if answer.status == 0 and answer.error not in (None, "timeout"):
+            self.clock.call_at(self.clock.time() + RETRY_PAUSE_S, self._send_next)
+        else:
+            self._send_next()

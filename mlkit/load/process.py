@@ -1,0 +1,168 @@
+"""The generator's process as its parent sees it: started, read, stopped, never left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlkit.errors import LoadError
+from mlkit.load.worker import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Outcome", "Progress", "WorkerProcess"]
+
+KILL_AFTER_S = 5.0
+
+
+class Progress(NamedTuple):
+    """How far a load test is, warm-up requests included.
+
+    ``elapsed_s`` counts from the start of the measured part: it is negative during the warm-up.
+    """
+
+    elapsed_s: float
+    sent: int = 0
+    answered: int = 0
+    failed: int = 0
+    in_flight: int = 0
+
+
+class Outcome(NamedTuple):
+    """What the process reported at its end: the facts, and the columns of its log."""
+
+    facts: dict[str, Any]
+    columns: dict[str, array[Any]]
+
+
+class WorkerProcess:
+    """One generator process. A thread reads what it says; nothing is printed.
+
+    Args:
+        job: what `mlkit.load.worker.pack` made.
+        warmup_s: for the progress before the first report.
+    """
+
+    def __init__(self, job: Iterable[bytes], *, warmup_s: float) -> None:
+        self.progress = Progress(elapsed_s=-warmup_s)
+        self.ended = threading.Event()
+        self._outcome: Outcome | None = None
+        self._problem: str | None = None
+        self._lock = threading.Lock()
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the reader ends
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mlkit.load.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env=_environment(),
+            start_new_session=True,  # the notebook's interrupt goes to its whole process group
+        )
+        self._feed(job)
+        threading.Thread(target=self._listen, name="mlkit-load", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the generator."""
+        return self._process.pid
+
+    def stop(self) -> None:
+        """Ask it to send nothing more and to report."""
+        self._tell(b"s")
+
+    def kill(self) -> None:
+        """End it at once, without a report."""
+        self._process.kill()
+
+    def outcome(self) -> Outcome:
+        """What it reported; call it when `ended` is set.
+
+        Raises:
+            LoadError: nothing could be measured, or the process died.
+        """
+        if self._outcome is None:
+            raise LoadError(
+                "the load test could not be run",
+                got=self._problem or "the generator's process ended without a word",
+            )
+        return self._outcome
+
+    def _feed(self, job: Iterable[bytes]) -> None:
+        assert self._process.stdin is not None
+        # If it died already, the listener says so.
+        with contextlib.suppress(BrokenPipeError):
+            for part in job:
+                self._process.stdin.write(part)
+            self._process.stdin.flush()
+
+    def _tell(self, command: bytes) -> None:
+        assert self._process.stdin is not None
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):
+            self._process.stdin.write(command)
+            self._process.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            with self._process.stdout as said:
+                for line in said:
+                    self._hear(json.loads(line))
+                    if self._outcome is not None:
+                        break
+        except Exception as error:  # a report cut short: the process was killed
+            self._problem = f"its report was cut short ({error})"
+            self._outcome = None
+        finally:
+            with self._lock, contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._reap()
+            self.ended.set()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        event = message.pop("event")
+        if event == "progress":
+            self.progress = Progress(**message)
+        elif event == "failed":
+            self._problem = message["reason"]
+        elif event == "done":
+            self._outcome = Outcome(message, self._read_columns(message["rows"]))
+
+    def _read_columns(self, rows: int) -> dict[str, array[Any]]:
+        assert self._process.stdout is not None
+        columns = {}
+        for name, code in COLUMNS.items():
+            column = array(code)
+            column.frombytes(self._process.stdout.read(rows * column.itemsize))
+            if len(column) != rows:
+                raise EOFError(f"column {name}")
+            columns[name] = column
+        return columns
+
+    def _reap(self) -> None:
+        try:
+            self._process.wait(KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        with self._complaints as file:
+            file.seek(0)
+            last = file.read().decode("utf-8", "replace").strip().splitlines()[-1:]
+        if last and self._problem is None:
+            self._problem = last[0]
+
+
+def _environment() -> dict[str, str]:
+    # The child must find this very mlkit, and with -P nothing that lies in the working directory.
+    root = str(Path(__file__).parents[2])
+    path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -1,0 +1,70 @@
+"""What is known about one request."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+__all__ = ["RequestRecord", "parse_server_timing"]
+
+_METRIC = re.compile(r'([!#$%&\'*+\-.^_`|~\w]+)((?:\s*;\s*\w+\s*=\s*(?:"[^"]*"|[^;,\s]+))*)')
+_DURATION = re.compile(r'dur\s*=\s*"?([0-9.]+)')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RequestRecord:
+    """One request. Times are seconds on one monotonic clock, 0 being the start of the run.
+
+    Attributes:
+        intended: when it was to be sent; latency counts from here.
+        sent: when the generator acted: gave it to an open connection, or began to open one.
+        first_byte: when its answer began to arrive; NaN where none did.
+        finished: when its answer was complete, or it was given up.
+        status: HTTP status; 0 where no answer came.
+        bytes: size of the answer's body.
+        payload: which of the payloads it carried, counted from 0.
+        error: None for an answer below status 400, else e.g. ``"http 503"``, ``"timeout"``,
+            ``"refused"``, ``"reset"``, ``"closed"``, ``"protocol"``, ``"unsent"``, ``"stopped"``.
+        server_timing: the answer's ``Server-Timing`` header, ``""`` where there was none.
+    """
+
+    intended: float
+    sent: float
+    first_byte: float
+    finished: float
+    status: int
+    bytes: int
+    payload: int
+    error: str | None
+    server_timing: str
+
+    @property
+    def latency_ms(self) -> float:
+        """From the intended send to the last byte, in ms; infinite for a request that failed."""
+        return math.inf if self.error is not None else (self.finished - self.intended) * 1e3
+
+    @property
+    def lateness_ms(self) -> float:
+        """How late the generator itself was, in ms."""
+        return (self.sent - self.intended) * 1e3
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Milliseconds by phase, as the server named them in ``Server-Timing``."""
+        return parse_server_timing(self.server_timing)
+
+
+def parse_server_timing(text: str) -> dict[str, float]:
+    """A ``Server-Timing`` header (W3C Server Timing, section 3) as durations in ms by name.
+
+    Metrics without a duration are left out; one that comes several times is summed.
+
+    >>> parse_server_timing('queue;dur=1.5, compute;desc="two, really";dur=4')
+    {'queue': 1.5, 'compute': 4.0}
+    """
+    phases: dict[str, float] = {}
+    for name, parameters in _METRIC.findall(text):
+        if found := _DURATION.search(parameters):
+            phases[name] = phases.get(name, 0.0) + float(found[1])
+    return phases

@@ -1,0 +1,383 @@
+"""The result of a load test: raw records, and what is computed from them when asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlkit.errors import LoadError
+from mlkit.load import analysis
+from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
+from mlkit.load.records import RequestRecord, parse_server_timing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import matplotlib.figure
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+__all__ = ["ClientCost", "FailureSample", "LoadResult", "Percentile"]
+
+SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
+LATE_MS = 1.0
+LATE_SHARE_OF_SLO = 0.05
+LEAST_SHARE_OF_RATE = 0.99
+BUSY_CORES = 0.9
+FORMAT = 1
+
+
+class ClientCost(NamedTuple):
+    """What the generator's own process took, and what it ran into.
+
+    ``cpu_s`` seconds of CPU in a window of ``window_s`` seconds; connections opened; most requests
+    in flight at once; requests not sent because too many were; a resource of the machine that ran
+    out, or None; whether the system let it go before other processes (``realtime``).
+    """
+
+    cpu_s: float
+    window_s: float
+    connections: int
+    most_in_flight: int
+    unsent: int = 0
+    short_of: str | None = None
+    realtime: bool = False
+
+    @property
+    def cores(self) -> float:
+        """CPU seconds per second."""
+        return self.cpu_s / self.window_s if self.window_s > 0 else 0.0
+
+
+class FailureSample(NamedTuple):
+    """One of the first failures of its kind, with what the server or the system said."""
+
+    error: str
+    payload: int
+    detail: str
+
+
+class Percentile(NamedTuple):
+    """A percentile of the latency in ms.
+
+    ``at_most_ms`` is the limit it keeps with 99% confidence; NaN where the requests were too few
+    to prove any.
+    """
+
+    name: str
+    share: float
+    value_ms: float
+    at_most_ms: float
+
+    @property
+    def certified(self) -> bool:
+        """Whether there were enough requests to prove anything about it."""
+        return not math.isnan(self.at_most_ms)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class LoadResult:
+    """The records of one load test.
+
+    Attributes:
+        arrivals: how requests were to arrive.
+        target: what was asked, as text.
+        duration_s: length of the measured part; shorter than asked for when it was interrupted.
+        warmup_s: length of the warm-up, whose requests are not among the records.
+        timeout_s: after how long a request was given up.
+        slo_ms: the latency objective for p99 in ms, or None.
+        seed: of the order of the payloads.
+        payloads: how many different payloads there were.
+        started: when the measured part started, as Unix time in seconds.
+        interrupted: whether it was stopped before its time.
+        carried: answers to warm-up requests that came after the start.
+        client: what the generator itself took.
+        failures: the first failures of each kind, with what was said.
+        columns: the raw records, one array for each field of `RequestRecord`.
+    """
+
+    arrivals: Arrivals
+    target: str
+    duration_s: float
+    warmup_s: float
+    timeout_s: float
+    slo_ms: float | None
+    seed: int
+    payloads: int
+    started: float
+    interrupted: bool
+    carried: int
+    client: ClientCost
+    failures: tuple[FailureSample, ...]
+    columns: Mapping[str, NDArray[Any]]
+
+    # The records.
+
+    def __len__(self) -> int:
+        return len(self.columns["intended"])
+
+    @cached_property
+    def records(self) -> list[RequestRecord]:
+        """The raw records, in the order in which they were sent."""
+        data = {name: column.tolist() for name, column in self.columns.items()}
+        data["error"] = [error or None for error in data["error"]]
+        return [
+            RequestRecord(**dict(zip(data, row, strict=True)))
+            for row in zip(*data.values(), strict=True)
+        ]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each request: times in s, latency and lateness in ms, phases in ms."""
+        import pandas as pd
+
+        columns = self.columns
+        frame = pd.DataFrame(
+            {
+                "intended_s": columns["intended"],
+                "sent_s": columns["sent"],
+                "first_byte_s": columns["first_byte"],
+                "finished_s": columns["finished"],
+                "latency_ms": self.latency_ms,
+                "lateness_ms": self.lateness_ms,
+                "status": columns["status"],
+                "bytes": columns["bytes"],
+                "payload": columns["payload"],
+                "error": [error or None for error in columns["error"].tolist()],
+            }
+        )
+        if columns["server_timing"].any():
+            timings = [parse_server_timing(text) for text in columns["server_timing"].tolist()]
+            frame = frame.join(pd.DataFrame(timings, index=frame.index).add_suffix("_ms"))
+        return frame
+
+    @cached_property
+    def ok(self) -> NDArray[np.bool_]:
+        """Which requests got an answer below status 400."""
+        passed: NDArray[np.bool_] = self.columns["error"] == ""
+        return passed
+
+    @cached_property
+    def latency_ms(self) -> NDArray[np.float64]:
+        """From the intended send to the last byte; infinite for a request that failed."""
+        import numpy as np
+
+        taken = (self.columns["finished"] - self.columns["intended"]) * 1e3
+        return np.where(self.ok, taken, math.inf)
+
+    @cached_property
+    def lateness_ms(self) -> NDArray[np.float64]:
+        """How late the generator itself was with each request."""
+        late: NDArray[np.float64] = (self.columns["sent"] - self.columns["intended"]) * 1e3
+        return late
+
+    # What follows from them.
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """How many requests failed, by kind."""
+        import numpy as np
+
+        kinds, counts = np.unique(self.columns["error"][~self.ok], return_counts=True)
+        return {str(kind): int(count) for kind, count in zip(kinds, counts, strict=True)}
+
+    @cached_property
+    def asked_rate(self) -> float | None:
+        """Requests per second that the schedule asked for; None for a closed loop."""
+        if isinstance(self.arrivals, Closed):
+            return None
+        return _per_second(len(self.arrivals.times(self.duration_s)), self.duration_s)
+
+    @property
+    def sent_rate(self) -> float:
+        """Requests per second that were sent, until the last of them had left."""
+        sent = self.columns["sent"][self.columns["error"] != "unsent"]
+        last = float(sent[-1]) if len(sent) else 0.0
+        return _per_second(len(sent), max(self.duration_s, last))
+
+    @property
+    def ok_rate(self) -> float:
+        """Good answers per second within the measured part: the throughput."""
+        within = int((self.ok & (self.columns["finished"] <= self.duration_s)).sum())
+        return _per_second(within + self.carried, self.duration_s)
+
+    @cached_property
+    def percentiles(self) -> dict[str, Percentile]:
+        """p50, p95, p99 and p99_9 of the latency; failed requests count as infinitely late."""
+        return {
+            name: Percentile(
+                name,
+                share,
+                analysis.percentile(self.latency_ms, share),
+                analysis.at_most(self.latency_ms, share),
+            )
+            for name, share in SHARES.items()
+        }
+
+    @property
+    def over_slo(self) -> int | None:
+        """How many requests took longer than the objective, or failed; None without one."""
+        return None if self.slo_ms is None else int((self.latency_ms > self.slo_ms).sum())
+
+    @property
+    def slo_verdict(self) -> str | None:
+        """``"met"`` (p99, with 99% confidence), ``"missed"``, or ``"unproven"``; None without SLO.
+
+        A void run proves nothing.
+        """
+        if self.slo_ms is None or self.over_slo is None:
+            return None
+        if self.void or not len(self):
+            return "unproven"
+        if analysis.certifies(len(self), self.over_slo):
+            return "met"
+        return "missed" if self.percentiles["p99"].value_ms > self.slo_ms else "unproven"
+
+    @cached_property
+    def void(self) -> tuple[str, ...]:
+        """Why the figures must not be believed; empty for a valid run.
+
+        The generator judges itself: sent late (p99 over 1 ms, or over 5% of the SLO where that is
+        more), sent less than 99% of what was asked, or ran into a limit of its own.
+        """
+        closed = isinstance(self.arrivals, Closed)
+        reasons = self._void_closed() if closed else self._void_open()
+        if self.client.unsent:
+            most = self.client.most_in_flight
+            reasons.append(f"{self.client.unsent:,} requests not sent: {most:,} were in flight")
+        if self.client.short_of:
+            reasons.append(f"the client's machine ran short: {self.client.short_of}")
+        return tuple(reasons)
+
+    def _void_open(self) -> list[str]:
+        reasons = []
+        late = analysis.percentile(self.lateness_ms, 0.99)
+        limit = max(LATE_MS, LATE_SHARE_OF_SLO * (self.slo_ms or 0.0))
+        if late > limit:
+            reasons.append(f"requests left late: p99 {late:.1f} ms, the limit is {limit:.1f} ms")
+        asked = self.asked_rate or 0.0
+        if self.sent_rate < LEAST_SHARE_OF_RATE * asked:
+            reasons.append(f"sent {self.sent_rate:.1f}/s where {asked:.1f}/s were asked for")
+        return reasons
+
+    def _void_closed(self) -> list[str]:
+        if self.client.cores <= BUSY_CORES:
+            return []
+        return [f"the client itself was busy ({self.client.cores:.2f} cores): it is the limit here"]
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of the run as plain data, ready for JSON.
+
+        ``certified`` names the percentiles that the number of requests can prove anything about;
+        ``p99_at_most_ms`` and the like are limits that hold with 99% confidence, None elsewhere.
+        """
+        percentiles = self.percentiles.values()
+        return {
+            "target": self.target,
+            "arrivals": self.arrivals.to_dict(),
+            "duration_s": self.duration_s,
+            "requests": len(self),
+            "ok": int(self.ok.sum()),
+            "errors": self.errors,
+            "asked_rate": self.asked_rate,
+            "sent_rate": self.sent_rate,
+            "ok_rate": self.ok_rate,
+            **{f"{p.name}_ms": p.value_ms for p in percentiles},
+            "max_ms": float(self.latency_ms.max()) if len(self) else math.nan,
+            **{f"{p.name}_at_most_ms": p.at_most_ms if p.certified else None for p in percentiles},
+            "certified": [p.name for p in percentiles if p.certified],
+            "slo_ms": self.slo_ms,
+            "over_slo": self.over_slo,
+            "slo_verdict": self.slo_verdict,
+            "lateness_p99_ms": analysis.percentile(self.lateness_ms, 0.99),
+            "client_cores": self.client.cores,
+            "client_cpu_ms": self._client_cpu_ms,
+            "interrupted": self.interrupted,
+            "void": list(self.void),
+        }
+
+    @property
+    def _client_cpu_ms(self) -> float:
+        return 1e3 * self.client.cpu_s / len(self) if len(self) else math.nan
+
+    # Kept and shown.
+
+    def save(self, path: str | Path) -> Path:
+        """Write the raw records to one ``.npz`` file (numpy's own format, no pickle)."""
+        import numpy as np
+
+        fields = {name: getattr(self, name) for name in _PLAIN}
+        head = {
+            "format": FORMAT,
+            "arrivals": self.arrivals.to_dict(),
+            "client": self.client._asdict(),
+            "failures": [list(sample) for sample in self.failures],
+            **fields,
+        }
+        path = Path(path)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, allow_pickle=False, head=np.array(json.dumps(head)), **self.columns
+            )
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> LoadResult:
+        """Read what `save` wrote.
+
+        Raises:
+            LoadError: the file holds something else.
+        """
+        import numpy as np
+
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                columns = {name: file[name] for name in file.files}
+            head = json.loads(str(columns.pop("head")))
+        except (KeyError, ValueError) as error:
+            raise LoadError("this file holds no load test", where=str(path)) from error
+        return cls(
+            arrivals=arrivals_from_dict(head["arrivals"]),
+            client=ClientCost(**head["client"]),
+            failures=tuple(FailureSample(*sample) for sample in head["failures"]),
+            columns=columns,
+            **{name: head[name] for name in _PLAIN},
+        )
+
+    def plot(self) -> matplotlib.figure.Figure:
+        """Rate and latency over time, and the distribution of the latency to p99.9."""
+        from mlkit.ui.plots import plot_load
+
+        return plot_load(self)
+
+    def __repr__(self) -> str:
+        from mlkit.load.card import one_line
+
+        return one_line(self)
+
+    def _repr_html_(self) -> str:
+        from mlkit.load.card import html
+
+        return html(self)
+
+
+_PLAIN = (
+    "target",
+    "duration_s",
+    "warmup_s",
+    "timeout_s",
+    "slo_ms",
+    "seed",
+    "payloads",
+    "started",
+    "interrupted",
+    "carried",
+)
+
+
+def _per_second(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,375 @@
+"""Running a load test: `load_test`, and `LoadRun` for one that goes on in the background."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+
+from mlkit.errors import LoadError
+from mlkit.load.arrivals import Arrivals, Closed
+from mlkit.load.process import Outcome, Progress, WorkerProcess
+from mlkit.load.requests import Place, Preparable, as_list, preparer, wire
+from mlkit.load.results import ClientCost, FailureSample, LoadResult
+from mlkit.load.worker import pack
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["LoadRun", "last_result", "load_test"]
+
+MAX_IN_FLIGHT = 2000
+REFRESH_S = 0.1
+
+_last: LoadResult | None = None
+
+
+class Plan(NamedTuple):
+    """Everything about a load test that is fixed before it starts."""
+
+    target: str
+    arrivals: Arrivals
+    duration_s: float
+    warmup_s: float
+    timeout_s: float
+    slo_ms: float | None
+    seed: int
+    order: NDArray[np.int64]
+    times: NDArray[np.float64]
+
+
+@overload
+def load_test(
+    target: Preparable | str,
+    payloads: Any,
+    arrivals: Arrivals,
+    *,
+    duration_s: float,
+    warmup_s: float = ...,
+    timeout_s: float = ...,
+    slo_ms: float | None = ...,
+    wait: Literal[True] = ...,
+    progress: bool = ...,
+    seed: int = ...,
+) -> LoadResult: ...
+@overload
+def load_test(
+    target: Preparable | str,
+    payloads: Any,
+    arrivals: Arrivals,
+    *,
+    duration_s: float,
+    warmup_s: float = ...,
+    timeout_s: float = ...,
+    slo_ms: float | None = ...,
+    wait: Literal[False],
+    progress: bool = ...,
+    seed: int = ...,
+) -> LoadRun: ...
+def load_test(
+    target: Preparable | str,
+    payloads: Any,
+    arrivals: Arrivals,
+    *,
+    duration_s: float,
+    warmup_s: float = 1.0,
+    timeout_s: float = 30.0,
+    slo_ms: float | None = None,
+    wait: bool = True,
+    progress: bool = True,
+    seed: int = 0,
+) -> LoadResult | LoadRun:
+    """Send requests as ``arrivals`` say and record what comes back.
+
+    The generator runs in a process of its own, with the requests made beforehand. Latency counts
+    from the time a request was scheduled for; a slow answer never delays the next request. When
+    the generator could not keep its own promises, the result says so (``result.void``).
+
+    Interrupting the cell ends the test and returns the records so far, with ``interrupted`` set;
+    `last_result` has them too. A second interrupt throws everything away.
+
+    Args:
+        target: a deployed App, or the URL of any server.
+        payloads: a list, or a DataFrame whose rows are dicts; what an App takes. For a URL: bytes
+            are posted as they are, None is a GET, `mlkit.load.requests.HttpRequest` is sent as it
+            is, everything else is posted as JSON. Sent in a seeded order, over and over.
+        arrivals: `constant`, `poisson` or `closed`.
+        duration_s: length of the measured part in seconds.
+        warmup_s: seconds of the same load before it, not recorded.
+        timeout_s: after this many seconds a request is given up and counts as failed.
+        slo_ms: the latency objective for p99 in ms: judged, drawn, and the measure for lateness.
+        wait: False returns a `LoadRun` at once and goes on in the background.
+        progress: show a progress bar while waiting.
+        seed: of the order of the payloads.
+
+    Raises:
+        LoadError: an argument is not usable, or nothing answers at the target.
+    """
+    durations = {"duration_s": duration_s, "warmup_s": warmup_s, "timeout_s": timeout_s}
+    _check(arrivals, slo_ms, **durations)
+    plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed)
+    run = LoadRun(plan, WorkerProcess(job, warmup_s=warmup_s))
+    return _watch(run, progress) if wait else run
+
+
+def last_result() -> LoadResult | None:
+    """The result of the load test that ended last in this process, or None."""
+    return _last
+
+
+class LoadRun:
+    """A load test that goes on in the background; made by ``load_test(..., wait=False)``."""
+
+    def __init__(self, plan: Plan, worker: WorkerProcess) -> None:
+        self._plan, self._worker = plan, worker
+        self._result: LoadResult | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is; the numbers are at most some tenths of a second old."""
+        return self._worker.progress
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._worker.ended.is_set()
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the measured part, in seconds."""
+        return self._plan.duration_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for its end, at most ``timeout`` seconds; whether it has ended."""
+        return self._worker.ended.wait(timeout)
+
+    def stop(self) -> LoadResult:
+        """End it early and return the records so far; what is on its way gets one more second."""
+        self._worker.stop()
+        return self.result()
+
+    def kill(self) -> None:
+        """End it at once, without a result."""
+        self._worker.kill()
+        self._worker.ended.wait()
+
+    def result(self, timeout: float | None = None) -> LoadResult:
+        """Wait for the end and return the result.
+
+        Raises:
+            TimeoutError: it goes on for longer than ``timeout`` seconds.
+            LoadError: nothing answers at the target, or the generator's process died.
+        """
+        global _last
+        if not self.wait(timeout):
+            raise TimeoutError(f"the load test is not done after {timeout} s: {self!r}")
+        if self._result is None:
+            _last = self._result = _collect(self._plan, self._worker.outcome())
+        return self._result
+
+    def __repr__(self) -> str:
+        now = self.progress
+        what = f"{self._plan.arrivals!r} on {self._plan.target}"
+        if self.done:
+            return f"<LoadRun {what}: done>"
+        if now.elapsed_s < 0:
+            return f"<LoadRun {what}: warming up>"
+        at = min(now.elapsed_s, self.duration_s)
+        state = f"{at:.0f} of {self.duration_s:g} s, {now.answered:,} ok, {now.failed:,} failed"
+        return f"<LoadRun {what}: {state}, {now.in_flight:,} in flight>"
+
+
+def _check(arrivals: object, slo_ms: float | None, **durations: float) -> None:
+    if not isinstance(arrivals, Arrivals):
+        raise LoadError(
+            "arrivals must say how requests arrive",
+            where="load_test(target, payloads, arrivals, ...)",
+            expected="poisson(rate=50), constant(rate=50) or closed(concurrency=16)",
+            got=repr(arrivals),
+        )
+    if isinstance(arrivals, Closed) and arrivals.concurrency > MAX_IN_FLIGHT:
+        raise LoadError(
+            "too many clients for one generator",
+            where="closed(concurrency=...)",
+            expected=f"at most {MAX_IN_FLIGHT:,}",
+            got=f"{arrivals.concurrency:,}",
+        )
+    positive = {"duration_s": durations["duration_s"], "timeout_s": durations["timeout_s"]}
+    if slo_ms is not None:
+        positive["slo_ms"] = slo_ms
+    for name, value in {**durations, **positive}.items():
+        if not 0 <= value < float("inf") or (name in positive and value == 0):
+            least = "above 0" if name in positive else "of at least 0"
+            raise LoadError(
+                f"{name} is not usable",
+                where=f"load_test(..., {name}=...)",
+                expected=f"a finite number {least}",
+                got=repr(value),
+            )
+
+
+def _prepare(
+    target: Preparable | str,
+    payloads: Any,
+    arrivals: Arrivals,
+    durations: dict[str, float],
+    slo_ms: float | None,
+    seed: int,
+) -> tuple[Plan, Any]:
+    """The plan, and the job for the worker: schedule, order of the payloads, requests as bytes."""
+    import numpy as np
+
+    order = np.random.default_rng(seed).permutation(len(payloads))
+    closed = isinstance(arrivals, Closed)
+    times = np.empty(0) if closed else arrivals.times(durations["duration_s"])
+    warmup = np.empty(0) if closed else arrivals.warmup_times(durations["warmup_s"])
+    if not closed:
+        # Warm-up requests count back from the start of the order: no more are made than are sent.
+        needed = len(times) + len(warmup)
+        order = order[:needed] if needed < len(payloads) else order
+    prepare = preparer(target).prepare
+    prepared = [prepare(payloads[position]) for position in order]
+    place, requests = _to_wire(prepared)
+    plan = Plan(
+        target=_describe(target, prepared),
+        arrivals=arrivals,
+        slo_ms=slo_ms,
+        seed=seed,
+        order=order,
+        times=times,
+        **durations,
+    )
+    job = {
+        "host": place.host,
+        "port": place.port,
+        "tls": place.tls,
+        "concurrency": arrivals.concurrency if isinstance(arrivals, Closed) else None,
+        "headless": [k for k, request in enumerate(prepared) if request.method == "HEAD"],
+        "limits": {**durations, "max_in_flight": MAX_IN_FLIGHT},
+    }
+    return plan, pack(job, np.concatenate([warmup, times]).tobytes(), requests)
+
+
+def _to_wire(prepared: list[Any]) -> tuple[Place, list[bytes]]:
+    wired = [wire(request) for request in prepared]
+    places = {place for place, _ in wired}
+    if len(places) > 1:
+        raise LoadError(
+            "one load test asks one server",
+            expected="requests that all go to the same host and port",
+            got=", ".join(sorted(f"{place.host}:{place.port}" for place in places)),
+        )
+    return places.pop(), [raw for _, raw in wired]
+
+
+def _describe(target: Preparable | str, prepared: list[Any]) -> str:
+    url = target if isinstance(target, str) else str(prepared[0].url)
+    return url.partition("?")[0].rpartition("@")[2] if "@" in url else url.partition("?")[0]
+
+
+def _watch(run: LoadRun, progress: bool) -> LoadResult:
+    """Wait for the end; on an interrupt end the test and return what there is."""
+    try:
+        try:
+            _follow(run, progress)
+        except KeyboardInterrupt:
+            return run.stop()
+        return run.result()
+    except BaseException:
+        if not run.done:
+            run.kill()
+        raise
+
+
+def _follow(run: LoadRun, progress: bool) -> None:
+    if not progress:
+        while not run.wait(REFRESH_S):  # in slices, so that an interrupt is seen
+            pass
+        return
+    from tqdm.auto import tqdm
+
+    layout = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s {postfix}"
+    with tqdm(total=run.duration_s, desc="warming up", bar_format=layout) as bar:
+        while not run.wait(REFRESH_S):
+            _show(bar, run)
+        _show(bar, run)
+
+
+def _show(bar: Any, run: LoadRun) -> None:
+    now = run.progress
+    bar.n = min(max(now.elapsed_s, 0.0), run.duration_s)
+    if now.elapsed_s >= run.duration_s:
+        bar.set_description_str("waiting for answers", refresh=False)
+    elif now.elapsed_s >= 0:
+        bar.set_description_str("load test", refresh=False)
+    failed = f", {now.failed:,} failed" if now.failed else ""
+    bar.set_postfix_str(f"{now.answered:,} ok{failed}, {now.in_flight:,} in flight", refresh=False)
+    bar.refresh()
+
+
+def _collect(plan: Plan, outcome: Outcome) -> LoadResult:
+    """The result from what the worker reported; the warm-up is left out."""
+    import numpy as np
+
+    facts, stopped = outcome.facts, outcome.facts["stopped_at"]
+    raw = {name: np.frombuffer(column, column.typecode) for name, column in outcome.columns.items()}
+    rows = len(raw["intended"])
+    error = _texts(facts["errors"], rows)
+    measured = raw["intended"] >= 0
+    carried = ~measured & (error == "") & (raw["finished"] >= 0)
+    slots = np.arange(rows) - _first_slot(plan, raw["intended"])
+    columns = {
+        "intended": raw["intended"],
+        "sent": raw["sent"],
+        "first_byte": raw["first_byte"],
+        "finished": raw["finished"],
+        "status": raw["status"],
+        "bytes": raw["size"],
+        "payload": plan.order[slots % len(plan.order)],
+        "error": error,
+        "server_timing": _texts(facts["timings"], rows),
+    }
+    return LoadResult(
+        arrivals=plan.arrivals,
+        target=plan.target,
+        duration_s=plan.duration_s if stopped is None else max(stopped, 0.0),
+        warmup_s=plan.warmup_s,
+        timeout_s=plan.timeout_s,
+        slo_ms=plan.slo_ms,
+        seed=plan.seed,
+        payloads=int(plan.order.max()) + 1,
+        started=facts["started"],
+        interrupted=stopped is not None,
+        carried=int(carried.sum()),
+        client=_cost(facts),
+        failures=_failures(facts["samples"], columns["payload"]),
+        columns={name: column[measured] for name, column in columns.items()},
+    )
+
+
+def _first_slot(plan: Plan, intended: NDArray[np.float64]) -> int:
+    """The slot of the first payload: in an open loop the first that is not warm-up."""
+    return 0 if isinstance(plan.arrivals, Closed) else int((intended < 0).sum())
+
+
+def _texts(sparse: dict[str, str], rows: int) -> NDArray[np.str_]:
+    import numpy as np
+
+    texts = [""] * rows
+    for slot, text in sparse.items():
+        texts[int(slot)] = text
+    return np.array(texts, dtype=np.str_)
+
+
+def _cost(facts: dict[str, Any]) -> ClientCost:
+    names = ("cpu_s", "connections", "most_in_flight", "unsent", "short_of", "realtime")
+    return ClientCost(window_s=facts["cpu_window_s"], **{name: facts[name] for name in names})
+
+
+def _failures(
+    samples: dict[str, list[tuple[int, str]]], payload: NDArray[np.int64]
+) -> tuple[FailureSample, ...]:
+    return tuple(
+        FailureSample(error, int(payload[slot]), detail)
+        for error, found in samples.items()
+        for slot, detail in found
+    )

@@ -1,0 +1,265 @@
+"""The generator's process: ``python -m mlkit.load.worker``, fed through a pipe.
+
+Standard input: `pack` of a job, then, while it runs, one byte to stop. Its end means that whoever
+started the process is gone, and the process goes too. Standard output: one JSON document a line
+(``ready``, ``progress``, at last ``done`` or ``failed``); after ``done`` the columns of the log as
+raw bytes, each as long as ``done`` says.
+
+Nothing heavy is imported here: the process is up within a few tenths of a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import struct
+import sys
+import time
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from mlkit.load.client import Origin, Pool, new_event_loop, resolve
+from mlkit.load.generator import ClosedLoop, Generator, Limits, Log, OpenLoop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["COLUMNS", "main", "pack"]
+
+COLUMNS = {
+    "intended": "d",
+    "sent": "d",
+    "first_byte": "d",
+    "finished": "d",
+    "status": "i",
+    "size": "q",
+}
+"""The columns that follow ``done``, in this order, with their array type codes."""
+PROGRESS_EVERY_S = 0.2
+PARENT_CHECK_S = 1.0
+LEAD_S = 0.05
+GRACE_S = 1.0
+LENGTH = struct.Struct("<Q")
+
+
+def pack(job: dict[str, Any], times: bytes, bodies: Iterable[bytes]) -> Iterable[bytes]:
+    """A job as the worker reads it: a JSON header, the schedule as doubles, the requests."""
+    bodies = list(bodies)
+    header = json.dumps({**job, "times": len(times), "sizes": [len(b) for b in bodies]}).encode()
+    return [LENGTH.pack(len(header)) + header, times, *bodies]
+
+
+def main() -> None:
+    """Read a job, run it, write the result; end when standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the notebook's interrupt is the parent's affair
+    _allow_many_connections()
+    job = json.loads(_read(LENGTH.unpack(_read(LENGTH.size))[0]))
+    times = array("d", _read(job["times"]))
+    requests = [_read(size) for size in job["sizes"]]
+    loop = new_event_loop()
+    loop.run_until_complete(Run(loop, job, times, requests).whole())
+
+
+class Run:
+    """One job from the first connection to the last byte of the result."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        job: dict[str, Any],
+        times: array[float],
+        requests: list[bytes],
+    ) -> None:
+        self.loop, self.job, self.times, self.requests = loop, job, times, requests
+        self.limits = Limits(**job["limits"])
+        self.ended = loop.create_future()
+        self.marks: dict[str, tuple[float, float]] = {}
+        self.parent = os.getppid()
+        self.realtime = False
+
+    async def whole(self) -> None:
+        """Connect, generate, report."""
+        try:
+            pool = await self._connect()
+        except OSError as error:
+            _say({"event": "failed", "reason": error.strerror or str(error)})
+            return
+        generator = self._build(pool)
+        started = time.time() + generator.zero - self.loop.time()
+        _say({"event": "ready"})
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        self.realtime = self.job["concurrency"] is None and _go_first()
+        with _nonblocking(1):
+            self._begin(generator)
+            await self.ended
+        self.loop.remove_reader(0)
+        self._mark(generator, "end")
+        pool.close()
+        self._report(generator, pool, started)
+
+    async def _connect(self) -> Pool:
+        """A pool with one open connection, to the first of the host's addresses that answers."""
+        job = self.job
+        problem = OSError("the name has no address")
+        for address in resolve(job["host"], job["port"]):
+            origin = Origin(address, job["port"], job["host"], job["tls"])
+            pool = Pool(
+                self.loop,
+                origin,
+                self.requests,
+                first=sum(1 for t in self.times if t < 0),
+                headless=frozenset(job["headless"]),
+            )
+            try:
+                await asyncio.wait_for(pool.probe(), self.limits.timeout_s)
+                return pool
+            except OSError as error:
+                problem = error
+        raise problem
+
+    def _build(self, pool: Pool) -> Generator:
+        zero = self.loop.time() + LEAD_S + self.limits.warmup_s
+
+        def end() -> None:
+            self.ended.set_result(None)
+
+        generator: Generator
+        if self.job["concurrency"] is None:
+            generator = OpenLoop(self.times, self.loop, pool, self.limits, zero=zero, on_end=end)
+        else:
+            concurrency = self.job["concurrency"]
+            generator = ClosedLoop(concurrency, self.loop, pool, self.limits, zero=zero, on_end=end)
+        pool.answered = generator.answered
+        return generator
+
+    def _begin(self, generator: Generator) -> None:
+        end = generator.zero + self.limits.duration_s
+        self.loop.call_at(generator.zero, self._mark, generator, "zero")
+        self.loop.call_at(end, self._mark, generator, "end")
+        self.loop.add_reader(0, self._on_command, generator)
+        self.loop.call_later(PROGRESS_EVERY_S, self._progress, generator)
+        self.loop.call_later(PARENT_CHECK_S, self._check_parent)
+        generator.start()
+
+    def _mark(self, generator: Generator, edge: str) -> None:
+        """Note time and CPU at an edge of the measured part; the first mark of each counts."""
+        self.marks.setdefault(edge, (generator.now(), time.process_time()))
+
+    def _on_command(self, generator: Generator) -> None:
+        if not os.read(0, 64):
+            os._exit(0)
+        self._mark(generator, "end")
+        generator.stop(GRACE_S)
+
+    def _check_parent(self) -> None:
+        # The pipe's end says the same, unless a fork of the parent keeps it open.
+        if os.getppid() != self.parent:
+            os._exit(0)
+        self.loop.call_later(PARENT_CHECK_S, self._check_parent)
+
+    def _progress(self, generator: Generator) -> None:
+        if self.ended.done():
+            return
+        # Dropped when the reader does not keep up: sending on time matters more.
+        with contextlib.suppress(BlockingIOError):
+            _say(
+                {
+                    "event": "progress",
+                    "elapsed_s": generator.now(),
+                    "sent": len(generator.log.sent),
+                    "answered": generator.answers,
+                    "failed": len(generator.log.errors),
+                    "in_flight": len(generator.in_flight),
+                }
+            )
+        self.loop.call_later(PROGRESS_EVERY_S, self._progress, generator)
+
+    def _report(self, generator: Generator, pool: Pool, started: float) -> None:
+        log = generator.log
+        end, cpu_at_end = self.marks["end"]
+        zero, cpu_at_zero = self.marks.get("zero", (end, cpu_at_end))
+        done = {
+            "event": "done",
+            "started": started,
+            "stopped_at": generator.stopped_at,
+            "cpu_s": cpu_at_end - cpu_at_zero,
+            "cpu_window_s": end - zero,
+            "most_in_flight": generator.most_in_flight,
+            "unsent": generator.unsent,
+            "realtime": self.realtime,
+            "connections": pool.opened,
+            "short_of": pool.short_of,
+            "rows": len(log.sent),
+            "timings": log.timings,
+            "errors": log.errors,
+            "samples": log.samples,
+        }
+        _write(json.dumps(done).encode() + b"\n", *_columns(log))
+
+
+def _columns(log: Log) -> list[bytes]:
+    return [getattr(log, name).tobytes() for name in COLUMNS]
+
+
+def _say(message: dict[str, Any]) -> None:
+    # One write of less than PIPE_BUF bytes: it goes through whole or not at all.
+    os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def _write(*parts: bytes) -> None:
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            view = view[os.write(1, view) :]
+
+
+def _read(size: int) -> bytes:
+    # Unbuffered, so that nothing that comes after the job is swallowed with it.
+    buffer = bytearray()
+    while len(buffer) < size:
+        piece = os.read(0, min(size - len(buffer), 1 << 20))
+        if not piece:
+            sys.exit("standard input ended before the job did")
+        buffer += piece
+    return bytes(buffer)
+
+
+@contextlib.contextmanager
+def _nonblocking(descriptor: int) -> Any:
+    os.set_blocking(descriptor, False)
+    try:
+        yield
+    finally:
+        os.set_blocking(descriptor, True)
+
+
+def _go_first() -> bool:
+    """Ask to be run as soon as a timer or an answer is due; whether the system allows it.
+
+    On a machine whose cores the server keeps busy, a generator in the ordinary queue sends many
+    milliseconds late. It takes little, so the server loses next to nothing by waiting for it.
+    """
+    policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(1))
+    except (OSError, AttributeError):
+        return False
+    return True
+
+
+def _allow_many_connections() -> None:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()
