@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from mlkit.errors import Cancelled, DeadlineExceeded, MlkitError, StepError
+from mlkit.errors import MlkitError, StepError
 from mlkit.execute.run import NodeRun, Run
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Execution:
     """
 
     __slots__ = (
+        "__weakref__",
         "arguments",
         "async_tasks",
         "began",
@@ -77,6 +78,7 @@ class Execution:
 
     @property
     def program(self) -> Program:
+        """What it runs through."""
         return self.executor.program
 
     def cancel(self) -> None:
@@ -85,25 +87,37 @@ class Execution:
 
     @property
     def expired(self) -> bool:
+        """Whether its time has run out."""
         return self.deadline is not None and perf_counter() > self.deadline
 
-    def failure(self, task: Task | None, cause: BaseException) -> MlkitError:
-        """The error that ends it, with the cause beneath."""
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to its deadline, 0 past it; None where it has none."""
+        return None if self.deadline is None else max(0.0, self.deadline - perf_counter())
+
+    def release(self, task: Task) -> list[Task]:
+        """Tasks that can run now that this one is done."""
+        free = []
+        for index in task.downstream:
+            self.waiting[index] -= 1
+            if not self.waiting[index]:
+                free.append(self.program.tasks[index])
+        return free
+
+    def settle(self) -> None:
+        """Work out what it ends with.
+
+        It runs code of users (fields, the text of exceptions), hence outside the executor's lock.
+        """
         name = self.program.graph.name
-        if isinstance(cause, (Cancelled, DeadlineExceeded)):
-            return cause
-        if task is None:
-            error = MlkitError(f"{type(cause).__name__}: {cause}", where=f"pipeline {name!r}")
-        else:
-            what = cause.what if isinstance(cause, MlkitError) else str(cause)
-            error = StepError(
-                f"{type(cause).__name__}: {what}" if what else type(cause).__name__,
-                step=task.name,
-                pipeline=name,
-                **({"fix": cause.fix} if isinstance(cause, MlkitError) else {}),
-            )
-        error.__cause__ = cause
-        return error
+        if self.error is None:
+            try:
+                self.output = self.program.output(self.arguments, self.results)
+            except BaseException as raised:
+                self.error = MlkitError(_told(raised), where=f"pipeline {name!r}")
+                self.error.__cause__ = raised
+        elif self.failed is not None:
+            self.error = _step_error(self.failed.name, name, self.error)
 
     def to_run(self) -> Run:
         """What happened, as data; may be taken while it is still going on."""
@@ -126,10 +140,10 @@ class Execution:
             given = name in self.program.given
             return NodeRun(name, "given" if given else "not run", self.results.get(name))
         span = self.spans[task.index]
-        failed = task is self.failed
-        if span is None and not failed:
+        if span is None:
             return NodeRun(name, "not run")
-        start, finish, size = span or (self.ended, self.ended, 1)
+        start, finish, size = span
+        failed = task is self.failed
         return NodeRun(
             name,
             "failed" if failed else "done",
@@ -140,3 +154,24 @@ class Execution:
             size,
             self.error.__cause__ if failed and self.error else None,
         )
+
+
+def _step_error(step: str, pipeline: str, cause: BaseException) -> StepError:
+    parts = {
+        part: getattr(cause, part)
+        for part in ("expected", "got", "fix")
+        if isinstance(cause, MlkitError)
+    }
+    error = StepError(_told(cause), step=step, pipeline=pipeline, **parts)
+    error.__cause__ = cause
+    return error
+
+
+def _told(cause: BaseException) -> str:
+    """An exception in one line, also where its own text cannot be had."""
+    kind = type(cause).__name__
+    try:
+        what = cause.what if isinstance(cause, MlkitError) else str(cause)
+    except Exception:
+        return kind
+    return f"{kind}: {what}" if what else kind

@@ -3,31 +3,38 @@
 What runs here, offline and in a replica is this. Its rules:
 
 - A free worker never waits while anything can run (work-conserving, no timers).
-- A batch that is full goes first; then single items, those nearest to a result first; then
-  batches that are not full. So batches fill while there is work to fill them with, a lone request
-  never waits for company, and under load requests are finished before new ones are begun.
+- What it takes next, `queues.py` says: batches fill while there is work to fill them with, a lone
+  request never waits for company, and under load requests are finished before new ones are begun.
 - An exception in a batch is traced to its item by halving: the others are not harmed.
-- A request that is cancelled, late or failed is skipped wherever it is queued.
+- A request that is cancelled, late or failed is skipped wherever it is queued, and its async steps
+  are cancelled. A plain function that runs cannot be stopped: what it gives is dropped.
+- Single and async steps see the context variables of whoever submitted the request, batched ones
+  those of whoever made the executor.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import logging
 import os
 import threading
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlkit.define.loop import background_loop
-from mlkit.define.step import BatchedStep, running_step
-from mlkit.errors import Cancelled, DeadlineExceeded, DefinitionError
+from mlkit.errors import Cancelled, DeadlineExceeded, InputError, MlkitError
+from mlkit.execute.call import Outcome, call_async, call_batch, call_single
 from mlkit.execute.execution import Execution
+from mlkit.execute.mailbox import Mailbox, running_loop
 from mlkit.execute.program import Program, Task
+from mlkit.execute.queues import Job, Queues
 
 __all__ = ["Executor", "cores"]
+
+logger = logging.getLogger(__name__)
 
 
 def cores() -> int:
@@ -35,31 +42,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Outcome(NamedTuple):
-    """What one task gave for one request."""
-
-    execution: Execution
-    task: Task
-    value: Any
-    error: BaseException | None
-    start: float
-    finish: float
-    size: int
-
-
-class Job(NamedTuple):
-    """What a worker runs next: one request, or the requests of a batch."""
-
-    task: Task
-    executions: list[Execution]
-
-
 class Executor:
     """Runs requests through a program. Use it as a context manager, or `close` it.
 
     Args:
+        program: what to run.
         workers: threads that run plain and batched steps; the cores of this process by default.
         loop: where async steps run; mlkit's background loop by default.
+
+    Raises:
+        InputError: fewer than one worker.
     """
 
     def __init__(
@@ -69,18 +61,19 @@ class Executor:
         workers: int | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
+        if workers is not None and workers < 1:
+            raise InputError("workers are threads, at least 1", got=repr(workers))
         self.program = program
         self.workers = workers or cores()
         self._loop = loop
-        self._ready: list[deque[Execution]] = [deque() for _ in program.tasks]
-        order = sorted(program.tasks, key=lambda task: -task.depth)
-        self._batched = [task for task in order if task.batched]
-        self._single = [task for task in order if not task.batched and not task.step.is_async]
+        self._context = contextvars.copy_context()
+        self._queues = Queues(program)
         self._changed = threading.Condition(threading.Lock())
         self._idle = 0
+        self._given_up = 0
         self._closed = False
         self._open: set[Execution] = set()
-        self._handed: deque[tuple[asyncio.Future[Execution], Execution]] = deque()
+        self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"mlkit-{program.graph.name}-{i}", daemon=True)
             for i in range(self.workers)
@@ -101,51 +94,58 @@ class Executor:
         """Start a request.
 
         Args:
-            on_done: called once, from a thread of the executor or its loop, when it is finished.
+            arguments: those of the pipeline, by name.
+            on_done: called exactly once when it is finished: from a thread of the executor, from
+                the loop, or from whoever cancels it. It may submit and cancel, but not block.
             given: values of the program's given nodes.
-            deadline: on `time.perf_counter`'s clock; past it the request fails.
+            deadline: on `time.perf_counter`'s clock; past it no step of the request is started, an
+                async one is cancelled, and the request fails.
 
         Raises:
             Cancelled: the executor is closed.
         """
         execution = Execution(self, arguments, given or {}, on_done, deadline)
         done: list[Execution] = []
-        awaited: list[Task] = []
+        awaited: list[tuple[Execution, Task]] = []
         with self._changed:
             if self._closed:
                 raise Cancelled("the executor is closed")
             self._open.add(execution)
-            for task in self.program.roots:
-                self._push(execution, task, awaited, execution.began)
+            self._wake(self._push(execution, self.program.roots, execution.began, awaited))
             if not self.program.tasks:
                 self._finish(execution, None, None, done)
-            self._wake(len(self.program.roots) - len(awaited))
-        self._follow_up(done, [(execution, task) for task in awaited])
+        self._follow_up(done, awaited)
         return execution
 
     async def run(
         self, arguments: Mapping[str, Any], *, deadline: float | None = None
     ) -> Execution:
-        """Run a request and return when it is finished; cancelling this gives the request up."""
+        """Run a request and return when it is finished; cancelling this gives the request up.
+
+        May be called from any loop. Unlike `submit`, it ends at the deadline even where a step
+        that cannot be stopped is still running.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Execution] = loop.create_future()
-        execution = self.submit(
-            arguments, lambda done: self._hand_over(loop, future, done), deadline=deadline
-        )
+
+        def on_done(execution: Execution) -> None:
+            self._post(loop, _settle, future, execution)  # where it is closed, nobody waits
+
+        execution = self.submit(arguments, on_done, deadline=deadline)
+        left = execution.left_s
+        timer = None if left is None else loop.call_later(left, self._expire, execution)
         try:
             return await future
         except asyncio.CancelledError:
             execution.cancel()
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def cancel(self, execution: Execution) -> None:
         """Give a request up; without effect on one that is finished."""
-        done: list[Execution] = []
-        with self._changed:
-            self._finish(execution, None, Cancelled("given up by its caller"), done)
-        self._follow_up(done, [])
-        for task in list(execution.async_tasks):
-            task.get_loop().call_soon_threadsafe(task.cancel)
+        self._give_up(execution, Cancelled("given up by its caller"))
 
     @property
     def in_flight(self) -> int:
@@ -153,20 +153,27 @@ class Executor:
         return len(self._open)
 
     def queued(self) -> dict[str, int]:
-        """Requests waiting for each node, by its name."""
-        return {task.name: len(self._ready[task.index]) for task in self.program.tasks}
+        """Requests waiting for each node that runs on the workers, by its name."""
+        with self._changed:
+            waiting = self._queues.waiting()
+        return {task.name: waiting[task.index] for task in self.program.tasks}
 
-    def close(self) -> None:
-        """Give up what is going on and end the threads; a step that runs is waited for."""
+    def close(self, *, wait: bool = True) -> None:
+        """Give up what is going on and end the threads.
+
+        Args:
+            wait: return when the functions that run now have returned. (Python cannot stop them.)
+        """
         with self._changed:
             self._closed = True
             left = list(self._open)
             self._changed.notify_all()
         for execution in left:
             execution.cancel()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        if wait:
+            for thread in self._threads:
+                if thread is not threading.current_thread():
+                    thread.join()
 
     def __enter__(self) -> Executor:
         return self
@@ -177,57 +184,48 @@ class Executor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        # Whoever interrupts wants to go on now, not when a long step is through. And who closed it
+        # before has decided that for himself.
+        self.close(wait=not self._closed and not isinstance(error, KeyboardInterrupt))
 
-    # ---- queues, under the lock -------------------------------------------------------------
+    # ---- under the lock ---------------------------------------------------------------------
 
     def _push(
-        self, execution: Execution, task: Task, awaited: list[Task], now: float
-    ) -> None:
-        execution.ready_at[task.index] = now
-        if task.step.is_async:
-            awaited.append(task)
-        else:
-            self._ready[task.index].append(execution)
+        self,
+        execution: Execution,
+        tasks: Iterable[Task],
+        now: float,
+        awaited: list[tuple[Execution, Task]],
+    ) -> int:
+        """Queue tasks of a request that can run now; how many of them are for the workers."""
+        count = 0
+        for task in tasks:
+            execution.ready_at[task.index] = now
+            if task.step.is_async:
+                awaited.append((execution, task))
+            else:
+                self._queues.push(task, execution)
+                count += 1
+        return count
 
     def _wake(self, count: int) -> None:
         if count > 0 and self._idle:
-            self._changed.notify(min(count, self._idle))
+            self._changed.notify(count)
 
     def _pick(self, done: list[Execution]) -> Job | None:
-        """The next job by the rules above; None where nothing can run."""
-        for task in self._batched:
-            if len(self._ready[task.index]) >= task.max_batch_size:
-                job = self._take(task, done)
-                if job:
-                    return job
-        for task in (*self._single, *self._batched):
-            if self._ready[task.index]:
-                job = self._take(task, done)
-                if job:
-                    return job
-        return None
-
-    def _take(self, task: Task, done: list[Execution]) -> Job | None:
-        queue = self._ready[task.index]
-        taken: list[Execution] = []
-        while queue and len(taken) < (task.max_batch_size or 1):
-            execution = queue.popleft()
-            if execution.finished:
-                continue
-            if execution.expired:
-                self._finish(execution, None, _late(task), done)
-                continue
-            taken.append(execution)
-        return Job(task, taken) if taken else None
+        late: list[tuple[Execution, Task]] = []
+        job = self._queues.pick(late)
+        for execution, task in late:
+            self._finish(execution, None, _late(task), done)
+        return job
 
     def _record(
         self,
-        outcomes: list[Outcome],
+        outcomes: Iterable[Outcome],
         done: list[Execution],
         awaited: list[tuple[Execution, Task]],
     ) -> int:
-        """Take up outcomes; how many tasks can run now that could not before."""
+        """Take up outcomes; how many jobs there are for the workers that were not there before."""
         woken = 0
         for execution, task, value, error, start, finish, size in outcomes:
             if execution.finished:
@@ -241,13 +239,9 @@ class Executor:
             if not execution.left:
                 self._finish(execution, None, None, done)
                 continue
-            for index in task.downstream:
-                execution.waiting[index] -= 1
-                if not execution.waiting[index]:
-                    here: list[Task] = []
-                    self._push(execution, self.program.tasks[index], here, finish)
-                    awaited += [(execution, t) for t in here]
-                    woken += not here
+            ready = execution.release(task)
+            if ready:
+                woken += self._push(execution, ready, finish, awaited)
         return woken
 
     def _finish(
@@ -257,22 +251,23 @@ class Executor:
         error: BaseException | None,
         done: list[Execution],
     ) -> None:
+        """End a request; what a task raised is wrapped later, in `Execution.settle`."""
         if execution.finished:
             return
         execution.finished = True
         execution.ended = perf_counter()
         execution.failed = task
+        execution.error = error
         self._open.discard(execution)
-        if error is None:
-            try:
-                execution.output = self.program.output(execution.arguments, execution.results)
-            except Exception as raised:
-                error = raised
-        if error is not None:
-            execution.error = execution.failure(task, error)
         done.append(execution)
+        if error is not None:
+            self._given_up += 1
+            # So rarely that it costs next to nothing for each, so often that they do not pile up.
+            if self._given_up > 64 + len(self._open):
+                self._given_up = 0
+                self._queues.sweep()
 
-    # ---- outside the lock -------------------------------------------------------------------
+    # ---- on the workers ---------------------------------------------------------------------
 
     def _work(self) -> None:
         outcomes: list[Outcome] = []
@@ -280,7 +275,13 @@ class Executor:
             job = self._next(outcomes)
             if job is None:
                 return
-            outcomes = self._call(job)
+            task, executions = job
+            context = (self._context if task.batched else executions[0].context).copy()
+            if task.batched:
+                outcomes = context.run(call_batch, task, executions)
+            else:
+                outcomes = [context.run(call_single, task, executions[0])]
+            del job, executions, context  # nothing is kept of it while this waits for the next
 
     def _next(self, outcomes: list[Outcome]) -> Job | None:
         """Take up what was done and get something to do; None when it is time to go."""
@@ -289,6 +290,7 @@ class Executor:
             awaited: list[tuple[Execution, Task]] = []
             with self._changed:
                 woken = self._record(outcomes, done, awaited)
+                outcomes.clear()
                 job = self._pick(done)
                 self._wake(woken - 1)
                 if job is None and not done and not awaited:
@@ -298,82 +300,94 @@ class Executor:
                     self._changed.wait()
                     self._idle -= 1
                     job = self._pick(done)
-            outcomes = []
             self._follow_up(done, awaited)
             if job is not None:
                 return job
 
-    def _call(self, job: Job) -> list[Outcome]:
-        task, executions = job
-        if task.batched:
-            return _call_batch(task, executions, perf_counter(), len(executions))
-        execution = executions[0]
-        return [execution.context.copy().run(_call_single, task, execution)]
+    # ---- anywhere, outside the lock ---------------------------------------------------------
 
-    def _follow_up(
-        self, done: list[Execution], awaited: list[tuple[Execution, Task]]
-    ) -> None:
+    def _expire(self, execution: Execution) -> None:
+        self._give_up(execution, _late())
+
+    def _give_up(self, execution: Execution, error: MlkitError) -> None:
+        done: list[Execution] = []
+        with self._changed:
+            self._finish(execution, None, error, done)
+        self._follow_up(done, [])
+
+    def _follow_up(self, done: Iterable[Execution], awaited: list[tuple[Execution, Task]]) -> None:
         for execution in done:
-            execution.on_done(execution)
-        if not awaited:
-            return
-        loop = self._loop or background_loop()
-        if _running_loop() is loop:
-            for execution, task in awaited:
-                self._start_async(execution, task)
-        else:
-            loop.call_soon_threadsafe(self._start_all, awaited)
-
-    def _start_all(self, awaited: list[tuple[Execution, Task]]) -> None:
+            execution.settle()
+            if execution.async_tasks:
+                self._post(self._async_loop, _cancel_async, execution)
+            try:
+                execution.on_done(execution)
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # nobody is left whom it concerns, and the worker has to live
+                logger.exception("on_done of a request to %r raised", self.program.graph.name)
         for execution, task in awaited:
-            self._start_async(execution, task)
+            if not self._post(self._async_loop, self._start_async, execution, task):
+                self._give_up(execution, _loop_closed(task))
+
+    @property
+    def _async_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop or background_loop()
+
+    def _post(self, loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
+        """Make a call in a loop, now where that one is running here; False if it is closed."""
+        if running_loop() is loop:
+            call(*args)
+            return True
+        mailbox = self._mailboxes.get(loop)
+        if mailbox is None:
+            with self._changed:
+                for closed in [known for known in self._mailboxes if known.is_closed()]:
+                    del self._mailboxes[closed]
+                mailbox = self._mailboxes.setdefault(loop, Mailbox(loop))
+        return mailbox.post(call, *args)
+
+    # ---- in the loop ------------------------------------------------------------------------
 
     def _start_async(self, execution: Execution, task: Task) -> None:
-        if execution.finished:
-            return
+        if execution.expired:
+            self._give_up(execution, _late(task))
         started = asyncio.get_running_loop().create_task(
             self._await(execution, task), context=execution.context.copy()
         )
         execution.async_tasks.add(started)
-        started.add_done_callback(execution.async_tasks.discard)
+        started.add_done_callback(lambda task: self._async_ended(execution, task))
+        if execution.finished:  # whoever ended it may not have seen this one
+            started.cancel()
 
     async def _await(self, execution: Execution, task: Task) -> None:
-        running_step.set(task.name)
-        start = perf_counter()
-        value, error = None, None
-        try:
-            value = await _within(execution.deadline, task, _coroutine(task, execution))
-        except asyncio.CancelledError:
-            if not execution.finished:
-                self.cancel(execution)
-            raise
-        except BaseException as raised:
-            error = raised
+        outcome = await call_async(task, execution)
+        execution.async_tasks.discard(_this_task())
+        if outcome is None:
+            self._give_up(execution, _late(task))
+            return
         done: list[Execution] = []
         awaited: list[tuple[Execution, Task]] = []
-        outcome = Outcome(execution, task, value, error, start, perf_counter(), 1)
         with self._changed:
             self._wake(self._record([outcome], done, awaited))
+        del outcome
         self._follow_up(done, awaited)
 
-    def _hand_over(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        future: asyncio.Future[Execution],
-        execution: Execution,
-    ) -> None:
-        if _running_loop() is loop:
-            _settle(future, execution)
-            return
-        # One wake-up of the loop for all that finishes before it looks.
-        first = not self._handed
-        self._handed.append((future, execution))
-        if first and not loop.is_closed():
-            loop.call_soon_threadsafe(self._settle_all)
+    def _async_ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
+        execution.async_tasks.discard(task)
+        if task.cancelled():  # perhaps by a loop that is shut down, perhaps before it began
+            execution.cancel()
 
-    def _settle_all(self) -> None:
-        while self._handed:
-            _settle(*self._handed.popleft())
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _cancel_async(execution: Execution) -> None:
+    for task in list(execution.async_tasks):
+        task.cancel()
 
 
 def _settle(future: asyncio.Future[Execution], execution: Execution) -> None:
@@ -381,93 +395,12 @@ def _settle(future: asyncio.Future[Execution], execution: Execution) -> None:
         future.set_result(execution)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+def _late(task: Task | None = None) -> DeadlineExceeded:
+    where = f" at step {task.name!r}" if task is not None else ""
+    return DeadlineExceeded(f"the request's time ran out{where}")
 
 
-def _late(task: Task) -> DeadlineExceeded:
-    return DeadlineExceeded(f"the request's time ran out before step {task.name!r}")
-
-
-def _coroutine(task: Task, execution: Execution) -> Coroutine[Any, Any, Any]:
-    arguments, results = execution.arguments, execution.results
-    values = {name: get(arguments, results) for name, get in task.inputs}
-    coroutine: Coroutine[Any, Any, Any] = task.step.fn(**values, **task.resources)
-    return coroutine
-
-
-async def _within(
-    deadline: float | None, task: Task, coroutine: Coroutine[Any, Any, Any]
-) -> Any:
-    if deadline is None:
-        return await coroutine
-    late = False
-    try:
-        async with asyncio.timeout(max(0.0, deadline - perf_counter())) as scope:
-            try:
-                return await coroutine
-            finally:
-                late = scope.expired()
-    except TimeoutError as error:
-        if late or scope.expired():
-            raise _late(task) from None
-        raise error
-
-
-def _call_single(task: Task, execution: Execution) -> Outcome:
-    """Run one request's task in this context; what it raises is its outcome."""
-    running_step.set(task.name)
-    start = perf_counter()
-    value, error = None, None
-    try:
-        arguments, results = execution.arguments, execution.results
-        values = {name: get(arguments, results) for name, get in task.inputs}
-        value = task.step.fn(**values, **task.resources)
-    except BaseException as raised:
-        error = _trimmed(raised)
-    return Outcome(execution, task, value, error, start, perf_counter(), 1)
-
-
-def _call_batch(
-    task: Task, executions: list[Execution], start: float, size: int
-) -> list[Outcome]:
-    """Run a batch; halve it where it raises, until the items at fault are alone."""
-    step = task.step
-    assert isinstance(step, BatchedStep)
-    values: list[Any] = [None] * len(executions)
-    error: BaseException | None = None
-    token = running_step.set(task.name)
-    try:
-        columns = {
-            name: [get(e.arguments, e.results) for e in executions] for name, get in task.inputs
-        }
-        values = step.call_batch(columns, dict(task.resources))
-    except BaseException as raised:
-        error = _trimmed(raised)
-    finally:
-        running_step.reset(token)
-    # A wrong number of results is the step's fault, whatever its items.
-    if error is not None and len(executions) > 1 and not isinstance(error, DefinitionError):
-        middle = len(executions) // 2
-        return [
-            *_call_batch(task, executions[:middle], start, size),
-            *_call_batch(task, executions[middle:], start, size),
-        ]
-    finish = perf_counter()
-    return [
-        Outcome(execution, task, value, error, start, finish, size)
-        for execution, value in zip(executions, values, strict=True)
-    ]
-
-
-def _trimmed(error: BaseException) -> BaseException:
-    """The exception with the executor's own frames taken off its traceback."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
-        ("mlkit.execute.", "mlkit.define.")
-    ):
-        frame = frame.tb_next
-    return error.with_traceback(frame) if frame is not None else error
+def _loop_closed(task: Task) -> MlkitError:
+    return MlkitError(
+        "the event loop that runs its async steps is closed", where=f"step {task.name!r}"
+    )

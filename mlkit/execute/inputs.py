@@ -6,13 +6,13 @@ columns named like the parameters, or bare values where one parameter is require
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlkit.define.graph import Parameter
 from mlkit.errors import InputError
 
-__all__ = ["arguments_of", "is_frame", "rows"]
+__all__ = ["arguments_of", "is_frame", "read", "rows"]
 
 
 def is_frame(inputs: Any) -> bool:
@@ -35,6 +35,33 @@ def rows(inputs: Iterable[Any], parameters: Sequence[Parameter]) -> list[dict[st
             fix="put a single input into a list: [x]",
         )
     return [arguments_of(item, parameters, i) for i, item in enumerate(inputs)]
+
+
+def read(
+    inputs: Iterable[Any], parameters: Sequence[Parameter]
+) -> Iterable[dict[str, Any] | InputError]:
+    """Arguments for each input, defaults filled in.
+
+    Sequences and DataFrames are checked here; of other iterables, which may be endless, each item
+    is checked when it is its turn, and one that does not fit is an error in its place.
+
+    Raises:
+        InputError: a shape that does not fit the parameters; names the input.
+    """
+    defaults = {p.name: p.default for p in parameters if not p.required}
+    if isinstance(inputs, (Sequence, Mapping)) or is_frame(inputs):
+        return [{**defaults, **row} for row in rows(inputs, parameters)]
+    return _read_on(inputs, parameters, defaults)
+
+
+def _read_on(
+    inputs: Iterable[Any], parameters: Sequence[Parameter], defaults: Mapping[str, Any]
+) -> Iterator[dict[str, Any] | InputError]:
+    for i, item in enumerate(inputs):
+        try:
+            yield {**defaults, **arguments_of(item, parameters, i)}
+        except InputError as error:
+            yield error
 
 
 def arguments_of(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
 from mlkit.define.pipeline import Pipeline
-from mlkit.errors import DefinitionError, InputError
+from mlkit.errors import DefinitionError, InputError, MlkitError
 from mlkit.execute.executor import Executor, cores
 from mlkit.execute.program import Program, compile_graph
 from mlkit.execute.run import Run
 
-__all__ = ["localise_arguments", "run"]
+__all__ = ["localise_arguments", "localiser", "run"]
 
 
 def run(
@@ -32,11 +33,7 @@ def run(
     done = threading.Event()
     with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
         execution = executor.submit(arguments, lambda _: done.set(), given=given)
-        try:
-            done.wait()
-        except KeyboardInterrupt:
-            execution.cancel()
-            raise
+        done.wait()
     result = execution.to_run()
     if result.error is not None:
         raise result.error
@@ -49,15 +46,43 @@ def localise_arguments(graph: Graph, arguments: Mapping[str, Any]) -> dict[str, 
     Raises:
         InputError: a file that is not there, or a value that is none of what is taken.
     """
-    types = {p.name: p.type for p in graph.parameters}
-    return {name: _localise(types[name], value) for name, value in arguments.items()}
+    return localiser(graph)(arguments)
 
 
-def _localise(type_: Any, value: Any) -> Any:
+def localiser(graph: Graph) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """`localise_arguments` for many inputs: what depends on the graph alone is worked out once."""
+    ways = {p.name: _local(p.type) for p in graph.parameters}
+
+    def localise(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: _localise(graph.name, name, ways[name], v) for name, v in arguments.items()}
+
+    return localise
+
+
+def _local(type_: Any) -> Callable[[Any], Any] | None:
+    if type_ is inspect.Parameter.empty:
+        return None
     try:
-        return port(type_).local(value)
+        return port(type_).local
     except DefinitionError:  # a type that cannot travel still runs here
+        return None
+
+
+def _localise(pipeline: str, name: str, local: Callable[[Any], Any] | None, value: Any) -> Any:
+    if local is None:
         return value
+    where = f"argument {name!r} of pipeline {pipeline!r}"
+    try:
+        return local(value)
+    except MlkitError as error:
+        error.where = error.where or where
+        raise
+    except Exception as error:  # of pydantic, numpy, pandas or the file system
+        raise InputError(
+            f"{error}",
+            where=where,
+            got=f"{value!r:.100}" if isinstance(value, (str, int)) else type(value).__name__,
+        ) from error
 
 
 def _check_given(graph: Graph, given: Mapping[str, Any]) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
 from typing import Any, Literal
 
 from mlkit.define.pipeline import Pipeline
-from mlkit.errors import Cancelled, InputError, MlkitError
+from mlkit.errors import Cancelled, InputError
 from mlkit.execute.execution import Execution
 from mlkit.execute.executor import Executor
-from mlkit.execute.inputs import is_frame, rows
-from mlkit.execute.local import localise_arguments
+from mlkit.execute.inputs import is_frame, read
+from mlkit.execute.local import localiser
 from mlkit.execute.program import compile_graph
 
 __all__ = ["frame_of", "map_inputs", "stream"]
@@ -27,98 +29,163 @@ def map_inputs(
     progress: bool = True,
     workers: int | None = None,
 ) -> Any:
-    """Run a pipeline on many inputs in this process; see `Pipeline.map`."""
-    if on_error not in ("raise", "keep"):
-        raise InputError("unknown on_error", expected="'raise' or 'keep'", got=repr(on_error))
+    """Run a pipeline on many inputs in this process; see `Pipeline.map`.
+
+    A list or DataFrame is checked before anything runs. Any other iterable is read as it is
+    worked through, a bounded number of inputs ahead; it may be endless, for an interrupt to end.
+    """
     graph = pipeline.graph
-    arguments = [pipeline.bind(**row) for row in rows(inputs, graph.parameters)]
+    arguments = read(inputs, graph.parameters)
+    total = len(inputs) if isinstance(inputs, Sized) else None
     with Executor(compile_graph(graph), workers=workers) as executor:
-        results = stream(executor, arguments, on_error=on_error, progress=progress)
+        results = stream(executor, arguments, total=total, on_error=on_error, progress=progress)
     return frame_of(inputs, results, graph.name) if is_frame(inputs) else results
 
 
 def stream(
     executor: Executor,
-    arguments: Sequence[Mapping[str, Any]],
+    arguments: Iterable[Mapping[str, Any] | InputError],
     *,
-    on_error: OnError,
-    progress: bool,
+    total: int | None = None,
+    on_error: OnError = "raise",
+    progress: bool = False,
 ) -> list[Any]:
     """Push requests through an executor, a bounded number at a time; results in order.
 
-    An interrupt ends it early, with `Cancelled` in the place of what was not done.
-    """
-    from tqdm.auto import tqdm
+    An interrupt ends it early, with `Cancelled` in the place of what was not done, and closes the
+    executor without waiting for the functions that run.
 
-    going = _Stream(executor, arguments, stop_at_failure=on_error == "raise")
-    bar = tqdm(arguments, desc=executor.program.graph.name, unit=" inputs", disable=not progress)
+    Args:
+        executor: runs them.
+        arguments: by name, for each request; an error in the place of those that do not fit.
+        total: how many there are, where that is known.
+        on_error: "raise" stops at the first failure. "keep" puts errors in the places of results;
+            they keep tracebacks but no values, so that memory does not grow with what failed.
+        progress: whether to show a bar.
+
+    Raises:
+        InputError: unknown ``on_error``, or arguments that do not fit.
+        StepError: the first failure.
+    """
+    if on_error not in ("raise", "keep"):
+        raise InputError("unknown on_error", expected="'raise' or 'keep'", got=repr(on_error))
+    going = _Stream(executor, keep=on_error == "keep")
     try:
-        for i, _ in enumerate(bar):
-            if not going.submit(i):
-                break
-        going.drain()
+        with _bar(executor.program.graph.name, total, progress) as show:
+            for values in arguments:
+                if not going.submit(values):
+                    break
+                show(going.done)
+            for _ in going.drain():
+                show(going.done)
     except KeyboardInterrupt:
-        print(f"interrupted: {going.done} of {len(arguments)} done")
-        return going.results
-    finally:
-        bar.close()
+        done = going.done
+        executor.close(wait=False)
+        print(f"interrupted: {done}{'' if total is None else f' of {total}'} done")  # noqa: T201
+        missing = (total or 0) - len(going.results)
+        return going.results + [_NOT_DONE] * missing
     if going.first_error is not None:
         raise going.first_error
     return going.results
 
 
+_NOT_DONE = Cancelled("interrupted before it was done")
+
+
 class _Stream:
     """Requests of one map on their way through an executor."""
 
-    def __init__(
-        self, executor: Executor, arguments: Sequence[Mapping[str, Any]], *, stop_at_failure: bool
-    ) -> None:
+    def __init__(self, executor: Executor, *, keep: bool) -> None:
         largest = max((task.max_batch_size for task in executor.program.tasks), default=1)
         self.executor = executor
-        self.arguments = arguments
-        self.stop_at_failure = stop_at_failure
-        self.results: list[Any] = [Cancelled("interrupted before it was done")] * len(arguments)
+        self.keep = keep
+        self.results: list[Any] = []
         self.done = 0
         self.first_error: BaseException | None = None
         # Enough in flight that every worker can have a full batch and the next one fills meanwhile.
         self._size = executor.workers * max(2, 2 * largest)
         self._window = threading.Semaphore(self._size)
         self._lock = threading.Lock()
+        self._localise = localiser(executor.program.graph)
 
-    def submit(self, i: int) -> bool:
+    def submit(self, arguments: Mapping[str, Any] | InputError) -> bool:
         """Start one request when there is room; False when there is no sense in going on."""
         self._window.acquire()
         if self.first_error is not None:
             return False
+        i = len(self.results)
+        self.results.append(_NOT_DONE)
         try:
-            values = localise_arguments(self.executor.program.graph, self.arguments[i])
-        except (MlkitError, OSError) as error:
-            self._record(i, error, failed=True)
+            if isinstance(arguments, InputError):
+                raise arguments
+            values = self._localise(arguments)
+        except InputError as error:
+            self._failed(i, error)
         else:
             self.executor.submit(values, lambda execution: self._finished(i, execution))
         return True
 
-    def drain(self) -> None:
-        """Wait for what is in flight."""
+    def drain(self) -> Iterator[None]:
+        """Wait for what is in flight; yields each time there is something to show."""
         for _ in range(self._size):
             if self.first_error is not None:
                 return
             self._window.acquire()
+            yield
 
     def _finished(self, i: int, execution: Execution) -> None:
         if execution.error is None:
-            self._record(i, execution.output, failed=False)
-        else:
+            self._record(i, execution.output)
+            return
+        if not self.keep:
             execution.to_run()  # hangs the values so far on the error
-            self._record(i, execution.error, failed=True)
+        self._failed(i, execution.error)
 
-    def _record(self, i: int, result: Any, *, failed: bool) -> None:
+    def _failed(self, i: int, error: BaseException) -> None:
+        if self.keep:
+            _forget_values(error)
+        else:
+            error.add_note(f"It was input {i} of the map (counted from 0).")
+            self.first_error = self.first_error or error
+        self._record(i, error)
+
+    def _record(self, i: int, result: Any) -> None:
         with self._lock:
             self.results[i] = result
             self.done += 1
-            if failed and self.stop_at_failure and self.first_error is None:
-                self.first_error = result
         self._window.release()
+
+
+def _forget_values(error: BaseException | None) -> None:
+    """Let go of the variables that an exception's traceback keeps, and of those beneath it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        frame = error.__traceback__ and error.__traceback__.tb_frame.f_back
+        while frame is not None:
+            try:
+                frame.clear()
+            except RuntimeError:  # it still runs: from here on they are ours
+                break
+            frame = frame.f_back
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A function that shows how many are done."""
+    if not shown:
+        yield lambda done: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=name, unit=" inputs") as bar:
+
+        def show(done: int) -> None:
+            bar.update(done - bar.n)
+
+        yield show
 
 
 def frame_of(inputs: Any, results: Sequence[Any], name: str) -> Any:

@@ -40,6 +40,7 @@ class Task:
 
     @property
     def batched(self) -> bool:
+        """Whether a call takes many requests."""
         return self.max_batch_size > 0
 
 
@@ -60,6 +61,7 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
     """Make a graph ready to run; builds the resources of the tasks that are left.
 
     Args:
+        graph: what to run.
         given: nodes whose values will be passed with each submission; they and what only they
             need are left out.
     """
@@ -70,9 +72,7 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
     depth: list[int] = []
     for up in ups:
         depth.append(1 + max((depth[u] for u in up), default=0))
-    tasks = tuple(
-        _compile(node, i, ups, depth[i]) for i, node in enumerate(nodes)
-    )
+    tasks = tuple(_compile(node, i, ups, depth[i]) for i, node in enumerate(nodes))
     return Program(
         graph,
         given,

@@ -1,0 +1,132 @@
+"""Calling the functions of steps: one request's, a batch's, or an async one.
+
+Whatever a step raises is an outcome, `SystemExit` included: it never reaches the thread or the
+loop that runs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from mlkit.define.step import BatchedStep, running_step
+from mlkit.errors import DefinitionError
+from mlkit.execute.execution import Execution
+from mlkit.execute.program import Task
+
+__all__ = ["Outcome", "call_async", "call_batch", "call_single"]
+
+
+class Outcome(NamedTuple):
+    """What one task gave for one request."""
+
+    execution: Execution
+    task: Task
+    value: Any
+    error: BaseException | None
+    start: float
+    finish: float
+    size: int
+
+
+def call_single(task: Task, execution: Execution) -> Outcome:
+    """Run one request's task in this context."""
+    running_step.set(task.name)
+    start = perf_counter()
+    try:
+        value = task.step.fn(**_inputs(task, execution), **task.resources)
+    except BaseException as raised:
+        outcome = Outcome(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
+        try:
+            return outcome
+        finally:
+            # The traceback keeps this frame: it must keep neither the request nor, through it,
+            # itself.
+            del execution, outcome
+    return Outcome(execution, task, value, None, start, perf_counter(), 1)
+
+
+def call_batch(task: Task, executions: list[Execution]) -> list[Outcome]:
+    """Run a batch in this context; halve it where it raises, until the items at fault are alone."""
+    running_step.set(task.name)
+    return _halving(task, executions, perf_counter(), len(executions))
+
+
+def _halving(task: Task, executions: list[Execution], start: float, size: int) -> list[Outcome]:
+    values, error = _attempt(task, executions)
+    # A wrong number of results is the step's fault, whatever its items.
+    if error is None or len(executions) == 1 or isinstance(error, DefinitionError):
+        finish = perf_counter()
+        return [
+            Outcome(execution, task, value, error, start, finish, size)
+            for execution, value in zip(executions, values, strict=True)
+        ]
+    middle = len(executions) // 2
+    outcomes: list[Outcome] = []
+    for half in (executions[:middle], executions[middle:]):
+        left = [execution for execution in half if not execution.finished]
+        if left:
+            outcomes += _halving(task, left, start, size)
+    return outcomes
+
+
+def _attempt(task: Task, executions: list[Execution]) -> tuple[list[Any], BaseException | None]:
+    """A result for each request, or what the step raised and as many times None."""
+    step, size = task.step, len(executions)
+    assert isinstance(step, BatchedStep)
+    try:
+        columns = {
+            name: [get(e.arguments, e.results) for e in executions] for name, get in task.inputs
+        }
+        values = step.call_batch(columns, dict(task.resources))
+    except BaseException as raised:
+        del executions
+        return [None] * size, _trimmed(raised)
+    return values, None
+
+
+async def call_async(task: Task, execution: Execution) -> Outcome | None:
+    """Run one request's async task; None when the request's time ran out meanwhile.
+
+    Raises:
+        asyncio.CancelledError: this was cancelled. One that the step raises itself is an outcome.
+    """
+    token = running_step.set(task.name)
+    start = perf_counter()
+    try:
+        async with asyncio.timeout(execution.left_s) as scope:
+            value = await task.step.fn(**_inputs(task, execution), **task.resources)
+    except BaseException as raised:
+        if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
+            raise
+        if isinstance(raised, TimeoutError) and scope.expired():
+            return None
+        outcome = Outcome(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
+        try:
+            return outcome
+        finally:
+            del execution, outcome
+    finally:
+        running_step.reset(token)
+    return Outcome(execution, task, value, None, start, perf_counter(), 1)
+
+
+def _inputs(task: Task, execution: Execution) -> dict[str, Any]:
+    arguments, results = execution.arguments, execution.results
+    return {name: get(arguments, results) for name, get in task.inputs}
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _trimmed(error: BaseException) -> BaseException:
+    """The exception with mlkit's own frames taken off the head of its traceback."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
+        ("mlkit.execute.", "mlkit.define.")
+    ):
+        frame = frame.tb_next
+    return error.with_traceback(frame) if frame is not None else error

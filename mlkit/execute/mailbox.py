@@ -1,0 +1,49 @@
+"""The way from the executor's threads into an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["Mailbox", "running_loop"]
+
+
+class Mailbox:
+    """Calls to be made in a loop's thread, with one wake-up for all that come before it looks.
+
+    A wake-up is a system call, and it takes the interpreter from whoever posts.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._lock = threading.Lock()
+        self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    def post(self, call: Callable[..., None], *args: Any) -> bool:
+        """Have the loop make a call soon; False if it is closed. The call must not raise."""
+        with self._lock:
+            if not self._calls:
+                try:
+                    self.loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:
+                    return False
+            elif self.loop.is_closed():  # with calls that it never got to
+                return False
+            self._calls.append((call, args))
+            return True
+
+    def _deliver(self) -> None:
+        with self._lock:
+            calls, self._calls = self._calls, []
+        for call, args in calls:
+            call(*args)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, if any."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

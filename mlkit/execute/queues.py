@@ -1,0 +1,84 @@
+"""What is waiting for a worker, and which of it goes next.
+
+- A batch that is full goes first; then single items, those nearest to a result first; then
+  batches that are not full.
+- Requests that are finished (cancelled, failed) are skipped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from mlkit.execute.execution import Execution
+from mlkit.execute.program import Program, Task
+
+__all__ = ["Job", "Queues"]
+
+
+class Job(NamedTuple):
+    """What a worker runs next: one request, or the requests of a batch."""
+
+    task: Task
+    executions: list[Execution]
+
+
+class Queues:
+    """One queue for each task that runs on the workers. Not safe for threads: it has no lock."""
+
+    def __init__(self, program: Program) -> None:
+        nearest_first = sorted(program.tasks, key=lambda task: -task.depth)
+        self._queues: list[deque[Execution]] = [deque() for _ in program.tasks]
+        pairs = [(task, self._queues[task.index]) for task in nearest_first]
+        self._batched = [(task, queue) for task, queue in pairs if task.batched]
+        self._in_order = [
+            *((task, queue) for task, queue in pairs if not task.batched),
+            *self._batched,
+        ]
+
+    def push(self, task: Task, execution: Execution) -> None:
+        """Add a request whose task can run."""
+        self._queues[task.index].append(execution)
+
+    def pick(self, late: list[tuple[Execution, Task]]) -> Job | None:
+        """Take out the next job; None where nothing is waiting.
+
+        Args:
+            late: gets the requests that were found past their deadline, and were taken out.
+        """
+        for task, queue in self._batched:
+            if len(queue) >= task.max_batch_size:
+                job = _take(task, queue, late)
+                if job is not None:
+                    return job
+        for task, queue in self._in_order:
+            if queue:
+                job = _take(task, queue, late)
+                if job is not None:
+                    return job
+        return None
+
+    def sweep(self) -> None:
+        """Drop the requests that are finished."""
+        for queue in self._queues:
+            left = [execution for execution in queue if not execution.finished]
+            queue.clear()
+            queue.extend(left)
+
+    def waiting(self) -> list[int]:
+        """How many requests wait for each task, by its index."""
+        return [sum(not execution.finished for execution in queue) for queue in self._queues]
+
+
+def _take(task: Task, queue: deque[Execution], late: list[tuple[Execution, Task]]) -> Job | None:
+    taken: list[Execution] = []
+    room = task.max_batch_size or 1
+    while queue and len(taken) < room:
+        execution = queue.popleft()
+        if execution.finished:
+            continue
+        if execution.expired:
+            late.append((execution, task))
+        else:
+            taken.append(execution)
+    return Job(task, taken) if taken else None
