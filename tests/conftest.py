@@ -1,0 +1,40 @@
+"""What all tests share: where the repository is, and which tests this machine can run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def find_browser() -> str | None:
+    """Returns the path of an installed Chromium, if there is one."""
+    return next((path for name in BROWSERS if (path := shutil.which(name))), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips browser tests where no browser is; under CI a missing one is a failure instead."""
+    if find_browser() or os.environ.get("CI"):
+        return
+    skip = pytest.mark.skip(reason="no Chromium here: `make browser` installs one")
+    for item in items:
+        if "browser" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root folder."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    """The path of an installed Chromium, for tests marked ``browser``."""
+    path = find_browser()
+    assert path, "no Chromium here: `make browser` installs one"
+    return path
