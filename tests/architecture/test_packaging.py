@@ -78,16 +78,33 @@ def test_the_conda_file_is_made_from_pyproject(repository: Path) -> None:
     assert (repository / "environment.yml").read_text() == made, "run `make environment`"
 
 
-def imported_packages(root: Path) -> set[str]:
-    """Returns the top-level names of other people's packages that mlkit imports, or names."""
+def imported_names(tree: ast.AST) -> set[str]:
+    """Returns the top-level names that a module imports, or reads files of."""
     found: set[str] = set()
-    for file in (root / "mlkit").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name.split(".")[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                found.add(node.module.split(".")[0])
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names}
+            case ast.ImportFrom(module=str(name), level=0):
+                found.add(name)
+            case ast.Call(
+                func=ast.Attribute(attr="files" | "import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                found.add(name)
+    return {name.split(".")[0] for name in found}
+
+
+def imported_packages(root: Path) -> set[str]:
+    """Returns the top-level names of other people's packages that mlkit uses."""
+    trees = [ast.parse(file.read_text()) for file in (root / "mlkit").rglob("*.py")]
+    found = set().union(*map(imported_names, trees))
     return found - sys.stdlib_module_names - {"mlkit"}
+
+
+def test_imports_and_files_of_packages_are_found() -> None:
+    source = "import a.b, c\nfrom d.e import f\nfrom .g import h\nresources.files('i.j')\n"
+    assert imported_names(ast.parse(source)) == {"a", "c", "d", "i"}
 
 
 def needed_distributions(root: Path) -> dict[str, set[str]]:
