@@ -1,0 +1,299 @@
+"""The main colours of the product in a picture."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mlkit.define import step
+from mlkit.images import Image
+from mlkit.tagging import cielab
+from mlkit.tagging.colournames import name_of
+from mlkit.tagging.types import Box, Colour
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+    Ints = NDArray[np.integer[Any]]
+    Mask = NDArray[np.bool_]
+
+__all__ = ["colours"]
+
+GRID = 56
+"""Samples along the longer side: some 2,400 of a picture, plenty for a histogram."""
+
+MAX_COLOURS = 4
+LEAST_SHARE = 0.06
+"""Share of the product below which a colour is a detail: a label, a seam."""
+
+LEAST_EDGE = 0.15
+"""Share of the picture's edge from which on a colour is taken for background."""
+
+LEAST_PRODUCT = 0.10
+"""Share of the box below which what is left without the background cannot be the product."""
+
+SMOOTH = 3.0
+"""CIELAB distance from one sample to the next below which a shadow is still the same one."""
+
+REACH = 18.0
+"""CIELAB distance within which colours are one, lightness counting `LIGHTNESS` as much."""
+
+LIGHTNESS = 0.6
+MAX_MODES = 6
+MAX_REST = 0.04
+"""Share of the samples that may be far from all modes."""
+
+DARK = 90
+"""Level of the brightest channel, of 255, below which a colour is a dark one throughout."""
+
+CELL = 12.0
+"""Side of a histogram cell, in the same measure."""
+
+
+@step
+def colours(picture: Image, box: Box | None) -> list[Colour]:
+    """Return the main colours of the product in ``picture``, most prominent first.
+
+    What belongs to the background is left out first: what can be reached from the picture's edge in
+    a straight line through colours that make up the edge (a boundary prior, after Wei et al.,
+    "Geodesic saliency using background priors", 2012). So a white studio ground does not count,
+    while a white label on the product does. Then colours are found in a histogram over CIELAB:
+    the fullest cell gathers all that is near it, and so on (the popularity algorithm of Heckbert,
+    "Color image quantization for frame buffer display", 1982), with lightness counting less, since
+    folds and light change it most.
+
+    Args:
+        picture: the picture; a few thousand of its pixels are looked at.
+        box: where the product is; the whole picture if None.
+
+    Returns:
+        One to four colours, each with the share of the product that has it.
+    """
+    pixels = _sampled(picture.pixels)
+    codes = cielab.codes(pixels)
+    ground = _ground(codes)
+    product = _product(codes, ground, _inside(picture, box, codes.shape))
+    modes = _modes(codes[product])
+    found = _named(pixels[product], modes.nearest, len(modes.centres))
+    return _ranked(found, ground)
+
+
+def _sampled(pixels: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    height, width = pixels.shape[:2]
+    longer = max(height, width)
+    rows, columns = (max(1, round(GRID * side / longer)) for side in (height, width))
+    y = ((np.arange(rows) + 0.5) * (height / rows)).astype(np.intp)
+    x = ((np.arange(columns) + 0.5) * (width / columns)).astype(np.intp)
+    sampled: NDArray[Any] = pixels.take(y, axis=0).take(x, axis=1)
+    return sampled
+
+
+def _inside(picture: Image, box: Box | None, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    rows, columns = shape
+    if box is None:
+        return slice(0, rows), slice(0, columns)
+    y, x = rows / picture.height, columns / picture.width
+    top, left = min(int(box.y0 * y), rows - 1), min(int(box.x0 * x), columns - 1)
+    bottom, right = round(box.y1 * y), round(box.x1 * x)
+    return slice(top, max(top + 1, bottom)), slice(left, max(left + 1, right))
+
+
+# --- what is background
+
+
+class _Ground(NamedTuple):
+    colours: list[tuple[Floats, float]]
+    """Colours that the picture's edge consists of, each with how far it spreads."""
+    plain: Floats | None
+    """The colour, where it is one and even: a studio's."""
+
+
+def _ground(codes: Ints) -> _Ground:
+    import numpy as np
+
+    edge = np.concatenate([codes[0], codes[-1], codes[1:-1, 0], codes[1:-1, -1]])
+    modes = _modes(edge)
+    colours, plain = [], None
+    for i, centre in enumerate(modes.centres):
+        members = edge[modes.nearest == i]
+        if len(members) >= LEAST_EDGE * len(edge):
+            spread = float(np.sqrt(_square(_points()[:, members], centre)).mean())
+            colours.append((centre, spread))
+            if len(members) >= 0.9 * len(edge) and spread < 2.5:
+                plain = centre
+    return _Ground(colours, plain)
+
+
+def _product(codes: Ints, ground: _Ground, inside: tuple[slice, slice]) -> Mask:
+    """Return which samples show the product rather than what it lies on or hangs before."""
+    import numpy as np
+
+    points = _points()[:, codes]
+    alike, shaded = np.zeros((2, *codes.shape), dtype=bool)
+    for colour, spread in ground.colours:
+        alike |= _square(points, colour) < min(max(3 * spread, 5.0), 16.0) ** 2
+        darker = colour[0] - points[0]
+        shaded |= (_square(points[1:], colour[1:]) < 6.0**2) & (darker > 0) & (darker < 20.0)
+    kept = np.zeros(codes.shape, dtype=bool)
+    kept[inside] = ~_reached_from_edge(points, alike, shaded)[inside]
+    if kept.sum() < LEAST_PRODUCT * kept[inside].size:
+        kept[inside] = True  # it fills the picture, or has the colour of its ground
+    return kept
+
+
+def _reached_from_edge(points: Floats, alike: Mask, shaded: Mask) -> Mask:
+    """Return what a straight line from one of the four sides reaches.
+
+    It goes through ``alike`` freely, and through ``shaded`` as long as it darkens gradually: as a
+    shadow does, and the edge of a thing does not.
+    """
+    import numpy as np
+
+    through = np.logical_and.accumulate
+    reached = np.zeros(alike.shape, dtype=bool)
+    # Columns first; then rows, as the columns of the transposed arrays.
+    for lab, same, dark, out in (
+        (points, alike, shaded, reached),
+        (points.transpose(0, 2, 1), alike.T, shaded.T, reached.T),
+    ):
+        smooth = _square(lab[:, 1:], lab[:, :-1]) < SMOOTH**2
+        onward, back = same.copy(), same.copy()
+        onward[1:] |= dark[1:] & smooth
+        back[:-1] |= dark[:-1] & smooth
+        out |= through(onward, axis=0)
+        out |= through(back[::-1], axis=0)[::-1]
+    return reached
+
+
+# --- which colours there are
+
+
+class _Modes(NamedTuple):
+    centres: list[Floats]
+    """Points around which colours gather, fullest first."""
+    nearest: Ints
+    """Number of the nearest centre, for each sample."""
+
+
+def _modes(codes: Ints) -> _Modes:
+    """Return the colours that the samples [N] gather around."""
+    import numpy as np
+
+    points, cells = _points()[:, codes], _cells()[codes]
+    left = np.ones(len(codes), dtype=bool)
+    centres: list[Floats] = []
+    squares: list[Floats] = []
+    while len(centres) < MAX_MODES and left.sum() > MAX_REST * len(codes):
+        fullest = np.bincount(cells[left]).argmax()
+        seed = points[:, left & (cells == fullest)].mean(axis=1)
+        near = left & (_square(points, seed) < REACH**2)
+        centres.append(points[:, near].mean(axis=1))
+        squares.append(_square(points, centres[-1]))
+        left &= squares[-1] >= REACH**2
+    return _Modes(centres, np.argmin(squares, axis=0))
+
+
+class _Found(NamedTuple):
+    name: str
+    share: float
+    rgb: Floats
+
+
+def _named(pixels: NDArray[Any], chosen: Ints, count: int) -> list[_Found]:
+    """Return the colour of each mode, those of one name put together."""
+    import numpy as np
+
+    sizes = np.bincount(chosen, minlength=count).clip(min=1)
+    rgb = _lit_means(pixels, chosen, sizes)
+    found: dict[str, _Found] = {}
+    for i in np.flatnonzero(sizes):
+        one = _Found(name_of(rgb[i]), float(sizes[i]) / len(pixels), rgb[i])
+        found[one.name] = _together(found[one.name], one) if one.name in found else one
+    return list(found.values())
+
+
+def _lit_means(pixels: NDArray[Any], chosen: Ints, sizes: Ints) -> Floats:
+    """Return the mean colour of the well lit part of each mode, [count, 3].
+
+    Folds and shadows darken a thing and highlights lighten it; what is light on a black one is
+    sheen.
+    """
+    import numpy as np
+
+    count = len(sizes)
+    light = pixels.max(axis=1).astype(np.float64)
+    means = np.bincount(chosen, light, count) / sizes
+    spread = np.sqrt((np.bincount(chosen, light**2, count) / sizes - means**2).clip(min=0))
+    least = np.where(means < DARK, 0.0, means)
+    lit = (light > least[chosen] - 0.5) & (light < (means + spread)[chosen] + 0.5)
+    # The rest keeps a little weight, for the mode of which nothing is in that range.
+    weights = np.where(lit, 1.0, 1e-3)
+    sums = [np.bincount(chosen, weights * pixels[:, channel], count) for channel in range(3)]
+    return np.stack(sums, axis=1) / np.bincount(chosen, weights, count)[:, None]
+
+
+def _together(one: _Found, other: _Found) -> _Found:
+    share = one.share + other.share
+    return _Found(one.name, share, (one.share * one.rgb + other.share * other.rgb) / share)
+
+
+def _ranked(found: list[_Found], ground: _Ground) -> list[Colour]:
+    """Return the main colours; on a plain ground, what stands out from it counts for more.
+
+    There a bottle with a large white label is still a green bottle, and a white shirt white.
+    """
+    import numpy as np
+
+    def prominence(colour: _Found) -> float:
+        if ground.plain is None:
+            return colour.share
+        point = cielab.lab(colour.rgb) * np.array([LIGHTNESS, 1, 1])
+        contrast = float(np.linalg.norm(point - ground.plain))
+        return colour.share * (0.5 + min(contrast, 60.0) / 60)
+
+    found = sorted(found, key=prominence, reverse=True)
+    main = [colour for colour in found if colour.share >= LEAST_SHARE] or found[:1]
+    return [
+        Colour(
+            name=colour.name,
+            hex="#{:02x}{:02x}{:02x}".format(*(int(value) for value in colour.rgb.round())),
+            share=colour.share,
+        )
+        for colour in main[:MAX_COLOURS]
+    ]
+
+
+# --- CIELAB with lightness counting less
+
+
+def _square(points: Floats, others: Floats) -> Floats:
+    """Return the squared distances of points [3, ...] from others [3, ...], or from one [3]."""
+    first, *rest = zip(points, others, strict=True)
+    total: Floats = (first[0] - first[1]) ** 2
+    for one, other in rest:
+        total += (one - other) ** 2
+    return total
+
+
+@functools.cache
+def _points() -> Floats:
+    """Return the point of each code, a plane for each coordinate: float32 [3, 262144]."""
+    import numpy as np
+
+    scale = np.array([LIGHTNESS, 1, 1], dtype=np.float32)
+    return np.ascontiguousarray((cielab.lab_of_codes() * scale).T)
+
+
+@functools.cache
+def _cells() -> Ints:
+    """Return the number of the histogram cell that each code lies in."""
+    import numpy as np
+
+    steps = np.floor(_points() / CELL).astype(np.intp)
+    steps -= steps.min(axis=1, keepdims=True)
+    cells: Ints = np.ravel_multi_index(tuple(steps), tuple(steps.max(axis=1) + 1))
+    return cells

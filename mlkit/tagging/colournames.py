@@ -1,0 +1,91 @@
+"""CSS names for colours, as few as a shop would use."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from mlkit.tagging import cielab
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["NAMES", "name_of"]
+
+# Of the 140 CSS colours a shopper knows a few dozen: nobody looks for a papayawhip blouse. So the
+# nearest one is looked for among (almost) all, and stands for the familiar name of its row. Left
+# out are the two dark slates, which dull dark things would get for no good reason, and the tints
+# that differ from white by a breath only.
+_FAMILIES = {
+    "black": "black",
+    "gray": "dimgray gray slategray lightslategray",
+    "lightgray": "darkgray silver",
+    "white": "white whitesmoke snow gainsboro",
+    "beige": "beige antiquewhite bisque blanchedalmond cornsilk linen oldlace papayawhip wheat",
+    "tan": "tan burlywood navajowhite",
+    "brown": "saddlebrown sienna rosybrown",
+    "maroon": "maroon darkred brown",
+    "red": "red crimson firebrick indianred tomato",
+    "coral": "coral lightcoral",
+    "salmon": "salmon darksalmon lightsalmon",
+    "orange": "orange darkorange orangered chocolate sandybrown",
+    "gold": "gold goldenrod darkgoldenrod",
+    "yellow": "yellow",
+    "khaki": "khaki darkkhaki palegoldenrod",
+    "olive": "olive darkolivegreen",
+    "green": "green darkgreen forestgreen limegreen mediumseagreen seagreen darkseagreen olivedrab",
+    "lime": "lime chartreuse greenyellow lawngreen yellowgreen springgreen mediumspringgreen",
+    "lightgreen": "lightgreen palegreen",
+    "teal": "teal darkcyan cadetblue",
+    "turquoise": "turquoise mediumturquoise darkturquoise lightseagreen mediumaquamarine "
+    "aquamarine aqua",
+    "skyblue": "skyblue lightskyblue deepskyblue lightblue powderblue paleturquoise lightsteelblue",
+    "blue": "blue darkblue mediumblue royalblue dodgerblue cornflowerblue steelblue slateblue",
+    "navy": "navy midnightblue darkslateblue",
+    "indigo": "indigo",
+    "purple": "purple darkmagenta blueviolet darkviolet darkorchid mediumpurple",
+    "violet": "violet orchid plum mediumorchid",
+    "lavender": "lavender thistle",
+    "magenta": "magenta deeppink mediumvioletred",
+    "pink": "pink lightpink hotpink palevioletred",
+}
+
+NAMES = tuple(_FAMILIES)
+"""The names that `name_of` gives, all of them CSS colours."""
+
+
+# CSS colours were made for screens; in a photo black cloth is lit and white cloth has folds, and
+# between gray and the vivid browns of CSS there is none at all.
+_IN_PHOTOS = {
+    "black": (44, 44, 44),
+    "brown": (125, 95, 80),
+    "green": (46, 68, 54),
+    "navy": (38, 44, 70),
+    "olive": (84, 88, 66),
+}
+
+
+def name_of(rgb: NDArray[Any]) -> str:
+    """Return the name of the CSS colour that is nearest to an sRGB colour [3] of a photo.
+
+    Near is meant by CIEDE2000: compared on a chart, plain CIELAB distance calls dull olive, teal
+    and maroon gray, and dark purple black. Looked up once for all colours that round to the same
+    multiples of 4.
+    """
+    red, green, blue = (4 * round(float(value) / 4) for value in rgb)
+    return _looked_up(red, green, blue)
+
+
+@functools.lru_cache(maxsize=2**16)
+def _looked_up(red: int, green: int, blue: int) -> str:
+    names, colours = _table()
+    return names[int(cielab.difference(cielab.lab((red, green, blue)), colours).argmin())]
+
+
+@functools.cache
+def _table() -> tuple[list[str], NDArray[Any]]:
+    import webcolors
+
+    pairs = [(family, name) for family, names in _FAMILIES.items() for name in names.split()]
+    rgb = [tuple(webcolors.name_to_rgb(name)) for _, name in pairs]
+    return [*(family for family, _ in pairs), *_IN_PHOTOS], cielab.lab([*rgb, *_IN_PHOTOS.values()])
