@@ -192,7 +192,7 @@ def marks(node: Node) -> str:
 
 def batch_size(node: Node) -> Any:
     """The most items that one call of a batched step gets."""
-    return getattr(node.step, "maxbatch_size", "?")
+    return getattr(node.step, "max_batch_size", "?")
 
 
 def _listed(names: Iterable[str]) -> str:

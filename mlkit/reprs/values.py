@@ -99,8 +99,7 @@ def _bytes(value: Any, depth: int) -> str:
 
 
 def _picture(value: Any, depth: int) -> str:
-    wide, high = _dimensions(value)
-    return f"{type(value).__name__} {wide} × {high}"
+    return f"{type(value).__name__} {value.width} × {value.height}"
 
 
 def _array(value: Any, depth: int) -> str:
@@ -132,7 +131,7 @@ def _mapping(value: Mapping[Any, Any], depth: int) -> str:
 
 
 def _series(value: Any, depth: int) -> str:
-    left, right = {list: "[]", tuple: "()"}.get(type(value), "{}")
+    left, right = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
     return f"{left}{_listed((_told(v, depth + 1) for v in value), len(value), depth)}{right}"
 
 
@@ -183,10 +182,6 @@ def _is_array(value: Any) -> bool:
     return hasattr(value, "dtype") and isinstance(getattr(value, "shape", None), tuple)
 
 
-def _dimensions(value: Any) -> tuple[int, int]:
-    return value.size if _is_pil(value) else (value.width, value.height)
-
-
 def _thumbnails(value: Any) -> Iterator[str]:
     items = value[:_PICTURES] if type(value) in (list, tuple) else [value]
     for item in items:
@@ -199,34 +194,30 @@ def _thumbnails(value: Any) -> Iterator[str]:
 
 
 def _thumbnail(value: Any) -> str | None:
-    import_image = sys.modules.get("PIL.Image")
     if _is_pil(value):
-        small = value.copy() if max(value.size) <= 4 * THUMBNAIL else _reduced(value)
+        small = value.reduce(_every(value.size))
     elif _is_own(value) or _looks_like_pixels(value):
+        import PIL.Image
+
         pixels = value.pixels if _is_own(value) else value
-        every = max(1, max(pixels.shape[:2]) // (4 * THUMBNAIL))
-        if import_image is None:
-            import PIL.Image as import_image  # noqa: N812
-        small = import_image.fromarray(pixels[::every, ::every].copy())
+        every = _every(pixels.shape[:2])
+        small = PIL.Image.fromarray(pixels[::every, ::every].copy())
     else:
         return None
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     return _uri(small)
 
 
-def _reduced(value: Any) -> Any:
-    return value.reduce(max(1, max(value.size) // (4 * THUMBNAIL)))
+def _every(sides: tuple[int, int]) -> int:
+    """How much smaller a large picture may be made at once, before it is made so well."""
+    return max(1, max(sides) // (4 * THUMBNAIL))
 
 
 def _looks_like_pixels(value: Any) -> bool:
-    shape = getattr(value, "shape", ())
-    return (
-        type(value).__module__ == "numpy"
-        and str(value.dtype) == "uint8"
-        and len(shape) == 3
-        and shape[2] == 3
-        and min(shape[:2]) >= 8
-    )
+    if type(value).__module__ != "numpy" or str(getattr(value, "dtype", "")) != "uint8":
+        return False
+    shape: tuple[int, ...] = value.shape
+    return len(shape) == 3 and shape[2] == 3 and min(shape[:2]) >= 8
 
 
 def _uri(small: Any) -> str:
