@@ -20,8 +20,8 @@ class Label(_Answer):
     """One of the 1,000 ImageNet labels, and how sure the model is of it."""
 
     name: str = Field(
-        description="Name of the ImageNet class, as its list of synonyms has it.",
-        examples=["jersey, T-shirt, tee shirt"],
+        description="Name of the ImageNet class.",
+        examples=["T-shirt"],
     )
     score: Share = Field(description="Probability, from 0 to 1.", examples=[0.8312])
 

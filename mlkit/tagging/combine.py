@@ -1,0 +1,88 @@
+"""All that was found out about a product, merged into the tags that a shop would store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mlkit.define import step
+from mlkit.tagging.types import Box, Colour, Label, ProductClass, ProductTags
+
+__all__ = ["MAX_TAGS", "combine"]
+
+MAX_TAGS = 12
+
+STRONG_LABEL = 0.3
+"""Score from which on an ImageNet label is worth a tag. Below, it is a guess among a thousand."""
+
+LARGE_SHARE = 0.2
+"""Share of the product from which on a second colour is worth a tag."""
+
+# Words that say the same; the first one is stored. Plurals need no entry, see `_key`.
+_SYNONYMS = (
+    ("t-shirt", "tee", "tshirt", "tee shirt"),
+    ("longsleeve", "long-sleeve", "long-sleeved", "long sleeve"),
+    ("outwear", "outerwear"),
+    ("pants", "trousers"),
+    ("shoes", "footwear"),
+    ("hoodie", "hoody"),
+    ("sneakers", "trainers", "running shoe"),
+    ("gray", "grey"),
+    ("lightgray", "lightgrey"),
+    ("turquoise", "aqua", "cyan"),
+    ("magenta", "fuchsia"),
+)
+
+
+@step
+def combine(
+    product: ProductClass | None,
+    labels: list[Label],
+    box: Box | None,
+    colours: list[Colour],
+    words: list[str],
+) -> ProductTags:
+    """Return everything with ``tags``: what it is, its colours, its title, what else is seen.
+
+    Of ImageNet's labels only those count that the model is sure of; where two words say the same,
+    as *tee* and *t-shirt*, one is kept.
+    """
+    told: dict[str, str] = {}
+    for word in _ranked(product, labels, colours, words):
+        stored = _SAME.get(_key(word), word)
+        told.setdefault(_key(stored), stored)
+    return ProductTags(
+        product_class=product,
+        labels=labels,
+        box=box,
+        colours=colours,
+        words=words,
+        tags=list(told.values())[:MAX_TAGS],
+    )
+
+
+def _ranked(
+    product: ProductClass | None, labels: list[Label], colours: list[Colour], words: list[str]
+) -> Iterator[str]:
+    seen = [_plain(label.name) for label in labels if label.score >= STRONG_LABEL]
+    if product is not None:
+        yield product.name
+    else:
+        yield from seen[:1]
+    yield from (c.name for i, c in enumerate(colours[:2]) if i == 0 or c.share >= LARGE_SHARE)
+    yield from words
+    yield from seen
+
+
+def _plain(name: str) -> str:
+    """Return one of ImageNet's synonyms, in lower case: a common one, else the first."""
+    names = [part.strip().lower() for part in name.split(",")]
+    return next((part for part in names if _key(part) in _SAME), names[0])
+
+
+def _key(word: str) -> str:
+    """Return what two spellings of one word have in common: no hyphens, spaces or plural."""
+    bare = word.replace("-", "").replace(" ", "").replace("'", "")
+    return bare[:-1] if bare.endswith("s") and not bare.endswith("ss") and len(bare) > 3 else bare
+
+
+_SAME = {_key(word): group[0] for group in _SYNONYMS for word in group}
