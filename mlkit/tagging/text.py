@@ -17,7 +17,7 @@ MAX_WORDS = 40
 _STOP_WORDS = """
     a an and are as at be by for from in into is it its of on or our over the this to up with
     without your
-    all best buy deal delivery free new offer only sale shipping size
+    best buy deal delivery new offer only sale shipping size
     das dem den der des die ein eine einem einen einer eines für im in mit neu oder ohne und von zu
     au aux avec dans de des du en et la le les ou par pour sans sur un une
     con da del dei della di e el en gli i il las lo los o para per por sin su un una y
