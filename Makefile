@@ -40,9 +40,11 @@ lab: $(STAMP) ## JupyterLab on the notebooks; LAB_FLAGS="--no-browser --port=889
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks $(LAB_FLAGS)
 
 lint: $(STAMP) ## ruff, its format and mypy
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	exit $$status
 
 bench: $(STAMP) ## measure what is claimed about speed
 	$(BIN)/python -m mlkit.bench $(BENCH)
