@@ -173,8 +173,8 @@ def _reached_from_edge(points: Floats, alike: Mask, shaded: Mask) -> Mask:
 
 
 class _Modes(NamedTuple):
-    centres: list[Floats]
-    """Points around which colours gather, fullest first."""
+    centres: Floats
+    """Points around which colours gather, [count, 3], fullest first."""
     nearest: Ints
     """Number of the nearest centre, for each sample."""
 
@@ -183,18 +183,24 @@ def _modes(codes: Ints) -> _Modes:
     """Return the colours that the samples [N] gather around."""
     import numpy as np
 
-    points, cells = _points()[:, codes], _cells()[codes]
-    left = np.ones(len(codes), dtype=bool)
-    centres: list[Floats] = []
-    squares: list[Floats] = []
-    while len(centres) < MAX_MODES and left.sum() > MAX_REST * len(codes):
-        fullest = np.bincount(cells[left]).argmax()
-        seed = points[:, left & (cells == fullest)].mean(axis=1)
-        near = left & (_square(points, seed) < REACH**2)
-        centres.append(points[:, near].mean(axis=1))
-        squares.append(_square(points, centres[-1]))
-        left &= squares[-1] >= REACH**2
-    return _Modes(centres, np.argmin(squares, axis=0))
+    points = left = _points()[:, codes]
+    cells = _cells()[codes]
+    found: list[Floats] = []
+    while len(found) < MAX_MODES and len(cells) > MAX_REST * len(codes):
+        fullest = cells == np.bincount(cells).argmax()
+        near = _square(left, _mean(left[:, fullest])) < REACH**2
+        found.append(_mean(left[:, near]))
+        far = _square(left, found[-1]) >= REACH**2
+        left, cells = left[:, far], cells[far]
+    centres = np.stack(found)
+    # |p - c|^2 without |p|^2, which is the same for all centres.
+    away = (centres * centres).sum(axis=1)[:, None] - 2 * (centres @ points)
+    return _Modes(centres, away.argmin(axis=0))
+
+
+def _mean(points: Floats) -> Floats:
+    mean: Floats = points.sum(axis=1) / points.shape[1]
+    return mean
 
 
 class _Found(NamedTuple):
