@@ -1,0 +1,29 @@
+"""Models: the ones that come with mlkit, and one door that makes any torch module fast.
+
+::
+
+    from mlkit.models import compile_model
+
+    model = compile_model(net, example=np.zeros((1, 16), np.float32))
+    model(features)     # numpy in, numpy out; from several threads at once
+
+Importing this loads neither torch nor OpenVINO.
+"""
+
+from mlkit.models.cache import cache_dir, content_key
+from mlkit.models.compile import compile_model
+from mlkit.models.model import ArraySpec, CompiledModel, Target
+from mlkit.models.whole import Preprocess
+from mlkit.models.zoo import efficientnet_lite0, imagenet_names
+
+__all__ = [
+    "ArraySpec",
+    "CompiledModel",
+    "Preprocess",
+    "Target",
+    "cache_dir",
+    "compile_model",
+    "content_key",
+    "efficientnet_lite0",
+    "imagenet_names",
+]

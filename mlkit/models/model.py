@@ -1,0 +1,185 @@
+"""What every compiled model is, whatever runs it: arrays in, arrays out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+
+from mlkit.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array: TypeAlias = NDArray[Any]
+    Outputs: TypeAlias = Array | tuple[Array, ...] | dict[str, Array]
+else:
+    # Keeps `typing.get_type_hints` working on what uses them, without importing numpy.
+    Array: TypeAlias = Any
+    Outputs: TypeAlias = Any
+
+__all__ = ["Array", "ArraySpec", "CompiledModel", "Outputs", "Structure", "Target"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where and how a model runs.
+
+    Attributes:
+        engine: what runs it.
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        precision: of the arithmetic; inputs and outputs keep their types.
+        workers: calls that run side by side; more wait their turn.
+        threads: CPU threads that all calls share.
+    """
+
+    engine: Literal["openvino", "torch"]
+    device: str
+    precision: Literal["fp32", "bf16"]
+    workers: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Type and shape of one input; an axis that may vary is None."""
+
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, array: Array, dynamic_axes: Sequence[int]) -> ArraySpec:
+        """Describe an example array."""
+        return cls(
+            str(array.dtype),
+            tuple(None if axis in dynamic_axes else n for axis, n in enumerate(array.shape)),
+        )
+
+    def fits(self, array: Array) -> bool:
+        """Whether an array is of this type and shape, and not empty."""
+        shape = array.shape
+        return (
+            array.dtype.name == self.dtype
+            and len(shape) == len(self.shape)
+            and all(
+                n == want or (want is None and n) for want, n in zip(self.shape, shape, strict=True)
+            )
+        )
+
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join('N' if n is None else str(n) for n in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How a module hands out its results: one array, a tuple, or a dict with these keys."""
+
+    kind: Literal["array", "tuple", "dict"]
+    names: tuple[str, ...] = ()
+
+    def pack(self, arrays: Sequence[Array]) -> Outputs:
+        """Arrange flat results the way the module does."""
+        if self.kind == "array":
+            return arrays[0]
+        if self.kind == "tuple":
+            return tuple(arrays)
+        return dict(zip(self.names, arrays, strict=True))
+
+    @classmethod
+    def unpack(cls, result: Any) -> tuple[Structure, list[Any]]:
+        """Take a module's result apart. Entries of a dict that are None are left out.
+
+        Raises:
+            DefinitionError: it is something else than tensors, or a tuple, list or dict of them.
+        """
+        if isinstance(result, Mapping):
+            kept = {str(name): value for name, value in result.items() if value is not None}
+            structure, flat = cls("dict", tuple(kept)), list(kept.values())
+        elif isinstance(result, (tuple, list)):
+            structure, flat = cls("tuple"), list(result)
+        else:
+            structure, flat = cls("array"), [result]
+        if not flat or not all(hasattr(value, "detach") for value in flat):
+            raise DefinitionError(
+                "a module that is compiled returns tensors",
+                where="compile_model",
+                expected="a tensor, or a tuple, list or dict of tensors",
+                got=f"{type(result).__name__} of {[type(value).__name__ for value in flat]}",
+                fix="wrap it in a module whose forward returns what you need of it",
+            )
+        return structure, flat
+
+
+class CompiledModel(ABC):
+    """A model that is called with numpy arrays and returns numpy arrays.
+
+    Several threads may call it at once: up to ``target.workers`` calls run side by side, without
+    the GIL; more wait. It belongs to the process that built it.
+
+    Attributes:
+        target: where and how it runs.
+        inputs: the arrays it takes.
+        structure: how it hands out its results.
+    """
+
+    def __init__(self, target: Target, inputs: tuple[ArraySpec, ...], structure: Structure) -> None:
+        self.target = target
+        self.inputs = inputs
+        self.structure = structure
+
+    def __call__(self, *arrays: Array) -> Outputs:
+        """Run the model.
+
+        Args:
+            arrays: as the module takes them, with types and shapes as in `inputs`.
+
+        Returns:
+            What the module returns, as numpy arrays: one, a tuple, or a dict.
+
+        Raises:
+            DefinitionError: an array is not of the type and shape that the model was compiled for.
+        """
+        if len(arrays) != len(self.inputs) or not all(
+            spec.fits(array) for spec, array in zip(self.inputs, arrays, strict=False)
+        ):
+            self._refuse(arrays)
+        return self.structure.pack(self._run(arrays))
+
+    @abstractmethod
+    def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        """Results in a row, for arrays that were checked."""
+
+    def _refuse(self, arrays: Sequence[Array]) -> NoReturn:
+        raise DefinitionError(
+            "the model was compiled for other arrays",
+            where="compiled model",
+            expected=", ".join(str(spec) for spec in self.inputs),
+            got=", ".join(
+                f"{getattr(a, 'dtype', type(a).__name__)} {list(getattr(a, 'shape', ()))}"
+                for a in arrays
+            ),
+            fix="convert them, or compile it with an example= that looks like them",
+        )
+
+    def __repr__(self) -> str:
+        t = self.target
+        return (
+            f"<model ({', '.join(str(spec) for spec in self.inputs)}) on {t.device}: "
+            f"{t.engine} {t.precision}, {t.workers} at once>"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a compiled model belongs to the process that built it and cannot be pickled; "
+            "give the step a loader, resource(load_model), and each process builds its own"
+        )
+
+
+def joined(parts: Sequence[Sequence[Array]]) -> Sequence[Array]:
+    """Results of consecutive pieces of a batch, joined along axis 0."""
+    if len(parts) == 1:
+        return parts[0]
+    import numpy as np
+
+    return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]

@@ -1,0 +1,246 @@
+"""Models that OpenVINO runs on the CPU, and their way through the cache."""
+
+from __future__ import annotations
+
+import functools
+import json
+import queue
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlkit.errors import MlkitError
+from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target, joined
+from mlkit.models.whole import tensors
+
+if TYPE_CHECKING:
+    import openvino
+    import torch
+
+__all__ = ["OpenVinoModel", "convert", "core", "fingerprint"]
+
+DYNAMIC = 0
+"""Stands for "any" where batch sizes are listed."""
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """Return this process's OpenVINO.
+
+    `import openvino` reports its use to Google Analytics unless its user turned that off; when
+    its telemetry package is not there, it does not.
+    """
+    if "openvino" not in sys.modules:
+        with _absent("openvino_telemetry"):
+            import openvino
+    import openvino
+
+    return openvino.Core()
+
+
+@contextmanager
+def _absent(package: str) -> Iterator[None]:
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+
+
+def fingerprint() -> str:
+    """Return what a compiled model depends on besides the model: OpenVINO and the CPU."""
+    import openvino
+
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = ""
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return f"{openvino.get_version()} {sorted(capabilities)} {flags}"
+
+
+def convert(
+    module: torch.nn.Module, example: Sequence[Array], inputs: Sequence[ArraySpec]
+) -> openvino.Model:
+    """Trace a module that returns a tuple of tensors into an OpenVINO model.
+
+    Raises:
+        MlkitError: OpenVINO cannot, or the result computes something else than the module.
+    """
+    core()
+    import openvino
+    import torch
+
+    given = tuple(tensors(example))
+    shapes = [openvino.PartialShape([-1 if n is None else n for n in s.shape]) for s in inputs]
+    try:
+        with warnings.catch_warnings():
+            # Tracing is deprecated in torch, and still what converts the most modules. OpenVINO
+            # would have the trace checked, which imports sympy and takes seconds; see below.
+            warnings.simplefilter("ignore")
+            traced = torch.jit.trace(module, given, check_trace=False)  # type: ignore[no-untyped-call]
+            model = openvino.convert_model(traced, example_input=given, input=shapes)
+    except Exception as error:
+        raise MlkitError(
+            f"OpenVINO cannot convert {type(module).__name__}: {str(error).strip()[-300:]}",
+            where="compile_model",
+            fix="compile it with engine='torch'",
+        ) from error
+    _check_agreement(module, model, given)
+    return model
+
+
+def _check_agreement(
+    module: torch.nn.Module, model: openvino.Model, example: Sequence[torch.Tensor]
+) -> None:
+    """Run both on the example. A trace goes wrong silently where code depends on values."""
+    import numpy as np
+    import torch
+
+    with torch.inference_mode():
+        wanted = [result.numpy() for result in module(*example)]
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = core().compile_model(model, "CPU", exact).create_infer_request()
+    got = list(request.infer([t.numpy() for t in example]).values())
+    for index, (a, b) in enumerate(zip(wanted, got, strict=True)):
+        limit = 1e-3 * max(1.0, float(np.abs(a.astype(np.float64)).max(initial=0.0)))
+        if a.shape != b.shape or not np.allclose(a, b, rtol=1e-3, atol=limit, equal_nan=True):
+            raise MlkitError(
+                f"OpenVINO computes something else than the module (output {index})",
+                where="compile_model",
+                expected=f"{a.dtype} {list(a.shape)}, {a.ravel()[:3]}…",
+                got=f"{b.dtype} {list(b.shape)}, {b.ravel()[:3]}…",
+                fix="compile it with engine='torch'; or give an example= that takes the usual path",
+            )
+
+
+def _config(target: Target) -> dict[str, Any]:
+    return {
+        "NUM_STREAMS": target.workers,
+        "INFERENCE_NUM_THREADS": target.threads,
+        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[target.precision],
+        # Pinned streams of two processes would sit on the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+class OpenVinoModel(CompiledModel):
+    """One or several executables of one model: for any batch, or each for one batch size.
+
+    With fixed sizes a batch is cut into pieces of those sizes, the largest first: fixed shapes
+    run faster, and on many CPUs small batches as fast per item as large ones.
+    """
+
+    def __init__(
+        self,
+        executables: dict[int, openvino.CompiledModel],
+        target: Target,
+        inputs: tuple[ArraySpec, ...],
+        structure: Structure,
+    ) -> None:
+        super().__init__(target, inputs, structure)
+        self._executables = executables
+        self._sizes = sorted(executables, reverse=True)
+        self._lanes: queue.SimpleQueue[dict[int, openvino.InferRequest]] = queue.SimpleQueue()
+        for _ in range(target.workers):
+            self._lanes.put({})
+
+    @classmethod
+    def build(
+        cls,
+        model: openvino.Model,
+        target: Target,
+        inputs: tuple[ArraySpec, ...],
+        structure: Structure,
+        sizes: Sequence[int],
+    ) -> OpenVinoModel:
+        """Compile a converted model for the given batch sizes, or for any."""
+        executables = {}
+        for size in sizes or [DYNAMIC]:
+            if size != DYNAMIC:
+                model.reshape({i: [size, *spec.shape[1:]] for i, spec in enumerate(inputs)})
+            executables[size] = core().compile_model(model, "CPU", _config(target))
+        return cls(executables, target, inputs, structure)
+
+    def save(self, folder: Path) -> None:
+        """Write all of it into a folder, for `load`."""
+        sizes = {}
+        for size, executable in self._executables.items():
+            blob = executable.export_model().getvalue()
+            (folder / f"{size}.blob").write_bytes(blob)
+            sizes[size] = len(blob)
+        about = {"blobs": sizes, "structure": asdict(self.structure)}
+        (folder / "about.json").write_text(json.dumps(about))
+
+    @classmethod
+    def load(
+        cls, folder: Path, target: Target, inputs: tuple[ArraySpec, ...]
+    ) -> OpenVinoModel | None:
+        """Read what `save` wrote; None where that is damaged or from another OpenVINO.
+
+        The files are mapped into memory, so that processes on one machine share their pages.
+        """
+        try:
+            about = json.loads((folder / "about.json").read_text())
+            executables = {
+                int(size): _import(folder / f"{size}.blob", length, target)
+                for size, length in about["blobs"].items()
+            }
+            kind, names = about["structure"]["kind"], about["structure"]["names"]
+        except (OSError, ValueError, KeyError, RuntimeError):
+            return None
+        return cls(executables, target, inputs, Structure(kind, tuple(names)))
+
+    def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
+        import numpy as np
+
+        arrays = [np.ascontiguousarray(array) for array in arrays]
+        lane = self._lanes.get()
+        try:
+            if self._sizes == [DYNAMIC]:
+                return self._infer(lane, DYNAMIC, arrays)
+            return joined(
+                [
+                    self._infer(lane, stop - start, [array[start:stop] for array in arrays])
+                    for start, stop in cuts(len(arrays[0]), self._sizes)
+                ]
+            )
+        finally:
+            self._lanes.put(lane)
+
+    def _infer(
+        self, lane: dict[int, openvino.InferRequest], size: int, arrays: Sequence[Array]
+    ) -> Sequence[Array]:
+        request = lane.get(size)
+        if request is None:
+            request = lane[size] = self._executables[size].create_infer_request()
+        # The caller waits, so its arrays can be read in place; results are copied out, since the
+        # next call on this lane overwrites them.
+        return tuple(request.infer(dict(enumerate(arrays)), share_inputs=True).values())
+
+
+def _import(path: Path, length: int, target: Target) -> openvino.CompiledModel:
+    import numpy as np
+    import openvino
+
+    blob = np.memmap(path, dtype=np.uint8, mode="r")
+    if len(blob) != length:
+        raise ValueError("the file was cut short")
+    return core().import_model(openvino.Tensor(blob), "CPU", _config(target))
+
+
+def cuts(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Cut ``count`` items into pieces of the given sizes, which descend to 1."""
+    start = 0
+    for size in sizes:
+        while count - start >= size:
+            yield start, start + size
+            start += size
