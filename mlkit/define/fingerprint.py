@@ -1,0 +1,223 @@
+"""Whether code, models and values are still the same: a digest of what they are made of.
+
+The digest is the same in every process: it depends on no address, hash seed, file name or line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+
+from mlkit.define.code import captured, travels
+
+__all__ = ["fingerprint"]
+
+_MACHINERY = (
+    "__abstractmethods__ __annotate__ __annotate_func__ __annotations__ __annotations_cache__ "
+    "__classcell__ __dataclass_fields__ __dict__ __firstlineno__ __module__ __orig_bases__ "
+    "__parameters__ __qualname__ __signature__ __static_attributes__ __weakref__ "
+    "_abc_impl model_fields"
+)
+"""Attributes of classes that say nothing or are looked at in another way."""
+
+
+def fingerprint(value: Any) -> str:
+    """A digest that changes when a function, or anything it uses, does.
+
+    Functions count by their code, defaults, closures, annotations and the globals they name,
+    followed into cells and local modules; line numbers, file names and comments do not count.
+    Functions of installed packages count by name, code, defaults and closures. Resources count by
+    their loader and the contents of their files. Everything else counts by its pickle; what cannot
+    be pickled, by its type.
+    """
+    return _digest(_Parts().of(value)).hex()[:16]
+
+
+def _digest(parts: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()
+
+
+class _Parts:
+    """Takes values apart; functions and classes that were seen before are named by their number."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, Any]] = {}  # kept, so that no id is given away again
+
+    def of(self, value: Any) -> Iterator[bytes]:
+        """The bytes that make a value what it is."""
+        yield type(value).__name__.encode()
+        if value is None or type(value) in (bool, int, float, str, bytes):
+            yield repr(value).encode()
+        elif self._is_followed(value):
+            yield from self._once(value)
+        elif type(value) in (tuple, list):
+            for item in value:
+                yield from self.of(item)
+        elif type(value) is dict:
+            for key, item in value.items():
+                yield from self.of(key)
+                yield from self.of(item)
+        elif type(value) in (set, frozenset):
+            yield from self._unordered(value)
+        else:
+            yield self._pickled(value)
+
+    def followed(self, value: Any) -> str | None:
+        """Digest of what a pickle is not to go into; None for everything else."""
+        if type(value) in (set, frozenset):
+            return _digest(self._unordered(value)).hex()
+        return _digest(self._once(value)).hex() if self._is_followed(value) else None
+
+    def _is_followed(self, value: Any) -> bool:
+        from mlkit.define.resource import Resource
+        from mlkit.define.step import Step
+
+        kinds = (types.FunctionType, types.ModuleType, types.CodeType, Step, Resource)
+        if isinstance(value, (*kinds, functools._lru_cache_wrapper)):
+            return True
+        # The type of None and the like have no module that could be asked for.
+        return isinstance(value, type) and travels(value)
+
+    def _once(self, value: Any) -> Iterator[bytes]:
+        if id(value) in self._seen:
+            yield f"number {self._seen[id(value)][0]}".encode()
+            return
+        self._seen[id(value)] = (len(self._seen), value)
+        yield from self._followed(value)
+
+    def _followed(self, value: Any) -> Iterator[bytes]:
+        if isinstance(value, types.FunctionType):
+            yield from self._function(value)
+        elif isinstance(value, type):
+            yield from self._class(value)
+        elif isinstance(value, types.ModuleType):
+            yield value.__name__.encode()
+        elif isinstance(value, types.CodeType):
+            yield from self._code(value)
+        elif isinstance(value, functools._lru_cache_wrapper):
+            yield from self.of(value.cache_parameters())
+            yield from self.of(value.__wrapped__)
+        elif hasattr(value, "files"):
+            yield from self._resource(value)
+        else:
+            yield repr(getattr(value, "max_batch_size", None)).encode()
+            yield from self.of(value.fn)
+
+    def _function(self, fn: types.FunctionType) -> Iterator[bytes]:
+        yield f"{fn.__module__}.{fn.__qualname__}".encode()
+        yield from self._code(fn.__code__)
+        yield from self.of((fn.__defaults__, fn.__kwdefaults__))
+        if travels(fn):
+            yield from self.of(_hints(fn))
+        for name, used in captured(fn).items():
+            yield name.encode()
+            yield from self.of(used)
+
+    def _code(self, code: types.CodeType) -> Iterator[bytes]:
+        yield code.co_code
+        yield code.co_exceptiontable
+        counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        yield repr((counts, code.co_names, code.co_varnames, code.co_freevars)).encode()
+        for constant in code.co_consts:
+            yield from self._code(constant) if inspect.iscode(constant) else self.of(constant)
+
+    def _class(self, cls: type) -> Iterator[bytes]:
+        yield f"{cls.__module__}.{cls.__qualname__}".encode()
+        yield from self.of(cls.__bases__)
+        yield from self.of(_hints(cls))
+        yield from self.of(list(_field_options(cls)))
+        skipped = _MACHINERY.split()
+        for name, member in sorted(vars(cls).items()):
+            if name in skipped or name.startswith("__pydantic_"):
+                continue
+            yield name.encode()
+            if isinstance(member, property):
+                yield from self.of((member.fget, member.fset, member.fdel))
+            else:
+                yield from self.of(getattr(member, "__func__", member))
+
+    def _resource(self, resource: Any) -> Iterator[bytes]:
+        yield from self.of(resource.value if resource.load is None else resource.load)
+        for file in resource.files:
+            yield str(file).encode()
+            yield from _contents(Path(file))
+
+    def _unordered(self, items: Iterable[Any]) -> Iterator[bytes]:
+        yield from sorted(_digest(self.of(item)) for item in items)
+
+    def _pickled(self, value: Any) -> bytes:
+        into = _Hashing()
+        try:
+            _Pickler(into, self).dump(value)
+        except Exception:
+            return f"{type(value).__module__}.{type(value).__qualname__}".encode()
+        return into.digest.digest()
+
+
+class _Hashing:
+    """A file that keeps a digest of what is written to it."""
+
+    def __init__(self) -> None:
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Pickles a value, with a digest in the place of each function, class and set."""
+
+    def __init__(self, into: _Hashing, parts: _Parts) -> None:
+        super().__init__(into, protocol=5)
+        self._parts = parts
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return self._parts.followed(obj)
+
+
+def _hints(value: Any) -> dict[str, Any]:
+    """Annotations, resolved where they can be, by name in order."""
+    own = inspect.get_annotations(value)
+    try:
+        hints = typing.get_type_hints(value, include_extras=True)
+    except Exception:
+        hints = {}
+    return {name: hints.get(name, str(own[name])) for name in sorted(own)}
+
+
+def _field_options(cls: type) -> Iterator[Any]:
+    """What a pydantic model or a dataclass keeps about its fields apart from its attributes."""
+    fields = cls.__dict__.get("__pydantic_fields__")
+    if isinstance(fields, dict):
+        for name, field in fields.items():
+            yield name, field.default, field.default_factory, field.alias, field.metadata
+    elif "__dataclass_fields__" in cls.__dict__:
+        for part in dataclasses.fields(cls):
+            yield part.name, part.default_factory, part.kw_only, dict(part.metadata)
+
+
+def _contents(path: Path) -> Iterator[bytes]:
+    """Digest of a file, or of everything in a folder."""
+    if path.is_file():
+        with path.open("rb") as file:
+            yield hashlib.file_digest(file, "sha256").digest()
+    elif path.is_dir():
+        for inner in sorted(p for p in path.rglob("*") if p.is_file()):
+            yield inner.relative_to(path).as_posix().encode()
+            yield from _contents(inner)
+    else:
+        yield b"missing"
