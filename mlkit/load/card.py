@@ -11,7 +11,7 @@ from mlkit.reprs import render
 if TYPE_CHECKING:
     from mlkit.load.results import LoadResult, Percentile
 
-__all__ = ["amount", "html", "one_line", "per_second", "seconds"]
+__all__ = ["amount", "html", "one_line", "per_second", "seconds", "shorten"]
 
 NAMES = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9"}
 FAILURES_SHOWN = 4
@@ -19,25 +19,31 @@ DETAIL_SHOWN = 200
 
 
 def amount(milliseconds: float) -> str:
-    """A duration with as many digits as it is good for: 0.45 ms, 2.3 ms, 48 ms, 12.3 s, never."""
+    """A duration with as many digits as it is good for: 0.45 ms, 2.3 ms, 48 ms, 1.24 s, never."""
     if math.isnan(milliseconds):
         return "–"
     if math.isinf(milliseconds):
         return "never"
-    if milliseconds >= 9999.5:
-        return f"{milliseconds / 1e3:.1f} s"
+    if milliseconds >= 999.5:
+        return f"{milliseconds / 1e3:.{2 if milliseconds < 9995 else 1}f} s"
     digits = 2 if milliseconds < 0.995 else 1 if milliseconds < 9.95 else 0
-    return f"{milliseconds:,.{digits}f} ms"
+    return f"{milliseconds:.{digits}f} ms"
 
 
 def per_second(rate: float) -> str:
     """A rate with as many digits as it is good for: 3.2/s, 49/s, 1,240/s."""
-    return f"{rate:,.{1 if rate < 9.95 else 0}f}/s"
+    return f"{rate:,.{1 if 0 < rate < 9.95 else 0}f}/s"
 
 
 def seconds(duration_s: float) -> str:
     """A length of time: 20 s, 2.5 s."""
     return f"{duration_s:.1f}".removesuffix(".0") + " s"
+
+
+def shorten(text: str, letters: int) -> str:
+    """The text on one line, of at most so many letters."""
+    text = text.replace("\n", " ")
+    return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def one_line(result: LoadResult) -> str:
@@ -66,12 +72,12 @@ class Fact(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A percentile of the card; ``bar`` is its length, 0 to 1, on a log scale."""
+    """A percentile of the card; ``at`` is its place on the log scale, from 0 to 1."""
 
     name: str
     value: str
     note: str
-    bar: float
+    at: float
     over: bool
 
 
@@ -92,7 +98,11 @@ def html(result: LoadResult) -> str:
         slo_at=_slo_at(result),
         errors=result.errors,
         failures=[
-            {"error": sample.error, "payload": sample.payload, "detail": _short(sample.detail)}
+            {
+                "error": sample.error,
+                "payload": sample.payload,
+                "detail": shorten(sample.detail, DETAIL_SHOWN),
+            }
             for sample in shown
         ],
     )
@@ -111,8 +121,7 @@ def _facts(result: LoadResult) -> list[Fact]:
         Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} a request")
     )
     if asked is not None and len(result):
-        late = result.summary()["lateness_p99_ms"]
-        facts.append(Fact("sent late", amount(late), "p99 of the client's own lateness"))
+        facts.append(Fact("sent late", amount(result.lateness_p99_ms), "p99 of the client's own"))
     return facts
 
 
@@ -123,10 +132,10 @@ def _own_cpu(result: LoadResult) -> str:
 def _rows(result: LoadResult) -> list[Row]:
     if not len(result):
         return []
-    longest = result.summary()["max_ms"]
+    longest = float(result.latency_ms.max())
     rows = [_row(result, p) for p in result.percentiles.values()]
     over = result.slo_ms is not None and longest > result.slo_ms
-    return [*rows, Row("max", amount(longest), "", _bar(result, longest), over)]
+    return [*rows, Row("max", amount(longest), "", _place(result, longest), over)]
 
 
 def _row(result: LoadResult, percentile: Percentile) -> Row:
@@ -137,20 +146,20 @@ def _row(result: LoadResult, percentile: Percentile) -> Row:
     else:
         note = "too few requests to prove"
     over = result.slo_ms is not None and value > result.slo_ms
-    return Row(NAMES[percentile.name], amount(value), note, _bar(result, value), over)
+    return Row(NAMES[percentile.name], amount(value), note, _place(result, value), over)
 
 
 def _scale(result: LoadResult) -> tuple[float, float]:
-    """The ends of the bars' log scale, in ms: a fifth of the median, and the slowest answer."""
+    """The ends of the log scale, in ms: half of the median, and the slowest answer."""
     import numpy as np
 
     answered = result.latency_ms[np.isfinite(result.latency_ms)]
-    low = float(np.median(answered)) / 5 if len(answered) else 1.0
+    low = float(np.median(answered)) / 2 if len(answered) else 1.0
     high = float(answered.max()) if len(answered) else 1.0
     return max(low, 1e-3), max(high, result.slo_ms or 0.0, low * 10)
 
 
-def _bar(result: LoadResult, value: float) -> float:
+def _place(result: LoadResult, value: float) -> float:
     if not math.isfinite(value):
         return 1.0
     low, high = _scale(result)
@@ -174,9 +183,4 @@ def _slo(result: LoadResult) -> dict[str, Any] | None:
 
 
 def _slo_at(result: LoadResult) -> float | None:
-    return None if result.slo_ms is None or not len(result) else _bar(result, result.slo_ms)
-
-
-def _short(detail: str) -> str:
-    text = " ".join(detail.split())
-    return text if len(text) <= DETAIL_SHOWN else text[: DETAIL_SHOWN - 1] + "…"
+    return None if result.slo_ms is None or not len(result) else _place(result, result.slo_ms)

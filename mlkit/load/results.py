@@ -175,6 +175,11 @@ class LoadResult:
         late: NDArray[np.float64] = (self.columns["sent"] - self.columns["intended"]) * 1e3
         return late
 
+    @cached_property
+    def lateness_p99_ms(self) -> float:
+        """p99 of the lateness; NaN without requests."""
+        return analysis.percentile(self.lateness_ms, 0.99)
+
     # What follows from them.
 
     @property
@@ -255,7 +260,7 @@ class LoadResult:
 
     def _void_open(self) -> list[str]:
         reasons = []
-        late = analysis.percentile(self.lateness_ms, 0.99)
+        late = self.lateness_p99_ms
         limit = max(LATE_MS, LATE_SHARE_OF_SLO * (self.slo_ms or 0.0))
         if late > limit:
             reasons.append(f"requests left late: p99 {late:.1f} ms, the limit is {limit:.1f} ms")
@@ -293,7 +298,7 @@ class LoadResult:
             "slo_ms": self.slo_ms,
             "over_slo": self.over_slo,
             "slo_verdict": self.slo_verdict,
-            "lateness_p99_ms": analysis.percentile(self.lateness_ms, 0.99),
+            "lateness_p99_ms": self.lateness_p99_ms,
             "client_cores": self.client.cores,
             "client_cpu_ms": self._client_cpu_ms,
             "interrupted": self.interrupted,
