@@ -127,7 +127,7 @@ class App:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         signature = inspect.Signature(
             [
-                inspect.Parameter(p.name, kind, default=kind.empty if p.required else p.default)
+                inspect.Parameter(p.name, kind, default=inspect.Parameter.empty if p.required else p.default)
                 for p in sorted(self.graph.parameters, key=lambda p: not p.required)
             ]
         )

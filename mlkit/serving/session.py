@@ -22,6 +22,7 @@ import mlkit
 from mlkit.errors import DeployError, SessionError
 from mlkit.serving import folders, wire
 from mlkit.serving.flags import free_port, ray_environment
+from mlkit.serving.haproxy import haproxy_binary, write_launcher
 from mlkit.serving.owner import Owner
 
 __all__ = ["Session", "notebook_key"]
@@ -76,6 +77,7 @@ class Session:
             session._wait_ready(process)
         except BaseException:
             process.terminate()
+            folders.remove(folder)
             raise
         if "ipykernel" not in sys.modules:  # a script has nobody to come back to it
             atexit.register(session.stop)
@@ -167,6 +169,7 @@ def _lease(lease_s: float | None) -> float:
 
 
 def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    write_launcher(folder, haproxy_binary())
     environment = {**os.environ, **ray_environment(folder)}
     if address != "local":  # a cluster has a token of its own
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
