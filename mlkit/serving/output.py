@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import json
 import logging
@@ -109,11 +110,29 @@ def _line(stream: str, text: str) -> dict[str, Any]:
     }
 
 
+def _print(
+    *objects: object,
+    sep: str | None = " ",
+    end: str | None = "\n",
+    file: Any = None,
+    flush: bool = False,
+) -> None:
+    """The built-in print, which Serve replaces by one that writes to its log."""
+    stream = sys.stdout if file is None else file
+    stream.write((" " if sep is None else sep).join(map(str, objects)))
+    stream.write("\n" if end is None else end)
+    if flush:
+        stream.flush()
+
+
 def capture(folder: Path, app: str) -> Recorder:
     """Record what this process prints and logs; the recorder for its failures."""
     lines = Recorder(folder / f"{app}.{os.getpid()}.log.jsonl")
-    sys.stdout = _Tee(sys.stdout, "out", lines)
-    sys.stderr = _Tee(sys.stderr, "err", lines)
+    # Serve has put its logger in the place of both streams and of print; the streams beneath are
+    # the worker's log files.
+    sys.stdout = _Tee(sys.__stdout__ or sys.stdout, "out", lines)
+    sys.stderr = _Tee(sys.__stderr__ or sys.stderr, "err", lines)
+    builtins.print = _print
     logging.getLogger().addHandler(_Logging(lines))
     return Recorder(folder / f"{app}.{os.getpid()}.failure.jsonl")
 

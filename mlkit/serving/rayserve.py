@@ -49,18 +49,30 @@ def start(address: str, *, host: str, port: int, object_store_bytes: int) -> Non
     from ray import serve
 
     if address == "local":
-        ray.init(
-            address="local",
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-            object_store_memory=object_store_bytes,
-            namespace="mlkit",
-        )
+        _start_ray(object_store_bytes)
     else:
         ray.init(address=address, log_to_driver=False, namespace="mlkit")
     serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+
+
+def _start_ray(object_store_bytes: int, attempts: int = 3) -> None:
+    """Start a Ray of one's own; on a busy machine its own limit of 30 s may be too short."""
+    import ray
+
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=object_store_bytes,
+                namespace="mlkit",
+            )
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
 
 
 def deploy(
