@@ -31,7 +31,7 @@ MAX_BYTES = 20 * 2**20
 """Bytes that an encoded picture may have: 20 MiB."""
 
 MAX_PIXELS = 64_000_000
-"""Pixels that a picture may have: what the largest common phone camera takes."""
+"""Pixels that a JPEG may have: what the largest common phone camera takes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -125,8 +125,9 @@ def decode(
     Args:
         data: the whole file.
         max_bytes: how long ``data`` may be.
-        max_pixels: how many pixels (width times height) the picture may have, going by its
-            header; nothing is decoded before that is known.
+        max_pixels: how many pixels (width times height) a JPEG may have, going by its header;
+            nothing is decoded before that is known. PNG, WebP and GIF, which are decoded in full
+            before they are scaled, may have half as many.
         min_side: when given, the pixels may be scaled down while decoding, as long as both sides
             keep at least that many; for a JPEG that is done on its DCT coefficients. ``width`` and
             ``height`` are always those of the original.

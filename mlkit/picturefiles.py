@@ -41,8 +41,9 @@ def read(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
         return _read_jpeg(data, max_pixels, min_side)
     for kind, (is_kind, size_of) in _HEADERS.items():
         if is_kind(data):
-            _check_pixels(size_of(data), max_pixels)
-            return _read_with_pillow(data, kind, max_pixels, min_side)
+            # These cannot be scaled while they are decoded, and take up to 16 bytes a pixel.
+            _check_pixels(size_of(data), max_pixels // 2)
+            return _read_with_pillow(data, kind, max_pixels // 2, min_side)
     raise UnsupportedMedia(
         "this is not a picture that can be read",
         expected="a JPEG, PNG, WebP or GIF file",
@@ -159,9 +160,9 @@ def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Return the picture in a mode that is L, RGB or RGBA, 8 bits a channel."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _from_deep(picture)
-    if picture.has_transparency_data:
-        return picture.convert("RGBA")
-    return picture if picture.mode in {"L", "RGB"} else picture.convert("RGB")
+    kept = {"RGBA"} if picture.has_transparency_data else {"RGB", "L"}
+    # To convert to the mode that it has would be a copy.
+    return picture if picture.mode in kept else picture.convert(max(kept))
 
 
 def _from_deep(picture: PIL.Image.Image) -> PIL.Image.Image:
@@ -185,7 +186,7 @@ def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
     if picture.mode == "RGBA":
         white = PIL.Image.new("RGBA", picture.size, "white")
         picture = PIL.Image.alpha_composite(white, picture)
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 # --- orientation

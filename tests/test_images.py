@@ -149,10 +149,11 @@ def test_transparency_is_laid_on_white(kind: str) -> None:
     assert close(pixels[0, 7], BLUE, 0)
 
 
-def test_a_transparent_palette_entry_is_laid_on_white() -> None:
-    picture = PIL.Image.new("P", (8, 8), 0)
-    picture.putpalette([0, 0, 0, 255, 0, 0])
-    pixels = decode(file(picture, "PNG", transparency=0)).pixels
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_a_colour_that_is_declared_transparent_is_laid_on_white(mode: str) -> None:
+    picture = PIL.Image.new(mode, (8, 8), 0)
+    clear = (0, 0, 0) if mode == "RGB" else 0
+    pixels = decode(file(picture, "PNG", transparency=clear)).pixels
     assert close(pixels[0, 0], (255, 255, 255), 0)
 
 
@@ -202,6 +203,13 @@ def test_a_bomb_is_refused_by_its_header(bomb: bytes) -> None:
     with pytest.raises(PayloadTooLarge, match="pixels"):
         decode(bomb)
     assert time.perf_counter() - begun < 0.25
+
+
+def test_what_cannot_be_scaled_while_decoding_may_have_half_the_pixels() -> None:
+    decode(file(corners(), "PNG"), max_pixels=2 * 64 * 48)
+    with pytest.raises(PayloadTooLarge):
+        decode(file(corners(), "PNG"), max_pixels=2 * 64 * 48 - 2)
+    decode(file(corners(), "JPEG"), max_pixels=64 * 48)
 
 
 def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
