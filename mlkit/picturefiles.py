@@ -160,9 +160,11 @@ def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
     """Return the picture in a mode that is L, RGB or RGBA, 8 bits a channel."""
     if picture.mode.startswith("I") or picture.mode == "F":
         return _from_deep(picture)
-    kept = {"RGBA"} if picture.has_transparency_data else {"RGB", "L"}
+    clear = picture.has_transparency_data
     # To convert to the mode that it has would be a copy.
-    return picture if picture.mode in kept else picture.convert(max(kept))
+    if picture.mode in ({"RGBA"} if clear else {"RGB", "L"}):
+        return picture
+    return picture.convert("RGBA" if clear else "RGB")
 
 
 def _from_deep(picture: PIL.Image.Image) -> PIL.Image.Image:
