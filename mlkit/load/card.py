@@ -112,7 +112,7 @@ def _facts(result: LoadResult) -> list[Fact]:
     failed = len(result) - int(result.ok.sum())
     asked = result.asked_rate
     facts = [
-        Fact("answered", per_second(result.ok_rate), "good answers within the time"),
+        Fact("answered", per_second(result.ok_rate), "good answers"),
         Fact("requests", f"{len(result):,}", f"{failed:,} failed" if failed else "none failed"),
     ]
     if asked is not None:
@@ -121,7 +121,7 @@ def _facts(result: LoadResult) -> list[Fact]:
         Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} a request")
     )
     if asked is not None and len(result):
-        facts.append(Fact("sent late", amount(result.lateness_p99_ms), "p99 of the client's own"))
+        facts.append(Fact("sent late", amount(result.lateness_p99_ms), "p99 of the client"))
     return facts
 
 
@@ -177,8 +177,9 @@ def _slo(result: LoadResult) -> dict[str, Any] | None:
     verdict = result.slo_verdict or "unproven"
     return {
         "verdict": verdict,
-        "words": f"p99 under {amount(result.slo_ms)}: {words[verdict]}",
-        "over": f"{result.over_slo or 0:,} of {len(result):,} took longer or failed",
+        "sign": {"met": "●", "missed": "▲", "unproven": "○"}[verdict],
+        "words": f"SLO p99 under {amount(result.slo_ms)} (dashed): {words[verdict]}.",
+        "over": f"{result.over_slo or 0:,} of {len(result):,} took longer or failed.",
     }
 
 

@@ -247,6 +247,8 @@ class OpenLoop(Generator):
         while self._sending and self._next < count and times[self._next] <= self.now() + 1e-6:
             self._next += 1
             self._dispatch(times[self._next - 1])
+        if not self._sending:
+            return
         if self._next < count:
             self.clock.call_at(self.zero + times[self._next], self._send_due)
         else:

@@ -1,0 +1,95 @@
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlkit.errors import LoadError
+from mlkit.load import closed, constant, poisson
+from mlkit.load.arrivals import arrivals_from_dict
+
+SPECS = [constant(rate=2.5), poisson(rate=50, seed=7), closed(concurrency=16)]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
+def test_repr_is_the_code_that_makes_it(spec):
+    makers = {"constant": constant, "poisson": poisson, "closed": closed}
+    assert eval(repr(spec), makers) == spec
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=repr)
+def test_plain_data_goes_there_and_back(spec):
+    assert arrivals_from_dict(spec.to_dict()) == spec
+
+
+def test_unknown_kind_says_what_is_known():
+    with pytest.raises(LoadError, match="poisson"):
+        arrivals_from_dict({"kind": "diurnal", "rate": 3})
+
+
+@given(rate=st.floats(0.01, 2000), duration=st.floats(0, 20), seed=st.integers(0, 5))
+def test_times_ascend_within_the_duration(rate, duration, seed):
+    for spec in (constant(rate=rate), poisson(rate=rate, seed=seed)):
+        times = spec.times(duration)
+        assert (np.diff(times) >= 0).all()
+        assert ((times >= 0) & (times < duration)).all()
+
+
+def test_constant_does_not_drift_within_a_day():
+    times = constant(rate=3).times(86400)
+    assert len(times) == 3 * 86400
+    assert times[-1] == 86399 + 2 / 3
+
+
+def test_poisson_gaps_are_exponential_at_the_rate():
+    gaps = np.diff(poisson(rate=200, seed=3).times(500))
+    # 100,000 gaps: the mean is good to 0.3%, the deviation of an exponential equals its mean.
+    assert gaps.mean() == pytest.approx(1 / 200, rel=0.015)
+    assert gaps.std() == pytest.approx(1 / 200, rel=0.03)
+    assert (gaps > 0.005).mean() == pytest.approx(np.exp(-1), abs=0.01)
+
+
+def test_poisson_repeats_with_its_seed_and_only_with_it():
+    first, again, other = (poisson(rate=50, seed=s).times(10) for s in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first[:100], other[:100])
+
+
+def test_a_longer_poisson_schedule_begins_with_the_shorter_one():
+    short, long = poisson(rate=300).times(5), poisson(rate=300).times(50)
+    assert np.array_equal(long[: len(short)], short)
+
+
+def test_warm_up_comes_before_the_start_at_the_opening_rate():
+    warmup = constant(rate=10).warmup_times(2.0)
+    assert len(warmup) == 20
+    assert warmup[0] == -2.0
+    assert warmup[-1] == pytest.approx(-0.1)
+
+
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf"), "50", None, True])
+def test_a_rate_must_be_a_positive_number(rate):
+    with pytest.raises(LoadError, match="above 0"):
+        poisson(rate=rate)
+    with pytest.raises(LoadError, match="above 0"):
+        constant(rate=rate)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None, True])
+def test_a_seed_must_be_a_whole_number(seed):
+    with pytest.raises(LoadError, match="whole number"):
+        poisson(rate=1, seed=seed)
+
+
+@pytest.mark.parametrize("concurrency", [0, -3, 1.5, "16", True])
+def test_concurrency_must_be_a_whole_number(concurrency):
+    with pytest.raises(LoadError, match="whole number"):
+        closed(concurrency=concurrency)
+
+
+def test_specifications_are_frozen_and_take_keywords_only():
+    with pytest.raises(FrozenInstanceError):
+        poisson(rate=50).rate = 60
+    with pytest.raises(TypeError):
+        poisson(50)
