@@ -59,15 +59,20 @@ class Pipeline(Generic[P, R]):
             DefinitionError: the pipeline returns something that no step gave.
         """
         types = self._hints()
-        trace = Trace(self.name, self.replacements)
+        trace = Trace()
         signature = inspect.signature(self.fn)
         stand_ins = placeholders(
             {name: types.get(name, inspect.Parameter.empty) for name in signature.parameters},
             self.name,
         )
-        with tracing(trace):
+        with tracing(trace), trace.inside(self.name, self.replacements):
             returned = self.fn(**stand_ins)  # type: ignore[arg-type, call-arg]
-        self._check_trace(trace, returned)
+        if returned is None:
+            raise DefinitionError(
+                "it returns nothing",
+                where=f"pipeline {self.name!r}",
+                fix="return the result of a step",
+            )
         parameters = tuple(
             Parameter(
                 name,
@@ -94,21 +99,6 @@ class Pipeline(Generic[P, R]):
                 f"its annotations name something that is not defined: {error}",
                 where=f"pipeline {self.name!r}",
             ) from None
-
-    def _check_trace(self, trace: Trace, returned: Any) -> None:
-        unknown = set(self.replacements) - trace.replaced
-        if unknown:
-            raise DefinitionError(
-                f"there is no step {', '.join(sorted(unknown))} to replace",
-                where=f"pipeline {self.name!r}",
-                expected=f"one of {', '.join(node.name for node in trace.nodes)}",
-            )
-        if returned is None:
-            raise DefinitionError(
-                "it returns nothing",
-                where=f"pipeline {self.name!r}",
-                fix="return the result of a step",
-            )
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -159,11 +149,8 @@ class Pipeline(Generic[P, R]):
         return typing.cast(R, self.run(*args, **kwargs).value)
 
     def _inline(self, trace: Trace, *args: P.args, **kwargs: P.kwargs) -> R:
-        outer, trace.replacements = trace.replacements, {**self.replacements, **trace.replacements}
-        try:
+        with trace.inside(self.name, self.replacements):
             return self.fn(*args, **kwargs)
-        finally:
-            trace.replacements = outer
 
     def run(self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any) -> Run:
         """Run it here and keep every step's value and time.

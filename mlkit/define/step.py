@@ -119,7 +119,7 @@ class Step(Generic[P, R]):
         """Run it and return its value; inside a pipeline, become a node of its graph."""
         trace = current_trace()
         if trace is not None:
-            return typing.cast(R, trace.call(self, self.bind(*args, **kwargs)))
+            return typing.cast(R, trace.call(self, args, kwargs))
         self._refuse_nesting()
         return typing.cast(R, self._call(*args, **kwargs))
 

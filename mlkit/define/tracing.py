@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from mlkit.define.graph import Argument, Collection, Constant, Node, Result, Source
@@ -25,31 +27,73 @@ def current_trace() -> Trace | None:
     return _current.get()
 
 
+@dataclass
+class _Frame:
+    """One pipeline while its function runs: what it replaces, and the calls made in it so far."""
+
+    replacements: Mapping[str, Step[..., Any]]
+    counts: Counter[str] = field(default_factory=Counter)
+    calls: list[str] = field(default_factory=list)
+    replaced: set[str] = field(default_factory=set)
+
+    def replacement(self, step: str) -> Step[..., Any] | None:
+        """Count a call of a step; what replaces it here, if anything does."""
+        call = _numbered(step, self.counts)
+        self.calls.append(call)
+        for name in (call, step):  # what is said of one call goes before what is said of all
+            if name in self.replacements:
+                self.replaced.add(name)
+                return self.replacements[name]
+        return None
+
+
+def _numbered(name: str, counts: Counter[str]) -> str:
+    counts[name] += 1
+    return name if counts[name] == 1 else f"{name}_{counts[name]}"
+
+
 class Trace:
     """Collects the calls of steps while a pipeline function runs on placeholders."""
 
-    def __init__(self, name: str, replacements: Mapping[str, Step[..., Any]]) -> None:
-        self.name = name
-        self.replacements = replacements
+    def __init__(self) -> None:
         self.nodes: list[Node] = []
-        self.replaced: set[str] = set()
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[str] = Counter()
+        self._frames: list[_Frame] = []
 
-    def call(self, step: Step[..., Any], arguments: Mapping[str, Any]) -> Placeholder:
-        """Add a node and return the placeholder of its result."""
-        name = self._unique(step.name)
-        mine = self.replacements.get(step.name) or self.replacements.get(name)
-        if mine is not None:
-            self.replaced.update({step.name, name})
-            arguments = mine.bind(**arguments)
-        step = mine or step
-        inputs = {parameter: to_source(value) for parameter, value in arguments.items()}
+    @contextmanager
+    def inside(self, pipeline: str, replacements: Mapping[str, Step[..., Any]]) -> Iterator[None]:
+        """The function of a pipeline runs; its replacements count for the calls made meanwhile.
+
+        Raises:
+            DefinitionError: there was no such step to replace.
+        """
+        frame = _Frame(replacements)
+        self._frames.append(frame)
+        try:
+            yield
+        finally:
+            self._frames.pop()
+        unknown = sorted(set(replacements) - frame.replaced)
+        if unknown:
+            raise DefinitionError(
+                f"there is no step {', '.join(unknown)} to replace",
+                where=f"pipeline {pipeline!r}",
+                expected=f"one of {', '.join(frame.calls)}",
+            )
+
+    def call(self, step: Step[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Placeholder:
+        """Add a node and return the placeholder of its result.
+
+        Raises:
+            DefinitionError: the arguments fit neither the step nor what replaces it.
+        """
+        name = _numbered(step.name, self._counts)
+        # All frames count the call; the outermost pipeline has the last word.
+        replacements = [frame.replacement(step.name) for frame in self._frames]
+        step = next((r for r in replacements if r is not None), step)
+        inputs = {p: to_source(value) for p, value in step.bind(*args, **kwargs).items()}
         self.nodes.append(Node(name, step, inputs))
         return Placeholder(Result(name), step.return_type, f"the result of step {name!r}")
-
-    def _unique(self, name: str) -> str:
-        count = self._counts[name] = self._counts.get(name, 0) + 1
-        return name if count == 1 else f"{name}_{count}"
 
 
 @contextmanager
@@ -142,6 +186,9 @@ class Placeholder:
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse("changed", "return a new value from a step")
 
+    def __delattr__(self, name: str) -> None:
+        self._refuse("changed", "return a new value from a step")
+
 
 def _refusing(verb: str, fix: str) -> Any:
     def method(self: Placeholder, *args: Any, **kwargs: Any) -> NoReturn:
@@ -161,6 +208,7 @@ _REFUSED = {
     ("calculated with", _IN_STEP): (
         *(f"__{prefix}{operator}__" for operator in _OPERATORS.split() for prefix in ("", "r")),
         *("__neg__", "__pos__", "__abs__", "__invert__", "__round__"),
+        *("__trunc__", "__floor__", "__ceil__"),
     ),
     ("converted to a number", _IN_STEP): ("__int__", "__float__", "__complex__", "__index__"),
     ("measured with len()", _IN_STEP): ("__len__",),
@@ -173,7 +221,10 @@ _REFUSED = {
     ("formatted as text", "build the text inside a step"): ("__str__", "__format__", "__bytes__"),
     ("called", "only steps and pipelines are called in a pipeline"): ("__call__",),
     ("awaited", "steps are awaited by mlkit; just call them, without await"): ("__await__",),
-    ("used in `with`", _IN_STEP): ("__enter__", "__exit__"),
+    ("used in `with`", _IN_STEP): ("__enter__", "__exit__", "__aenter__", "__aexit__"),
+    ("iterated", _IN_STEP): ("__reversed__", "__aiter__", "__next__"),
+    ("used as a path", _IN_STEP): ("__fspath__",),
+    ("made an array", _IN_STEP): ("__array__",),
 }
 for (_verb, _fix), _names in _REFUSED.items():
     for _name in _names:

@@ -77,7 +77,7 @@ def tuple_types(annotation: Any) -> tuple[Any, ...] | None:
     if inspect.isclass(annotation) and issubclass(annotation, tuple):
         fields = getattr(annotation, "_fields", None)
         if fields is not None:
-            hints = typing.get_type_hints(annotation, include_extras=True)
+            hints = _hints(annotation)
             return tuple(hints.get(name, Any) for name in fields)
     args = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple and Ellipsis not in args and args:
@@ -93,14 +93,25 @@ def field_types(annotation: Any) -> dict[str, Any] | None:
         return None
     model_fields = getattr(cls, "model_fields", None)
     if isinstance(model_fields, dict):
+        if not getattr(cls, "__pydantic_complete__", True):
+            typing.cast(Any, cls).model_rebuild(raise_errors=False)
+            model_fields = typing.cast(Any, cls).model_fields
         return {name: field.annotation for name, field in model_fields.items()}
     if dataclasses.is_dataclass(cls):
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = _hints(cls)
         return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        hints = typing.get_type_hints(cls, include_extras=True)
+        hints = _hints(cls)
         return {name: hints.get(name, Any) for name in cls._fields}
     return None
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of a class's fields; empty where one names something that is not defined."""
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except Exception:
+        return {}
 
 
 def fits(given: Any, wanted: Any) -> bool:

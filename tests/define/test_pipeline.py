@@ -1,0 +1,193 @@
+"""What a pipeline is made of, what it refuses, how its steps are replaced."""
+
+import inspect
+from typing import Any
+
+import pytest
+
+from mlkit.define import batched_step, pipeline, step
+from mlkit.errors import DefinitionError, InputError
+
+
+@step
+def double(x: int) -> int:
+    return 2 * x
+
+
+@step
+def triple(x: int) -> int:
+    return 3 * x
+
+
+@batched_step
+def many(xs: list[int]) -> list[int]:
+    return [10 * x for x in xs]
+
+
+@pipeline
+def tag(x: int, title: str = "") -> int:
+    """Doubles twice."""
+    return double(double(x))
+
+
+def test_it_keeps_name_signature_and_words() -> None:
+    assert tag.name == tag.__name__ == "tag"
+    assert tag.__doc__ == "Doubles twice."
+    assert str(inspect.signature(tag)) == "(x: int, title: str = '') -> int"
+    assert repr(tag) == "<pipeline tag(x: int, title: str = '') -> int>"
+
+
+def test_calling_it_runs_it() -> None:
+    assert tag(3) == 12
+    assert tag(x=3, title="shoe") == 12
+
+
+async def an_async_one(x: int) -> int:
+    return x
+
+
+def a_generator(x: int) -> Any:
+    yield x
+
+
+def with_stars(*xs: int) -> int:
+    return 0
+
+
+def positional_only(x: int, /) -> int:
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("fn", "message"),
+    [
+        (an_async_one, "plain function"),
+        (a_generator, "does not yield"),
+        (with_stars, "named ones"),
+        (positional_only, "named ones"),
+        (len, "is a function"),
+        (int, "is a function"),
+        (double, "plain function"),
+        (tag, "plain function"),
+    ],
+)
+def test_what_cannot_be_traced_is_refused_at_once(fn: Any, message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        pipeline(fn)
+
+
+def test_arguments_that_do_not_fit_are_an_input_error_with_the_signature() -> None:
+    with pytest.raises(InputError, match="missing a required argument: 'x'") as caught:
+        tag()  # type: ignore[call-arg]
+    assert "tag(x: int" in str(caught.value)
+
+
+def test_binding_fills_in_defaults() -> None:
+    assert tag.bind(1) == {"x": 1, "title": ""}
+
+
+def test_replacing_a_step_replaces_every_call_of_it() -> None:
+    assert tag.replace(double=triple)(1) == 9
+    assert tag(1) == 4
+
+
+def test_replacing_by_the_name_of_a_call_replaces_that_call() -> None:
+    graph = tag.replace(double_2=triple).graph
+    assert [node.step.name for node in graph] == ["double", "triple"]
+    assert [node.name for node in graph] == ["double", "double_2"]
+
+
+def test_a_later_replacement_wins_and_others_stay() -> None:
+    both = tag.replace(double=triple).replace(double_2=many)
+    assert [node.step.name for node in both.graph] == ["triple", "many"]
+    assert both(1) == 30
+
+
+def test_the_replacement_may_call_its_parameter_otherwise_when_passed_by_position() -> None:
+    assert tag.replace(double=many)(1) == 100
+
+
+def test_replacing_a_step_that_is_not_there_names_those_that_are() -> None:
+    with pytest.raises(DefinitionError, match="no step dobule to replace") as caught:
+        _ = tag.replace(dobule=triple).graph
+    assert "double, double_2" in str(caught.value)
+
+
+def test_a_plain_function_replaces_nothing() -> None:
+    with pytest.raises(DefinitionError, match="@step") as caught:
+        tag.replace(double=lambda x: x)  # type: ignore[arg-type]
+    assert caught.value.got == "function"
+
+
+def test_a_replacement_in_an_inner_pipeline_stays_inside_of_it() -> None:
+    inner = tag.replace(double=triple)
+
+    @pipeline
+    def outer(x: int) -> int:
+        return double(inner(x))
+
+    assert [node.step.name for node in outer.graph] == ["triple", "triple", "double"]
+
+
+def test_calls_are_counted_in_the_pipeline_that_names_them() -> None:
+    inner = tag.replace(double_2=triple)
+
+    @pipeline
+    def outer(x: int) -> int:
+        return double(inner(double(x)))
+
+    names = [node.step.name for node in outer.graph]
+    assert names == ["double", "double", "triple", "double"]
+    assert [node.name for node in outer.graph] == ["double", "double_2", "double_3", "double_4"]
+
+
+def test_an_inner_pipeline_without_the_step_to_replace_is_an_error_too() -> None:
+    inner = tag.replace(nothing=triple)
+
+    @pipeline
+    def outer(x: int) -> int:
+        return inner(x)
+
+    with pytest.raises(DefinitionError, match="pipeline 'tag': there is no step nothing"):
+        _ = outer.graph
+
+
+def test_a_replacement_from_outside_reaches_inner_pipelines_too() -> None:
+    @pipeline
+    def outer(x: int) -> int:
+        return double(tag(x))
+
+    assert outer.replace(double=triple)(1) == 27
+
+
+def test_an_annotation_that_names_nothing_is_a_definition_error() -> None:
+    @pipeline
+    def broken(x: "Nowhere") -> int:  # type: ignore[name-defined]  # noqa: F821
+        return double(x)
+
+    with pytest.raises(DefinitionError, match="Nowhere"):
+        _ = broken.graph
+
+
+def test_calling_one_inside_a_step_is_refused() -> None:
+    @step
+    def wrong(x: int) -> int:
+        return tag(x)
+
+    with pytest.raises(DefinitionError, match="pipeline 'tag' is called inside step 'wrong'"):
+        wrong(1)
+
+
+def test_its_text_is_its_graph() -> None:
+    assert str(tag).splitlines()[0] == "tag(x: int, title: str = '') -> int"
+
+
+def test_in_a_notebook_it_draws_itself_or_says_why_not() -> None:
+    @pipeline
+    def branchy(x: int) -> int:
+        return double(x) if x else x
+
+    assert "<svg" in tag._repr_html_()
+    html = branchy._repr_html_()
+    assert "cannot be used as a condition" in html
+    assert "<svg" not in html
