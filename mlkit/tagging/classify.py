@@ -1,0 +1,94 @@
+"""What is in the picture: one pass of the network, and what its outputs mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mlkit.define import batched_step, resource, step
+from mlkit.images import Image
+from mlkit.tagging.network import CLASSES, SIDE, Outputs, facts, load_tagging_model
+from mlkit.tagging.types import Label, ProductClass
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mlkit.models import CompiledModel
+
+__all__ = ["GARMENTS", "Seen", "garment_share", "imagenet_labels", "look", "product_class"]
+
+MAX_LABELS = 5
+MIN_LABEL = 0.02
+"""Score below which an ImageNet label is noise: a thousand classes leave 0.001 to each."""
+
+GARMENTS = frozenset(
+    """
+    abaya|academic gown|apron|bearskin hat|bikini|bow tie|bra|bulletproof vest|cardigan|cloak|clogs|
+    cowboy boot|cowboy hat|feather boa|fur coat|gown|hoop skirt|jeans|T-shirt|kimono|knee pad|
+    lab coat|slip-on shoe|one-piece bathing suit|military uniform|miniskirt|mitten|overskirt|
+    pajamas|poke bonnet|poncho|sneaker|sandal|sarong|shoe store|shower cap|ski mask|sock|sombrero|
+    stole scarf|suit|sweatshirt|swim trunks|swimming cap|trench coat|velvet fabric|vestment|
+    Windsor tie|wool
+    """.replace("\n", "").replace("    ", "").split("|")
+)
+"""ImageNet's classes of clothing and of what it is made of."""
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What the network says of one picture: one row of `Outputs`."""
+
+    labels: np.ndarray
+    classes: np.ndarray
+    class_maps: np.ndarray
+    label_map: np.ndarray
+
+
+@batched_step(max_batch_size=4)
+def look(
+    pictures: list[Image], *, model: CompiledModel = resource(load_tagging_model)
+) -> list[Seen]:
+    """One pass of the network over the pictures, squashed to squares."""
+    import numpy as np
+
+    outputs = model(np.stack([picture.resized(SIDE) for picture in pictures]))
+    return [Seen(*row) for row in zip(*Outputs(*outputs), strict=True)]
+
+
+@step
+def imagenet_labels(seen: Seen) -> list[Label]:
+    """The most likely ImageNet labels, best first."""
+    from mlkit.models import imagenet_names
+
+    names = imagenet_names()
+    best = seen.labels.argsort()[::-1][:MAX_LABELS]
+    return [
+        Label(name=names[i], score=float(seen.labels[i]))
+        for i in best
+        if seen.labels[i] >= MIN_LABEL
+    ]
+
+
+@step
+def product_class(seen: Seen) -> ProductClass | None:
+    """The kind of clothing; None where the picture shows none, or it is not clear which."""
+    best = int(seen.classes.argmax())
+    score = float(seen.classes[best])
+    if garment_share(seen.labels) < facts().min_garment or score < facts().min_score:
+        return None
+    return ProductClass(name=CLASSES[best], score=score)
+
+
+def garment_share(labels: np.ndarray) -> float:
+    """Share of ImageNet's probability [1000] that is on garments."""
+    return float(labels[_garment_indices()].sum())
+
+
+@cache
+def _garment_indices() -> np.ndarray:
+    import numpy as np
+
+    from mlkit.models import imagenet_names
+
+    return np.array([i for i, name in enumerate(imagenet_names()) if name in GARMENTS])

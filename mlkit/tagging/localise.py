@@ -1,0 +1,87 @@
+"""Where the product is, by what the classifier looks at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlkit.define import step
+from mlkit.images import Image
+from mlkit.tagging.classify import Seen, garment_share
+from mlkit.tagging.network import facts
+from mlkit.tagging.types import Box
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["THRESHOLD", "bounds", "localise"]
+
+THRESHOLD = 0.2
+"""Part of the map's maximum from which a place belongs to the product (Zhou et al., 2016)."""
+
+SCALE = 8
+"""The map is enlarged so many times before it is cut off."""
+
+
+@step
+def localise(picture: Image, seen: Seen) -> Box | None:
+    """The box around the part of the class activation map that has its maximum.
+
+    The map is that of the product class, or of the most likely ImageNet label where the picture
+    shows no clothing. None where nothing stands out.
+    """
+    is_garment = garment_share(seen.labels) >= facts().min_garment
+    heat = seen.class_maps[int(seen.classes.argmax())] if is_garment else seen.label_map
+    found = bounds(heat)
+    if found is None:
+        return None
+    x0, y0, x1, y1 = found
+    return Box(
+        x0=int(x0 * picture.width),
+        y0=int(y0 * picture.height),
+        x1=max(1, round(x1 * picture.width)),
+        y1=max(1, round(y1 * picture.height)),
+    )
+
+
+def bounds(heat: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Box of the hot part of a map [H, W], as shares of its width and height; None if it is flat.
+
+    The map is enlarged bilinearly before it is cut off, so that an edge falls between its cells.
+    """
+    import numpy as np
+    from PIL import Image as Pillow
+
+    low, high = float(heat.min()), float(heat.max())
+    if not high > low:
+        return None
+    scaled = ((heat - low) / (high - low)).astype(np.float32)
+    kept = np.where(_part_with_maximum(scaled), scaled, 0.0).astype(np.float32)
+    rows, columns = kept.shape
+    large = Pillow.fromarray(kept).resize(
+        (columns * SCALE, rows * SCALE), Pillow.Resampling.BILINEAR
+    )
+    inside = np.asarray(large) >= THRESHOLD
+    ys, xs = inside.any(1).nonzero()[0], inside.any(0).nonzero()[0]
+    return (
+        float(xs[0]) / (columns * SCALE),
+        float(ys[0]) / (rows * SCALE),
+        float(xs[-1] + 1) / (columns * SCALE),
+        float(ys[-1] + 1) / (rows * SCALE),
+    )
+
+
+def _part_with_maximum(scaled: np.ndarray) -> np.ndarray:
+    """Mask of the 4-connected part above the threshold that has the map's maximum."""
+    import numpy as np
+
+    hot = (scaled >= THRESHOLD).tolist()
+    part = np.zeros(scaled.shape, bool)
+    y, x = np.unravel_index(int(scaled.argmax()), scaled.shape)
+    stack = [(int(y), int(x))]
+    while stack:
+        y, x = stack.pop()
+        if 0 <= y < len(hot) and 0 <= x < len(hot[0]) and hot[y][x]:
+            hot[y][x] = False
+            part[y, x] = True
+            stack += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+    return part
