@@ -20,6 +20,7 @@ import cloudpickle
 from mlkit.define.code import captured, local_modules, travels
 from mlkit.define.fingerprint import fingerprint
 from mlkit.define.graph import Graph, Problem
+from mlkit.define.resource import Resource
 
 __all__ = ["LARGE_BYTES", "dumps", "fingerprint", "loads", "local_modules", "problems", "travels"]
 
@@ -40,9 +41,9 @@ def loads(data: bytes) -> Any:
     return cloudpickle.loads(data)
 
 
-def _pickled(value: Any) -> bytes:
+def _pickled(value: Any, kind: type[_Pickler] | None = None) -> bytes:
     into = io.BytesIO()
-    _Pickler(into, protocol=5).dump(value)
+    (kind or _Pickler)(into, protocol=5).dump(value)
     return into.getvalue()
 
 
@@ -55,6 +56,13 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, typing.NewType) and travels(obj):
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
         return super().reducer_override(obj)
+
+
+class _WithoutResources(_Pickler):
+    """For what a function carries itself: its resources are counted on their own."""
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return "resource" if isinstance(obj, Resource) else None
 
 
 def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
@@ -95,8 +103,9 @@ def problems(graph: Graph) -> Iterator[Problem]:
 
 
 def _pickling(where: str, value: Any, *, heavy: bool, node: str | None = None) -> Iterator[Problem]:
+    kind = _WithoutResources if inspect.isfunction(value) else None
     try:
-        size = len(_pickled(value))
+        size = len(_pickled(value, kind))
     except Exception as error:
         yield Problem(
             where,

@@ -28,6 +28,8 @@ def show(annotation: Any) -> str:
         return "?"
     if annotation is None or annotation is type(None):
         return "None"
+    if isinstance(annotation, list):  # the parameters of a Callable
+        return f"[{', '.join(map(show, annotation))}]"
     for name in ("ImageSource",):
         from mlkit.define import types as own
 
@@ -40,14 +42,10 @@ def show(annotation: Any) -> str:
     if origin is typing.Literal:
         return f"Literal[{', '.join(map(repr, args))}]"
     if origin is not None and args:
-        inner = ", ".join("..." if a is Ellipsis else show(a) for a in args if not _is_noise(a))
+        inner = ", ".join("..." if a is Ellipsis else show(a) for a in args)
         name = getattr(origin, "__name__", str(origin))
         return f"{name}[{inner}]" if inner and name != "ndarray" else name
     return getattr(annotation, "__name__", None) or str(annotation)
-
-
-def _is_noise(argument: Any) -> bool:
-    return isinstance(argument, list)
 
 
 def item_type(annotation: Any) -> Any:
@@ -65,7 +63,7 @@ def item_type(annotation: Any) -> Any:
     if inspect.isclass(origin) and issubclass(origin, collections.abc.Sequence):
         if issubclass(origin, (str, bytes)):
             return EMPTY
-        if origin is tuple and len(args) != 2:
+        if origin is tuple and args and args[-1] is not Ellipsis:
             return EMPTY
         return args[0] if args else Any
     return EMPTY
@@ -127,14 +125,22 @@ def fits(given: Any, wanted: Any) -> bool:
     wanted = type(None) if wanted is None else wanted
     if typing.get_origin(given) in _UNIONS:
         return all(fits(member, wanted) for member in typing.get_args(given))
+    if typing.get_origin(given) is typing.Literal:
+        return all(_literal_fits(value, wanted) for value in typing.get_args(given))
     if typing.get_origin(wanted) in _UNIONS:
         return any(fits(given, member) for member in typing.get_args(wanted))
     if typing.get_origin(wanted) is typing.Literal:
-        given_values = typing.get_args(given) if typing.get_origin(given) is typing.Literal else ()
-        return bool(given_values) and set(given_values) <= set(typing.get_args(wanted))
-    if typing.get_origin(given) is typing.Literal:
-        return all(fits(type(value), wanted) for value in typing.get_args(given))
+        return False
     return _classes_fit(given, wanted)
+
+
+def _literal_fits(value: Any, wanted: Any) -> bool:
+    wanted = strip(wanted)
+    if typing.get_origin(wanted) in _UNIONS:
+        return any(_literal_fits(value, member) for member in typing.get_args(wanted))
+    if typing.get_origin(wanted) is typing.Literal:
+        return any(value == v and type(value) is type(v) for v in typing.get_args(wanted))
+    return fits(type(value), wanted)
 
 
 def _undecided(annotation: Any) -> bool:

@@ -1,0 +1,301 @@
+"""What goes to another process arrives there, and what cannot is named."""
+
+import json
+import logging
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlkit.define import pipeline, resource, step
+from mlkit.define.code import captured, is_local, local_modules
+from mlkit.define.shipping import LARGE_BYTES, dumps, loads, problems
+from mlkit.errors import MlkitError
+
+Cell = Callable[..., dict[str, Any]]
+MODULE = """
+    import json
+    TABLE = {"a": 1}
+
+    def helper(x):
+        return x + TABLE["a"]
+
+    class Thing:
+        def go(self):
+            return helper(1)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
+    """Writes a module into a folder, imports it, and forgets it after the test."""
+    import importlib
+    import textwrap
+
+    def write(name: str, source: str = MODULE, folder: str = "beside") -> ModuleType:
+        place = tmp_path / folder
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}.py").write_text(textwrap.dedent(source))
+        monkeypatch.syspath_prepend(place)
+        made = importlib.import_module(name)
+        monkeypatch.setitem(sys.modules, name, made)
+        return made
+
+    return write
+
+
+def elsewhere(data: bytes, *arguments: Any) -> Any:
+    """What a shipped function returns in a fresh process, which has none of our modules' files."""
+    code = (
+        "import sys, pickle, json\n"
+        "fn = pickle.loads(sys.stdin.buffer.read())\n"
+        "print(json.dumps(fn(*json.loads(sys.argv[1]))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)],
+        input=data,
+        capture_output=True,
+        check=False,
+        cwd="/",
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def test_a_cells_function_arrives_with_all_it_uses(cell: Cell) -> None:
+    names = cell("""
+        from dataclasses import dataclass
+        from functools import cache, partial
+        import math
+
+        @dataclass
+        class Options:
+            by: int
+
+        @cache
+        def scale(n): return n if n < 2 else scale(n - 1) + scale(n - 2)
+
+        options = Options(3)
+        half = partial(divmod, 7)
+
+        def made(k):
+            return lambda x: x * k
+
+        times = made(2)
+
+        def f(x):
+            return [times(x), scale(10), options.by, half(2), math.floor(1.5)]
+    """)
+    assert elsewhere(dumps(names["f"]), 5) == [10, 55, 3, [3, 1], 1]
+
+
+def test_a_type_of_ones_own_arrives(cell: Cell) -> None:
+    names = cell("""
+        from typing import NewType
+        UserId = NewType("UserId", int)
+        def f(x: UserId) -> UserId: return UserId(x + 1)
+    """)
+    assert elsewhere(dumps(names["f"]), 5) == 6
+
+
+def test_a_steps_function_arrives_without_the_step(cell: Cell) -> None:
+    names = cell("""
+        from mlkit import step
+        @step
+        def helper(x: int) -> int: return x + 1
+        @step
+        def f(x: int) -> int: return helper.fn(x) * 2
+    """)
+    assert elsewhere(dumps(names["f"].fn), 1) == 4
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from {name} import helper\ndef f(x): return helper(x)",
+        "import {name} as m\ndef f(x): return m.helper(x)",
+        "from {name} import Thing\nthing = Thing()\ndef f(x): return thing.go() + x - 1",
+    ],
+)
+def test_a_module_beside_the_notebook_travels_along(
+    cell: Cell, module: Callable[..., ModuleType], source: str
+) -> None:
+    module("beside_the_notebook")
+    names = cell(source.format(name="beside_the_notebook"))
+    assert elsewhere(dumps(names["f"]), 5) == 6
+
+
+def test_an_installed_module_travels_by_name(module: Callable[..., ModuleType]) -> None:
+    local = module("not_installed")
+    installed = module("installed", folder="lib/python3/site-packages")
+    assert is_local(local)
+    assert not is_local(installed)
+    assert b"TABLE" in dumps(local.helper)
+    assert b"TABLE" not in dumps(installed.helper)
+
+
+def test_a_step_of_an_installed_module_stays_the_same_step(
+    module: Callable[..., ModuleType],
+) -> None:
+    source = "from mlkit import step\n@step\ndef f(x: int) -> int: return x\n"
+    installed = module("shop_steps", source, folder="site-packages")
+    assert loads(dumps(installed.f)) is installed.f
+
+
+def test_mlkit_and_the_standard_library_are_no_local_modules() -> None:
+    names = {m.__name__ for m in local_modules()}
+    assert not {n for n in names if n.split(".")[0] in ("mlkit", "json", "numpy", "__main__")}
+
+
+def test_a_folder_whose_name_begins_like_ours_is_not_ours() -> None:
+    import mlkit
+
+    own = Path(mlkit.__file__).parent
+    module = ModuleType("mlkit_more")
+    module.__file__ = str(own.parent / "mlkit_more" / "tools.py")
+    module.__spec__ = mlkit.__spec__
+    assert is_local(module)
+
+
+def test_errors_arrive_whole() -> None:
+    error = MlkitError("what", where="where", fix="fix")
+    assert str(loads(dumps(error))) == str(error)
+
+
+def test_what_a_function_uses_is_found_through_nested_functions(cell: Cell) -> None:
+    names = cell("""
+        import json
+        table, unused = [1], [2]
+        def f(x):
+            def inner(): return [table for _ in json.loads("[1]")]
+            return inner()
+    """)
+    assert set(captured(names["f"])) == {"table", "json"}
+
+
+def test_several_threads_may_pack_at_once(module: Callable[..., ModuleType]) -> None:
+    local = module("packed_by_many")
+    results: list[bytes] = []
+
+    def pack() -> None:
+        results.extend(dumps(local.helper) for _ in range(20))
+
+    threads = [threading.Thread(target=pack) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 80
+    assert all(b"TABLE" in data for data in results)
+
+
+def found(graph_of: Any) -> list[str]:
+    return [str(problem) for problem in problems(graph_of.graph)]
+
+
+lock = threading.Lock()
+logger = logging.getLogger(__name__)
+
+
+@step
+def locked(x: int) -> int:
+    with lock:
+        return x
+
+
+def test_a_step_that_cannot_be_pickled_is_named_with_the_way_out() -> None:
+    @pipeline
+    def tag(x: int) -> int:
+        return locked(x)
+
+    (problem,) = problems(tag.graph)
+    assert problem.where == "step 'locked'"
+    assert problem.node == "locked"
+    assert "lock" in problem.what
+    assert "resource(load)" in str(problem.fix)
+
+
+def test_a_value_that_cannot_be_pickled_is_named_too() -> None:
+    guarded: Any = resource(value=threading.Lock())
+
+    @step
+    def f(x: int, *, guard: Any = guarded) -> int:
+        return x
+
+    @pipeline
+    def tag(x: int) -> int:
+        return f(x)
+
+    assert any("resource 'lock'" in text for text in found(tag))
+
+
+def test_a_large_capture_is_named_with_the_way_out() -> None:
+    weights, small = np.zeros(LARGE_BYTES, np.uint8), np.zeros(10)
+
+    @step
+    def heavy(x: int) -> int:
+        return x + int(weights[0] + small[0])
+
+    @pipeline
+    def tag(x: int) -> int:
+        return heavy(x)
+
+    (problem,) = problems(tag.graph)
+    assert problem.where == "step 'heavy'"
+    assert "carries 16 MiB along, most of it 'weights'" in problem.what
+    assert "resource(value=model)" in str(problem.fix)
+
+
+def test_a_large_value_in_a_resource_is_what_resources_are_for() -> None:
+    weights: Any = resource(value=np.zeros(LARGE_BYTES + 1, np.uint8))
+
+    @step
+    def heavy(x: int, *, w: Any = weights) -> int:
+        return x
+
+    @pipeline
+    def tag(x: int) -> int:
+        return heavy(x)
+
+    assert found(tag) == []
+
+
+def test_a_loader_that_captures_the_model_is_told_apart() -> None:
+    weights = np.zeros(LARGE_BYTES + 1, np.uint8)
+    loaded: Any = resource(lambda: weights)
+
+    @step
+    def heavy(x: int, *, w: Any = loaded) -> int:
+        return x
+
+    @pipeline
+    def tag(x: int) -> int:
+        return heavy(x)
+
+    assert any("resource '<lambda>'" in text for text in found(tag))
+
+
+def test_a_logger_and_a_sklearn_model_are_no_problem() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit([[0], [1]], [0, 1])
+
+    @step
+    def predict(x: float) -> int:
+        logger.info("predicting")
+        return int(model.predict([[x]])[0])
+
+    @pipeline
+    def tag(x: float) -> int:
+        return predict(x)
+
+    assert found(tag) == []
+    assert pickle.loads(dumps(predict.fn))(0.9) == 1
