@@ -18,14 +18,14 @@ __all__ = ["NAMES", "name_of"]
 # that differ from white by a breath only.
 _FAMILIES = {
     "black": "black",
-    "gray": "dimgray gray slategray lightslategray",
+    "gray": "dimgray gray",
     "lightgray": "darkgray silver",
     "white": "white whitesmoke snow gainsboro",
     "beige": "beige antiquewhite bisque blanchedalmond cornsilk linen oldlace papayawhip wheat",
     "tan": "tan burlywood navajowhite",
-    "brown": "saddlebrown sienna rosybrown",
-    "maroon": "maroon darkred brown",
-    "red": "red crimson firebrick indianred tomato",
+    "brown": "saddlebrown sienna",
+    "maroon": "maroon darkred",
+    "red": "red crimson firebrick brown indianred tomato",
     "coral": "coral lightcoral",
     "salmon": "salmon darksalmon lightsalmon",
     "orange": "orange darkorange orangered chocolate sandybrown",
@@ -40,28 +40,31 @@ _FAMILIES = {
     "turquoise": "turquoise mediumturquoise darkturquoise lightseagreen mediumaquamarine "
     "aquamarine aqua",
     "skyblue": "skyblue lightskyblue deepskyblue lightblue powderblue paleturquoise lightsteelblue",
-    "blue": "blue darkblue mediumblue royalblue dodgerblue cornflowerblue steelblue slateblue",
+    "blue": "blue darkblue slategray lightslategray mediumblue royalblue dodgerblue "
+    "cornflowerblue steelblue slateblue",
     "navy": "navy midnightblue darkslateblue",
     "indigo": "indigo",
     "purple": "purple darkmagenta blueviolet darkviolet darkorchid mediumpurple",
     "violet": "violet orchid plum mediumorchid",
     "lavender": "lavender thistle",
     "magenta": "magenta deeppink mediumvioletred",
-    "pink": "pink lightpink hotpink palevioletred",
+    "pink": "pink rosybrown lightpink hotpink palevioletred",
 }
 
 NAMES = tuple(_FAMILIES)
 """The names that `name_of` gives, all of them CSS colours."""
 
 
-# CSS colours were made for screens; in a photo black cloth is lit and white cloth has folds, and
-# between gray and the vivid browns of CSS there is none at all.
+# CSS colours were made for screens. In a photo black cloth is lit, and dyes are duller than these
+# colours are; so the names are also stood for by what was seen in photos of clothes: denim, bark.
 _IN_PHOTOS = {
     "black": (44, 44, 44),
-    "brown": (125, 95, 80),
+    "blue": (88, 106, 140),
+    "brown": (138, 110, 96),
     "green": (46, 68, 54),
     "navy": (38, 44, 70),
     "olive": (84, 88, 66),
+    "yellow": (225, 212, 75),
 }
 
 
