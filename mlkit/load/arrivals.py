@@ -95,7 +95,7 @@ class Poisson(Arrivals):
 
     def __post_init__(self) -> None:
         _check_positive("poisson", "rate", self.rate, "requests per second above 0")
-        _check_seed("poisson", self.seed)
+        check_seed("poisson", self.seed)
 
     @property
     def opening_rate(self) -> float:
@@ -203,7 +203,8 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _check_seed(kind: str, seed: int) -> None:
+def check_seed(kind: str, seed: int) -> None:
+    """Raise a `LoadError` unless the seed is a whole number from 0 up."""
     if not _is_whole(seed) or seed < 0:
         raise LoadError(
             "seed is not usable",

@@ -111,7 +111,10 @@ class Connection(asyncio.BufferedProtocol):
         except httptools.HttpParserUpgrade:
             self._fail("protocol", "the server switched protocols")
         except httptools.HttpParserError as error:
-            self._fail("protocol", str(error))
+            if self._complete:
+                self._finish(keep=False)  # what follows a whole answer is no part of it
+            else:
+                self._fail("protocol", str(error))
         else:
             if self._complete:
                 self._finish(keep=self._reusable())
@@ -132,6 +135,11 @@ class Connection(asyncio.BufferedProtocol):
         self._fail(kind, f"the connection ended {before}" + (f": {exc}" if exc else ""))
 
     # httptools calls these.
+
+    def on_message_begin(self) -> None:
+        """An answer begins; one that follows the answer asked for ends the parsing."""
+        if self._complete:
+            raise ValueError("an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header of the answer."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlkit.errors import LoadError
-from mlkit.load.worker import COLUMNS
+from mlkit.load.job import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,15 +48,18 @@ class WorkerProcess:
     """One generator process. A thread reads what it says; nothing is printed.
 
     Args:
-        job: what `mlkit.load.worker.pack` made.
+        job: what `mlkit.load.job.pack` made.
+        target: what it asks, for messages.
         warmup_s: for the progress before the first report.
     """
 
-    def __init__(self, job: Iterable[bytes], *, warmup_s: float) -> None:
+    def __init__(self, job: Iterable[bytes], *, target: str, warmup_s: float) -> None:
         self.progress = Progress(elapsed_s=-warmup_s)
         self.ended = threading.Event()
         self._outcome: Outcome | None = None
         self._problem: str | None = None
+        self._unreachable: str | None = None
+        self._target = target
         self._lock = threading.Lock()
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the reader ends
         self._process = subprocess.Popen(
@@ -89,6 +92,12 @@ class WorkerProcess:
         Raises:
             LoadError: nothing could be measured, or the process died.
         """
+        if self._unreachable is not None:
+            raise LoadError(
+                f"nothing answers at {self._target}",
+                got=self._unreachable,
+                fix="is it running, and is the URL right?",
+            )
         if self._outcome is None:
             raise LoadError(
                 "the load test could not be run",
@@ -133,7 +142,7 @@ class WorkerProcess:
         if event == "progress":
             self.progress = Progress(**message)
         elif event == "failed":
-            self._problem = message["reason"]
+            self._unreachable = message["reason"]
         elif event == "done":
             self._outcome = Outcome(message, self._read_columns(message["rows"]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 __all__ = ["RequestRecord", "parse_server_timing"]
 
 _METRIC = re.compile(r'([!#$%&\'*+\-.^_`|~\w]+)((?:\s*;\s*\w+\s*=\s*(?:"[^"]*"|[^;,\s]+))*)')
-_DURATION = re.compile(r'dur\s*=\s*"?([0-9.]+)')
+_PARAMETER = re.compile(r';\s*(\w+)\s*=\s*(?:"([^"]*)"|([^;,\s]+))')
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +66,7 @@ def parse_server_timing(text: str) -> dict[str, float]:
     """
     phases: dict[str, float] = {}
     for name, parameters in _METRIC.findall(text):
-        if found := _DURATION.search(parameters):
-            phases[name] = phases.get(name, 0.0) + float(found[1])
+        values = {key: quoted or bare for key, quoted, bare in _PARAMETER.findall(parameters)}
+        with contextlib.suppress(KeyError, ValueError):
+            phases[name] = phases.get(name, 0.0) + float(values["dur"])
     return phases

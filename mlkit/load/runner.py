@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from urllib.parse import urlsplit
 
 from mlkit.errors import LoadError
-from mlkit.load.arrivals import Arrivals, Closed
+from mlkit.load.arrivals import Arrivals, Closed, check_seed
+from mlkit.load.job import pack
 from mlkit.load.process import Outcome, Progress, WorkerProcess
 from mlkit.load.requests import Place, Preparable, as_list, preparer, wire
 from mlkit.load.results import ClientCost, FailureSample, LoadResult
-from mlkit.load.worker import pack
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,8 +107,9 @@ def load_test(
     """
     durations = {"duration_s": duration_s, "warmup_s": warmup_s, "timeout_s": timeout_s}
     _check(arrivals, slo_ms, **durations)
+    check_seed("load_test", seed)
     plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed)
-    run = LoadRun(plan, WorkerProcess(job, warmup_s=warmup_s))
+    run = LoadRun(plan, WorkerProcess(job, target=plan.target, warmup_s=warmup_s))
     return _watch(run, progress) if wait else run
 
 
@@ -262,8 +264,9 @@ def _to_wire(prepared: list[Any]) -> tuple[Place, list[bytes]]:
 
 
 def _describe(target: Preparable | str, prepared: list[Any]) -> str:
-    url = target if isinstance(target, str) else str(prepared[0].url)
-    return url.partition("?")[0].rpartition("@")[2] if "@" in url else url.partition("?")[0]
+    parts = urlsplit(target if isinstance(target, str) else prepared[0].url)
+    # Neither passwords nor tokens in a query belong into a repr.
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _watch(run: LoadRun, progress: bool) -> LoadResult:

@@ -1,9 +1,9 @@
 """The generator's process: ``python -m mlkit.load.worker``, fed through a pipe.
 
-Standard input: `pack` of a job, then, while it runs, one byte to stop. Its end means that whoever
-started the process is gone, and the process goes too. Standard output: one JSON document a line
-(``ready``, ``progress``, at last ``done`` or ``failed``); after ``done`` the columns of the log as
-raw bytes, each as long as ``done`` says.
+Standard input: a job as `mlkit.load.job.pack` makes it, then, while it runs, one byte to stop. Its
+end means that whoever started the process is gone, and the process goes too. Standard output: one
+JSON document a line (``ready``, ``progress``, at last ``done`` or ``failed``); after ``done`` the
+columns of the log as raw bytes.
 
 Nothing heavy is imported here: the process is up within a few tenths of a second.
 """
@@ -16,41 +16,21 @@ import gc
 import json
 import os
 import signal
-import struct
 import sys
 import time
 from array import array
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlkit.load.client import Origin, Pool, new_event_loop, resolve
 from mlkit.load.generator import ClosedLoop, Generator, Limits, Log, OpenLoop
+from mlkit.load.job import COLUMNS, LENGTH
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+__all__ = ["main"]
 
-__all__ = ["COLUMNS", "main", "pack"]
-
-COLUMNS = {
-    "intended": "d",
-    "sent": "d",
-    "first_byte": "d",
-    "finished": "d",
-    "status": "i",
-    "size": "q",
-}
-"""The columns that follow ``done``, in this order, with their array type codes."""
 PROGRESS_EVERY_S = 0.2
 PARENT_CHECK_S = 1.0
 LEAD_S = 0.05
 GRACE_S = 1.0
-LENGTH = struct.Struct("<Q")
-
-
-def pack(job: dict[str, Any], times: bytes, bodies: Iterable[bytes]) -> Iterable[bytes]:
-    """A job as the worker reads it: a JSON header, the schedule as doubles, the requests."""
-    bodies = list(bodies)
-    header = json.dumps({**job, "times": len(times), "sizes": [len(b) for b in bodies]}).encode()
-    return [LENGTH.pack(len(header)) + header, times, *bodies]
 
 
 def main() -> None:
@@ -86,7 +66,7 @@ class Run:
         try:
             pool = await self._connect()
         except OSError as error:
-            _say({"event": "failed", "reason": error.strerror or str(error)})
+            _say({"event": "failed", "reason": _reason(error)})
             return
         generator = self._build(pool)
         started = time.time() + generator.zero - self.loop.time()
@@ -201,6 +181,13 @@ class Run:
             "samples": log.samples,
         }
         _write(json.dumps(done).encode() + b"\n", *_columns(log))
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no connection in time"
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno or 0).lower() if known else error.strerror or str(error)
 
 
 def _columns(log: Log) -> list[bytes]:

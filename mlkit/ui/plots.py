@@ -27,7 +27,8 @@ SERVED, FAILED = "#0072b2", "#d55e00"
 DARK_FAILED = "#a84300"
 """Vermilion for words: its contrast on white is above 4.5."""
 SEPARATOR = "   ·   "
-MOST_LETTERS = 108
+MOST_LETTERS, MOST_BOLD_LETTERS = 108, 92
+"""How many fit into a line, whatever the letters."""
 WEIGHTS: dict[str, dict[str, Any]] = {
     "p50": {"color": "#56a5d0", "linewidth": 1.3},
     "p95": {"color": SERVED, "linewidth": 1.6},
@@ -55,7 +56,6 @@ STYLE: dict[str, Any] = {
     "font.size": 9,
     "text.color": INK,
     "hatch.linewidth": 0.8,
-    "savefig.dpi": 200,
 }
 DOTS_PER_INCH = 100
 WIDTH_IN, HEIGHT_IN = 7.2, 6.9
@@ -97,10 +97,10 @@ def plot_load(result: LoadResult) -> Figure:
 def _title(figure: Figure, result: LoadResult) -> None:
     figure.text(0.014, 0.977, repr(result.arrivals), size=12.5, weight="bold", va="top")
     figure.text(0.014, 0.944, _subtitle(result), size=9, color=QUIET, va="top")
-    words, color, weight = _promises(result), QUIET, "normal"
+    words, color, weight = shorten(_promises(result), MOST_LETTERS), QUIET, "normal"
     if result.void:
-        words, color, weight = f"▲ Void: {'; '.join(result.void)}", DARK_FAILED, "bold"
-    words = shorten(words, MOST_LETTERS)
+        words = shorten(f"▲ Void: {'; '.join(result.void)}", MOST_BOLD_LETTERS)
+        color, weight = DARK_FAILED, "bold"
     figure.text(0.014, 0.917, words, size=9, va="top", color=color, weight=weight)
 
 

@@ -168,7 +168,7 @@ def serve() -> Iterator[Callable[[Handler], int]]:
     thread.start()
     servers = []
 
-    def start(handler):
+    def start(handler, **options):
         async def guarded(reader, writer):
             try:
                 await handler(reader, writer)
@@ -177,7 +177,7 @@ def serve() -> Iterator[Callable[[Handler], int]]:
             finally:
                 writer.close()
 
-        starting = asyncio.start_server(guarded, "127.0.0.1", 0)
+        starting = asyncio.start_server(guarded, "127.0.0.1", 0, **options)
         server = asyncio.run_coroutine_threadsafe(starting, loop).result(5)
         servers.append(server)
         return server.sockets[0].getsockname()[1]
@@ -221,7 +221,9 @@ def hello(serve):
     async def handler(reader, writer):
         while True:
             await _read_request(reader)
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer-Timing: a;dur=1\r\n\r\nhi")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nServer-Timing: a;dur=1\r\n\r\nhi"
+            )
             await writer.drain()
 
     return serve(handler)

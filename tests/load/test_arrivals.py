@@ -2,7 +2,7 @@ from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkit.errors import LoadError
@@ -28,6 +28,7 @@ def test_unknown_kind_says_what_is_known():
         arrivals_from_dict({"kind": "diurnal", "rate": 3})
 
 
+@settings(deadline=None)
 @given(rate=st.floats(0.01, 2000), duration=st.floats(0, 20), seed=st.integers(0, 5))
 def test_times_ascend_within_the_duration(rate, duration, seed):
     for spec in (constant(rate=rate), poisson(rate=rate, seed=seed)):
