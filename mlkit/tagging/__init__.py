@@ -1,0 +1,50 @@
+"""Product tagging: from a picture and a title to the tags that a shop would store.
+
+`tag` is the pipeline that mlkit ships with::
+
+    from mlkit.tagging import tag
+
+    tag("shoe.jpg", title="Yellow Plimsolls").tags      # runs here
+    tag.replace(product_class=mine)                     # with a model of your own
+
+Each step is a function of its own, to be called, replaced or used in another pipeline.
+"""
+
+from mlkit.define import ImageSource, pipeline
+from mlkit.tagging.classify import imagenet_labels, look, product_class
+from mlkit.tagging.colour import colours
+from mlkit.tagging.combine import combine
+from mlkit.tagging.download import download
+from mlkit.tagging.image import decode
+from mlkit.tagging.localise import localise
+from mlkit.tagging.text import words
+from mlkit.tagging.types import Box, Colour, Label, ProductClass, ProductTags
+
+__all__ = [
+    "Box",
+    "Colour",
+    "Label",
+    "ProductClass",
+    "ProductTags",
+    "colours",
+    "combine",
+    "decode",
+    "download",
+    "imagenet_labels",
+    "localise",
+    "look",
+    "product_class",
+    "tag",
+    "words",
+]
+
+
+@pipeline
+def tag(image: ImageSource, title: str = "") -> ProductTags:
+    """Tag one product: what it is, where in the picture, its colours, and the words of its title."""
+    picture = decode(download(image))
+    seen = look(picture)
+    box = localise(picture, seen)
+    return combine(
+        product_class(seen), imagenet_labels(seen), box, colours(picture, box), words(title)
+    )
