@@ -28,9 +28,9 @@ from mlkit.tagging.classify import garment_share
 from mlkit.tagging.network import CLASSES, SIDE, product_head, trunk, weights_file
 
 VIEWS = 10
-EPOCHS = 14
+EPOCHS = 12
 BATCH = 64
-RATE = 2e-3
+RATE = 1e-3
 SEED = 0
 
 Array = np.ndarray[Any, Any]
@@ -123,12 +123,15 @@ def fit(examples: Examples, rows: Array) -> torch.nn.Sequential:
     """Train a head on some rows of the examples, each epoch on one random view of each photo."""
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
-    head = product_head()
+    head = _from_backbone()
     steps = EPOCHS * (len(rows) // BATCH)
-    optimiser = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.1)
+    groups = [{"params": [*head[0].parameters(), *head[1].parameters()]}, {"params": head[6].parameters()}]
+    optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.05)
+    rates = [RATE, 3 * RATE]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1)
     for _ in range(EPOCHS):
         head.train()
+        head[1].eval()  # normalised as the backbone was: a batch of 64 is too few to do it anew
         order = rng.permutation(rows)
         for start in range(0, len(rows) - BATCH + 1, BATCH):
             chosen = order[start : start + BATCH]
@@ -141,6 +144,15 @@ def fit(examples: Examples, rows: Array) -> torch.nn.Sequential:
             optimiser.step()
             schedule.step()
     return head.eval()
+
+
+def _from_backbone() -> torch.nn.Sequential:
+    """A head that begins as the backbone's own, but for its classes."""
+    net: Any = efficientnet_lite0()
+    head = product_head()
+    head[0].load_state_dict(net._conv_head.state_dict())
+    head[1].load_state_dict(net._bn1.state_dict())
+    return head
 
 
 def probabilities(head: torch.nn.Sequential, examples: Examples, rows: Array) -> Array:
@@ -162,12 +174,13 @@ def main() -> None:
 
     found = probabilities(fit(examples, rest), examples, held)
     right = found.argmax(1) == examples.classes[held]
-    # One in a hundred photos of clothing may be taken for none, by either threshold: what keeps
-    # other things out is that ImageNet's own classes of them take the probability.
+    # One in two hundred photos of clothing may be taken for none, by either threshold. Of the
+    # photos of other things that come with scikit-image and scikit-learn (a cat, a coffee, a
+    # motorcycle, a rocket, a flower, a temple, ...) none has more than half of that on garments.
     facts = {
         "held_out_accuracy": round(float(right.mean()), 4),
-        "min_garment": round(float(np.quantile(examples.garments, 0.01)), 4),
-        "min_score": round(float(np.quantile(found.max(1)[right], 0.01)), 4),
+        "min_garment": round(float(np.quantile(examples.garments, 0.005)), 4),
+        "min_score": round(float(np.quantile(found.max(1)[right], 0.005)), 4),
         "photos": len(examples.classes),
         "seed": SEED,
     }
