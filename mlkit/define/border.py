@@ -15,12 +15,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlkit.define.graph import Graph, Problem
+from mlkit.define.nested import checked, culprit, substituted
 from mlkit.define.types import Upload
 from mlkit.define.typing import show, strip
 from mlkit.errors import DefinitionError, InputError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["Port", "codec", "codecs", "plain", "port", "problems"]
 
@@ -32,7 +36,7 @@ def codec(type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], 
 
     Args:
         type_: the class.
-        encode: value to what JSON can hold, or to ``bytes`` for an upload.
+        encode: value to what JSON can hold.
         decode: the way back.
     """
     if not inspect.isclass(type_):
@@ -84,6 +88,11 @@ def port(annotation: Any) -> Port:
     Raises:
         DefinitionError: there is none; names `codec`.
     """
+    return _own_port(annotation) or _json_port(annotation)
+
+
+def _own_port(annotation: Any) -> Port | None:
+    """The port of a type that does not go through pydantic, or None."""
     mark = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Upload)), None)
     if mark is not None and mark.url:
         return _source_port(annotation, mark)
@@ -100,7 +109,7 @@ def port(annotation: Any) -> Port:
         return _array_port(annotation)
     if name.startswith("pandas.") and name.endswith(".DataFrame"):
         return _frame_port(annotation)
-    return _json_port(annotation)
+    return None
 
 
 def problems(graph: Graph) -> Iterator[Problem]:
@@ -124,30 +133,42 @@ def plain(value: Any) -> Any:
 
 
 def _json_port(annotation: Any) -> Port:
-    from pydantic import PydanticUserError, TypeAdapter
-    from pydantic.errors import PydanticSchemaGenerationError
+    from pydantic import TypeAdapter
 
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        schema = adapter.json_schema(ref_template="#/components/schemas/{model}")
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        name = getattr(strip(annotation), "__name__", str(annotation))
-        raise DefinitionError(
-            f"values of type {show(annotation)} have no form in which they can be sent",
-            fix=f"declare one: codec({name}, encode=..., decode=...)",
-        ) from error
+    inner = substituted(annotation, _own_port)
+    adapter: TypeAdapter[Any] = _adapter(annotation, inner)
+    schema = adapter.json_schema(ref_template="#/components/schemas/{model}")
 
-    def local(value: Any) -> Any:
+    def to_json(value: Any) -> Any:
+        return adapter.dump_python(value, mode="json", fallback=plain, warnings=False)
+
+    if inner is not annotation:
+        local = TypeAdapter(substituted(annotation, _own_port, local=True))
+        return Port(annotation, checked(adapter), to_json, checked(local), schema)
+
+    def from_caller(value: Any) -> Any:
         # A dict in a model's place is the one thing callers write for convenience.
         return adapter.validate_python(value) if isinstance(value, dict) else value
 
-    return Port(
-        annotation,
-        adapter.validate_python,
-        lambda value: adapter.dump_python(value, mode="json", fallback=plain, warnings=False),
-        local,
-        schema,
-        converts=False,
+    return Port(annotation, adapter.validate_python, to_json, from_caller, schema, converts=False)
+
+
+def _adapter(annotation: Any, inner: Any) -> TypeAdapter[Any]:
+    from pydantic import PydanticUserError, TypeAdapter
+    from pydantic.errors import PydanticSchemaGenerationError
+
+    def fails(type_: Any) -> bool:
+        try:
+            TypeAdapter(type_).json_schema()
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            return True
+        return False
+
+    if not fails(inner):
+        return TypeAdapter(inner)
+    raise DefinitionError(
+        f"values of type {show(annotation)} have no form in which they can be sent",
+        fix=f"declare one: codec({show(culprit(inner, fails))}, encode=..., decode=...)",
     )
 
 
@@ -158,7 +179,7 @@ def _codec_port(type_: type) -> Port:
         try:
             return decode(value)
         except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"not a {type_.__name__}: {error}") from error
+            raise InputError(f"not a valid {type_.__name__}: {error}") from error
 
     return Port(type_, from_json, encode, lambda value: value, {})
 
@@ -176,10 +197,14 @@ def _source_port(annotation: Any, mark: Upload) -> Port:
         data = _content(value)
         return data, _image_type(data)
 
+    def to_json(value: Any) -> str:
+        found = local(value)
+        return found if isinstance(found, str) else _to_data_url(*to_bytes(found))
+
     return Port(
         annotation,
         from_json,
-        str,
+        to_json,
         local,
         {
             "type": "string",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlkit.define import border, shipping
 from mlkit.define.graph import Argument, Constant, Graph, Node, Problem, Result, Source, sources
-from mlkit.define.typing import fits, show
+from mlkit.define.typing import fits, show, value_fits
 
 if TYPE_CHECKING:
     from mlkit.define.step import Step
@@ -43,9 +44,10 @@ def _annotations(graph: Graph) -> Iterator[Problem]:
 
 def _step_annotations(step: Step[..., Any]) -> Iterator[Problem]:
     where = f"step {step.name!r}"
-    if not step.hints and step.fn.__annotations__:
-        what = "its annotations name something that is not defined"
-        yield Problem(where, what, node=step.name)
+    try:
+        typing.get_type_hints(step.fn)
+    except Exception as error:
+        yield Problem(where, f"its annotations cannot be read: {error}", node=step.name)
         return
     for name in step.parameters:
         if step.hints.get(name, EMPTY) is EMPTY:
@@ -76,7 +78,8 @@ def _edges(graph: Graph) -> Iterator[Problem]:
     for node in graph:
         for parameter, source in node.inputs.items():
             given, wanted = graph.type_of(source), node.step.input_type(parameter)
-            if not fits(given, wanted):
+            literal = isinstance(source, Constant) and value_fits(source.value, wanted)
+            if not literal and not fits(given, wanted):
                 yield Problem(
                     f"step {node.name!r}",
                     f"{parameter!r} gets {_origin(source)}, whose type does not fit",

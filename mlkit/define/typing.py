@@ -9,10 +9,19 @@ import types
 import typing
 from typing import Any
 
-__all__ = ["field_types", "fits", "item_type", "show", "strip", "tuple_types"]
+__all__ = [
+    "UNIONS",
+    "field_types",
+    "fits",
+    "item_type",
+    "show",
+    "strip",
+    "tuple_types",
+    "value_fits",
+]
 
 EMPTY = inspect.Parameter.empty
-_UNIONS = (typing.Union, types.UnionType)
+UNIONS = (typing.Union, types.UnionType)
 
 
 def strip(annotation: Any) -> Any:
@@ -37,7 +46,7 @@ def show(annotation: Any) -> str:
             return name
     annotation = strip(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in _UNIONS:
+    if origin in UNIONS:
         return " | ".join(show(a) for a in args)
     if origin is typing.Literal:
         return f"Literal[{', '.join(map(repr, args))}]"
@@ -123,21 +132,22 @@ def fits(given: Any, wanted: Any) -> bool:
         return True
     given = type(None) if given is None else given
     wanted = type(None) if wanted is None else wanted
-    if typing.get_origin(given) in _UNIONS:
+    if typing.get_origin(given) in UNIONS:
         return all(fits(member, wanted) for member in typing.get_args(given))
     if typing.get_origin(given) is typing.Literal:
-        return all(_literal_fits(value, wanted) for value in typing.get_args(given))
-    if typing.get_origin(wanted) in _UNIONS:
+        return all(value_fits(value, wanted) for value in typing.get_args(given))
+    if typing.get_origin(wanted) in UNIONS:
         return any(fits(given, member) for member in typing.get_args(wanted))
     if typing.get_origin(wanted) is typing.Literal:
         return False
     return _classes_fit(given, wanted)
 
 
-def _literal_fits(value: Any, wanted: Any) -> bool:
+def value_fits(value: Any, wanted: Any) -> bool:
+    """Whether this very value may be passed where ``wanted`` is asked for, a literal type too."""
     wanted = strip(wanted)
-    if typing.get_origin(wanted) in _UNIONS:
-        return any(_literal_fits(value, member) for member in typing.get_args(wanted))
+    if typing.get_origin(wanted) in UNIONS:
+        return any(value_fits(value, member) for member in typing.get_args(wanted))
     if typing.get_origin(wanted) is typing.Literal:
         return any(value == v and type(value) is type(v) for v in typing.get_args(wanted))
     return fits(type(value), wanted)

@@ -1,8 +1,6 @@
 """What goes to another process arrives there, and what cannot is named."""
 
 import json
-import logging
-import pickle
 import subprocess
 import sys
 import threading
@@ -186,14 +184,14 @@ def test_several_threads_may_pack_at_once(module: Callable[..., ModuleType]) -> 
     results: list[bytes] = []
 
     def pack() -> None:
-        results.extend(dumps(local.helper) for _ in range(20))
+        results.extend(dumps(local.helper) for _ in range(5))
 
     threads = [threading.Thread(target=pack) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == 80
+    assert len(results) == 20
     assert all(b"TABLE" in data for data in results)
 
 
@@ -202,7 +200,6 @@ def found(graph_of: Any) -> list[str]:
 
 
 lock = threading.Lock()
-logger = logging.getLogger(__name__)
 
 
 @step
@@ -283,19 +280,31 @@ def test_a_loader_that_captures_the_model_is_told_apart() -> None:
     assert any("resource '<lambda>'" in text for text in found(tag))
 
 
-def test_a_logger_and_a_sklearn_model_are_no_problem() -> None:
-    from sklearn.linear_model import LogisticRegression
+def test_a_small_model_and_a_logger_travel_with_the_function(cell: Cell) -> None:
+    names = cell("""
+        import logging
+        import numpy as np
+        from mlkit import pipeline, step
 
-    model = LogisticRegression().fit([[0], [1]], [0, 1])
+        class Linear:
+            def fit(self, xs, ys):
+                self.k = float(np.dot(xs, ys) / np.dot(xs, xs))
+                return self
 
-    @step
-    def predict(x: float) -> int:
-        logger.info("predicting")
-        return int(model.predict([[x]])[0])
+            def predict(self, x):
+                return self.k * x
 
-    @pipeline
-    def tag(x: float) -> int:
-        return predict(x)
+        model = Linear().fit([1, 2], [2, 4])
+        logger = logging.getLogger("shop")
 
-    assert found(tag) == []
-    assert pickle.loads(dumps(predict.fn))(0.9) == 1
+        @step
+        def predict(x: float) -> float:
+            logger.info("predicting")
+            return model.predict(x)
+
+        @pipeline
+        def tag(x: float) -> float:
+            return predict(x)
+    """)
+    assert found(names["tag"]) == []
+    assert elsewhere(dumps(names["predict"].fn), 3) == 6

@@ -1,0 +1,101 @@
+"""Values with a border form of their own inside of other types: ``list[Image]``, ``Image | None``.
+
+pydantic takes such a type apart and puts it together; where it meets a type with a form of its own,
+it asks that type's `Port`.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable
+from types import EllipsisType
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mlkit.define.typing import UNIONS, strip
+from mlkit.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+    from mlkit.define.border import Port
+
+__all__ = ["checked", "culprit", "substituted"]
+
+Own = Callable[[Any], "Port | None"]
+
+
+def substituted(annotation: Any, own: Own, *, local: bool = False) -> Any:
+    """The annotation with what pydantic needs to know wherever a type has a port of its own.
+
+    The annotation itself, the very same object, where there is nothing to substitute.
+
+    Args:
+        annotation: any type.
+        own: the port of a type that has one of its own, else None.
+        local: take what a caller in this process may pass, instead of the JSON form.
+    """
+    port = own(annotation)
+    if port is not None:
+        return _told(annotation, port, local=local)
+    if typing.get_origin(annotation) is Annotated:
+        inner, *marks = typing.get_args(annotation)
+        made = substituted(inner, own, local=local)
+        return annotation if made is inner else Annotated[(made, *marks)]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is None or origin is typing.Literal or any(isinstance(a, list) for a in args):
+        return annotation
+    parts = tuple(a if a is Ellipsis else substituted(a, own, local=local) for a in args)
+    if all(made is part for made, part in zip(parts, args, strict=True)):
+        return annotation
+    return typing.Union[parts] if origin in UNIONS else origin[parts]  # noqa: UP007
+
+
+def checked(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
+    """The adapter's validation, with an `InputError` for what does not validate."""
+    from pydantic import ValidationError
+
+    def validate(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = "".join(f"[{part!r}]" for part in first["loc"] if isinstance(part, int))
+            raise InputError(f"{place} {first['msg']}".strip()) from error
+
+    return validate
+
+
+def _told(annotation: Any, port: Port, *, local: bool) -> Any:
+    from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+    return Annotated[
+        strip(annotation),
+        PlainValidator(port.local if local else port.from_json),
+        PlainSerializer(_guarded(annotation, port.to_json)),
+        WithJsonSchema(dict(port.schema)),
+    ]
+
+
+def _guarded(annotation: Any, to_json: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Leave what is of another type to the other members of a union."""
+    from pydantic_core import PydanticSerializationUnexpectedValue
+
+    bare = strip(annotation)
+    cls: Any = typing.get_origin(bare) or bare
+    known = isinstance(cls, type) and cls not in UNIONS
+
+    def serialize(value: Any) -> Any:
+        if value is None or (known and not isinstance(value, cls)):
+            raise PydanticSerializationUnexpectedValue(f"not of type {cls}")
+        return to_json(value)
+
+    return serialize
+
+
+def culprit(annotation: Any, fails: Callable[[Any], bool]) -> Any:
+    """The innermost part of a type that is the reason why the whole fails."""
+    bare = strip(annotation)
+    if typing.get_origin(bare) is typing.Literal:
+        return annotation
+    parts = [a for a in typing.get_args(bare) if not isinstance(a, (str, list, EllipsisType))]
+    return next((culprit(part, fails) for part in parts if fails(part)), annotation)

@@ -1,0 +1,319 @@
+"""How values get in and out: JSON, uploads, and what a caller here may pass."""
+
+import base64
+import dataclasses
+import io
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pydantic
+import pytest
+
+from mlkit.define import border
+from mlkit.define.border import codec, codecs, plain, port
+from mlkit.define.types import ImageSource, Upload
+from mlkit.errors import DefinitionError, InputError
+from mlkit.images import Image
+
+
+class Label(pydantic.BaseModel):
+    name: str
+    score: float
+
+
+@dataclasses.dataclass
+class Box:
+    x0: int
+    x1: int
+
+
+class Pair(NamedTuple):
+    name: str
+    score: float
+
+
+def there_and_back(type_: Any, value: Any) -> Any:
+    """What becomes of a value that goes out as JSON and comes in again."""
+    way = port(type_)
+    return way.from_json(json.loads(json.dumps(way.to_json(value), default=plain)))
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (int, 3),
+        (float, 0.1),
+        (str, "größe"),
+        (bool, True),
+        (None, None),
+        (Label, Label(name="a", score=0.5)),
+        (Box, Box(1, 2)),
+        (Pair, Pair("a", 0.5)),
+        (list[Label], [Label(name="a", score=0.5)]),
+        (dict[str, list[Box]], {"a": [Box(1, 2)]}),
+        (tuple[int, str], (1, "a")),
+        (Label | None, None),
+        (Label | None, Label(name="a", score=1)),
+        (date, date(2026, 1, 2)),
+        (bytes, b"\x00\xff"),
+    ],
+    ids=str,
+)
+def test_json_there_and_back(type_: Any, value: Any) -> None:
+    again = there_and_back(type_, value)
+    assert again == value
+    assert type(again) is type(value)
+
+
+def test_arrays_there_and_back() -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert np.array_equal(there_and_back(np.ndarray, array), array)
+    way = port(np.ndarray)
+    assert way.to_bytes is not None
+    assert way.from_bytes is not None
+    data, media_type = way.to_bytes(array)
+    again = way.from_bytes(data)
+    assert media_type == way.media_type == "application/x-npy"
+    assert again.dtype == np.float32
+    assert np.array_equal(again, array)
+
+
+def test_tables_there_and_back() -> None:
+    frame = pd.DataFrame({"name": ["a", "b"], "n": [1, 2]})
+    assert there_and_back(pd.DataFrame, frame).equals(frame)
+
+
+def test_pictures_there_and_back() -> None:
+    picture = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), 4, 4)
+    again = there_and_back(Image, picture)
+    assert np.array_equal(again.pixels, picture.pixels)
+
+
+def test_numpy_values_in_a_result_become_plain() -> None:
+    value = {"n": np.int64(3), "xs": np.arange(2)}
+    assert json.loads(json.dumps(port(dict[str, Any]).to_json(value), default=plain)) == {
+        "n": 3,
+        "xs": [0, 1],
+    }
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        plain(object())
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (int, "three"),
+        (Label, {"name": "a"}),
+        (list[int], 5),
+    ],
+)
+def test_json_that_does_not_validate_is_refused(type_: Any, value: Any) -> None:
+    with pytest.raises(pydantic.ValidationError):
+        port(type_).from_json(value)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (bytes, 5),
+        (bytes, "not a url"),
+        (bytes, "data:;base64,@@@"),
+        (bytes, "https://example.com/x"),
+        (Image, "data:text/plain,hello"),
+        (np.ndarray, [[1, 2], [3]]),
+        (np.ndarray, ["a"]),
+        (np.ndarray, [{"a": 1}]),
+        (pd.DataFrame, {"a": 1}),
+        (pd.DataFrame, [1, 2]),
+        (ImageSource, 5),
+    ],
+    ids=str,
+)
+def test_what_is_no_value_of_the_type_is_an_input_error(type_: Any, value: Any) -> None:
+    with pytest.raises(InputError):
+        port(type_).from_json(value)
+
+
+def test_no_pickle_comes_in() -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    way = port(np.ndarray)
+    assert way.from_bytes is not None
+    with pytest.raises(InputError, match=r"not a \.npy file"):
+        way.from_bytes(buffer.getvalue())
+    with pytest.raises(InputError):
+        way.from_bytes(b"no array at all")
+
+
+def test_a_data_url_need_not_be_base64() -> None:
+    assert port(bytes).from_json("data:text/plain,a%20b") == b"a b"
+    encoded = base64.b64encode(b"xyz").decode()
+    assert port(bytes).from_json(f"DATA:;BASE64,{encoded}") == b"xyz"
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "shoe.jpg"
+    PIL.Image.new("RGB", (4, 4), "red").save(path)
+    return path
+
+
+def test_a_source_is_taken_as_path_bytes_picture_or_url(photo: Path) -> None:
+    local = port(ImageSource).local
+    data = photo.read_bytes()
+    assert local(photo) == local(str(photo)) == local(data) == local(bytearray(data)) == data
+    for made in (PIL.Image.open(photo), np.zeros((4, 4, 3), np.uint8)):
+        assert local(made).startswith(b"\x89PNG")
+    assert local("https://example.com/a.jpg") == "https://example.com/a.jpg"
+    assert local("data:image/png;base64,AA==") == "data:image/png;base64,AA=="
+
+
+def test_a_source_that_is_nowhere_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="no such file") as caught:
+        port(ImageSource).local("shoe-that-is-not-there.jpg")
+    assert "a path, an http(s) or data: URL" in str(caught.value)
+
+
+def test_a_server_never_opens_a_path(photo: Path) -> None:
+    assert port(ImageSource).from_json(str(photo)) == str(photo)
+    with pytest.raises(InputError):
+        port(Image).from_json(str(photo))
+    with pytest.raises(InputError):
+        port(bytes).from_json(str(photo))
+
+
+def test_a_picture_parameter_takes_what_a_source_takes(photo: Path) -> None:
+    local = port(Image).local
+    for given in (photo, str(photo), photo.read_bytes(), PIL.Image.open(photo)):
+        assert local(given).width == 4
+    picture = local(photo)
+    assert local(picture) is picture
+
+
+def test_bytes_are_read_from_a_path_object_only(photo: Path) -> None:
+    assert port(bytes).local(photo) == photo.read_bytes()
+    assert port(bytes).local(memoryview(b"ab")) == b"ab"
+
+
+def test_a_dict_may_stand_for_a_model() -> None:
+    assert port(Label).local({"name": "a", "score": 1}) == Label(name="a", score=1)
+    same = Label(name="a", score=1)
+    assert port(Label).local(same) is same
+
+
+@pytest.mark.parametrize(
+    ("type_", "upload", "url", "media_type"),
+    [
+        (ImageSource, True, True, "image/*"),
+        (Image, True, False, "image/*"),
+        (bytes, True, False, "application/octet-stream"),
+        (Annotated[bytes, Upload(media_type="audio/*")], True, False, "audio/*"),
+        (np.ndarray, True, False, "application/x-npy"),
+        (str, False, False, "application/json"),
+        (Label, False, False, "application/json"),
+    ],
+    ids=str,
+)
+def test_what_is_an_upload(type_: Any, upload: bool, url: bool, media_type: str) -> None:
+    way = port(type_)
+    assert (way.upload, way.url, way.media_type) == (upload, url, media_type)
+    assert (way.from_bytes is not None) == (way.to_bytes is not None) == upload
+
+
+def test_pictures_are_uploaded_as_what_they_are(photo: Path) -> None:
+    to_bytes = port(ImageSource).to_bytes
+    assert to_bytes is not None
+    assert to_bytes(photo) == (photo.read_bytes(), "image/jpeg")
+    assert to_bytes(np.zeros((4, 4, 3), np.uint8))[1] == "image/png"
+
+
+def test_the_schema_is_that_of_the_json_form() -> None:
+    assert port(int).schema == {"type": "integer"}
+    assert port(ImageSource).schema["format"] == "uri"
+    assert port(Label).schema["required"] == ["name", "score"]
+
+
+class Odd:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+@pytest.fixture
+def odd_codec() -> Any:
+    codec(Odd, encode=lambda odd: {"n": odd.n}, decode=lambda value: Odd(int(value["n"])))
+    yield
+    border._codecs.pop(Odd)
+    port.cache_clear()
+
+
+def test_a_type_without_a_form_names_the_way_out() -> None:
+    with pytest.raises(DefinitionError, match="no form in which they can be sent") as caught:
+        port(Odd)
+    assert "codec(Odd, encode=..., decode=...)" in str(caught.value)
+
+
+@pytest.mark.usefixtures("odd_codec")
+def test_a_codec_gives_it_one() -> None:
+    assert there_and_back(Odd, Odd(3)).n == 3
+    assert Odd in codecs()
+
+
+@pytest.mark.usefixtures("odd_codec")
+@pytest.mark.parametrize("value", [5, {}, {"n": "x"}])
+def test_what_a_codec_cannot_read_is_an_input_error(value: Any) -> None:
+    with pytest.raises(InputError, match="not a valid Odd"):
+        port(Odd).from_json(value)
+
+
+@pytest.mark.usefixtures("odd_codec")
+def test_a_codec_counts_inside_of_other_types_too() -> None:
+    assert there_and_back(list[Odd], [Odd(3)])[0].n == 3
+    assert there_and_back(Odd | None, None) is None
+
+
+@pytest.mark.usefixtures("odd_codec")
+def test_a_codec_in_a_union_is_asked_for_its_own_values_only() -> None:
+    assert there_and_back(Odd | str, "text") == "text"
+    assert there_and_back(Odd | str, Odd(3)).n == 3
+    assert [there_and_back(Odd | None, v) is None for v in (None, Odd(1))] == [True, False]
+
+
+def test_pictures_and_bytes_inside_of_other_types_are_data_urls() -> None:
+    picture = Image(np.zeros((4, 4, 3), np.uint8), 4, 4)
+    way = port(list[Image])
+    (url,) = way.to_json([picture])
+    assert url.startswith("data:image/png;base64,")
+    assert there_and_back(list[Image], [picture])[0].width == 4
+    assert there_and_back(Image | None, None) is None
+    assert there_and_back(dict[str, tuple[bytes, int]], {"a": (b"\xff", 1)}) == {"a": (b"\xff", 1)}
+    assert np.array_equal(there_and_back(np.ndarray | None, np.arange(2)), np.arange(2))
+    assert way.schema["items"]["format"] == "uri"
+
+
+def test_a_caller_may_pass_what_a_picture_is_made_of_inside_of_other_types(photo: Path) -> None:
+    (first, second) = port(list[Image]).local([photo, np.zeros((8, 8, 3), np.uint8)])
+    assert (first.width, second.width) == (4, 8)
+    assert port(ImageSource | None).local(photo) == photo.read_bytes()
+    assert port(ImageSource | None).local(None) is None
+    assert port(ImageSource | None).to_json(photo).startswith("data:image/jpeg;base64,")
+
+
+def test_what_is_wrong_inside_of_another_type_is_an_input_error_with_its_place() -> None:
+    with pytest.raises(InputError, match=r"^\[1\] .*not a data: URL"):
+        port(list[bytes]).from_json(["data:,a", "b"])
+
+
+def test_the_type_that_has_no_form_is_the_one_that_is_named() -> None:
+    with pytest.raises(DefinitionError, match=r"list\[Odd \| None\] have no form") as caught:
+        port(list[Odd | None])
+    assert "codec(Odd," in str(caught.value)
+
+
+def test_a_codec_is_for_a_class() -> None:
+    with pytest.raises(DefinitionError, match="for a class"):
+        codec(list[int], encode=list, decode=list)  # type: ignore[arg-type]

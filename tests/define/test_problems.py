@@ -1,0 +1,303 @@
+"""What keeps a pipeline from being deployed is listed; it runs here all the same."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+
+from mlkit.define import ImageSource, Pipeline, batched_step, pipeline, step
+from mlkit.images import Image
+
+Cell = Callable[..., dict[str, Any]]
+
+
+@step
+def decode(data: bytes) -> Image:
+    return Image(np.zeros((1, 1, 3), np.uint8), 1, 1)
+
+
+@step
+def size(picture: Image) -> int:
+    return picture.width
+
+
+@step
+def maybe(data: bytes) -> Image | None:
+    return None
+
+
+@step
+def halves(x: int) -> tuple[int, str]:
+    return x, str(x)
+
+
+@step
+def double(x: int) -> int:
+    return 2 * x
+
+
+@step
+def total(xs: list[int]) -> int:
+    return sum(xs)
+
+
+@step
+def kinds(kind: Literal["a", "b"]) -> int:
+    return 1
+
+
+def only(tag: Pipeline[..., Any]) -> Any:
+    """The one problem of a pipeline."""
+    (problem,) = tag.problems
+    return problem
+
+
+def test_a_sound_pipeline_has_none() -> None:
+    @pipeline
+    def tag(image: bytes, by: int = 1) -> int:
+        return total([size(decode(image)), double(by), 3])
+
+    assert tag.problems == ()
+
+
+def test_a_type_that_does_not_fit_names_both_ends() -> None:
+    @pipeline
+    def tag(image: bytes) -> int:
+        return size(image)  # type: ignore[arg-type]
+
+    problem = only(tag)
+    assert (problem.where, problem.node, problem.parameter) == ("step 'size'", "size", "picture")
+    assert problem.what == "'picture' gets the argument 'image', whose type does not fit"
+    assert (problem.expected, problem.got) == ("Image", "bytes")
+    assert "turns bytes into Image" in problem.fix
+
+
+def test_it_runs_here_all_the_same() -> None:
+    @pipeline
+    def tag(x: str) -> int:
+        return double(x)  # type: ignore[arg-type]
+
+    assert len(tag.problems) == 1
+    assert tag(2) == 4  # type: ignore[arg-type]
+
+
+def test_none_has_to_be_taken_where_it_may_come() -> None:
+    @pipeline
+    def tag(image: bytes) -> int:
+        return size(maybe(image))  # type: ignore[arg-type]
+
+    assert only(tag).got == "Image | None"
+
+
+def test_a_part_of_a_result_has_a_type_of_its_own() -> None:
+    @pipeline
+    def tag(x: int) -> int:
+        number, text = halves(x)
+        return total([double(number), double(text)])  # type: ignore[arg-type]
+
+    problem = only(tag)
+    assert problem.node == "double_2"
+    assert "the result of 'halves[1]'" in problem.what
+    assert (problem.expected, problem.got) == ("int", "str")
+
+
+def test_a_literal_has_to_fit_too() -> None:
+    @pipeline
+    def tag(x: int) -> int:
+        return total([double(x), double("2")])  # type: ignore[arg-type]
+
+    assert "the constant '2'" in only(tag).what
+
+
+def test_a_literal_of_a_literal_type_fits() -> None:
+    @pipeline
+    def tag() -> int:
+        return kinds("a")
+
+    @pipeline
+    def wrong() -> int:
+        return kinds("c")  # type: ignore[arg-type]
+
+    assert tag.problems == ()
+    assert only(wrong).expected == "Literal['a', 'b']"
+
+
+def test_a_collection_fits_by_what_is_in_it() -> None:
+    @pipeline
+    def tag(image: bytes) -> int:
+        return total([double(1), decode(image)])  # type: ignore[list-item]
+
+    problem = only(tag)
+    assert problem.got == "list[int | Image]"
+    assert "the list [double, decode]" in problem.what
+
+
+def test_what_is_returned_has_to_fit_its_annotation() -> None:
+    @pipeline
+    def tag(x: int) -> str:
+        return double(x)  # type: ignore[return-value]
+
+    problem = only(tag)
+    assert (problem.where, problem.expected, problem.got) == ("pipeline 'tag'", "str", "int")
+
+
+def test_every_missing_annotation_is_named(cell: Cell) -> None:
+    tag = cell("""
+        from mlkit import pipeline, step
+        @step
+        def f(a, b: int): return a
+        @pipeline
+        def tag(x): return f(x, 1)
+    """)["tag"]
+    said = [f"{p.where}: {p.what}" for p in tag.problems]
+    assert said == [
+        "pipeline 'tag': 'x' has no type annotation",
+        "pipeline 'tag': what it returns has no type annotation",
+        "step 'f': 'a' has no type annotation",
+        "step 'f': what it returns has no type annotation",
+    ]
+
+
+def test_a_step_that_is_called_twice_is_complained_of_once(cell: Cell) -> None:
+    tag = cell("""
+        from mlkit import pipeline, step
+        @step
+        def f(a) -> int: return a
+        @pipeline
+        def tag(x: int) -> int: return f(f(x))
+    """)["tag"]
+    assert len(tag.problems) == 1
+
+
+def test_an_annotation_that_names_nothing_is_a_problem_of_the_step(cell: Cell) -> None:
+    tag = cell("""
+        from mlkit import pipeline, step
+        @step
+        def f(a: "Nowhere") -> "Nowhere": return a
+        @pipeline
+        def tag(x: int) -> int: return f(x)
+    """)["tag"]
+    assert only(tag).what == "its annotations cannot be read: name 'Nowhere' is not defined"
+    assert tag(1) == 1
+
+
+def test_a_batched_step_takes_and_returns_sequences() -> None:
+    @batched_step
+    def wrong(xs: int) -> dict[str, int]:
+        return {}
+
+    @pipeline
+    def tag(x: int) -> int:
+        return wrong(x)
+
+    whats = [problem.what for problem in tag.problems]
+    assert whats == [
+        "'xs' of a batched step is a sequence with one entry per item",
+        "what it returns of a batched step is a sequence with one entry per item",
+    ]
+
+
+def test_edges_of_a_batched_step_are_checked_per_item() -> None:
+    @batched_step
+    def many(xs: list[int]) -> list[str]:
+        return []
+
+    @pipeline
+    def tag(x: str) -> int:
+        return double(many(x))  # type: ignore[arg-type]
+
+    assert [(p.expected, p.got) for p in tag.problems] == [("int", "str"), ("int", "str")]
+
+
+def test_two_functions_of_one_name_are_told_apart(cell: Cell) -> None:
+    source = "from mlkit import step\n@step\ndef f(x: int) -> int: return x + {n}"
+    one, two = (cell(source.format(n=n))["f"] for n in (1, 2))
+
+    @pipeline
+    def tag(x: int) -> int:
+        return two(one(x))
+
+    problem = only(tag)
+    assert problem.node == "f_2"
+    assert "two different functions are called 'f'" in problem.what
+
+
+def test_a_result_that_reaches_nothing_is_a_dead_end_with_all_before_it() -> None:
+    @pipeline
+    def tag(x: int) -> int:
+        double(double(x))
+        return total([x])
+
+    assert {p.node for p in tag.problems} == {"double", "double_2"}
+    assert all("reaches nothing" in p.what for p in tag.problems)
+
+
+def test_what_cannot_cross_the_border_is_named() -> None:
+    class Odd:
+        pass
+
+    @step
+    def take(x: Odd) -> Odd:
+        return x
+
+    @pipeline
+    def tag(x: Odd) -> Odd:
+        return take(x)
+
+    assert [(p.where, p.got) for p in tag.problems] == [("pipeline 'tag'", "Odd")] * 2
+    assert all("codec(Odd, encode=..., decode=...)" in str(p.fix) for p in tag.problems)
+
+
+def test_inside_a_pipeline_any_type_may_go() -> None:
+    class Odd:
+        pass
+
+    @step
+    def make(x: int) -> Odd:
+        return Odd()
+
+    @step
+    def use(odd: Odd) -> int:
+        return 1
+
+    @pipeline
+    def tag(x: int) -> int:
+        return use(make(x))
+
+    assert tag.problems == ()
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    @pipeline
+    def tag(image: ImageSource) -> str:
+        double(1)
+        return size(image)  # type: ignore[arg-type, return-value]
+
+    assert [p.where for p in tag.problems] == ["step 'size'", "pipeline 'tag'", "step 'double'"]
+
+
+def test_a_problem_is_one_line_of_text() -> None:
+    @pipeline
+    def tag(x: str) -> int:
+        return double(x)  # type: ignore[arg-type]
+
+    text = str(only(tag))
+    assert text.startswith("step 'double': 'x' gets the argument 'x'")
+    assert "(expected int, got str) → " in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("kind", [int, str, float, list[int], dict[str, float], bytes, Image])
+def test_common_types_cross_the_border(kind: Any) -> None:
+    def fn(x: Any) -> Any:
+        return x
+
+    fn.__annotations__ = {"x": kind, "return": kind}
+    same = step(fn)
+
+    def tag(x: Any) -> Any:
+        return same(x)
+
+    tag.__annotations__ = {"x": kind, "return": kind}
+    assert pipeline(tag).problems == ()
