@@ -17,6 +17,22 @@ STRONG_LABEL = 0.3
 LARGE_SHARE = 0.2
 """Share of the product from which on a second colour is worth a tag."""
 
+# ImageNet's labels that say more exactly what a product class says. Beside a class any other label
+# contradicts it, and is nearly always the one that is wrong: sleeping bag, velvet fabric.
+_FINER = {
+    "dress": {"abaya", "gown", "kimono", "sarong"},
+    "hat": {"bearskin hat", "cowboy hat", "poke bonnet", "shower cap", "sombrero", "swimming cap"},
+    "longsleeve": {"cardigan", "pajamas", "sweatshirt"},
+    "outwear": {"cardigan", "cloak", "fur coat", "lab coat", "poncho", "suit", "sweatshirt"}
+    | {"trench coat"},
+    "pants": {"jeans", "pajamas", "suit"},
+    "shirt": set[str](),
+    "shoes": {"clogs", "cowboy boot", "sandal", "slip-on shoe", "sneaker"},
+    "shorts": {"pajamas", "swim trunks"},
+    "skirt": {"hoop skirt", "miniskirt", "overskirt", "sarong"},
+    "t-shirt": set[str](),
+}
+
 # Words that say the same; the first one is stored. Plurals need no entry, see `_key`.
 _SYNONYMS = (
     ("t-shirt", "tee", "tshirt", "tee shirt"),
@@ -43,8 +59,8 @@ def combine(
 ) -> ProductTags:
     """Return everything with ``tags``: what it is, its colours, its title, what else is seen.
 
-    Of ImageNet's labels only those count that the model is sure of; where two words say the same,
-    as *tee* and *t-shirt*, one is kept.
+    Of ImageNet's labels only those count that the model is sure of and that do not contradict the
+    product class; where two words say the same, as *tee* and *t-shirt*, one is kept.
     """
     told: dict[str, str] = {}
     for word in _ranked(product, labels, colours, words):
@@ -66,6 +82,7 @@ def _ranked(
     seen = [_plain(label.name) for label in labels if label.score >= STRONG_LABEL]
     if product is not None:
         yield product.name
+        seen = [name for name in seen if name in _FINER.get(product.name, seen)]
     else:
         yield from seen[:1]
     yield from (c.name for i, c in enumerate(colours[:2]) if i == 0 or c.share >= LARGE_SHARE)

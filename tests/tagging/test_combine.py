@@ -47,6 +47,18 @@ def test_a_strong_label_comes_last_beside_a_class() -> None:
     assert found.tags == ["outwear", "black", "hoodie", "sweatshirt"]
 
 
+def test_a_label_that_contradicts_the_class_gives_no_tag() -> None:
+    labels = [Label(name="sleeping bag", score=0.5), Label(name="T-shirt", score=0.4)]
+    assert combine(shirt(), labels, None, [], []).tags == ["t-shirt"]
+    assert combine(None, labels, None, [], []).tags == ["sleeping bag", "t-shirt"]
+
+
+def test_beside_a_class_of_somebody_elses_every_strong_label_counts() -> None:
+    chair = ProductClass(name="chair", score=0.9)
+    labels = [Label(name="rocking chair", score=0.5)]
+    assert combine(chair, labels, None, [], []).tags == ["chair", "rocking chair"]
+
+
 def test_weak_labels_give_no_tag_but_are_answered() -> None:
     weak = [Label(name="envelope", score=0.29)]
     found = combine(None, weak, None, [colour("red")], [])
