@@ -152,6 +152,7 @@ class BatchedStep(Step[P, R]):
     """
 
     batched = True
+    fn: Callable[..., Any]  # takes sequences, unlike the step itself
 
     def __init__(self, fn: Callable[..., Any], *, max_batch_size: int = 8) -> None:
         super().__init__(fn)
@@ -191,7 +192,7 @@ class BatchedStep(Step[P, R]):
         columns = {name: [value] for name, value in self.bind(*args, **kwargs).items()}
         return self.batch(**columns, **own)[0]
 
-    def batch(self, *args: Any, **kwargs: Any) -> list[Any]:
+    def batch(self, *args: Any, **kwargs: Any) -> list[R]:
         """Run the function on whole sequences; a list with one result for each item.
 
         Raises:
@@ -211,7 +212,7 @@ class BatchedStep(Step[P, R]):
         """Call the function with one sequence per parameter and check what comes back."""
         size = len(next(iter(columns.values())))
         arguments = {name: self._column(name, items) for name, items in columns.items()}
-        results = self.fn(**arguments, **resources)  # type: ignore[call-arg]
+        results = self.fn(**arguments, **resources)
         return self.split(results, size)
 
     def _column(self, name: str, items: Sequence[Any]) -> Any:
