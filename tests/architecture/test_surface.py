@@ -75,7 +75,8 @@ def surface_faults(file: Path) -> Iterator[str]:
     everything = bound_names(tree.body)
     if missing := {name for name in names if not name.startswith("__")} - everything:
         yield f"__all__ names what is not there: {', '.join(sorted(missing))}"
-    if package and (left_out := everything - set(names)):
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    if package and (left_out := everything - used - set(names)):
         yield f"gathered, and not in __all__: {', '.join(sorted(left_out))}"
 
 
@@ -125,6 +126,7 @@ def test_a_fault_in_all_is_found(tmp_path: Path, name: str, source: str, fault: 
         ("m.py", '__all__ = ["LIMIT", "A", "b"]\nLIMIT = 1\nx = 2\nclass A: ...\ndef b(): ...'),
         ("__init__.py", '"""Only words."""'),
         ("__init__.py", '__all__ = ["a"]\nimport os\nfrom typing import Any\nfrom .x import a'),
+        ("__init__.py", '__all__ = ["f"]\nfrom mlkit.x import a\ndef f() -> a: ...'),
         ("__init__.py", '__all__ = ["a"]\nif TYPE_CHECKING:\n    from mlkit.x import a'),
     ],
 )
