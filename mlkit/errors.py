@@ -9,7 +9,7 @@
     │   ├── PayloadTooLarge     more bytes, pixels or frames than the limit                    (413)
     │   ├── UnsupportedMedia    a kind of content that is not handled                          (415)
     │   └── FetchError          the URL that was given could not be fetched                    (424)
-    ├── StepError               a step raised; carries the step, its cause and the values so far (500)
+    ├── StepError               a step raised; has the step, its cause, the values so far  (500)
     ├── Cancelled               it was given up before it was done
     ├── DeadlineExceeded        the request's time ran out                                     (504)
     ├── Overloaded              the queue is full; try again later                             (503)
@@ -110,7 +110,7 @@ class PlaceholderError(DefinitionError):
 
 
 class InputError(MlkitError, ValueError):
-    """The input of this one request is at fault. Raise it in a step to answer 422 with your words."""
+    """This request's input is at fault. Raise it in a step to answer 422 with your words."""
 
     status = 422
 
@@ -142,7 +142,9 @@ class StepError(MlkitError):
         run: the `mlkit.execute.Run` with the values that were there before the failure, or None.
     """
 
-    def __init__(self, what: str, *, step: str, pipeline: str, run: Any = None, **parts: Any) -> None:
+    def __init__(
+        self, what: str, *, step: str, pipeline: str, run: Any = None, **parts: Any
+    ) -> None:
         super().__init__(what, where=f"step {step!r} of pipeline {pipeline!r}", **parts)
         self.step = step
         self.pipeline = pipeline

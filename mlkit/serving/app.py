@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +106,7 @@ class App:
                 values where one parameter is required.
             concurrency: requests under way at once.
             on_error: "raise" stops at the first failure; "keep" puts the error in its place.
+            progress: whether to show a bar.
 
         Returns:
             a list, or, for a DataFrame, a DataFrame with the same index. An interrupt ends it
@@ -127,7 +128,9 @@ class App:
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
         signature = inspect.Signature(
             [
-                inspect.Parameter(p.name, kind, default=inspect.Parameter.empty if p.required else p.default)
+                inspect.Parameter(
+                    p.name, kind, default=inspect.Parameter.empty if p.required else p.default
+                )
                 for p in sorted(self.graph.parameters, key=lambda p: not p.required)
             ]
         )
@@ -272,11 +275,18 @@ class App:
             name=self.name,
             state="stopped" if self._closed else "ready",
             url=self.url,
+            routes=(f"POST /{self.name}", "GET /docs"),
             doc=self.graph.doc.partition("\n")[0],
             call=f"app({parameters}) -> {show(self.graph.returns)}",
+            curl="" if self._closed else self.curl(),
             steps=tuple(node.name for node in self.graph),
-            since=time.strftime("%H:%M:%S", time.localtime(self._since)),
+            since=datetime.fromtimestamp(self._since).astimezone(),
         )
+
+    def __str__(self) -> str:
+        from mlkit.reprs.card import to_text
+
+        return to_text(self._card())
 
     def _repr_html_(self) -> str:
         from mlkit.reprs.card import to_html
@@ -311,7 +321,7 @@ class _Calls:
                     future.result()
         except KeyboardInterrupt:
             made = sum(not isinstance(r, Cancelled) for r in self.results)
-            print(f"interrupted: {made} of {len(self.results)} done")
+            print(f"interrupted: {made} of {len(self.results)} done")  # noqa: T201
         finally:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -45,7 +45,8 @@ class Origin:
 
     @classmethod
     def here(cls) -> Origin:
-        return cls(os.getcwd(), tuple(path for path in sys.path if path))
+        """Return this process's own."""
+        return cls(str(Path.cwd()), tuple(path for path in sys.path if path))
 
     def enter(self) -> None:
         """Make this process see what the origin saw; a folder that is not here is passed over."""
@@ -84,7 +85,7 @@ def digest_of(graph: Graph) -> str:
     steps = [node.step for node in graph]
     resources = [(node.name, node.step.resources) for node in graph]
     types = [p.type for p in graph.parameters if isinstance(p.type, type)]
-    return fingerprint([shape, steps, resources, types, list(codecs().items()), os.getcwd()])
+    return fingerprint([shape, steps, resources, types, list(codecs().items()), str(Path.cwd())])
 
 
 def _plain(source: Source) -> Any:

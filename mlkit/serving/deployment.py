@@ -20,6 +20,9 @@ from mlkit.serving.session import Progress, Session
 __all__ = ["attach", "deploy"]
 
 
+DEFAULT_LIMITS = Limits()
+
+
 def deploy(
     pipeline: Pipeline[..., Any],
     *,
@@ -29,7 +32,7 @@ def deploy(
     fresh: bool = False,
     num_replicas: int = 1,
     ray_actor_options: Mapping[str, Any] | None = None,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
     progress: bool = True,
 ) -> App:
@@ -39,6 +42,7 @@ def deploy(
     new version does not come up, or the call is interrupted, what was served before still is.
 
     Args:
+        pipeline: what to serve; its name is its path.
         address: "local", or the address of a running Ray cluster.
         port: of the HTTP front end, for the session's first deployment; any free one by default.
         token: bearer token that callers need; made by default, None for none.
@@ -134,5 +138,3 @@ def _progress(what: str, shown: bool) -> Iterator[Progress]:
         ) from None
     finally:
         bar.close()
-
-

@@ -1,4 +1,4 @@
-"""Where a session keeps its socket, logs and shipped code: a folder that only this user can read."""
+"""Where a session keeps its socket, logs and shipped code: a folder of this user alone."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mlkit.errors import Cancelled, DeployError, MlkitError
+from mlkit.errors import MlkitError
 from mlkit.serving import folders, rayserve, wire
 from mlkit.serving.bundle import Origin
 from mlkit.serving.limits import Limits
@@ -58,6 +58,8 @@ class Host:
         await self._stop.wait()
         lease.cancel()
         server.close()
+        # What is half done would start a Ray of its own when it finds none.
+        await asyncio.to_thread(self._busy.shutdown, cancel_futures=True)
 
     async def _watch_owner(self) -> None:
         while True:
@@ -76,11 +78,14 @@ class Host:
         def say(text: str) -> None:
             loop.call_soon_threadsafe(queue.put_nowait, {"progress": text})
 
+        def is_given_up() -> bool:
+            return given_up.is_set() or self._stop.is_set()
+
         name = message.pop("call")
         method = getattr(self, f"do_{name}")
-        pool = self._quick if name in ("about", "status") else self._busy
+        pool = self._quick if name in ("about", "status", "stop") else self._busy
         work = loop.run_in_executor(
-            pool, _answered, lambda: method(say=say, given_up=given_up.is_set, **message)
+            pool, _answered, lambda: method(say=say, given_up=is_given_up, **message)
         )
         work.add_done_callback(lambda done: queue.put_nowait(done.result()))
         try:
@@ -121,7 +126,8 @@ class Host:
         try:
             rayserve.deploy(target, on_progress=say, cancelled=given_up)
         except BaseException:
-            self._go_back(name, before)
+            if not self._stop.is_set():
+                self._go_back(name, before)
             raise
         self._targets[name] = target
         self.apps[name] = self._describe(target, spec, time.monotonic() - began)
@@ -171,9 +177,10 @@ class Host:
         if before is None:
             rayserve.delete(name)
         else:
-            rayserve.deploy(before, on_progress=lambda text: None, cancelled=lambda: False)
+            rayserve.deploy(before, on_progress=lambda text: None, cancelled=self._stop.is_set)
 
     def do_status(self, say: Any, given_up: Any, app: str) -> dict[str, Any]:
+        """State of an app."""
         return rayserve.status(app)
 
     def do_delete(self, say: Any, given_up: Any, app: str) -> None:
@@ -198,12 +205,12 @@ def _answered(method: Callable[[], Any]) -> dict[str, Any]:
         return {"error": {"what": f"{type(error).__name__}: {error}"}}
 
 
-def _start_watchdog(folder: Path) -> int:
-    """Start the process that cleans up after this one; the pipe end that it waits on."""
+def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the process that cleans up after this one when this one is killed."""
     reading, writing = os.pipe()
     environment = {k: v for k, v in os.environ.items() if k != "MLKIT_SESSION"}
     script = str(Path(__file__).with_name("watchdog.py"))
-    subprocess.Popen(
+    watchdog = subprocess.Popen(
         [sys.executable, script, folder.name, str(folder), str(reading)],
         pass_fds=[reading],
         env=environment,
@@ -213,14 +220,14 @@ def _start_watchdog(folder: Path) -> int:
         stderr=subprocess.DEVNULL,
     )
     os.close(reading)
-    os.set_inheritable(writing, False)
-    return writing
+    os.set_inheritable(writing, False)  # and it stays open as long as this process lives
+    return watchdog
 
 
 def main(argument: str) -> None:
     folder = Path(argument)
     settings = json.loads((folder / "settings.json").read_text())
-    _start_watchdog(folder)
+    watchdog = _start_watchdog(folder)
     rayserve.start(
         settings["address"],
         host=settings["host"],
@@ -235,6 +242,8 @@ def main(argument: str) -> None:
 
         sweep(folder.name)
         folders.remove(folder)
+        watchdog.terminate()  # nothing is left for it to do
+        watchdog.wait()
 
 
 if __name__ == "__main__":

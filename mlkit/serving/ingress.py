@@ -1,7 +1,7 @@
 """The HTTP face of a pipeline: a FastAPI application made from its types.
 
 ``POST /<name>`` takes JSON, multipart or a raw body and answers with the pipeline's result; beside
-it are ``/docs``, ``/openapi.json``, ``/healthz`` and ``/readyz``, at the root and under ``/<name>``.
+it, at the root and under ``/<name>``, are ``/docs``, ``/openapi.json``, ``/healthz``, ``/readyz``.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Served:
 
     @property
     def graph(self) -> Graph:
+        """Return what is served."""
         return self.executor.program.graph
 
     async def __call__(self, arguments: dict[str, Any]) -> Any:
@@ -68,6 +69,8 @@ def create_app(
     """The ASGI application of a pipeline.
 
     Args:
+        graph: the pipeline's.
+        limits: the body's is used here, the others by `Served`.
         served: gives the pipeline once it is ready, None before.
         token: what callers send as ``Authorization: Bearer``; None asks for none.
     """
@@ -112,8 +115,10 @@ def _add_pipeline(
         summary=graph.doc.partition("\n")[0] or graph.name,
         description=graph.doc,
         response_class=Response,
-        responses={200: {"description": "the result", "content": {media_type: {"schema": schema}}}}
-        | _error_answers(),
+        responses={
+            200: {"description": "the result", "content": {media_type: {"schema": schema}}},
+            **_error_answers(),
+        },
         openapi_extra={"requestBody": _request_body(payloads), "parameters": _query(payloads)},
         operation_id=graph.name,
     )(handle)

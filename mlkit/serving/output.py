@@ -54,6 +54,7 @@ class Recorder:
         self._handler.setFormatter(logging.Formatter("%(message)s"))
 
     def __call__(self, record: dict[str, Any]) -> None:
+        """Append one record."""
         line = json.dumps(record, default=str)
         self._handler.handle(logging.LogRecord("mlkit", 20, "", 0, line, None, None))
 
@@ -68,6 +69,7 @@ class _Tee(io.TextIOBase):
         self._partial = threading.local()
 
     def write(self, text: str) -> int:
+        """Write through, and record each line that is complete."""
         self._stream.write(text)
         # A line belongs to the thread, and so to the step, that wrote it.
         lines = (getattr(self._partial, "text", "") + text).split("\n")

@@ -18,10 +18,12 @@ class Owner:
 
     @classmethod
     def of(cls, pid: int) -> Owner:
+        """Return the process of that id, which runs."""
         return cls(pid, psutil.Process(pid).create_time())
 
     @property
     def alive(self) -> bool:
+        """Whether it still runs."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 1

@@ -93,7 +93,9 @@ class Failures:
         return failure
 
 
-def answer(status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any) -> Response:
+def answer(
+    status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+) -> Response:
     """A response that says what went wrong."""
     document = {
         "type": "about:blank",
@@ -136,7 +138,7 @@ def _words(error: BaseException) -> str:
 
 
 def errors_of(details: Sequence[Any], where: str) -> list[dict[str, Any]]:
-    """pydantic's error details, less what cannot or should not be sent back."""
+    """Pydantic's error details, less what cannot or should not be sent back."""
     return [
         {"loc": [where, *detail["loc"]], "msg": detail["msg"], "type": detail["type"]}
         for detail in details

@@ -44,6 +44,8 @@ def start(address: str, *, host: str, port: int, object_store_bytes: int) -> Non
     Args:
         address: "local" for a Ray of one's own, else a running cluster's.
         host: interface of the HTTP front end.
+        port: of the HTTP front end.
+        object_store_bytes: shared memory for objects of a Ray of one's own.
     """
     import ray
     from ray import serve
@@ -115,7 +117,8 @@ def _application(target: Target) -> Any:
         **target.options,
     }
     options["ray_actor_options"] = {"num_cpus": NUM_CPUS, **options.get("ray_actor_options", {})}
-    deployment = serve.deployment(serve.ingress()(Replica)).options(**options)
+    made: Any = serve.deployment(serve.ingress()(Replica))
+    deployment = made.options(**options)
     deployment._version = target.version
     return deployment.bind(target.shipment)
 
@@ -135,7 +138,9 @@ def _wait(
             return
         deployments = list(found.deployments.values()) if found else []
         if state == "DEPLOY_FAILED" or any(d.status.value == "DEPLOY_FAILED" for d in deployments):
-            words = [d.message for d in deployments if d.message] or [found.message if found else ""]
+            words = [d.message for d in deployments if d.message] or [
+                found.message if found else ""
+            ]
             raise DeployError("its replicas do not start", got=_last_line(words[0]))
         text = _progress(deployments)
         if text != said:
@@ -188,5 +193,5 @@ def stop() -> None:
     import ray
     from ray import serve
 
-    serve.shutdown()
+    serve.shutdown()  # type: ignore[no-untyped-call]
     ray.shutdown()

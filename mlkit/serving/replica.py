@@ -7,7 +7,6 @@ import gc
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -50,7 +49,7 @@ class Replica:
         # keeps the loop waiting for as long as a whole request takes.
         sys.setswitchinterval(0.0005)
         logs = Path(shipment.logs)
-        keep = capture(logs, shipment.app) if logs.is_dir() else None
+        keep = capture(logs, shipment.app) if logs.is_dir() else None  # noqa: ASYNC240
         self._failures = Failures(keep) if keep else Failures()
         shipment.origin.enter()
         self._served: Served | None = None
@@ -59,16 +58,14 @@ class Replica:
     async def _start(self, shipment: Shipment) -> ASGIApp:
         data = shipment.bundle
         if isinstance(data, str):
-            data = Path(data).read_bytes()
+            data = await asyncio.to_thread(Path(data).read_bytes)
         try:
             graph = unpack(data).graph
             program = await asyncio.to_thread(compile_graph, graph)
         except BaseException as error:
             self._failures.record(error)
             raise
-        executor = Executor(
-            program, workers=shipment.workers, loop=asyncio.get_running_loop()
-        )
+        executor = Executor(program, workers=shipment.workers, loop=asyncio.get_running_loop())
         self._served = Served(executor, shipment.limits, self._failures)
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
@@ -82,4 +79,3 @@ class Replica:
         if getattr(self, "_served", None) is not None:
             assert self._served is not None
             self._served.executor.close()
-

@@ -24,18 +24,22 @@ from mlkit.serving import folders, wire
 from mlkit.serving.flags import free_port, ray_environment
 from mlkit.serving.haproxy import haproxy_binary, write_launcher
 from mlkit.serving.owner import Owner
+from mlkit.serving.watchdog import processes_of
 
 __all__ = ["Session", "notebook_key"]
 
 Progress = Callable[[str], None]
 START_TIMEOUT_S = 120.0
 LEASE_S = 120.0
+STOP_TIMEOUT_S = 30.0
 
 
 def notebook_key() -> str:
     """What stays the same when this notebook's kernel is restarted."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.environ.get("JPY_SESSION_NAME") or (os.path.abspath(main) if main else os.getcwd())
+    return os.environ.get("JPY_SESSION_NAME") or (
+        str(Path(main).resolve()) if main else str(Path.cwd())
+    )
 
 
 @dataclass
@@ -71,12 +75,12 @@ class Session:
         }
         (folder / "settings.json").write_text(json.dumps(settings))
         say("starting Ray and Serve" if address == "local" else f"joining {address}")
-        process = _spawn(folder, address)
         session = cls(folder)
         try:
+            process = _started[folder] = _spawn(folder, address)
             session._wait_ready(process)
         except BaseException:
-            process.terminate()
+            session._end()
             folders.remove(folder)
             raise
         if "ipykernel" not in sys.modules:  # a script has nobody to come back to it
@@ -147,19 +151,49 @@ class Session:
             pid = self.about()["pid"]
             self.call("stop", timeout_s=5)
         except DeployError:
+            self._end()
             return
-        until = time.monotonic() + 30
-        while _exists(pid) and time.monotonic() < until:
-            time.sleep(0.05)
+        if not _gone(pid, STOP_TIMEOUT_S):
+            self._end()
+        _started.pop(self.folder, None)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started here lives; asks nobody."""
+        process = _started.get(self.folder)
+        return process is not None and process.poll() is None
+
+    def _end(self) -> None:
+        """End a process that was started here and does not listen, and wait for its watchdog."""
+        process = _started.pop(self.folder, None)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        until = time.monotonic() + 10
+        while processes_of(self.folder.name) and time.monotonic() < until:
+            time.sleep(0.1)
 
 
-def _exists(pid: int) -> bool:
+_started: dict[Path, subprocess.Popen[bytes]] = {}
+"""Session processes that are children of this one, by folder."""
+
+
+def _gone(pid: int, timeout_s: float) -> bool:
+    """Wait until a process is gone; False when it is not in time."""
     import psutil
 
     try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+        psutil.Process(pid).wait(timeout_s)
     except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
         return False
+    return True
 
 
 def _lease(lease_s: float | None) -> float:
@@ -181,7 +215,7 @@ def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
         environment["PYTHONPATH"] = os.pathsep.join(
             [root, *filter(None, [environment.get("PYTHONPATH")])]
         )
-    with open(folder / "host.log", "wb") as log:
+    with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "mlkit.serving.host", str(folder)],
             env=environment,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -40,11 +42,9 @@ def sweep(session: str, *, grace_s: float = 3.0) -> int:
     return count
 
 
-def _quietly(act: object) -> None:
-    try:
-        act()  # type: ignore[operator]
-    except psutil.Error:
-        pass
+def _quietly(act: Callable[[], object]) -> None:
+    with suppress(psutil.Error):
+        act()
 
 
 def main(session: str, folder: str, pipe: str) -> None:

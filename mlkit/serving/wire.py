@@ -77,6 +77,7 @@ async def serve(
     """Listen in a session's folder.
 
     Args:
+        folder: the session's.
         answer: an async generator of messages; it is closed when the caller goes away.
     """
 

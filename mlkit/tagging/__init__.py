@@ -41,7 +41,7 @@ __all__ = [
 
 @pipeline
 def tag(image: ImageSource, title: str = "") -> ProductTags:
-    """Tag one product: what it is, where in the picture, its colours, and the words of its title."""
+    """Tag one product: what it is, where it is, its colours, and the words of its title."""
     picture = decode(download(image))
     seen = look(picture)
     box = localise(picture, seen)

@@ -30,7 +30,9 @@ GARMENTS = frozenset(
     pajamas|poke bonnet|poncho|sneaker|sandal|sarong|shoe store|shower cap|ski mask|sock|sombrero|
     stole scarf|suit|sweatshirt|swim trunks|swimming cap|trench coat|velvet fabric|vestment|
     Windsor tie|wool
-    """.replace("\n", "").replace("    ", "").split("|")
+    """.replace("\n", "")
+    .replace("    ", "")
+    .split("|")
 )
 """ImageNet's classes of clothing and of what it is made of."""
 
@@ -47,7 +49,9 @@ class Seen:
 
 @batched_step(max_batch_size=4)
 def look(
-    pictures: list[Image], *, model: CompiledModel = resource(load_tagging_model)
+    pictures: list[Image],
+    *,
+    model: CompiledModel = resource(load_tagging_model),  # noqa: B008
 ) -> list[Seen]:
     """One pass of the network over the pictures, squashed to squares."""
     import numpy as np

@@ -24,14 +24,19 @@ def classify(data: bytes) -> ProductClass | None:
 
 
 def main() -> None:
+    """Print how many photos of each class are right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="folder with <split>/<class>/*.jpg")
     parser.add_argument("--split", default="validation")
     given = parser.parse_args()
-    paths = [p for name in CLASSES for p in sorted((given.photos / given.split / name).glob("*.jpg"))]
+    paths = [
+        p for name in CLASSES for p in sorted((given.photos / given.split / name).glob("*.jpg"))
+    ]
     answers = classify.map([path.read_bytes() for path in paths])
     said = [answer.name if answer else "none" for answer in answers]
-    right = Counter(p.parent.name for p, name in zip(paths, said, strict=True) if p.parent.name == name)
+    right = Counter(
+        p.parent.name for p, name in zip(paths, said, strict=True) if p.parent.name == name
+    )
     total = Counter(path.parent.name for path in paths)
     for name in CLASSES:
         print(f"{name:<12} {right[name]:>4} of {total[name]:>4}")

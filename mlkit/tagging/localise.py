@@ -61,7 +61,7 @@ def bounds(heat: np.ndarray) -> tuple[float, float, float, float] | None:
         (columns * SCALE, rows * SCALE), Pillow.Resampling.BILINEAR
     )
     inside = np.asarray(large) >= THRESHOLD
-    ys, xs = inside.any(1).nonzero()[0], inside.any(0).nonzero()[0]
+    ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
     return (
         float(xs[0]) / (columns * SCALE),
         float(ys[0]) / (rows * SCALE),
@@ -76,8 +76,7 @@ def _part_with_maximum(scaled: np.ndarray) -> np.ndarray:
 
     hot = (scaled >= THRESHOLD).tolist()
     part = np.zeros(scaled.shape, bool)
-    y, x = np.unravel_index(int(scaled.argmax()), scaled.shape)
-    stack = [(int(y), int(x))]
+    stack = [divmod(int(scaled.argmax()), scaled.shape[1])]
     while stack:
         y, x = stack.pop()
         if 0 <= y < len(hot) and 0 <= x < len(hot[0]) and hot[y][x]:

@@ -1,7 +1,7 @@
 """The network behind the tags: one backbone, two heads, and maps of where they look.
 
-One forward pass of EfficientNet-Lite0's trunk serves everything. ImageNet's labels come from its own
-head; the product class comes from a copy of that head's last convolution that was trained further,
+One forward pass of EfficientNet-Lite0's trunk serves everything. ImageNet's labels come from its
+own head; the product class comes from a copy of that head's last convolution, trained further
 on clothing photos (`train.py`). The second convolution is 5% of the whole pass.
 """
 

@@ -14,11 +14,10 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image as Pillow
 from PIL import ImageEnhance
 
@@ -112,7 +111,7 @@ def examine(folder: Path) -> Examples:
     maps, garments, classes = [], [], []
     for index, path in photos(folder):
         pixels = decode(path.read_bytes(), min_side=SIDE).pixels
-        seen, labels = model(np.stack(list(views(pixels, rng))))
+        seen, labels = cast(tuple[Array, Array], model(np.stack(list(views(pixels, rng)))))
         maps.append(seen.astype(np.float16))
         garments.append(garment_share(labels[0]))
         classes.append(index)
@@ -125,7 +124,10 @@ def fit(examples: Examples, rows: Array) -> torch.nn.Sequential:
     rng = np.random.default_rng(SEED)
     head = _from_backbone()
     steps = EPOCHS * (len(rows) // BATCH)
-    groups = [{"params": [*head[0].parameters(), *head[1].parameters()]}, {"params": head[6].parameters()}]
+    groups: list[dict[str, Any]] = [
+        {"params": [*head[0].parameters(), *head[1].parameters()]},
+        {"params": head[6].parameters()},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=RATE, weight_decay=0.05)
     rates = [RATE, 3 * RATE]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, steps, pct_start=0.1)
@@ -138,7 +140,7 @@ def fit(examples: Examples, rows: Array) -> torch.nn.Sequential:
             view = rng.integers(0, examples.maps.shape[1], BATCH)
             maps = torch.from_numpy(examples.maps[chosen, view]).float()
             wanted = torch.from_numpy(examples.classes[chosen])
-            loss = F.cross_entropy(head(maps), wanted, label_smoothing=0.1)
+            loss = torch.nn.functional.cross_entropy(head(maps), wanted, label_smoothing=0.1)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -164,6 +166,7 @@ def probabilities(head: torch.nn.Sequential, examples: Examples, rows: Array) ->
 
 
 def main() -> None:
+    """Train, save the weights with their thresholds, and print what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="folder with train/<class>/*.jpg")
     parser.add_argument("--maps", type=Path, help="keep the backbone's maps here (1.3 GB)")
