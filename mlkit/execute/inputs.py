@@ -17,7 +17,7 @@ __all__ = ["arguments_of", "is_frame", "read", "rows"]
 
 def is_frame(inputs: Any) -> bool:
     """Whether it is a pandas DataFrame, without importing pandas."""
-    return type(inputs).__module__.startswith("pandas.") and hasattr(inputs, "itertuples")
+    return type(inputs).__module__.partition(".")[0] == "pandas" and hasattr(inputs, "itertuples")
 
 
 def rows(inputs: Iterable[Any], parameters: Sequence[Parameter]) -> list[dict[str, Any]]:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from mlkit.define import batched_step, resource, step
 from mlkit.images import Image
+from mlkit.models import CompiledModel
 from mlkit.tagging.network import CLASSES, SIDE, Outputs, facts, load_tagging_model
 from mlkit.tagging.types import Label, ProductClass
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from mlkit.models import CompiledModel
 
 __all__ = ["GARMENTS", "Seen", "garment_share", "imagenet_labels", "look", "product_class"]
 
@@ -51,7 +50,7 @@ class Seen:
 def look(
     pictures: list[Image],
     *,
-    model: CompiledModel = resource(load_tagging_model),  # noqa: B008
+    model: CompiledModel = resource(load_tagging_model),
 ) -> list[Seen]:
     """One pass of the network over the pictures, squashed to squares."""
     import numpy as np
