@@ -282,6 +282,8 @@ def _bands(
     order: list[list[Key]], flat: Mapping[Key, Point], gaps: float | Sequence[float]
 ) -> list[Point]:
     """Where each layer starts and ends along the flow."""
+    if not order:
+        return []
     count = len(order) - 1
     rooms = [gaps] * count if isinstance(gaps, (int, float)) else list(gaps)
     bands: list[Point] = []

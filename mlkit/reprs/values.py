@@ -103,6 +103,8 @@ def _picture(value: Any, depth: int) -> str:
 
 
 def _array(value: Any, depth: int) -> str:
+    if not value.shape and hasattr(value, "item"):
+        return _told(value.item(), depth)
     kind = str(value.dtype).removeprefix("torch.")
     text = f"{kind} [{', '.join(map(str, value.shape))}]"
     count = 1
@@ -175,7 +177,7 @@ def _is_pil(value: Any) -> bool:
 
 
 def _is_frame(value: Any) -> bool:
-    return type(value).__module__.startswith("pandas.") and type(value).__name__ == "DataFrame"
+    return type(value).__module__.split(".")[0] == "pandas" and type(value).__name__ == "DataFrame"
 
 
 def _is_array(value: Any) -> bool:
