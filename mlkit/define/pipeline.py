@@ -19,6 +19,7 @@ from mlkit.define.tracing import (
     to_source,
     tracing,
 )
+from mlkit.define.typing import show
 from mlkit.errors import DefinitionError, InputError
 
 if TYPE_CHECKING:
@@ -205,7 +206,17 @@ class Pipeline(Generic[P, R]):
             )
 
     def __repr__(self) -> str:
-        return f"<pipeline {self.name}{inspect.signature(self.fn)}>"
+        try:
+            types = self._hints()
+        except DefinitionError:
+            types = {}
+        parameters = ", ".join(
+            f"{name}: {show(types.get(name, p.annotation))}"
+            + ("" if p.default is p.empty else f" = {p.default!r}")
+            for name, p in inspect.signature(self.fn).parameters.items()
+        )
+        returns = show(types.get("return", inspect.Parameter.empty))
+        return f"<pipeline {self.name}({parameters}) -> {returns}>"
 
     def __str__(self) -> str:
         return str(self.graph)
