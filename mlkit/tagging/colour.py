@@ -73,9 +73,10 @@ def colours(picture: Image, box: Box | None) -> list[Colour]:
     """
     pixels = _sampled(picture.pixels)
     codes = cielab.codes(pixels)
-    ground = _ground(codes)
-    product = _product(codes, ground, _inside(picture, box, codes.shape))
-    modes = _modes(codes[product])
+    points, cells = _points().take(codes, axis=1), _cells().take(codes)
+    ground = _ground(points, cells)
+    product = _product(points, ground, _inside(picture, box, cells.shape))
+    modes = _modes(points[:, product], cells[product])
     found = _named(pixels[product], modes.nearest, len(modes.centres))
     return _ranked(found, ground)
 
@@ -112,33 +113,43 @@ class _Ground(NamedTuple):
     """The colour, where it is one and even: a studio's."""
 
 
-def _ground(codes: Ints) -> _Ground:
+def _ground(points: Floats, cells: Ints) -> _Ground:
     import numpy as np
 
-    edge = np.concatenate([codes[0], codes[-1], codes[1:-1, 0], codes[1:-1, -1]])
-    modes = _modes(edge)
+    edge = _edge(points)
+    modes = _modes(edge, _edge(cells))
+    count = edge.shape[1]
     colours, plain = [], None
     for i, centre in enumerate(modes.centres):
-        members = edge[modes.nearest == i]
-        if len(members) >= LEAST_EDGE * len(edge):
-            spread = float(np.sqrt(_square(_points()[:, members], centre)).mean())
+        members = edge[:, modes.nearest == i]
+        share = members.shape[1] / count
+        if share >= LEAST_EDGE:
+            spread = float(np.sqrt(_square(members, centre)).mean())
             colours.append((centre, spread))
-            if len(members) >= 0.9 * len(edge) and spread < 2.5:
-                plain = centre
+            if share >= 0.9 and spread < 2.5:
+                plain = centre[:, 0]
     return _Ground(colours, plain)
 
 
-def _product(codes: Ints, ground: _Ground, inside: tuple[slice, slice]) -> Mask:
+def _edge(grid: NDArray[Any]) -> NDArray[Any]:
+    """Return the outermost samples of a grid [..., H, W]."""
+    import numpy as np
+
+    sides = [grid[..., 0, :], grid[..., -1, :], grid[..., 1:-1, 0], grid[..., 1:-1, -1]]
+    return np.concatenate(sides, axis=-1)
+
+
+def _product(points: Floats, ground: _Ground, inside: tuple[slice, slice]) -> Mask:
     """Return which samples show the product rather than what it lies on or hangs before."""
     import numpy as np
 
-    points = _points()[:, codes]
-    alike, shaded = np.zeros((2, *codes.shape), dtype=bool)
-    for colour, spread in ground.colours:
+    alike, shaded = np.zeros((2, *points.shape[1:]), dtype=bool)
+    for centre, spread in ground.colours:
+        colour = centre[:, :, None]
         alike |= _square(points, colour) < min(max(3 * spread, 5.0), 16.0) ** 2
         darker = colour[0] - points[0]
         shaded |= (_square(points[1:], colour[1:]) < 6.0**2) & (darker > 0) & (darker < 20.0)
-    kept = np.zeros(codes.shape, dtype=bool)
+    kept = np.zeros(alike.shape, dtype=bool)
     kept[inside] = ~_reached_from_edge(points, alike, shaded)[inside]
     if kept.sum() < LEAST_PRODUCT * kept[inside].size:
         kept[inside] = True  # it fills the picture, or has the colour of its ground
@@ -173,33 +184,34 @@ def _reached_from_edge(points: Floats, alike: Mask, shaded: Mask) -> Mask:
 
 
 class _Modes(NamedTuple):
-    centres: Floats
-    """Points around which colours gather, [count, 3], fullest first."""
+    centres: list[Floats]
+    """Points around which colours gather, each [3, 1], fullest first."""
     nearest: Ints
     """Number of the nearest centre, for each sample."""
 
 
-def _modes(codes: Ints) -> _Modes:
-    """Return the colours that the samples [N] gather around."""
+def _modes(points: Floats, cells: Ints) -> _Modes:
+    """Return the colours that samples gather around: points [3, N], and their cells [N]."""
     import numpy as np
 
-    points = left = _points()[:, codes]
-    cells = _cells()[codes]
+    left = points
+    least = MAX_REST * len(cells)
     found: list[Floats] = []
-    while len(found) < MAX_MODES and len(cells) > MAX_REST * len(codes):
+    while len(found) < MAX_MODES and len(cells) > least:
         fullest = cells == np.bincount(cells).argmax()
         near = _square(left, _mean(left[:, fullest])) < REACH**2
         found.append(_mean(left[:, near]))
         far = _square(left, found[-1]) >= REACH**2
         left, cells = left[:, far], cells[far]
-    centres = np.stack(found)
+    centres = np.concatenate(found, axis=1).T
     # |p - c|^2 without |p|^2, which is the same for all centres.
     away = (centres * centres).sum(axis=1)[:, None] - 2 * (centres @ points)
-    return _Modes(centres, away.argmin(axis=0))
+    return _Modes(found, away.argmin(axis=0))
 
 
 def _mean(points: Floats) -> Floats:
-    mean: Floats = points.sum(axis=1) / points.shape[1]
+    """Return the mean [3, 1] of points [3, N]."""
+    mean: Floats = points.sum(axis=1, keepdims=True) / points.shape[1]
     return mean
 
 
@@ -277,12 +289,12 @@ def _ranked(found: list[_Found], ground: _Ground) -> list[Colour]:
 
 
 def _square(points: Floats, others: Floats) -> Floats:
-    """Return the squared distances of points [3, ...] from others [3, ...], or from one [3]."""
-    first, *rest = zip(points, others, strict=True)
-    total: Floats = (first[0] - first[1]) ** 2
-    for one, other in rest:
-        total += (one - other) ** 2
-    return total
+    """Return the squared distances [...] of points [3, ...] from others, broadcast."""
+    import numpy as np
+
+    away = points - others
+    square: Floats = np.einsum("c...,c...->...", away, away)
+    return square
 
 
 @functools.cache
@@ -301,5 +313,6 @@ def _cells() -> Ints:
 
     steps = np.floor(_points() / CELL).astype(np.intp)
     steps -= steps.min(axis=1, keepdims=True)
-    cells: Ints = np.ravel_multi_index(tuple(steps), tuple(steps.max(axis=1) + 1))
-    return cells
+    cells = np.ravel_multi_index(tuple(steps), tuple(steps.max(axis=1) + 1))
+    small: Ints = cells.astype(np.int16)  # some 1,500 of them; small tables stay in the cache
+    return small
