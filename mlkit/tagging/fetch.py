@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import importlib
 import os
 import socket
+import sys
 import weakref
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -42,6 +44,9 @@ async def fetch(url: str) -> bytes:
         PayloadTooLarge: its body is over the limit.
     """
     loop = asyncio.get_running_loop()
+    if "aiohttp" not in sys.modules:
+        # Half a second of importing would hold up all that the loop has in hand.
+        await asyncio.to_thread(importlib.import_module, "aiohttp")
     if loop not in _downloaders:
         _downloaders[loop] = Downloader()
         await _close_with_loop(_downloaders[loop])

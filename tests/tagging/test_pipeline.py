@@ -14,6 +14,7 @@ import pytest
 
 from mlkit.errors import MlkitError, PayloadTooLarge, StepError, UnsupportedMedia
 from mlkit.tagging import ProductTags, tag
+from mlkit.tagging.check_catalogue import NEEDED, check
 
 CATALOGUE = Path(__file__).parents[2] / "data" / "catalogue"
 
@@ -76,6 +77,12 @@ def test_the_box_is_in_pixels_of_the_original() -> None:
     box = tag(out.getvalue()).box
     assert box is not None
     assert 800 < box.x1 <= 1600
+
+
+def test_a_person_agrees_with_the_catalogues_classes_and_colours() -> None:
+    rows = list(check(CATALOGUE.parent / "catalogue.csv"))
+    assert sum(row.class_is_right for row in rows) >= NEEDED * len(rows)
+    assert sum(row.colour_is_right for row in rows) >= NEEDED * len(rows)
 
 
 def png_bomb() -> bytes:
