@@ -50,7 +50,7 @@ class Host:
     async def run(self) -> None:
         """Serve calls until told to stop, or until the lease runs out."""
         server = await wire.serve(self.folder, self._answer)
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
         (self.folder / "ready").touch()
@@ -191,7 +191,7 @@ class Host:
 
     def do_stop(self, say: Any, given_up: Any) -> None:
         """End this session."""
-        self._stop.set()
+        self._loop.call_soon_threadsafe(self._stop.set)
 
 
 def _answered(method: Callable[[], Any]) -> dict[str, Any]:
@@ -237,6 +237,8 @@ def main(argument: str) -> None:
     try:
         asyncio.run(Host(folder, settings).run())
     finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # it is ending already
         rayserve.stop()
         from mlkit.serving.watchdog import sweep
 

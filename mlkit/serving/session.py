@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from mlkit.serving.watchdog import processes_of
 __all__ = ["Session", "notebook_key"]
 
 Progress = Callable[[str], None]
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 240.0
 LEASE_S = 120.0
 STOP_TIMEOUT_S = 30.0
 
@@ -149,13 +150,15 @@ class Session:
         """End it and wait until it is gone; without effect on one that is."""
         try:
             pid = self.about()["pid"]
-            self.call("stop", timeout_s=5)
         except DeployError:
             self._end()
             return
-        if not _gone(pid, STOP_TIMEOUT_S):
+        with suppress(DeployError):  # it may be gone before it has said that it goes
+            self.call("stop", timeout_s=5)
+        if _gone(pid, STOP_TIMEOUT_S):
+            _started.pop(self.folder, None)
+        else:
             self._end()
-        _started.pop(self.folder, None)
 
     @property
     def running(self) -> bool:
@@ -184,16 +187,25 @@ _started: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 def _gone(pid: int, timeout_s: float) -> bool:
-    """Wait until a process is gone; False when it is not in time."""
+    """Wait until a process has ended; False when it has not in time."""
+    until = time.monotonic() + timeout_s
+    while _exists(pid):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _exists(pid: int) -> bool:
     import psutil
 
+    for child in _started.values():
+        if child.pid == pid:
+            return child.poll() is None
     try:
-        psutil.Process(pid).wait(timeout_s)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
-        return True
-    except psutil.TimeoutExpired:
         return False
-    return True
 
 
 def _lease(lease_s: float | None) -> float:
