@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlkit.define.graph import Graph
 from mlkit.define.pipeline import Pipeline
 from mlkit.errors import Cancelled, SessionError
 from mlkit.serving.access import new_token
@@ -17,7 +18,7 @@ from mlkit.serving.bundle import Origin, pack, unpack
 from mlkit.serving.limits import Limits
 from mlkit.serving.session import Progress, Session
 
-__all__ = ["attach", "deploy"]
+__all__ = ["attach", "deploy", "deploy_to"]
 
 
 DEFAULT_LIMITS = Limits()
@@ -56,26 +57,53 @@ def deploy(
     Raises:
         DeployError: the pipeline has problems (all are listed), or its replicas do not start.
     """
-    graph, data, digest = pack(pipeline)
+    packed = pack(pipeline)
+    with _progress(f"deploying {pipeline.name}", progress) as say:
+        session = Session.of_this_notebook() or Session.start(address=address, port=port, say=say)
+        return deploy_to(
+            session,
+            packed,
+            token=token,
+            fresh=fresh,
+            num_replicas=num_replicas,
+            ray_actor_options=ray_actor_options,
+            limits=limits,
+            workers=workers,
+            say=say,
+        )
+
+
+def deploy_to(
+    session: Session,
+    packed: tuple[Graph, bytes, str],
+    *,
+    token: str | None,
+    fresh: bool = False,
+    num_replicas: int = 1,
+    ray_actor_options: Mapping[str, Any] | None = None,
+    limits: Limits = Limits(),
+    workers: int | None = None,
+    say: Progress = lambda text: None,
+) -> App:
+    """Bring what `mlkit.serving.bundle.pack` made to a given session; see `deploy`."""
+    graph, data, digest = packed
     options = {
         "num_replicas": num_replicas,
         **({"ray_actor_options": dict(ray_actor_options)} if ray_actor_options else {}),
     }
-    with _progress(f"deploying {graph.name}", progress) as say:
-        session = Session.of_this_notebook() or Session.start(address=address, port=port, say=say)
-        about = session.call(
-            "deploy",
-            say=say,
-            app=graph.name,
-            digest=digest,
-            bundle=_store(session.folder, graph.name, digest, data),
-            origin=dataclasses.asdict(Origin.here()),
-            limits=dataclasses.asdict(limits),
-            token=_token(session, graph.name, token),
-            workers=workers,
-            options=options,
-            fresh=secrets.token_hex(4) if fresh else "",
-        )
+    about = session.call(
+        "deploy",
+        say=say,
+        app=graph.name,
+        digest=digest,
+        bundle=_store(session.folder, graph.name, digest, data),
+        origin=dataclasses.asdict(Origin.here()),
+        limits=dataclasses.asdict(limits),
+        token=_token(session, graph.name, token),
+        workers=workers,
+        options=options,
+        fresh=secrets.token_hex(4) if fresh else "",
+    )
     return App(session, graph, about)
 
 
