@@ -194,9 +194,8 @@ class App:
 
     def _header_file(self) -> Path:
         path = self.session.folder / f"{self.name}.header"
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(f"Authorization: Bearer {self.token}\n")
+        path.touch(mode=0o600)
+        path.write_text(f"Authorization: Bearer {self.token}\n")
         return path
 
     def status(self) -> AppStatus:
