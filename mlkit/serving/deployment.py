@@ -78,10 +78,10 @@ def deploy_to(
     packed: tuple[Graph, bytes, str],
     *,
     token: str | None,
+    limits: Limits,
     fresh: bool = False,
     num_replicas: int = 1,
     ray_actor_options: Mapping[str, Any] | None = None,
-    limits: Limits = Limits(),
     workers: int | None = None,
     say: Progress = lambda text: None,
 ) -> App:
