@@ -13,18 +13,27 @@ from mlkit.errors import SessionError
 
 __all__ = ["all_folders", "base_folder", "create", "remove"]
 
+LONGEST = 20
+
 
 def base_folder() -> Path:
     """The folder that holds one folder per session, made if missing, readable by this user only.
 
     ``MLKIT_RUNTIME_DIR`` moves it. Its path has to be short: a Unix socket's address has room for
-    about a hundred bytes.
+    about a hundred bytes, and Serve puts a node's id of 56 into HAProxy's.
 
     Raises:
-        SessionError: it belongs to somebody else, or others can read it.
+        SessionError: it belongs to somebody else, others can read it, or its path is too long.
     """
     default = f"/tmp/mlkit-{os.getuid()}"
     base = Path(os.environ.get("MLKIT_RUNTIME_DIR", default))
+    if len(os.fsencode(base.absolute())) > LONGEST:
+        raise SessionError(
+            "the path of the folder for sessions is too long",
+            where=str(base),
+            expected=f"at most {LONGEST} bytes",
+            fix="name a shorter one with MLKIT_RUNTIME_DIR",
+        )
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = base.lstat()
     private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
