@@ -1,0 +1,71 @@
+"""Pipelines behind their HTTP face without Ray, and one Ray session for all tests that need it."""
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from mlkit import ImageSource, InputError, pipeline, step
+from mlkit.execute import Executor, compile_graph
+from mlkit.serving import Limits
+from mlkit.serving.client import Codec
+from mlkit.serving.ingress import Served, create_app
+
+ADDRESS = "http://127.0.0.1"
+
+
+@pytest.fixture
+def face():
+    """Returns a function: pipeline to a client of its application, with ``served`` and ``ask``."""
+    with ExitStack() as stack:
+
+        def make(pipe, *, token=None, limits=Limits(), ready=True):
+            executor = stack.enter_context(Executor(compile_graph(pipe.graph), workers=2))
+            served = Served(executor, limits)
+            app = create_app(pipe.graph, lambda: served if ready else None, limits, token)
+            client = TestClient(app, base_url=ADDRESS, follow_redirects=False)
+            client.served, client.codec = served, Codec(pipe.graph)
+            client.ask = lambda **arguments: ask(client, pipe, arguments)
+            return client
+
+        yield make
+
+
+def ask(client, pipe, arguments):
+    """Calls a pipeline as `App` does: the client's own request, its own reading of the answer."""
+    request = client.codec.request(f"{ADDRESS}/{pipe.name}", None, arguments)
+    answer = client.post(request.url, headers=request.headers, content=request.body)
+    if answer.status_code != 200:
+        raise client.codec.error(answer.status_code, answer.content)
+    return client.codec.result(answer.content, answer.headers["content-type"])
+
+
+@pytest.fixture
+def tagger():
+    """A pipeline that takes a picture and a title, and fails on request."""
+
+    @step
+    def look(data: ImageSource, title: str, top: int) -> dict[str, int]:
+        if data == b"bad":
+            raise InputError("no picture in it", fix="send another")
+        if data == b"boom":
+            raise ValueError("no boom please")
+        return {title or "untitled": len(data) + top}
+
+    @pipeline
+    def tag(image: ImageSource, title: str = "", top: int = 0) -> dict[str, int]:
+        "Tag one product."
+        return look(image, title, top)
+
+    return tag
+
+
+@pytest.fixture(scope="session")
+def runtime_folder():
+    """A folder for sessions of this run alone; its path is short, as sockets need."""
+    folder = Path(tempfile.mkdtemp(prefix="mlk-", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
