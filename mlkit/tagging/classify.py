@@ -75,12 +75,11 @@ def imagenet_labels(seen: Seen) -> list[Label]:
 
 @step
 def product_class(seen: Seen) -> ProductClass | None:
-    """The kind of clothing; None where the picture shows none, or it is not clear which."""
-    best = int(seen.classes.argmax())
-    score = float(seen.classes[best])
-    if garment_share(seen.labels) < facts().min_garment or score < facts().min_score:
+    """The kind of clothing; None where the picture shows none."""
+    if garment_share(seen.labels) < facts().min_garment:
         return None
-    return ProductClass(name=CLASSES[best], score=score)
+    best = int(seen.classes.argmax())
+    return ProductClass(name=CLASSES[best], score=float(seen.classes[best]))
 
 
 def garment_share(labels: np.ndarray) -> float:

@@ -64,11 +64,9 @@ class Facts:
 
     Attributes:
         min_garment: share of ImageNet's probability on garments below which a picture shows none.
-        min_score: probability of the best class below which no class is given.
     """
 
     min_garment: float
-    min_score: float
 
 
 def weights_file() -> Path:
@@ -78,9 +76,9 @@ def weights_file() -> Path:
 
 @cache
 def facts() -> Facts:
-    """The thresholds that belong to the weights."""
+    """The threshold that belongs to the weights."""
     found = json.loads(weights_file().with_suffix(".json").read_text())
-    return Facts(found["min_garment"], found["min_score"])
+    return Facts(found["min_garment"])
 
 
 def product_head() -> torch.nn.Sequential:

@@ -2,7 +2,7 @@
 
 PHOTOS holds ``train/<class>/*.jpg``; nothing else is read. The backbone is frozen: its last maps
 are computed once for every photo and ten random views of it, and the head (`network.product_head`)
-is trained on those. A fifth of the photos is held out to choose the thresholds; the weights are
+is trained on those. A fifth of the photos is held out to tell how good it is; the weights are
 trained once more on all of them. On two cores without AVX-512 the maps take a quarter of an hour
 and the head a minute.
 """
@@ -177,13 +177,14 @@ def main() -> None:
 
     found = probabilities(fit(examples, rest), examples, held)
     right = found.argmax(1) == examples.classes[held]
-    # One in two hundred photos of clothing may be taken for none, by either threshold. Of the
-    # photos of other things that come with scikit-image and scikit-learn (a cat, a coffee, a
-    # motorcycle, a rocket, a flower, a temple, ...) none has more than half of that on garments.
+    # One in a hundred photos of clothing may be taken for none. Of 744 pictures of other things
+    # (the emoji of animals, food, vehicles and tools in the npm package @lobehub/fluent-emoji-3d
+    # 1.1.0) that leaves 5% which are taken for clothing, of the 26 photos that come with
+    # scikit-image and scikit-learn 8%. The best class's probability tells the two apart far less
+    # well (area under the ROC curve 0.79 against 0.997), so it has no say.
     facts = {
         "held_out_accuracy": round(float(right.mean()), 4),
-        "min_garment": round(float(np.quantile(examples.garments, 0.005)), 4),
-        "min_score": round(float(np.quantile(found.max(1)[right], 0.005)), 4),
+        "min_garment": round(float(np.quantile(examples.garments, 0.01)), 4),
         "photos": len(examples.classes),
         "seed": SEED,
     }
