@@ -118,4 +118,4 @@ class Access:
 
 def _is_loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    return name in ("127.0.0.1", "localhost", "[::1]")
+    return name.lower() in ("127.0.0.1", "localhost", "[::1]")

@@ -12,7 +12,13 @@ from mlkit.define.border import Port, plain, port
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, RequestError
 
-__all__ = ["Codec", "PreparedRequest"]
+__all__ = ["Codec", "PreparedRequest", "packed_type"]
+
+
+def packed_type(found: Port) -> str | None:
+    """Content type to ask for where a result keeps more as bytes than as JSON: an array's dtype."""
+    packed = found.to_bytes is not None and found.schema.get("type") == "array"
+    return found.media_type if packed else None
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Codec:
         if unknown:
             raise InputError(f"unknown argument {', '.join(sorted(unknown))}")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if packed := packed_type(self.returns):
+            headers["Accept"] = packed
         files = {n: v for n, v in arguments.items() if self._is_file(self.ports[n], v)}
         fields = {n: v for n, v in arguments.items() if n not in files}
         if not files:

@@ -26,6 +26,7 @@ from mlkit.errors import InputError, MlkitError, Overloaded
 from mlkit.execute import Executor
 from mlkit.serving import problem
 from mlkit.serving.access import Access
+from mlkit.serving.client import packed_type
 from mlkit.serving.limits import Limits
 from mlkit.serving.payload import Invalid, Payloads
 
@@ -95,14 +96,20 @@ def _add_pipeline(
     app: FastAPI, graph: Graph, payloads: Payloads, served: Callable[[], Served | None]
 ) -> None:
     encode, media_type, schema = _encoder(graph)
+    packed = packed_type(port(graph.returns))
+    content = {media_type: {"schema": schema}}
+    if packed:
+        content[packed] = {"schema": {"type": "string", "format": "binary"}}
 
     async def handle(request: Request) -> Response:
         pipeline = served()
         if pipeline is None:
             return problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
         try:
-            arguments = await payloads.read(request)
-            return Response(encode(await pipeline(arguments)), media_type=media_type)
+            result = await pipeline(await payloads.read(request))
+            if packed and request.headers.get("accept") == packed:
+                return Response(_pack(graph, result), media_type=packed)
+            return Response(encode(result), media_type=media_type)
         except Invalid as error:
             return problem.answer(422, str(error), pipeline=graph.name, errors=error.errors)
         except asyncio.CancelledError:
@@ -116,7 +123,7 @@ def _add_pipeline(
         description=graph.doc,
         response_class=Response,
         responses={
-            200: {"description": "the result", "content": {media_type: {"schema": schema}}},
+            200: {"description": "the result", "content": content},
             **_error_answers(),
         },
         openapi_extra={"requestBody": _request_body(payloads), "parameters": _query(payloads)},
@@ -149,6 +156,12 @@ def _encoder(graph: Graph) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]
         "application/json",
         dict(found.schema),
     )
+
+
+def _pack(graph: Graph, result: Any) -> bytes:
+    to_bytes = port(graph.returns).to_bytes
+    assert to_bytes is not None
+    return to_bytes(result)[0]
 
 
 def _reference(schema: Any) -> dict[str, Any]:
