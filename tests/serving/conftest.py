@@ -22,8 +22,9 @@ def face():
     """Returns a function: pipeline to a client of its application, with ``served`` and ``ask``."""
     with ExitStack() as stack:
 
-        def make(pipe, *, token=None, limits=Limits(), ready=True):
+        def make(pipe, *, token=None, limits=None, ready=True):
             executor = stack.enter_context(Executor(compile_graph(pipe.graph), workers=2))
+            limits = limits or Limits()
             served = Served(executor, limits)
             app = create_app(pipe.graph, lambda: served if ready else None, limits, token)
             client = TestClient(app, base_url=ADDRESS, follow_redirects=False)

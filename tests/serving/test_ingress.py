@@ -131,7 +131,8 @@ def test_other_methods_and_paths_are_problems_too(face, tagger, method, path, st
 def test_it_is_not_ready_before_its_pipeline_is(face, tagger) -> None:
     client = face(tagger, ready=False)
     answer = client.post("/tag", content=b"1", headers=JPEG)
-    assert problem(answer, 503) and answer.headers["retry-after"]
+    assert problem(answer, 503)
+    assert answer.headers["retry-after"]
     assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
 
 
@@ -165,7 +166,8 @@ def test_too_many_requests_are_503_with_a_time_to_come_back(face, waiting) -> No
     refused = client.post("/slow", json={"x": 2})
     go.set()
     first.join()
-    assert problem(refused, 503) and refused.headers["retry-after"] == "1"
+    assert problem(refused, 503)
+    assert refused.headers["retry-after"] == "1"
     assert answers[0].json() == 1
 
 
@@ -220,8 +222,8 @@ def test_the_documentation_page_needs_nothing_from_outside(face, tagger) -> None
     client = face(tagger)
     page = client.get("/docs")
     assert page.status_code == 200
-    assert "https://" not in page.text and "http://" not in page.text
-    assert "//cdn" not in page.text
+    assert "://" not in page.text
+    assert '"//' not in page.text
     for file in ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png"):
         assert f"swagger/{file}" in page.text
         assert client.get(f"/swagger/{file}").status_code == 200

@@ -1,0 +1,87 @@
+"""What a pipeline is packed into, and when two of them are the same."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mlkit.errors import DeployError
+from mlkit.serving.bundle import digest_of, pack, unpack
+
+SOURCE = """
+from mlkit import pipeline, resource, step
+
+def load():
+    return open({file!r}).read()
+
+@step
+def add(x: int, *, model: str = resource(load, files=[{file!r}])) -> int:
+    return x + {more}
+
+@pipeline
+def plus(x: int, y: int = {default}) -> int:
+    "{doc}"
+    return add(x)
+"""
+
+
+@pytest.fixture
+def run_cell(tmp_path):
+    """Returns a function that runs the source as a cell does, and gives the pipeline's digest."""
+    file = tmp_path / "model.txt"
+    file.write_text("one")
+
+    def run(*, content=None, lines=0, **parts):
+        if content is not None:
+            file.write_text(content)
+        parts = {"more": 1, "default": 0, "doc": "Add.", "file": str(file), **parts}
+        cell = {"__name__": "__main__"}
+        exec("\n" * lines + SOURCE.format(**parts), cell)
+        return digest_of(cell["plus"].graph)
+
+    return run
+
+
+def test_the_same_source_run_again_is_the_same(run_cell) -> None:
+    assert run_cell() == run_cell(lines=7)
+
+
+@pytest.mark.parametrize(
+    "change", [{"more": 2}, {"default": 5}, {"doc": "Sum."}, {"content": "two"}]
+)
+def test_a_change_of_code_or_files_is_seen(run_cell, change) -> None:
+    assert run_cell() != run_cell(**change)
+
+
+def test_a_bundle_is_the_same_in_another_process(run_cell, tmp_path) -> None:
+    cell = {"__name__": "__main__"}
+    exec(SOURCE.format(more=1, default=0, doc="Add.", file=str(tmp_path / "model.txt")), cell)
+    graph, data, digest = pack(cell["plus"])
+    (tmp_path / "bundle").write_bytes(data)
+    code = (
+        "import sys, pathlib\n"
+        "from mlkit.serving.bundle import unpack\n"
+        "graph = unpack(pathlib.Path(sys.argv[1]).read_bytes()).graph\n"
+        "print(graph.name, [n.name for n in graph], [n.step.fn(1, model='') for n in graph])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "bundle")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "plus ['add'] [2]"
+    assert unpack(data).graph.name == graph.name == "plus"
+    assert digest == digest_of(graph)
+
+
+def test_problems_are_all_listed() -> None:
+    from mlkit import pipeline, step
+
+    @step
+    def add(x: int) -> int:
+        return x
+
+    @pipeline
+    def wrong(x: str, y: object = None) -> int:
+        return add(x)
+
+    with pytest.raises(DeployError, match="in the way") as caught:
+        pack(wrong)
+    assert "add" in str(caught.value)
