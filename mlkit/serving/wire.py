@@ -22,7 +22,7 @@ __all__ = ["SOCKET", "call", "serve"]
 SOCKET = "control"
 """Name of the socket in a session's folder."""
 
-Handler = Callable[[dict[str, Any], Callable[[str], None]], Any]
+LONGEST_CALL = 16 * 2**20
 
 
 def call(
@@ -95,7 +95,7 @@ async def serve(
         finally:
             writer.close()
 
-    return await asyncio.start_unix_server(connected, str(folder / SOCKET))
+    return await asyncio.start_unix_server(connected, str(folder / SOCKET), limit=LONGEST_CALL)
 
 
 async def _talk(messages: AsyncIterator[dict[str, Any]], writer: asyncio.StreamWriter) -> None:
