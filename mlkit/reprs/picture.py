@@ -225,7 +225,7 @@ def _step(node: Node, problems: Sequence[Problem]) -> Shape:
         shorten(node.name, 28),
         shorten(node.type_name, 28),
         f"{node}{marks(node)}",
-        tuple(_tags(r.name for r in node.step.resources.values())),
+        tuple(_tags(node.step.resources)),
         corner,
         node.step.batched,
         tuple(line for problem in mine[:2] for line in _note(problem)),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Row", "Tick", "to_html", "to_text"]
 
 _ERROR_LINES = 6
+_RESULT = 400  # characters of what the run was for
 _LEAST = 0.4  # per cent of the width: a bar that short is still seen
 
 
@@ -66,7 +67,7 @@ def to_text(run: Run) -> str:
             f"  {row.name:{wide}}  {row.took:>7}  {row.waited:>7}  {row.batch:>5}  {value}".rstrip()
         )
     if run.error is None:
-        lines.append(f"  returned {words(run.output)}")
+        lines.append(f"  returned {words(run.output, _RESULT)}")
     return "\n".join(lines)
 
 
@@ -83,7 +84,7 @@ def to_html(run: Run) -> str:
         rows=[_row(node, span) for node in run.nodes],
         ticks=_ticks(span),
         total=milliseconds(run.total_s),
-        output=preview(run.output),
+        output=preview(run.output, _RESULT),
     )
 
 

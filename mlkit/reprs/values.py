@@ -42,7 +42,7 @@ class Preview:
     """A value in a line.
 
     Attributes:
-        text: at most 140 characters.
+        text: what it is, in words.
         pictures: thumbnails as ``data:`` URLs, of the value itself or of the first of a list.
     """
 
@@ -50,14 +50,14 @@ class Preview:
     pictures: tuple[str, ...] = ()
 
 
-def preview(value: Any) -> Preview:
+def preview(value: Any, most: int = 140) -> Preview:
     """What a value looks like, with thumbnails where it is a picture or a list of them."""
-    return Preview(words(value), tuple(_thumbnails(value)))
+    return Preview(words(value, most), tuple(_thumbnails(value)))
 
 
-def words(value: Any) -> str:
-    """What a value is, in at most 140 characters."""
-    return shorten(_told(value, 0), _CAP)
+def words(value: Any, most: int = 140) -> str:
+    """What a value is, in at most so many characters."""
+    return shorten(_told(value, 0), most)
 
 
 def size(count: int) -> str:

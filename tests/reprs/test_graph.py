@@ -48,7 +48,7 @@ def test_every_step_input_and_the_output_is_drawn(tagging: Pipeline[..., Any], d
     drawn = texts(svg_of(tagging, down=down))
     names = [node.name for node in tagging.graph]
     assert {*names, "image", "title", "returns", "Tags", "list[Label]"} <= set(drawn)
-    assert {"async", "≤16", "load_net"} <= set(drawn)
+    assert {"async", "≤16", "net"} <= set(drawn)
 
 
 def test_a_line_for_every_link_between_two(tagging: Pipeline[..., Any]) -> None:
