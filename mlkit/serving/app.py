@@ -169,7 +169,9 @@ class App:
         limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
         # Retries are for connections that could not be made: nothing was sent then.
         transport = httpx2.HTTPTransport(retries=2, limits=limits)
-        return httpx2.Client(transport=transport, timeout=httpx2.Timeout(120, connect=5))
+        client = httpx2.Client(transport=transport, timeout=httpx2.Timeout(120, connect=5))
+        weakref.finalize(self, client.close)  # running the deploy cell again leaves this app behind
+        return client
 
     # ---- looking ----------------------------------------------------------------------------
 
