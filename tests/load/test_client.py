@@ -101,7 +101,7 @@ def test_an_answer_may_come_byte_by_byte(fetch, reply):
 
 def test_first_byte_and_end_are_told_apart(fetch, reply):
     (answer,), _ = fetch(reply(OK[:-1], OK[-1:], pause=0.05))
-    assert answer.finished - answer.first_byte == pytest.approx(0.05, abs=0.04)
+    assert answer.finished - answer.first_byte > 0.04
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
