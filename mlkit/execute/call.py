@@ -50,25 +50,27 @@ def call_single(task: Task, execution: Execution) -> Outcome:
 def call_batch(task: Task, executions: list[Execution]) -> list[Outcome]:
     """Run a batch in this context; halve it where it raises, until the items at fault are alone."""
     running_step.set(task.name)
-    return _halving(task, executions, perf_counter(), len(executions))
-
-
-def _halving(task: Task, executions: list[Execution], start: float, size: int) -> list[Outcome]:
-    values, error = _attempt(task, executions)
-    # A wrong number of results is the step's fault, whatever its items.
-    if error is None or len(executions) == 1 or isinstance(error, DefinitionError):
-        finish = perf_counter()
-        return [
-            Outcome(execution, task, value, error, start, finish, size)
-            for execution, value in zip(executions, values, strict=True)
-        ]
-    middle = len(executions) // 2
+    start, size = perf_counter(), len(executions)
     outcomes: list[Outcome] = []
-    for half in (executions[:middle], executions[middle:]):
-        left = [execution for execution in half if not execution.finished]
-        if left:
-            outcomes += _halving(task, left, start, size)
-    return outcomes
+    parts = [executions]
+    while parts:
+        part = parts.pop()
+        values, error = _attempt(task, part)
+        # A wrong number of results is the step's fault, whatever its items.
+        if error is None or len(part) == 1 or isinstance(error, DefinitionError):
+            finish = perf_counter()
+            outcomes += [
+                Outcome(execution, task, value, error, start, finish, size)
+                for execution, value in zip(part, values, strict=True)
+            ]
+            continue
+        middle = len(part) // 2
+        left = [[e for e in half if not e.finished] for half in (part[middle:], part[:middle])]
+        parts += [half for half in left if half]
+    try:
+        return outcomes
+    finally:  # as above: a traceback may keep this frame
+        del executions, outcomes, part, values, error
 
 
 def _attempt(task: Task, executions: list[Execution]) -> tuple[list[Any], BaseException | None]:
@@ -80,6 +82,8 @@ def _attempt(task: Task, executions: list[Execution]) -> tuple[list[Any], BaseEx
             name: [get(e.arguments, e.results) for e in executions] for name, get in task.inputs
         }
         values = step.call_batch(columns, dict(task.resources))
+        if len(values) != size:  # its len() is not what iterating it gives: a DataFrame
+            raise DefinitionError(f"{len(values)} results for {size} items")
     except BaseException as raised:
         del executions
         return [None] * size, _trimmed(raised)

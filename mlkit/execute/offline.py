@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, Literal
 
 from mlkit.define.pipeline import Pipeline
@@ -137,14 +139,14 @@ class _Stream:
         if execution.error is None:
             self._record(i, execution.output)
             return
-        if not self.keep:
+        if self.keep:
+            _forget_values(execution.error)
+        else:
             execution.to_run()  # hangs the values so far on the error
         self._failed(i, execution.error)
 
     def _failed(self, i: int, error: BaseException) -> None:
-        if self.keep:
-            _forget_values(error)
-        else:
+        if not self.keep:
             error.add_note(f"It was input {i} of the map (counted from 0).")
             self.first_error = self.first_error or error
         self._record(i, error)
@@ -156,20 +158,39 @@ class _Stream:
         self._window.release()
 
 
-def _forget_values(error: BaseException | None) -> None:
-    """Let go of the variables that an exception's traceback keeps, and of those beneath it."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        frame = error.__traceback__ and error.__traceback__.tb_frame.f_back
-        while frame is not None:
-            try:
-                frame.clear()
-            except RuntimeError:  # it still runs: from here on they are ours
-                break
-            frame = frame.f_back
-        error = error.__cause__ or error.__context__
+def _forget_values(error: BaseException) -> None:
+    """Let go of the variables that the tracebacks of a step's failure keep, and keep their lines.
+
+    Coroutines and generators are left alone, but for the step itself, which has ended: another one
+    that the exception came through may be waiting (a client's reader), and clearing would end it.
+    """
+    cause, seen = error.__cause__, {id(error)}
+    if cause is not None and cause.__traceback__ is not None:
+        _clear(cause.__traceback__.tb_frame)
+        _clear_functions(cause.__traceback__.tb_frame.f_back)
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            if not frame.f_code.co_flags & _WAITS:
+                _clear(frame)
+        cause = cause.__cause__ or cause.__context__
+
+
+_WAITS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def _clear_functions(frame: FrameType | None) -> None:
+    """Clear the frames of the functions, ours, that called the step and have returned."""
+    while frame is not None and not frame.f_code.co_flags & _WAITS and _clear(frame):
+        frame = frame.f_back
+
+
+def _clear(frame: FrameType) -> bool:
+    try:
+        frame.clear()
+    except RuntimeError:  # it still runs
+        return False
+    return True
 
 
 @contextmanager

@@ -65,7 +65,10 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
         given: nodes whose values will be passed with each submission; they and what only they
             need are left out.
     """
-    needed = graph.needed(given)
+    needed = set(graph.needed(given))
+    for node in reversed(graph.nodes):  # and what those need in turn, by whatever way
+        if node.name in needed:
+            needed.update(name for name in node.upstream if name not in given)
     nodes = [node for node in graph if node.name in needed]
     index = {node.name: i for i, node in enumerate(nodes)}
     ups = [tuple(index[u] for u in node.upstream if u in index) for node in nodes]

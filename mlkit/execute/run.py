@@ -69,7 +69,7 @@ class Run:
     def value(self) -> Any:
         """What the pipeline returned; raises what ended it early."""
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         return self.output
 
     def __getitem__(self, name: str) -> NodeRun:

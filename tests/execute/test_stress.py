@@ -1,6 +1,7 @@
 """Random graphs, failures and cancellations: every request ends once, with what it should."""
 
 import asyncio
+import contextlib
 import random
 import sys
 import threading
@@ -190,10 +191,8 @@ def test_clients_in_two_loops_get_their_own_answers(case: Case, seed: int) -> No
             if chance.random() < 0.2:
                 await asyncio.sleep(chance.random() * 1e-3)
                 run.cancel()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 check(case, x, await run, cancelled=False)
-            except asyncio.CancelledError:
-                pass
 
         async def many(seed: int) -> None:
             chance = random.Random(seed)

@@ -1,0 +1,91 @@
+"""Posting to a loop from threads: in order, one wake-up for many, and nothing lost."""
+
+import asyncio
+import threading
+
+from mlkit.execute.mailbox import Mailbox, running_loop
+
+
+class CountingLoop:
+    """Stands for a loop that is looked after by hand."""
+
+    def __init__(self) -> None:
+        self.callbacks = []
+        self.closed = False
+
+    def call_soon_threadsafe(self, callback) -> None:
+        if self.closed:
+            raise RuntimeError("Event loop is closed")
+        self.callbacks.append(callback)
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+    def turn(self) -> None:
+        callbacks, self.callbacks = self.callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+def test_many_posts_are_one_wake_up_and_keep_their_order() -> None:
+    loop, got = CountingLoop(), []
+    mailbox = Mailbox(loop)
+    for i in range(5):
+        assert mailbox.post(got.append, i)
+    assert len(loop.callbacks) == 1
+    loop.turn()
+    assert got == [0, 1, 2, 3, 4]
+
+
+def test_a_post_after_the_loop_looked_wakes_it_again() -> None:
+    loop, got = CountingLoop(), []
+    mailbox = Mailbox(loop)
+    mailbox.post(lambda: mailbox.post(got.append, "posted while delivering"))
+    loop.turn()
+    assert len(loop.callbacks) == 1
+    loop.turn()
+    assert got == ["posted while delivering"]
+
+
+def test_a_closed_loop_takes_nothing_however_often_it_is_asked() -> None:
+    loop = CountingLoop()
+    mailbox = Mailbox(loop)
+    assert mailbox.post(print)
+    loop.closed = True  # with a call that it never got to
+    assert not mailbox.post(print)
+    assert not mailbox.post(print)
+    empty = Mailbox(loop)
+    assert not empty.post(print)
+
+
+def test_nothing_is_lost_between_posting_threads_and_a_running_loop() -> None:
+    async def collect(threads: int, each: int) -> int:
+        loop = asyncio.get_running_loop()
+        mailbox, got, all_there = Mailbox(loop), [], asyncio.Event()
+
+        def take(i: int) -> None:
+            got.append(i)
+            if len(got) == threads * each:
+                all_there.set()
+
+        def post() -> None:
+            for i in range(each):
+                mailbox.post(take, i)
+
+        posters = [threading.Thread(target=post) for _ in range(threads)]
+        for thread in posters:
+            thread.start()
+        await asyncio.wait_for(all_there.wait(), 20)
+        for thread in posters:
+            thread.join()
+        return len(got)
+
+    assert asyncio.run(collect(4, 2000)) == 8000
+
+
+def test_there_is_a_running_loop_only_inside_of_one() -> None:
+    async def inside() -> bool:
+        return running_loop() is asyncio.get_running_loop()
+
+    assert running_loop() is None
+    assert asyncio.run(inside())

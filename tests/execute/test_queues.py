@@ -1,0 +1,110 @@
+"""Which job goes next, without any thread."""
+
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mlkit.define import batched_step, pipeline, step
+from mlkit.execute import compile_graph
+from mlkit.execute.queues import Queues
+
+
+@step
+def begin(x: int) -> int:
+    return x
+
+
+@batched_step(max_batch_size=3)
+def many(xs: list[int]) -> list[int]:
+    return xs
+
+
+@step
+def end(x: int) -> int:
+    return x
+
+
+@pipeline
+def flow(x: int) -> int:
+    return end(many(begin(x)))
+
+
+TASKS = {task.name: task for task in compile_graph(flow.graph).tasks}
+
+
+@pytest.fixture
+def queues() -> Queues:
+    return Queues(compile_graph(flow.graph))
+
+
+def request(name: str, *, finished: bool = False, late: bool = False) -> Any:
+    return SimpleNamespace(name=name, finished=finished, expired=late)
+
+
+def pick(queues: Queues) -> tuple[str, list[str]] | None:
+    job = queues.pick([])
+    return job and (job.task.name, [execution.name for execution in job.executions])
+
+
+def push(queues: Queues, task: str, *requests: Any) -> None:
+    for waiting in requests:
+        queues.push(TASKS[task], waiting)
+
+
+def test_nothing_waiting_is_no_job(queues: Queues) -> None:
+    assert pick(queues) is None
+
+
+def test_full_batches_then_single_items_from_the_end_then_part_batches(queues: Queues) -> None:
+    push(queues, "begin", request("a"))
+    push(queues, "end", request("b"), request("c"))
+    push(queues, "many", *map(request, "defg"))
+    order = [pick(queues) for _ in range(5)]
+    assert order == [
+        ("many", ["d", "e", "f"]),
+        ("end", ["b"]),
+        ("end", ["c"]),
+        ("begin", ["a"]),
+        ("many", ["g"]),
+    ]
+    assert pick(queues) is None
+
+
+def test_finished_requests_are_skipped_and_not_counted(queues: Queues) -> None:
+    push(queues, "many", request("a", finished=True), request("b"), request("c", finished=True))
+    assert queues.waiting() == [0, 1, 0]
+    assert pick(queues) == ("many", ["b"])
+    assert pick(queues) is None
+
+
+def test_a_queue_of_finished_requests_does_not_hide_what_waits_behind_it(queues: Queues) -> None:
+    push(queues, "many", *(request("x", finished=True) for _ in range(3)))
+    push(queues, "begin", request("a"))
+    assert pick(queues) == ("begin", ["a"])
+
+
+def test_late_requests_are_taken_out_and_handed_over(queues: Queues) -> None:
+    late: list[Any] = []
+    push(queues, "begin", request("a", late=True), request("b"))
+    job = queues.pick(late)
+    assert job is not None
+    assert [execution.name for execution in job.executions] == ["b"]
+    assert [(execution.name, task.name) for execution, task in late] == [("a", "begin")]
+
+
+def test_sweeping_drops_what_is_finished_and_keeps_the_order(queues: Queues) -> None:
+    push(queues, "many", request("a"), request("b", finished=True), request("c"))
+    queues.sweep()
+    assert queues.waiting() == [0, 2, 0]
+    assert pick(queues) == ("many", ["a", "c"])
+
+
+def test_a_deadline_is_on_the_monotonic_clock_of_the_process() -> None:
+    from mlkit.execute import Executor
+
+    with Executor(compile_graph(flow.graph), workers=1) as executor:
+        execution = executor.submit({"x": 1}, lambda done: None, deadline=perf_counter() + 60)
+    assert not execution.expired
+    assert 0 < execution.left_s <= 60
