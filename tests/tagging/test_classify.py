@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+from mlkit.images import Image
+from mlkit.models import imagenet_names
+from mlkit.tagging.classify import (
+    GARMENTS,
+    Seen,
+    garment_share,
+    imagenet_labels,
+    look,
+    product_class,
+)
+from mlkit.tagging.network import CLASSES, SIDE, facts
+
+
+def seen(labels=None, classes=None):
+    """What the network might say: probabilities by name, the rest nothing."""
+    names = imagenet_names()
+    probabilities = np.zeros(1000, np.float32)
+    for name, score in (labels or {}).items():
+        probabilities[names.index(name)] = score
+    scores = np.zeros(len(CLASSES), np.float32)
+    for name, score in (classes or {}).items():
+        scores[CLASSES.index(name)] = score
+    maps = np.zeros((len(CLASSES), 7, 7), np.float32)
+    return Seen(probabilities, scores, maps, maps[0])
+
+
+def picture(value, side=SIDE):
+    return Image(np.full((side, side, 3), value, np.uint8), side, side)
+
+
+def test_labels_come_best_first_without_noise():
+    labels = imagenet_labels(seen({"sock": 0.3, "sneaker": 0.6, "tench": 0.001}))
+    assert [(label.name, label.score) for label in labels] == [("sneaker", 0.6), ("sock", 0.3)]
+
+
+def test_a_picture_of_clothing_gets_the_best_class():
+    found = product_class(seen({"T-shirt": 0.5}, {"shirt": 0.3, "t-shirt": 0.6}))
+    assert (found.name, found.score) == ("t-shirt", 0.6)
+
+
+def test_a_picture_of_something_else_gets_none_however_sure_the_head_is():
+    assert product_class(seen({"beer bottle": 0.9}, {"hat": 0.99})) is None
+
+
+@pytest.mark.parametrize(("step", "is_class"), [(0.01, True), (-0.01, False)])
+def test_the_threshold_is_on_the_share_of_garments(step, is_class):
+    found = product_class(seen({"jeans": facts().min_garment + step}, {"pants": 0.9}))
+    assert (found is not None) is is_class
+
+
+def test_garments_are_labels_of_imagenet():
+    assert set(imagenet_names()) >= GARMENTS
+    assert "" not in GARMENTS
+
+
+def test_the_share_of_garments_is_a_sum():
+    assert garment_share(seen({"jeans": 0.2, "sock": 0.1, "tench": 0.7}).labels) == pytest.approx(
+        0.3
+    )
+
+
+def test_each_picture_gets_its_own_row():
+    class Model:
+        def __call__(self, pixels):
+            n = len(pixels)
+            level = pixels.mean((1, 2, 3))
+            return (
+                np.repeat(level[:, None], 1000, 1),
+                np.zeros((n, 10)),
+                np.zeros((n, 10, 7, 7)),
+                np.zeros((n, 7, 7)),
+            )
+
+    found = look.fn([picture(10), picture(200, side=300)], model=Model())
+    assert [row.labels.shape for row in found] == [(1000,), (1000,)]
+    assert [round(float(row.labels[0])) for row in found] == [10, 200]
+
+
+def test_one_pass_gives_labels_classes_and_maps_that_agree():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
+    model = look.resources["model"].get()
+    labels, classes, class_maps, label_map = model(pixels)
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-3)
+    np.testing.assert_allclose(classes.sum(1), 1, rtol=1e-3)
+    assert class_maps.shape == (2, len(CLASSES), 7, 7)
+    assert label_map.shape == (2, 7, 7)
+    # A class activation map averages to the class's logit, but for the bias.
+    odds = np.log(classes[:, :1] / classes)
+    means = class_maps.mean((2, 3))
+    bias = odds - (means[:, :1] - means)
+    np.testing.assert_allclose(bias[0], bias[1], atol=0.02)
