@@ -66,11 +66,12 @@ def imagenet_labels(seen: Seen) -> list[Label]:
 
     names = imagenet_names()
     best = seen.labels.argsort()[::-1][:MAX_LABELS]
-    return [
-        Label(name=names[i], score=float(seen.labels[i]))
-        for i in best
-        if seen.labels[i] >= MIN_LABEL
-    ]
+    scores: dict[str, float] = {}
+    for i in best[seen.labels[best] >= MIN_LABEL].tolist():
+        # Two of ImageNet's classes are both sunglasses.
+        scores[names[i]] = scores.get(names[i], 0.0) + float(seen.labels[i])
+    ranked = sorted(scores.items(), key=lambda item: -item[1])
+    return [Label(name=name, score=min(1.0, score)) for name, score in ranked]
 
 
 @step

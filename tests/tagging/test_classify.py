@@ -36,6 +36,16 @@ def test_labels_come_best_first_without_noise():
     assert [(label.name, label.score) for label in labels] == [("sneaker", 0.6), ("sock", 0.3)]
 
 
+def test_two_classes_of_one_name_are_one_label():
+    found = seen({"necklace": 0.35})
+    for index, name in enumerate(imagenet_names()):
+        if name == "sunglasses":
+            found.labels[index] = 0.3
+    labels = imagenet_labels(found)
+    assert [label.name for label in labels] == ["sunglasses", "necklace"]
+    assert labels[0].score == pytest.approx(0.6, abs=1e-4)
+
+
 def test_a_picture_of_clothing_gets_the_best_class():
     found = product_class(seen({"T-shirt": 0.5}, {"shirt": 0.3, "t-shirt": 0.6}))
     assert (found.name, found.score) == ("t-shirt", 0.6)
