@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.nested import checked, culprit, substituted
 from mlkit.define.types import Upload
-from mlkit.define.typing import show, strip
+from mlkit.define.typing import show, strip, unaliased
 from mlkit.errors import DefinitionError, InputError
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def port(annotation: Any) -> Port:
 
 def _own_port(annotation: Any) -> Port | None:
     """The port of a type that does not go through pydantic, or None."""
+    annotation = unaliased(annotation)
     mark = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Upload)), None)
     if mark is not None and mark.url:
         return _source_port(annotation, mark)

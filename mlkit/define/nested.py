@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any
 
-from mlkit.define.typing import UNIONS, strip
+from mlkit.define.typing import UNIONS, strip, unaliased
 from mlkit.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ def substituted(annotation: Any, own: Own, *, local: bool = False) -> Any:
     port = own(annotation)
     if port is not None:
         return _told(annotation, port, local=local)
+    meant = unaliased(annotation)
+    if meant is not annotation:
+        made = substituted(meant, own, local=local)
+        return annotation if made is meant else made
     if typing.get_origin(annotation) is Annotated:
         inner, *marks = typing.get_args(annotation)
         made = substituted(inner, own, local=local)
@@ -71,23 +75,26 @@ def _told(annotation: Any, port: Port, *, local: bool) -> Any:
     return Annotated[
         strip(annotation),
         PlainValidator(port.local if local else port.from_json),
-        PlainSerializer(_guarded(annotation, port.to_json)),
+        PlainSerializer(_guarded(annotation, port)),
         WithJsonSchema(dict(port.schema)),
     ]
 
 
-def _guarded(annotation: Any, to_json: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Leave what is of another type to the other members of a union."""
+def _guarded(annotation: Any, port: Port) -> Callable[[Any], Any]:
+    """Leave what is of another type to the other members of a union.
+
+    An upload takes paths, arrays and more: all but None is its own.
+    """
     from pydantic_core import PydanticSerializationUnexpectedValue
 
     bare = strip(annotation)
     cls: Any = typing.get_origin(bare) or bare
-    known = isinstance(cls, type) and cls not in UNIONS
+    known = isinstance(cls, type) and cls not in UNIONS and not port.upload
 
     def serialize(value: Any) -> Any:
         if value is None or (known and not isinstance(value, cls)):
             raise PydanticSerializationUnexpectedValue(f"not of type {cls}")
-        return to_json(value)
+        return port.to_json(value)
 
     return serialize
 

@@ -55,6 +55,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, typing.NewType) and travels(obj):
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
+        if type(obj).__name__ == "TypeAliasType" and travels(obj):
+            return _alias, (type(obj), obj.__name__, obj.__value__, obj.__type_params__)
         return super().reducer_override(obj)
 
 
@@ -74,6 +76,10 @@ def _new_type(name: str, supertype: Any, module: str) -> Any:
     made = typing.cast(Any, typing.NewType)(name, supertype)
     made.__module__ = module
     return made
+
+
+def _alias(kind: Any, name: str, value: Any, parameters: Any) -> Any:
+    return kind(name, value, type_params=parameters)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from mlkit.define.loop import run_here
 from mlkit.define.resource import Resource
 from mlkit.define.shipping import travels
 from mlkit.define.tracing import current_trace
-from mlkit.define.typing import item_type
+from mlkit.define.typing import item_type, strip
 from mlkit.errors import DefinitionError
 
 __all__ = ["BatchedStep", "Step", "batched_step", "running_step", "step"]
@@ -267,7 +267,8 @@ def _is_resource(parameter: inspect.Parameter) -> bool:
 
 
 def _is_array(annotation: Any) -> bool:
-    origin = typing.get_origin(annotation) or annotation
+    bare = strip(annotation)
+    origin = typing.get_origin(bare) or bare
     return getattr(origin, "__module__", None) == "numpy" and origin.__name__ == "ndarray"
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "show",
     "strip",
     "tuple_types",
+    "unaliased",
     "value_fits",
 ]
 
@@ -25,10 +26,21 @@ UNIONS = (typing.Union, types.UnionType)
 
 
 def strip(annotation: Any) -> Any:
-    """The type itself, without ``Annotated`` around it."""
+    """The type itself: what an alias stands for, without ``Annotated`` around it."""
+    annotation = unaliased(annotation)
     while typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
+        annotation = unaliased(typing.get_args(annotation)[0])
     return annotation
+
+
+def unaliased(annotation: Any) -> Any:
+    """What an alias made with ``type X = ...`` stands for; from Python 3.12 on NDArray is one."""
+    args = typing.get_args(annotation)
+    alias = typing.get_origin(annotation) if args else annotation
+    if type(alias).__name__ != "TypeAliasType":
+        return annotation
+    value: Any = typing.cast(Any, alias).__value__
+    return unaliased(value[args] if args else value)
 
 
 def show(annotation: Any) -> str:

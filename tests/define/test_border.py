@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 import pydantic
 import pytest
+from typing_extensions import TypeAliasType
 
 from mlkit.define import border
 from mlkit.define.border import codec, codecs, plain, port
@@ -295,12 +297,25 @@ def test_pictures_and_bytes_inside_of_other_types_are_data_urls() -> None:
     assert way.schema["items"]["format"] == "uri"
 
 
+def test_what_a_picture_is_made_of_may_be_sent_inside_of_other_types(photo: Path) -> None:
+    urls = port(list[Image]).to_json([photo, np.zeros((4, 4, 3), np.uint8)])
+    assert [url[:15] for url in urls] == ["data:image/jpeg", "data:image/png;"]
+
+
 def test_a_caller_may_pass_what_a_picture_is_made_of_inside_of_other_types(photo: Path) -> None:
     (first, second) = port(list[Image]).local([photo, np.zeros((8, 8, 3), np.uint8)])
     assert (first.width, second.width) == (4, 8)
     assert port(ImageSource | None).local(photo) == photo.read_bytes()
     assert port(ImageSource | None).local(None) is None
     assert port(ImageSource | None).to_json(photo).startswith("data:image/jpeg;base64,")
+
+
+def test_an_alias_is_what_it_stands_for() -> None:
+    pictures = TypeAliasType("pictures", list[Image])
+    upload = TypeAliasType("upload", Annotated[bytes, Upload(media_type="audio/*")])
+    assert port(pictures).local([np.zeros((4, 8, 3), np.uint8)])[0].width == 8
+    assert port(upload).media_type == "audio/*"
+    assert port(npt.NDArray[np.float32]).media_type == "application/x-npy"
 
 
 def test_what_is_wrong_inside_of_another_type_is_an_input_error_with_its_place() -> None:

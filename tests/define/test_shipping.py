@@ -98,8 +98,10 @@ def test_a_cells_function_arrives_with_all_it_uses(cell: Cell) -> None:
 def test_a_type_of_ones_own_arrives(cell: Cell) -> None:
     names = cell("""
         from typing import NewType
+        from typing_extensions import TypeAliasType
         UserId = NewType("UserId", int)
-        def f(x: UserId) -> UserId: return UserId(x + 1)
+        Ids = TypeAliasType("Ids", list[UserId])
+        def f(x: UserId) -> UserId: return Ids and UserId(x + 1)
     """)
     assert elsewhere(dumps(names["f"]), 5) == 6
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mlkit.define import BatchedStep, batched_step, resource, step
@@ -36,7 +37,7 @@ def classify(
 
 
 @batched_step
-def arrays(xs: np.ndarray) -> np.ndarray:
+def arrays(xs: npt.NDArray[np.float64]) -> np.ndarray:
     return xs.sum(axis=tuple(range(1, xs.ndim)))
 
 

@@ -14,11 +14,15 @@ import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import TypeAliasType
 
 from mlkit.define.types import ImageSource, Upload
 from mlkit.define.typing import field_types, fits, item_type, show, tuple_types
 
 T = TypeVar("T")
+Words = TypeAliasType("Words", list[str])
+Several = TypeAliasType("Several", list[T], type_params=(T,))  # as NDArray is made
+Metres = TypeAliasType("Metres", Annotated[Words, "metres"])
 
 
 class Animal:
@@ -86,6 +90,9 @@ FITS = [
     (ImageSource, str | bytes),
     (str, ImageSource),
     (type[Dog], type[Animal]),
+    (Words, list[str]),
+    (list[str], Metres),
+    (Several[Dog], Sequence[Animal]),
 ]
 
 DOES_NOT = [
@@ -118,6 +125,8 @@ DOES_NOT = [
     (Path, str),
     (Label, Model),
     (ImageSource, bytes),
+    (Words, list[int]),
+    (Several[Animal], list[Dog]),
 ]
 
 
@@ -194,6 +203,8 @@ def test_every_question_has_an_answer(one: Any, other: Any) -> None:
         (T, "T"),
         ("Label", "Label"),
         (type[Dog], "type[Dog]"),
+        (Words, "list[str]"),
+        (Several[int], "list[int]"),
     ],
     ids=str,
 )
@@ -213,6 +224,8 @@ def test_a_type_is_shown_as_a_person_writes_it(type_: Any, text: str) -> None:
         (Any, Any),
         (Parameter.empty, Parameter.empty),
         (Annotated[list[int], "x"], int),
+        (Metres, str),
+        (Several[int], int),
         (str, Parameter.empty),
         (bytes, Parameter.empty),
         (int, Parameter.empty),
