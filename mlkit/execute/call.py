@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
+from types import FrameType
 from typing import Any, NamedTuple
 
 from mlkit.define.step import BatchedStep, running_step
@@ -129,8 +130,11 @@ def _is_cancelled() -> bool:
 def _trimmed(error: BaseException) -> BaseException:
     """The exception with mlkit's own frames taken off the head of its traceback."""
     frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_globals.get("__name__", "").startswith(
-        ("mlkit.execute.", "mlkit.define.")
-    ):
+    while frame is not None and _is_ours(frame.tb_frame):
         frame = frame.tb_next
     return error.with_traceback(frame) if frame is not None else error
+
+
+def _is_ours(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__"))
+    return module.startswith(("mlkit.execute.", "mlkit.define."))

@@ -158,7 +158,7 @@ class Execution:
 
 def _step_error(step: str, pipeline: str, cause: BaseException) -> StepError:
     parts = {
-        part: getattr(cause, part)
+        part: getattr(cause, part, None)
         for part in ("expected", "got", "fix")
         if isinstance(cause, MlkitError)
     }

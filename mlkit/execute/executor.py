@@ -28,7 +28,7 @@ from mlkit.define.loop import background_loop
 from mlkit.errors import Cancelled, DeadlineExceeded, InputError, MlkitError
 from mlkit.execute.call import Outcome, call_async, call_batch, call_single
 from mlkit.execute.execution import Execution
-from mlkit.execute.mailbox import Mailbox, running_loop
+from mlkit.execute.mailbox import Mailboxes
 from mlkit.execute.program import Program, Task
 from mlkit.execute.queues import Job, Queues
 
@@ -68,17 +68,22 @@ class Executor:
         self._loop = loop
         self._context = contextvars.copy_context()
         self._queues = Queues(program)
-        self._changed = threading.Condition(threading.Lock())
-        self._idle = 0
+        # Plain locks only: an interrupt that comes while one written in Python is being taken can
+        # leave it taken.
+        self._lock = threading.Lock()
+        self._alarms = [threading.Lock() for _ in range(self.workers)]
+        self._asleep: list[threading.Lock] = []
         self._given_up = 0
         self._closed = False
         self._open: set[Execution] = set()
-        self._mailboxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
+        self._loops = Mailboxes()
+        name = f"mlkit-{program.graph.name}"
         self._threads = [
-            threading.Thread(target=self._work, name=f"mlkit-{program.graph.name}-{i}", daemon=True)
-            for i in range(self.workers)
+            threading.Thread(target=self._work, args=(alarm,), name=f"{name}-{i}", daemon=True)
+            for i, alarm in enumerate(self._alarms)
         ]
-        for thread in self._threads:
+        for alarm, thread in zip(self._alarms, self._threads, strict=True):
+            alarm.acquire()
             thread.start()
 
     # ---- what callers use -------------------------------------------------------------------
@@ -107,7 +112,7 @@ class Executor:
         execution = Execution(self, arguments, given or {}, on_done, deadline)
         done: list[Execution] = []
         awaited: list[tuple[Execution, Task]] = []
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise Cancelled("the executor is closed")
             self._open.add(execution)
@@ -129,14 +134,14 @@ class Executor:
         future: asyncio.Future[Execution] = loop.create_future()
 
         def on_done(execution: Execution) -> None:
-            self._post(loop, _settle, future, execution)  # where it is closed, nobody waits
+            self._loops.post(loop, _settle, future, execution)  # where it is closed, nobody waits
 
         execution = self.submit(arguments, on_done, deadline=deadline)
         left = execution.left_s
         timer = None if left is None else loop.call_later(left, self._expire, execution)
         try:
             return await future
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or its loop is done with it
             execution.cancel()
             raise
         finally:
@@ -154,7 +159,7 @@ class Executor:
 
     def queued(self) -> dict[str, int]:
         """Requests waiting for each node that runs on the workers, by its name."""
-        with self._changed:
+        with self._lock:
             waiting = self._queues.waiting()
         return {task.name: waiting[task.index] for task in self.program.tasks}
 
@@ -162,18 +167,21 @@ class Executor:
         """Give up what is going on and end the threads.
 
         Args:
-            wait: return when the functions that run now have returned. (Python cannot stop them.)
+            wait: return when the functions that run now have returned (Python cannot stop them);
+                without effect where one of them calls this.
         """
-        with self._changed:
+        with self._lock:
             self._closed = True
             left = list(self._open)
-            self._changed.notify_all()
+            self._asleep.clear()
+            for alarm in self._alarms:
+                if alarm.locked():
+                    alarm.release()
         for execution in left:
             execution.cancel()
-        if wait:
+        if wait and threading.current_thread() not in self._threads:
             for thread in self._threads:
-                if thread is not threading.current_thread():
-                    thread.join()
+                thread.join()
 
     def __enter__(self) -> Executor:
         return self
@@ -209,8 +217,9 @@ class Executor:
         return count
 
     def _wake(self, count: int) -> None:
-        if count > 0 and self._idle:
-            self._changed.notify(count)
+        while count > 0 and self._asleep:
+            self._asleep.pop().release()
+            count -= 1
 
     def _pick(self, done: list[Execution]) -> Job | None:
         late: list[tuple[Execution, Task]] = []
@@ -269,37 +278,42 @@ class Executor:
 
     # ---- on the workers ---------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _work(self, alarm: threading.Lock) -> None:
         outcomes: list[Outcome] = []
         while True:
-            job = self._next(outcomes)
+            job = self._next(outcomes, alarm)
             if job is None:
                 return
             task, executions = job
             context = (self._context if task.batched else executions[0].context).copy()
-            if task.batched:
-                outcomes = context.run(call_batch, task, executions)
-            else:
-                outcomes = [context.run(call_single, task, executions[0])]
-            del job, executions, context  # nothing is kept of it while this waits for the next
+            try:
+                if task.batched:
+                    outcomes = context.run(call_batch, task, executions)
+                else:
+                    outcomes = [context.run(call_single, task, executions[0])]
+            except BaseException as error:  # beside the step: no memory, an exception that resists
+                now = perf_counter()
+                outcomes = [Outcome(e, task, None, error, now, now, 1) for e in executions]
+            del job, executions, context  # nothing is kept of it while this waits for more
 
-    def _next(self, outcomes: list[Outcome]) -> Job | None:
+    def _next(self, outcomes: list[Outcome], alarm: threading.Lock) -> Job | None:
         """Take up what was done and get something to do; None when it is time to go."""
         while True:
             done: list[Execution] = []
             awaited: list[tuple[Execution, Task]] = []
-            with self._changed:
+            with self._lock:
                 woken = self._record(outcomes, done, awaited)
                 outcomes.clear()
                 job = self._pick(done)
-                self._wake(woken - 1)
-                if job is None and not done and not awaited:
+                if job is not None:
+                    self._wake(woken - 1)
+                elif not done and not awaited:
                     if self._closed:
                         return None
-                    self._idle += 1
-                    self._changed.wait()
-                    self._idle -= 1
-                    job = self._pick(done)
+                    self._asleep.append(alarm)
+            if job is None and not done and not awaited:
+                alarm.acquire()
+                continue
             self._follow_up(done, awaited)
             if job is not None:
                 return job
@@ -309,17 +323,19 @@ class Executor:
     def _expire(self, execution: Execution) -> None:
         self._give_up(execution, _late())
 
-    def _give_up(self, execution: Execution, error: MlkitError) -> None:
+    def _give_up(
+        self, execution: Execution, error: BaseException, task: Task | None = None
+    ) -> None:
         done: list[Execution] = []
-        with self._changed:
-            self._finish(execution, None, error, done)
+        with self._lock:
+            self._finish(execution, task, error, done)
         self._follow_up(done, [])
 
     def _follow_up(self, done: Iterable[Execution], awaited: list[tuple[Execution, Task]]) -> None:
         for execution in done:
             execution.settle()
             if execution.async_tasks:
-                self._post(self._async_loop, _cancel_async, execution)
+                self._loops.post(self._async_loop, _cancel_async, execution)
             try:
                 execution.on_done(execution)
             except KeyboardInterrupt:
@@ -327,25 +343,12 @@ class Executor:
             except BaseException:  # nobody is left whom it concerns, and the worker has to live
                 logger.exception("on_done of a request to %r raised", self.program.graph.name)
         for execution, task in awaited:
-            if not self._post(self._async_loop, self._start_async, execution, task):
+            if not self._loops.post(self._async_loop, self._start_async, execution, task):
                 self._give_up(execution, _loop_closed(task))
 
     @property
     def _async_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop or background_loop()
-
-    def _post(self, loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
-        """Make a call in a loop, now where that one is running here; False if it is closed."""
-        if running_loop() is loop:
-            call(*args)
-            return True
-        mailbox = self._mailboxes.get(loop)
-        if mailbox is None:
-            with self._changed:
-                for closed in [known for known in self._mailboxes if known.is_closed()]:
-                    del self._mailboxes[closed]
-                mailbox = self._mailboxes.setdefault(loop, Mailbox(loop))
-        return mailbox.post(call, *args)
 
     # ---- in the loop ------------------------------------------------------------------------
 
@@ -356,7 +359,7 @@ class Executor:
             self._await(execution, task), context=execution.context.copy()
         )
         execution.async_tasks.add(started)
-        started.add_done_callback(lambda task: self._async_ended(execution, task))
+        started.add_done_callback(lambda ended: self._async_ended(execution, task, ended))
         if execution.finished:  # whoever ended it may not have seen this one
             started.cancel()
 
@@ -368,15 +371,17 @@ class Executor:
             return
         done: list[Execution] = []
         awaited: list[tuple[Execution, Task]] = []
-        with self._changed:
+        with self._lock:
             self._wake(self._record([outcome], done, awaited))
         del outcome
         self._follow_up(done, awaited)
 
-    def _async_ended(self, execution: Execution, task: asyncio.Task[None]) -> None:
-        execution.async_tasks.discard(task)
-        if task.cancelled():  # perhaps by a loop that is shut down, perhaps before it began
+    def _async_ended(self, execution: Execution, task: Task, ended: asyncio.Task[None]) -> None:
+        execution.async_tasks.discard(ended)
+        if ended.cancelled():  # perhaps by a loop that is shut down, perhaps before it began
             execution.cancel()
+        elif (error := ended.exception()) is not None:  # beside the step, as on the workers
+            self._give_up(execution, error, task)
 
 
 def _this_task() -> asyncio.Task[Any]:

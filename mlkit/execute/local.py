@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Mapping
+from queue import SimpleQueue
 from typing import Any
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
 from mlkit.define.pipeline import Pipeline
 from mlkit.errors import DefinitionError, InputError, MlkitError
+from mlkit.execute.execution import Execution
 from mlkit.execute.executor import Executor, cores
 from mlkit.execute.program import Program, compile_graph
 from mlkit.execute.run import Run
@@ -30,11 +31,10 @@ def run(
     program = compile_graph(graph, frozenset(given))
     arguments = _bind(pipeline, program, args, kwargs)
     arguments = localise_arguments(graph, arguments)
-    done = threading.Event()
+    ended: SimpleQueue[Execution] = SimpleQueue()  # unlike an event, an interrupt leaves it whole
     with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
-        execution = executor.submit(arguments, lambda _: done.set(), given=given)
-        done.wait()
-    result = execution.to_run()
+        executor.submit(arguments, ended.put, given=given)
+        result = ended.get().to_run()
     if result.error is not None:
         raise result.error
     return result

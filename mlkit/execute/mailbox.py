@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Mailbox", "running_loop"]
+__all__ = ["Mailbox", "Mailboxes"]
 
 
 class Mailbox:
@@ -41,8 +41,28 @@ class Mailbox:
             call(*args)
 
 
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that runs in this thread, if any."""
+class Mailboxes:
+    """A mailbox for each loop that something is posted to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._boxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
+
+    def post(self, loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
+        """Make a call in a loop: now where that one runs in this thread. False if it is closed."""
+        if _running_loop() is loop:
+            call(*args)
+            return True
+        box = self._boxes.get(loop)
+        if box is None:
+            with self._lock:
+                for closed in [known for known in self._boxes if known.is_closed()]:
+                    del self._boxes[closed]
+                box = self._boxes.setdefault(loop, Mailbox(loop))
+        return box.post(call, *args)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

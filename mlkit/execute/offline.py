@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
+from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Literal
 
@@ -106,13 +107,17 @@ class _Stream:
         self.first_error: BaseException | None = None
         # Enough in flight that every worker can have a full batch and the next one fills meanwhile.
         self._size = executor.workers * max(2, 2 * largest)
-        self._window = threading.Semaphore(self._size)
+        self._room: SimpleQueue[None] = (
+            SimpleQueue()
+        )  # unlike a semaphore, an interrupt leaves it whole
+        for _ in range(self._size):
+            self._room.put(None)
         self._lock = threading.Lock()
         self._localise = localiser(executor.program.graph)
 
     def submit(self, arguments: Mapping[str, Any] | InputError) -> bool:
         """Start one request when there is room; False when there is no sense in going on."""
-        self._window.acquire()
+        self._room.get()
         if self.first_error is not None:
             return False
         i = len(self.results)
@@ -132,7 +137,7 @@ class _Stream:
         for _ in range(self._size):
             if self.first_error is not None:
                 return
-            self._window.acquire()
+            self._room.get()
             yield
 
     def _finished(self, i: int, execution: Execution) -> None:
@@ -155,7 +160,7 @@ class _Stream:
         with self._lock:
             self.results[i] = result
             self.done += 1
-        self._window.release()
+        self._room.put(None)
 
 
 def _forget_values(error: BaseException) -> None:

@@ -105,8 +105,7 @@ def test_a_hundred_cancelled_while_their_batch_runs_and_the_rest_get_theirs(requ
 
     sent = requests(flow, workers=1)
     sent.submit(0)
-    while sent.executor.queued()["many"]:
-        time.sleep(0.001)
+    assert soon(lambda: not sent.executor.queued()["many"])
     crowd = sent.submit(*range(1, 121))
     first.set()
     assert began.wait(20)
@@ -420,6 +419,52 @@ def test_a_step_or_a_callback_may_close_the_executor(requests) -> None:
     assert ended.wait(20)
 
 
+def test_an_async_step_that_ends_while_the_executor_closes_loses_nothing(requests) -> None:
+    may_end, ended = threading.Event(), []
+
+    @step
+    async def wait(x: int) -> int:
+        while not may_end.is_set():
+            await asyncio.sleep(0.001)
+        return x
+
+    @pipeline
+    def waiting(x: int) -> int:
+        return same(wait(x))
+
+    executor = requests(waiting).executor
+
+    def on_done(execution) -> None:
+        ended.append(execution)
+        may_end.set()  # the other's step ends while this one is being given up
+        other = next(e for e in executions if e is not execution)
+        assert len(ended) == 2 or soon(lambda: "wait" in other.results)
+
+    executions = [executor.submit({"x": x}, on_done) for x in range(2)]
+    assert soon(lambda: all(execution.async_tasks for execution in executions))
+    executor.close()
+    assert soon(lambda: len(ended) == 2)
+
+
+def test_two_steps_may_close_the_executor_at_once(requests) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    @step
+    def close(x: int) -> int:
+        both.wait()
+        sent.executor.close()
+        return x
+
+    @pipeline
+    def closing(x: int) -> int:
+        return close(x)
+
+    sent = requests(closing, workers=2)
+    sent.submit(1, 2)
+    assert sent.outcomes() == [Cancelled, Cancelled]
+    assert soon(lambda: not any(thread.is_alive() for thread in sent.executor._threads))
+
+
 def test_threads_end_with_the_executor() -> None:
     before = threading.active_count()
     for _ in range(5):
@@ -630,9 +675,13 @@ def test_a_failed_request_is_let_go_without_the_garbage_collector(requests, kind
 
 
 def gone(seen: weakref.ref) -> bool:
-    """Whether it is let go soon: another thread may be about to."""
-    for _ in range(200):
-        if seen() is None:
+    return soon(lambda: seen() is None)
+
+
+def soon(condition) -> bool:
+    """Whether it comes true: another thread may be about to see to it."""
+    for _ in range(2000):
+        if condition():
             return True
-        time.sleep(0.005)
+        time.sleep(0.002)
     return False

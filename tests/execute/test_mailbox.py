@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from mlkit.execute.mailbox import Mailbox, running_loop
+from mlkit.execute.mailbox import Mailbox, Mailboxes
 
 
 class CountingLoop:
@@ -83,9 +83,24 @@ def test_nothing_is_lost_between_posting_threads_and_a_running_loop() -> None:
     assert asyncio.run(collect(4, 2000)) == 8000
 
 
-def test_there_is_a_running_loop_only_inside_of_one() -> None:
-    async def inside() -> bool:
-        return running_loop() is asyncio.get_running_loop()
+def test_a_call_to_the_loop_that_runs_here_is_made_at_once() -> None:
+    async def post() -> list[int]:
+        got: list[int] = []
+        assert Mailboxes().post(asyncio.get_running_loop(), got.append, 1)
+        return got
 
-    assert running_loop() is None
-    assert asyncio.run(inside())
+    assert asyncio.run(post()) == [1]
+
+
+def test_each_loop_has_a_mailbox_and_closed_ones_are_dropped() -> None:
+    boxes, loops = Mailboxes(), [CountingLoop() for _ in range(3)]
+    for i, loop in enumerate(loops[:2]):
+        boxes.post(loop, loop.__setattr__, "got", i)
+        boxes.post(loop, loop.__setattr__, "also", i)
+    for loop in loops[:2]:
+        assert len(loop.callbacks) == 1
+        loop.turn()
+    assert [(loop.got, loop.also) for loop in loops[:2]] == [(0, 0), (1, 1)]
+    loops[0].closed = True
+    boxes.post(loops[2], print)
+    assert set(boxes._boxes) == set(loops[1:])

@@ -1,6 +1,7 @@
 """Running once: values flow, failures carry what there was, given values skip what is upstream."""
 
 import asyncio
+import signal
 import threading
 import traceback
 from contextvars import ContextVar
@@ -383,6 +384,43 @@ def test_an_exception_that_cannot_be_shown_is_still_a_failure() -> None:
 
     with pytest.raises(StepError, match="Broken"):
         through(breaks)(1)
+
+
+def test_exceptions_that_resist_are_failures_and_the_worker_goes_on() -> None:
+    class Resisting(Exception):
+        def with_traceback(self, tb: object) -> "Resisting":
+            raise RuntimeError("not mine")
+
+    class Halfway(InputError):
+        def __init__(self, x: int) -> None:  # forgets what is above it
+            self.x = x
+
+    def resist(x: int) -> int:
+        raise Resisting
+
+    async def resist_later(x: int) -> int:
+        raise Resisting
+
+    def resist_together(xs: list[int]) -> list[int]:
+        raise Resisting
+
+    def halfway(x: int) -> int:
+        raise Halfway(x)
+
+    for bad in (step(resist), step(resist_later), batched_step(resist_together), step(halfway)):
+        results = through(bad).map([1, 2, 3], progress=False, on_error="keep", workers=1)
+        assert [(type(error), error.step) for error in results] == [(StepError, bad.name)] * 3
+
+
+def test_an_interrupt_gives_up_a_run_without_waiting_for_its_step(gate) -> None:
+    @step
+    def interrupt(x: int) -> int:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        gate.pass_through()
+        return x
+
+    with pytest.raises(KeyboardInterrupt):
+        through(interrupt)(1)
 
 
 def test_a_selection_that_does_not_work_out_fails_the_step_that_asked() -> None:
