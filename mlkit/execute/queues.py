@@ -77,7 +77,7 @@ def _take(task: Task, queue: deque[Execution], late: list[tuple[Execution, Task]
         execution = queue.popleft()
         if execution.finished:
             continue
-        if execution.expired:
+        if execution.deadline is not None and execution.expired:
             late.append((execution, task))
         else:
             taken.append(execution)

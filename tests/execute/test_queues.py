@@ -40,7 +40,7 @@ def queues() -> Queues:
 
 
 def request(name: str, *, finished: bool = False, late: bool = False) -> Any:
-    return SimpleNamespace(name=name, finished=finished, expired=late)
+    return SimpleNamespace(name=name, finished=finished, deadline=0.0, expired=late)
 
 
 def pick(queues: Queues) -> tuple[str, list[str]] | None:
