@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
@@ -25,21 +24,18 @@ from types import TracebackType
 from typing import Any
 
 from mlkit.define.loop import background_loop
-from mlkit.errors import Cancelled, DeadlineExceeded, InputError, MlkitError
+from mlkit.errors import Cancelled, InputError
 from mlkit.execute.call import Outcome, call_async, call_batch, call_single
+from mlkit.execute.cores import cores
+from mlkit.execute.ends import late, loop_closed
 from mlkit.execute.execution import Execution
 from mlkit.execute.mailbox import Mailboxes
 from mlkit.execute.program import Program, Task
 from mlkit.execute.queues import Job, Queues
 
-__all__ = ["Executor", "cores"]
+__all__ = ["Executor"]
 
 logger = logging.getLogger(__name__)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Executor:
@@ -225,7 +221,7 @@ class Executor:
         late: list[tuple[Execution, Task]] = []
         job = self._queues.pick(late)
         for execution, task in late:
-            self._finish(execution, None, _late(task), done)
+            self._finish(execution, None, late(task), done)
         return job
 
     def _record(
@@ -321,7 +317,7 @@ class Executor:
     # ---- anywhere, outside the lock ---------------------------------------------------------
 
     def _expire(self, execution: Execution) -> None:
-        self._give_up(execution, _late())
+        self._give_up(execution, late())
 
     def _give_up(
         self, execution: Execution, error: BaseException, task: Task | None = None
@@ -344,7 +340,7 @@ class Executor:
                 logger.exception("on_done of a request to %r raised", self.program.graph.name)
         for execution, task in awaited:
             if not self._loops.post(self._async_loop, self._start_async, execution, task):
-                self._give_up(execution, _loop_closed(task))
+                self._give_up(execution, loop_closed(task))
 
     @property
     def _async_loop(self) -> asyncio.AbstractEventLoop:
@@ -354,7 +350,7 @@ class Executor:
 
     def _start_async(self, execution: Execution, task: Task) -> None:
         if execution.expired:
-            self._give_up(execution, _late(task))
+            self._give_up(execution, late(task))
         started = asyncio.get_running_loop().create_task(
             self._await(execution, task), context=execution.context.copy()
         )
@@ -367,7 +363,7 @@ class Executor:
         outcome = await call_async(task, execution)
         execution.async_tasks.discard(_this_task())
         if outcome is None:
-            self._give_up(execution, _late(task))
+            self._give_up(execution, late(task))
             return
         done: list[Execution] = []
         awaited: list[tuple[Execution, Task]] = []
@@ -398,14 +394,3 @@ def _cancel_async(execution: Execution) -> None:
 def _settle(future: asyncio.Future[Execution], execution: Execution) -> None:
     if not future.done():  # a client that went away has cancelled it
         future.set_result(execution)
-
-
-def _late(task: Task | None = None) -> DeadlineExceeded:
-    where = f" at step {task.name!r}" if task is not None else ""
-    return DeadlineExceeded(f"the request's time ran out{where}")
-
-
-def _loop_closed(task: Task) -> MlkitError:
-    return MlkitError(
-        "the event loop that runs its async steps is closed", where=f"step {task.name!r}"
-    )

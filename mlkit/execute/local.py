@@ -11,8 +11,9 @@ from mlkit.define.border import port
 from mlkit.define.graph import Graph
 from mlkit.define.pipeline import Pipeline
 from mlkit.errors import DefinitionError, InputError, MlkitError
+from mlkit.execute.cores import cores
 from mlkit.execute.execution import Execution
-from mlkit.execute.executor import Executor, cores
+from mlkit.execute.executor import Executor
 from mlkit.execute.program import Program, compile_graph
 from mlkit.execute.run import Run
 
