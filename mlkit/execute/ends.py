@@ -5,10 +5,10 @@ from __future__ import annotations
 from mlkit.errors import DeadlineExceeded, MlkitError
 from mlkit.execute.program import Task
 
-__all__ = ["late", "loop_closed"]
+__all__ = ["deadline_passed", "loop_closed"]
 
 
-def late(task: Task | None = None) -> DeadlineExceeded:
+def deadline_passed(task: Task | None = None) -> DeadlineExceeded:
     """Say that the deadline has passed, and where."""
     where = f" at step {task.name!r}" if task is not None else ""
     return DeadlineExceeded(f"the request's time ran out{where}")

@@ -27,7 +27,7 @@ from mlkit.define.loop import background_loop
 from mlkit.errors import Cancelled, InputError
 from mlkit.execute.call import Outcome, call_async, call_batch, call_single
 from mlkit.execute.cores import cores
-from mlkit.execute.ends import late, loop_closed
+from mlkit.execute.ends import deadline_passed, loop_closed
 from mlkit.execute.execution import Execution
 from mlkit.execute.mailbox import Mailboxes
 from mlkit.execute.program import Program, Task
@@ -221,7 +221,7 @@ class Executor:
         late: list[tuple[Execution, Task]] = []
         job = self._queues.pick(late)
         for execution, task in late:
-            self._finish(execution, None, late(task), done)
+            self._finish(execution, None, deadline_passed(task), done)
         return job
 
     def _record(
@@ -317,7 +317,7 @@ class Executor:
     # ---- anywhere, outside the lock ---------------------------------------------------------
 
     def _expire(self, execution: Execution) -> None:
-        self._give_up(execution, late())
+        self._give_up(execution, deadline_passed())
 
     def _give_up(
         self, execution: Execution, error: BaseException, task: Task | None = None
@@ -350,7 +350,7 @@ class Executor:
 
     def _start_async(self, execution: Execution, task: Task) -> None:
         if execution.expired:
-            self._give_up(execution, late(task))
+            self._give_up(execution, deadline_passed(task))
         started = asyncio.get_running_loop().create_task(
             self._await(execution, task), context=execution.context.copy()
         )
@@ -363,7 +363,7 @@ class Executor:
         outcome = await call_async(task, execution)
         execution.async_tasks.discard(_this_task())
         if outcome is None:
-            self._give_up(execution, late(task))
+            self._give_up(execution, deadline_passed(task))
             return
         done: list[Execution] = []
         awaited: list[tuple[Execution, Task]] = []
