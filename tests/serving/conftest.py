@@ -10,9 +10,11 @@ from starlette.testclient import TestClient
 
 from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.execute import Executor, compile_graph
-from mlkit.serving import Limits
+from mlkit.serving import Limits, deploy
 from mlkit.serving.client import Codec
 from mlkit.serving.ingress import Served, create_app
+from mlkit.serving.session import Session
+from mlkit.serving.watchdog import processes_of
 
 ADDRESS = "http://127.0.0.1"
 
@@ -70,3 +72,28 @@ def runtime_folder():
     folder = Path(tempfile.mkdtemp(prefix="mlk-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def live(runtime_folder):
+    """Deploys into one Ray session for all tests, in a folder of this run; ends it at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLKIT_RUNTIME_DIR", str(runtime_folder))
+        session = Session.of_this_notebook() or Session.start()
+        yield lambda pipe, **options: deploy(pipe, progress=False, **options)
+        session.stop()
+        assert processes_of(session.folder.name) == []
+        assert not session.folder.exists()
+
+
+@pytest.fixture
+def cell():
+    """Returns a function that runs source as a notebook's cell does: in one ``__main__``."""
+    names = {"__name__": "__main__"}
+
+    def run(source):
+        exec(source, names)
+        return names
+
+    run("from mlkit import *\nimport os, sys, time")
+    return run
