@@ -116,8 +116,6 @@ def _cells(answer: ProductTags | Exception) -> list[str]:
 
 
 def _page(found: Findings) -> str:
-    from markupsafe import Markup
-
     figures = {k: v for k, v in summary(found).items() if k != "tags"}
     rates = {
         "eager torch, one after the other": found.eager_rps,
@@ -129,7 +127,7 @@ def _page(found: Findings) -> str:
         "report.html.j2",
         figures=figures,
         rates=[(name, rate, rate / max(rates.values())) for name, rate in rates.items()],
-        graph=Markup(to_html(tag.graph)),
+        graph=to_html(tag.graph),
         plots=[(name, _plot(result)) for name, result in found.runs.items() if name != "saturated"],
         loads=[(name, result.summary()) for name, result in found.runs.items()],
         pictures=[
