@@ -277,6 +277,8 @@ def _add_docs(app: FastAPI, name: str, *, secured: bool) -> None:
             swagger_js_url="swagger/swagger-ui-bundle.js",
             swagger_css_url="swagger/swagger-ui.css",
             swagger_favicon_url="swagger/favicon-32x32.png",
+            # Without this, Swagger UI sends the document's address to a validator of its own.
+            swagger_ui_parameters={"validatorUrl": None},
         )
 
     @app.get("/swagger/{file}", include_in_schema=False)
