@@ -82,7 +82,7 @@ class Session:
             session._wait_ready(process)
         except BaseException:
             session._end()
-            folders.remove(folder)
+            folders.remove(folder)  # also where there was no process yet
             raise
         if "ipykernel" not in sys.modules:  # a script has nobody to come back to it
             atexit.register(session.stop)
@@ -178,12 +178,21 @@ class Session:
             process.kill()
             process.wait()
         until = time.monotonic() + 10
-        while processes_of(self.folder.name) and time.monotonic() < until:
+        while _has_processes(self.folder) and time.monotonic() < until:
             time.sleep(0.1)
+        folders.remove(self.folder)
 
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 """Session processes that are children of this one, by folder."""
+
+
+def _has_processes(folder: Path) -> bool:
+    """Whether anything of a session is left: marked processes, or the watchdog that ends them."""
+    import psutil
+
+    watching = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
+    return any(watching) or bool(processes_of(folder.name))
 
 
 def _gone(pid: int, timeout_s: float) -> bool:
