@@ -52,8 +52,10 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_SERVE_LOG_TO_STDERR": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # How the watchdog knows the session's processes from others.
+        # How the watchdog knows the session's processes from others. Ray's write their titles over
+        # their environment, where it could not be read any more, unless told not to.
         "MLKIT_SESSION": folder.name,
+        "SPT_NOENV": "1",
     }
 
 
