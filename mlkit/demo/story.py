@@ -194,11 +194,12 @@ class Story:
         (self.out / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
 
     def _print(self, measured: summary.Measured, figures: dict[str, Any]) -> None:
-        loads = {f"{100 * s:.0f}%": r for s, r in zip(SHARES, measured.open_loops, strict=True)}
-        loads["saturated"] = measured.saturated.result
         print("\n" + table.tags_table(measured.tagged))
-        print("\n" + table.loads({**loads, "blog's graph": measured.blog}))
+        print("\n" + table.loads(measured.loads))
         print("\n" + table.figures(figures, summary.TARGETS))
+        for remark in (figures["busy"], measured.blog_problem):
+            if remark:
+                print("\n" + remark)
         names = ["report.html", "summary.json", *(["tags.csv"] if self.own else [])]
         print("\n" + "\n".join(f"{self.out / name}" for name in names))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from mlkit.demo.pictures import Tagged, printable
 from mlkit.demo.served import Saturated
 from mlkit.load import LoadResult
 
-__all__ = ["HOW", "TARGETS", "Measured", "Target", "machine", "precisions", "summarise"]
+__all__ = ["HOW", "TARGETS", "Measured", "Target", "busy", "machine", "precisions", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ class Measured:
     blog_problem: str
     started_s: float
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def loads(self) -> dict[str, LoadResult]:
+        """The load tests by name: ``saturated``, ``60%`` of its rate and so on, ``blog_graph``."""
+        full = self.saturated.result
+        runs = {"saturated": full}
+        for result in reversed(self.open_loops):
+            runs[f"{rate_of(result) / (full.ok_rate or math.inf):.0%}"] = result
+        return {**runs, **({"blog_graph": self.blog} if self.blog else {})}
 
 
 @dataclass(frozen=True)
@@ -118,9 +127,10 @@ def summarise(measured: Measured) -> dict[str, Any]:
         },
         "tags": {printable(t.picture.name): t.tags for t in tagged if t.error is None},
         "errors": {printable(t.picture.name): printable(t.reason) for t in tagged if t.error},
-        "loads": [_load(result) for result in (measured.saturated.result, *measured.open_loops)],
-        "blog": _load(measured.blog) if measured.blog else measured.blog_problem,
-        "void": void_reasons(measured),
+        "loads": {name: _load(result) for name, result in measured.loads.items()},
+        "blog_graph_problem": measured.blog_problem,
+        "void": _void_reasons(measured),
+        "busy": busy(measured.facts),
         "cpu_ms_by_process": _clean(measured.saturated.cpu_ms_by_role),
         "machine": measured.facts,
         "how": HOW,
@@ -146,7 +156,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
             "served_cpu_ms": saturated.cpu_ms,
             "offline_cpu_ms": offline_cpu,
             "overhead_cpu_ms": saturated.cpu_ms - offline_cpu,
-            "poisson_rate": last.asked_rate,
+            "poisson_rate": rate_of(last),
             "poisson_p99_ms": last.percentiles["p99"].value_ms,
             "offline_per_eager": offline / eager,
             "served_share_of_offline": served / left if left > 0 else None,
@@ -157,6 +167,11 @@ def _figures(measured: Measured) -> dict[str, Any]:
     return found
 
 
+def rate_of(result: LoadResult) -> float:
+    """The rate that an open loop was asked for, before chance had its part."""
+    return result.arrivals.opening_rate
+
+
 def _load(result: LoadResult) -> dict[str, Any]:
     """A load test's figures; the target's address says nothing to a reader."""
     found: dict[str, Any] = _clean(result.summary())
@@ -164,11 +179,10 @@ def _load(result: LoadResult) -> dict[str, Any]:
     return found
 
 
-def void_reasons(measured: Measured) -> list[str]:
+def _void_reasons(measured: Measured) -> list[str]:
     """Which runs are not to be believed, and why."""
-    runs = [measured.saturated.result, *measured.open_loops]
-    runs += [measured.blog] if measured.blog else []
-    return [f"{run.arrivals!r}: {reason}" for run in runs for reason in run.void]
+    runs = measured.loads.items()
+    return [f"{name}: {reason}" for name, run in runs for reason in run.void]
 
 
 def _clean(value: Any) -> Any:
@@ -199,6 +213,17 @@ def machine(pipeline: Pipeline[..., Any]) -> dict[str, Any]:
         **{name: _version(name) for name in ("ray", "torch", "openvino")},
         "load_before": round(os.getloadavg()[0], 2),
     }
+
+
+def busy(facts: Mapping[str, Any]) -> str:
+    """What to say when the machine had other things to do as the demo began; empty if not."""
+    load, cores = facts.get("load_before", 0.0), facts.get("cores", 1)
+    if load < 0.5 * cores:
+        return ""
+    return (
+        f"The machine was busy when this began (load {load:g} on {cores} cores): "
+        "figures are lower, and less even, than it can do."
+    )
 
 
 def precisions(pipeline: Pipeline[..., Any]) -> list[str]:

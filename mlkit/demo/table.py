@@ -12,7 +12,7 @@ from mlkit.demo.summary import Target
 from mlkit.load import LoadResult
 from mlkit.load.card import amount, per_second
 
-__all__ = ["figures", "loads", "tags_csv", "tags_table"]
+__all__ = ["figures", "load_row", "loads", "tags_csv", "tags_table"]
 
 MOST_ROWS = 60
 NAME_WIDTH = 34
@@ -43,15 +43,12 @@ def _cut(text: str, letters: int) -> str:
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
-def loads(results: Mapping[str, LoadResult | None]) -> str:
+def loads(results: Mapping[str, LoadResult]) -> str:
     """Load tests by what was asked: rate and percentiles; void ones say so."""
     rows: list[tuple[str, ...]] = [("load", "asked", "answered", "p50", "p95", "p99", "failed")]
     notes = []
     for name, result in results.items():
-        if result is None:
-            rows.append((name, "", "not measured", "", "", "", ""))
-            continue
-        rows.append((name, *_load(result)))
+        rows.append((name.replace("_", " "), *load_row(result)))
         notes += [f"VOID {name}: {reason}" for reason in result.void]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
@@ -61,7 +58,8 @@ def loads(results: Mapping[str, LoadResult | None]) -> str:
     return "\n".join([*lines, *notes])
 
 
-def _load(result: LoadResult) -> tuple[str, ...]:
+def load_row(result: LoadResult) -> tuple[str, ...]:
+    """A load test in words: asked, answered, p50, p95, p99, failed."""
     asked = result.asked_rate
     times = [amount(result.percentiles[name].value_ms) for name in ("p50", "p95", "p99")]
     failed = len(result) - int(result.ok.sum())
