@@ -143,6 +143,15 @@ def test_only_callers_with_the_token_get_in(tagger_app) -> None:
     assert httpx2.get(link).status_code == 401  # once only
 
 
+def test_every_process_of_a_session_carries_its_mark(tagger_app) -> None:
+    app, _ = tagger_app
+    marked = processes_of(app.session.folder.name)
+    titles = " ".join(" ".join(process.cmdline()) for process in marked)
+    assert app(b"1")[0].pid in {process.pid for process in marked}
+    for name in ("raylet", "gcs_server", "DashboardAgent", "RuntimeEnvAgent", "haproxy"):
+        assert name in titles
+
+
 def test_what_the_servers_speak_http_on_is_loopback(tagger_app) -> None:
     app, _ = tagger_app
     servers = ("haproxy", "ServeReplica", "ProxyActor", "HAProxyManager")
