@@ -5,9 +5,11 @@ import contextlib
 import random
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from mlkit.define import batched_step, step
 from mlkit.define.graph import Argument, Graph, Node, Parameter, Result
-from mlkit.errors import Cancelled, StepError
+from mlkit.errors import Cancelled, DeadlineExceeded, StepError
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.execution import Execution
 
@@ -129,11 +131,15 @@ class Ledger:
             assert self._changed.wait_for(lambda: len(self.ends) >= count, timeout=20)
 
 
-def check(case: Case, x: int, execution: Execution, cancelled: bool) -> None:
+def check(
+    case: Case, x: int, execution: Execution, *, cancelled: bool = False, hurried: bool = False
+) -> None:
     value, failing = case.expected(x)
     error = execution.error
     if isinstance(error, Cancelled):
         assert cancelled
+    elif isinstance(error, DeadlineExceeded):
+        assert hurried
     elif isinstance(error, StepError):
         assert error.step in failing
         assert isinstance(error.__cause__, ValueError)
@@ -148,20 +154,28 @@ def check(case: Case, x: int, execution: Execution, cancelled: bool) -> None:
 def test_every_request_ends_once_with_what_it_should(case: Case, workers: int, seed: int) -> None:
     chance = random.Random(seed)
     count, ledger = 60, Ledger()
-    cancelled: set[int] = set()
+    victims = {x for x in range(count) if chance.random() < 0.2}
+    hurried = {x for x in range(count) if chance.random() < 0.1}
+    executions: list[Execution] = []
+
+    def cancel_some() -> None:
+        for x in sorted(victims):
+            while len(executions) <= x:
+                time.sleep(1e-5)
+            executions[x].cancel()
+
     with Executor(compile_graph(case.graph), workers=workers) as executor:
-        executions = []
+        canceller = threading.Thread(target=cancel_some)
+        canceller.start()
         for x in range(count):
-            executions.append(executor.submit({"x": x}, ledger))
-            if chance.random() < 0.2:
-                victim = chance.randrange(len(executions))
-                cancelled.add(victim)
-                executions[victim].cancel()
+            deadline = perf_counter() + chance.random() * 1e-3 if x in hurried else None
+            executions.append(executor.submit({"x": x}, ledger, deadline=deadline))
+        canceller.join(20)
         ledger.wait(count)
         assert executor.in_flight == 0
     assert set(ledger.ends.values()) == {1}
     for x, execution in enumerate(executions):
-        check(case, x, execution, x in cancelled)
+        check(case, x, execution, cancelled=x in victims, hurried=x in hurried)
 
 
 @settings(max_examples=30, deadline=None)
@@ -192,7 +206,7 @@ def test_clients_in_two_loops_get_their_own_answers(case: Case, seed: int) -> No
                 await asyncio.sleep(chance.random() * 1e-3)
                 run.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                check(case, x, await run, cancelled=False)
+                check(case, x, await run)
 
         async def many(seed: int) -> None:
             chance = random.Random(seed)
