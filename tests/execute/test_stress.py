@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlkit.define import batched_step, step
@@ -23,6 +23,7 @@ from mlkit.execute import Executor, compile_graph
 from mlkit.execute.execution import Execution
 
 BAD = 7
+SLOW_MACHINES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def value_of(node: int, inputs: tuple[int, ...]) -> int:
@@ -149,7 +150,7 @@ def check(
         assert execution.output == value
 
 
-@settings(max_examples=60, deadline=None)
+@settings(SLOW_MACHINES, max_examples=60)
 @given(case=cases(), workers=st.integers(1, 4), seed=st.integers(0, 2**16))
 def test_every_request_ends_once_with_what_it_should(case: Case, workers: int, seed: int) -> None:
     chance = random.Random(seed)
@@ -178,7 +179,7 @@ def test_every_request_ends_once_with_what_it_should(case: Case, workers: int, s
         check(case, x, execution, cancelled=x in victims, hurried=x in hurried)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(SLOW_MACHINES, max_examples=30)
 @given(case=cases(), seed=st.integers(0, 2**16))
 def test_closing_in_the_middle_ends_every_request_once(case: Case, seed: int) -> None:
     ledger, count = Ledger(), 40
@@ -195,7 +196,7 @@ def test_closing_in_the_middle_ends_every_request_once(case: Case, seed: int) ->
         check(case, x, execution, cancelled=True)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(SLOW_MACHINES, max_examples=20)
 @given(case=cases(), seed=st.integers(0, 2**16))
 def test_clients_in_two_loops_get_their_own_answers(case: Case, seed: int) -> None:
     with Executor(compile_graph(case.graph), workers=3) as executor:
