@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from mlkit.define.pipeline import Pipeline
-from mlkit.errors import Cancelled, InputError
+from mlkit.errors import Cancelled, InputError, MlkitError
 from mlkit.execute.execution import Execution
 from mlkit.execute.executor import Executor
 from mlkit.execute.inputs import is_frame, read
@@ -126,7 +126,7 @@ class _Stream:
             if isinstance(arguments, InputError):
                 raise arguments
             values = self._localise(arguments)
-        except InputError as error:
+        except MlkitError as error:
             self._failed(i, error)
         else:
             self.executor.submit(values, lambda execution: self._finished(i, execution))

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from mlkit.define import Upload, batched_step, pipeline, step
+from mlkit.define import batched_step, pipeline, step
 from mlkit.errors import Cancelled, InputError, StepError
 
 
@@ -161,7 +161,6 @@ def test_paths_are_read(tmp_path: Path) -> None:
     def sized(data: bytes) -> int:
         return size(data)
 
-    assert Upload  # bytes are an upload: a path is read where the caller is
     results = sized.map(
         [tmp_path / "one", b"12", tmp_path / "none"], progress=False, on_error="keep"
     )
