@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,6 +59,20 @@ def requests() -> Iterator[Callable[..., Requests]]:
     yield make
     for executor in made:
         executor.close()
+
+
+@pytest.fixture
+def soon() -> Callable[[Callable[[], bool]], bool]:
+    """Whether something comes true: another thread may be about to see to it."""
+
+    def comes_true(condition: Callable[[], bool]) -> bool:
+        for _ in range(2000):
+            if condition():
+                return True
+            time.sleep(0.002)
+        return False
+
+    return comes_true
 
 
 class Gate:
