@@ -47,7 +47,7 @@ lint: $(STAMP) ## ruff, its format and mypy
 	exit $$status
 
 bench: $(STAMP) ## measure what is claimed about speed
-	$(BIN)/python -m mlkit.demo --out build/bench --seconds 15 $(BENCH)
+	$(BIN)/python -m mlkit.bench $(BENCH)
 
 browser: ## install Chromium for the tests that drive a browser (Debian and its kin)
 	.ci/install-browser

@@ -1,52 +1,150 @@
-"""The pictures of a demo run: the sample catalogue, or a folder of the user's own."""
+"""The pictures of the demo: the sample catalogue, or a folder of anybody's."""
 
 from __future__ import annotations
 
 import csv
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from mlkit.errors import InputError
+import mlkit
+from mlkit.errors import InputError, MlkitError, PayloadTooLarge
+from mlkit.images import MAX_BYTES
 
-__all__ = ["Picture", "catalogue", "folder"]
+__all__ = ["Picture", "Tagged", "in_folder", "load_payloads", "printable", "refusal", "sample"]
 
-KINDS = {".jpg", ".jpeg", ".png", ".webp", ".gif"}
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"})
+MOST_PAYLOADS = 256
+MOST_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file with what is known of it."""
+    """A file that should be a picture.
+
+    Attributes:
+        name: its path within its folder, with slashes.
+        path: where it is.
+        title: what its seller calls it; may be empty.
+    """
 
     name: str
-    title: str
-    data: bytes
+    path: Path
+    title: str = ""
 
     @property
-    def payload(self) -> dict[str, str | bytes]:
-        """The arguments of the tagging pipeline."""
-        return {"image": self.data, "title": self.title}
+    def arguments(self) -> dict[str, Any]:
+        """What the pipeline is called with; the file is read by whoever sends it."""
+        return {"image": str(self.path), "title": self.title}
 
 
-def catalogue(data: Path) -> list[Picture]:
-    """The sample catalogue in a checkout's ``data`` folder."""
-    with (data / "catalogue.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        Picture(Path(r["image"]).name, r["title"], (data / r["image"]).read_bytes()) for r in rows
-    ]
+@dataclass(frozen=True)
+class Tagged:
+    """A picture and what came of it: the pipeline's answer, or an error."""
+
+    picture: Picture
+    answer: Any = None
+    error: Exception | None = None
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags; none for a picture that failed."""
+        return list(self.answer.tags) if self.error is None else []
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, on one line; empty for one that did not."""
+        if self.error is None:
+            return ""
+        what = getattr(self.error, "what", None) or str(self.error) or type(self.error).__name__
+        return " ".join(str(what).split())
 
 
-def folder(path: Path) -> list[Picture]:
-    """Every file below a folder that is named like a picture.
+def sample() -> list[Picture]:
+    """The sample catalogue.
 
     Raises:
-        InputError: there is no such folder, or no such file in it.
+        InputError: mlkit does not run from a checkout, which has it.
     """
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in KINDS and f.is_file())
-    if not files:
+    data = Path(mlkit.__file__).resolve().parents[1] / "data"
+    table = data / "catalogue.csv"
+    if not table.is_file():
         raise InputError(
-            "no pictures found",
-            where=str(path),
-            expected=f"a folder with {', '.join(sorted(KINDS))} files",
+            "the sample catalogue is not here",
+            where="mlkit.demo",
+            expected=f"{table.name} in a checkout of mlkit",
+            fix="give pictures of your own: python -m mlkit.demo --images FOLDER",
         )
-    return [Picture(str(f.relative_to(path)), "", f.read_bytes()) for f in files]
+    with table.open(newline="", encoding="utf-8") as file:
+        return [
+            Picture(Path(row["image"]).name, data / row["image"], row["title"])
+            for row in csv.DictReader(file)
+        ]
+
+
+def in_folder(folder: Path) -> list[Picture]:
+    """Whatever is named like a picture in a folder and those within it, by name.
+
+    Hidden files and folders are passed over. Whether a file is what its name says is not looked at.
+
+    Raises:
+        InputError: there is no such folder, or nothing in it is named like a picture.
+    """
+    if not folder.is_dir():
+        raise InputError("there is no such folder", where="--images", got=printable(str(folder)))
+    found = [Picture(path.relative_to(folder).as_posix(), path) for path in _files(folder)]
+    if not found:
+        raise InputError(
+            "there are no pictures in this folder",
+            where="--images",
+            expected=f"files that end in {', '.join(sorted(SUFFIXES))}",
+            got=printable(str(folder)),
+        )
+    return sorted(found, key=lambda picture: picture.name)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(where) / name
+
+
+def refusal(picture: Picture) -> MlkitError | None:
+    """Why a file is not even read: it is no ordinary file, or larger than any server takes."""
+    try:
+        found = picture.path.stat()
+    except OSError as error:
+        return InputError(f"the file cannot be read: {error.strerror}")
+    if not stat.S_ISREG(found.st_mode):
+        return InputError("this is not an ordinary file")
+    if found.st_size > MAX_BYTES:
+        return PayloadTooLarge(
+            "the picture file is too large",
+            expected=f"at most {MAX_BYTES:,} bytes",
+            got=f"{found.st_size:,}",
+        )
+    return None
+
+
+def load_payloads(pictures: Sequence[Picture]) -> list[dict[str, Any]]:
+    """Pictures in memory, as the pipeline's arguments: as many as are reasonable to hold."""
+    payloads: list[dict[str, Any]] = []
+    held = 0
+    for picture in pictures[:MOST_PAYLOADS]:
+        data = picture.path.read_bytes()
+        held += len(data)
+        if payloads and held > MOST_BYTES:
+            break
+        payloads.append({"image": data, "title": picture.title})
+    return payloads
+
+
+def printable(text: str) -> str:
+    """Text that is safe to show: control characters and broken UTF-8 are written out."""
+    known = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in known)

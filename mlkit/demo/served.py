@@ -1,68 +1,114 @@
-"""The pipeline deployed: what it answers, and what it takes."""
+"""The app: deployed, asked over HTTP, and measured under load."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
-import psutil
-
+from mlkit.define import Pipeline
+from mlkit.demo import processes
+from mlkit.demo.pictures import Picture, Tagged, refusal
 from mlkit.load import LoadResult, closed, load_test, poisson
 from mlkit.serving import App
-from mlkit.serving.watchdog import processes_of
 
-__all__ = ["Saturated", "open_loop", "saturated"]
+__all__ = ["Saturated", "best_concurrency", "deployed", "open_loop", "saturate", "tag_pictures"]
+
+MARK = "MLKIT_SESSION"
+CONCURRENCIES = (16, 32)
+PROBE_S = 2.0
 
 
 @dataclass(frozen=True)
 class Saturated:
-    """A closed-loop run, and the CPU that all processes but the client took for it."""
+    """The app asked by so many clients that it is never idle.
+
+    Attributes:
+        result: the load test, every request of which is in its records: it had no warm-up.
+        cpu_s: seconds of CPU, by role, of all processes of the session during it.
+    """
 
     result: LoadResult
-    cpu_s: float
-
-    @property
-    def rps(self) -> float:
-        """Good answers a second."""
-        return float(self.result.summary()["ok_rate"])
-
-    @property
-    def client_cores(self) -> float:
-        """Cores that the load generator took."""
-        return float(self.result.client.cores)
+    cpu_s: Mapping[str, float]
 
     @property
     def cpu_ms(self) -> float:
-        """CPU milliseconds a request, of all processes of the session."""
-        return self.cpu_s / max(1, len(self.result)) * 1e3
+        """Milliseconds of CPU that all processes but the client took for one good answer."""
+        answered = int(self.result.ok.sum())
+        return 1e3 * sum(self.cpu_s.values()) / answered if answered else float("nan")
+
+    @property
+    def cpu_ms_by_role(self) -> dict[str, float]:
+        """The same by process."""
+        answered = int(self.result.ok.sum()) or 1
+        return {role: 1e3 * seconds / answered for role, seconds in self.cpu_s.items()}
 
 
-def saturated(app: App, payloads: Sequence[Any], *, seconds: float) -> Saturated:
-    """Sixteen callers that ask again as soon as they are answered."""
-    load_test(app, payloads, closed(concurrency=16), duration_s=2, progress=False)
-    before = _cpu_s(app)
+@contextmanager
+def deployed(
+    pipeline: Pipeline[..., Any], say: Callable[[str], None]
+) -> Iterator[tuple[App, float]]:
+    """The pipeline served in a session of its own while the block runs, and seconds it took."""
+    from mlkit.serving.bundle import pack
+    from mlkit.serving.deployment import DEFAULT_LIMITS, deploy_to
+    from mlkit.serving.session import Session
+
+    began = perf_counter()
+    packed = pack(pipeline)
+    session = Session.start(say=say)
+    try:
+        app = deploy_to(session, packed, token="", limits=DEFAULT_LIMITS, say=say)
+        yield app, perf_counter() - began
+        app.shutdown()
+    finally:
+        session.stop()
+
+
+def tag_pictures(app: App, pictures: Sequence[Picture]) -> list[Tagged]:
+    """Every picture through the app, over HTTP; errors in the place of answers, order kept."""
+    refused = {i: error for i, picture in enumerate(pictures) if (error := refusal(picture))}
+    asked = [i for i in range(len(pictures)) if i not in refused]
+    answers = app.map([pictures[i].arguments for i in asked], on_error="keep", progress=False)
+    by_place: dict[int, Any] = {**dict(zip(asked, answers, strict=True)), **refused}
+    return [_tagged(picture, by_place[i]) for i, picture in enumerate(pictures)]
+
+
+def _tagged(picture: Picture, found: Any) -> Tagged:
+    return Tagged(picture, error=found) if isinstance(found, Exception) else Tagged(picture, found)
+
+
+def best_concurrency(
+    app: App, payloads: Sequence[Any], check: Callable[[], None] = lambda: None
+) -> int:
+    """How many clients at once get the most answers out of it; this warms it up, too."""
+    rates: dict[int, float] = {}
+    for concurrency in CONCURRENCIES:
+        result = load_test(
+            app, payloads, closed(concurrency=concurrency), duration_s=PROBE_S, progress=False
+        )
+        check()
+        rates[concurrency] = result.ok_rate
+    return max(rates, key=lambda concurrency: rates[concurrency])
+
+
+def saturate(app: App, payloads: Sequence[Any], concurrency: int, seconds: float) -> Saturated:
+    """Measure a closed loop, and whose CPU it took."""
+    session = processes.marked(MARK, app.session.folder.name)
+    before = processes.cpu_times(session)
     result = load_test(
-        app, payloads, closed(concurrency=16), duration_s=seconds, warmup_s=0, progress=False
+        app,
+        payloads,
+        closed(concurrency=concurrency),
+        duration_s=seconds,
+        warmup_s=0,  # so that the CPU and the requests are of the same time
+        progress=False,
     )
-    return Saturated(result, _cpu_s(app) - before)
+    after = processes.cpu_times(processes.marked(MARK, app.session.folder.name))
+    return Saturated(result, processes.spent(before, after))
 
 
-def open_loop(app: App, payloads: Sequence[Any], *, rate: float, seconds: float) -> LoadResult:
-    """Callers who come at random times and do not wait for each other."""
+def open_loop(app: App, payloads: Sequence[Any], rate: float, seconds: float) -> LoadResult:
+    """Measure Poisson arrivals at a rate."""
     return load_test(app, payloads, poisson(rate=rate), duration_s=seconds, progress=False)
-
-
-def _cpu_s(app: App) -> float:
-    """CPU seconds so far of every process of the session, this one not among them."""
-    total = 0.0
-    for process in processes_of(app.session.folder.name):
-        if process.pid == os.getpid():
-            continue
-        try:
-            times = process.cpu_times()
-        except psutil.Error:
-            continue
-        total += times.user + times.system
-    return total
