@@ -91,7 +91,9 @@ class MlkitError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Keyword-only arguments do not survive BaseException's own pickling.
-        return (_rebuild, (type(self), self.args, self.__dict__))
+        # A run holds every value of a request: it stays in the process that made it.
+        state = {k: None if k == "run" else v for k, v in self.__dict__.items()}
+        return (_rebuild, (type(self), self.args, state))
 
 
 def _rebuild(cls: type[MlkitError], args: tuple[Any, ...], state: dict[str, Any]) -> MlkitError:

@@ -243,7 +243,11 @@ def _image_port(annotation: Any) -> Port:
 
 def _bytes_port(annotation: Any, mark: Upload) -> Port:
     def local(value: Any) -> bytes:
-        return Path(value).read_bytes() if isinstance(value, os.PathLike) else bytes(value)
+        if isinstance(value, os.PathLike):
+            return Path(value).read_bytes()
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise InputError("not bytes", expected="bytes, or a Path", got=type(value).__name__)
+        return bytes(value)
 
     return Port(
         annotation,

@@ -288,24 +288,17 @@ class Graph:
 
     def needed(self, given: frozenset[str] = frozenset()) -> frozenset[str]:
         """Nodes that have to run when the values of ``given`` ones are there already."""
-        wanted = {n.name for n in self.nodes} - self._ancestors(given) - given
+        used = {up for node in self.nodes for up in node.upstream}
+        # A node that nothing takes from runs for what it does besides.
         stack = [s.node for s in sources(self.output, Result)]
+        stack += [node.name for node in self.nodes if node.name not in used]
+        wanted: set[str] = set()
         while stack:
             name = stack.pop()
-            if name not in given:
+            if name not in given and name not in wanted:
                 wanted.add(name)
-                stack += [n for n in self[name].upstream if n not in given and n not in wanted]
-        return frozenset(wanted)
-
-    def _ancestors(self, names: frozenset[str]) -> set[str]:
-        found: set[str] = set()
-        stack = [up for name in names for up in self[name].upstream]
-        while stack:
-            name = stack.pop()
-            if name not in found:
-                found.add(name)
                 stack += self[name].upstream
-        return found
+        return frozenset(wanted)
 
     def __str__(self) -> str:
         from mlkit.reprs.graph import to_text

@@ -233,7 +233,11 @@ class BatchedStep(Step[P, R]):
             count = len(results)
         except TypeError:
             count = -1
-        if count != size or isinstance(results, (str, bytes, dict)):
+        # A set has no order, and iterating over a DataFrame gives the names of its columns.
+        unordered = isinstance(results, (str, bytes, dict, set, frozenset))
+        if unordered or hasattr(results, "itertuples"):
+            count = -1
+        if count != size:
             raise DefinitionError(
                 "a batched step returns one result for each item, in order",
                 where=f"step {self.name!r}",

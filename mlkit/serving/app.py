@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import weakref
 from collections.abc import Iterable
@@ -13,9 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from mlkit.define.graph import Graph
+from mlkit.define.graph import Graph, Parameter
 from mlkit.define.typing import show
-from mlkit.errors import Cancelled, DeployError, MlkitError, RequestError, SessionError
+from mlkit.errors import (
+    Cancelled,
+    DeployError,
+    InputError,
+    MlkitError,
+    RequestError,
+    SessionError,
+)
 from mlkit.execute.inputs import arguments_of, is_frame, rows
 from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
@@ -77,9 +85,9 @@ class App:
         self.token: str | None = about["token"]
         self._base: str = about["base"]
         self._since: float = about["since"]
-        self._version: str = about["version"]
         self._codec = Codec(graph)
         self._closed = False
+        self._header = self._write_header()
 
     # ---- calling ----------------------------------------------------------------------------
 
@@ -122,21 +130,8 @@ class App:
         return self._request(arguments_of(payload, self.graph.parameters))
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        import inspect
-
-        from mlkit.errors import InputError
-
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        signature = inspect.Signature(
-            [
-                inspect.Parameter(
-                    p.name, kind, default=inspect.Parameter.empty if p.required else p.default
-                )
-                for p in sorted(self.graph.parameters, key=lambda p: not p.required)
-            ]
-        )
         try:
-            return signature.bind(*args, **kwargs).arguments
+            return _signature(self.graph).bind(*args, **kwargs).arguments
         except TypeError as error:
             raise InputError(f"{error}", where=f"app {self.name!r}") from None
 
@@ -186,7 +181,7 @@ class App:
         """A command for the shell that asks it; reads the token from a file of this user's."""
         parts = ["curl", "-sS"]
         if self.token:
-            parts.append(f"-H @{self._header_file()}")
+            parts.append(f"-H @{self._header}")
         uploads = [n for n, p in self._codec.ports.items() if p.to_bytes is not None]
         if uploads:
             parts += [f"-F {uploads[0]}=@{file}", self.url]
@@ -195,10 +190,12 @@ class App:
             parts += ["-H 'Content-Type: application/json'", f"-d '{{{example}}}'", self.url]
         return " ".join(parts)
 
-    def _header_file(self) -> Path:
+    def _write_header(self) -> Path:
+        """Put the token where only this user's shell can read it, for `curl`."""
         path = self.session.folder / f"{self.name}.header"
-        path.touch(mode=0o600)
-        path.write_text(f"Authorization: Bearer {self.token}\n")
+        if self.token is not None:
+            path.touch(mode=0o600)
+            path.write_text(f"Authorization: Bearer {self.token}\n")
         return path
 
     def status(self) -> AppStatus:
@@ -294,6 +291,26 @@ class App:
         from mlkit.reprs.card import to_html
 
         return to_html(self._card())
+
+
+def _signature(graph: Graph) -> inspect.Signature:
+    """How the pipeline is called: what is required after a default goes by keyword only."""
+    made = []
+    after_default = keyword_only = False
+    for parameter in graph.parameters:
+        keyword_only = keyword_only or (parameter.required and after_default)
+        after_default = after_default or not parameter.required
+        kind = (
+            inspect.Parameter.KEYWORD_ONLY
+            if keyword_only
+            else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
+        made.append(inspect.Parameter(parameter.name, kind, default=_default(parameter)))
+    return inspect.Signature(made)
+
+
+def _default(parameter: Parameter) -> Any:
+    return inspect.Parameter.empty if parameter.required else parameter.default
 
 
 class _Calls:

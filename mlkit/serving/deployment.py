@@ -11,7 +11,7 @@ from typing import Any
 
 from mlkit.define.graph import Graph
 from mlkit.define.pipeline import Pipeline
-from mlkit.errors import Cancelled, SessionError
+from mlkit.errors import Cancelled, DeployError, SessionError
 from mlkit.serving.access import new_token
 from mlkit.serving.app import App
 from mlkit.serving.bundle import Origin, pack, unpack
@@ -59,7 +59,11 @@ def deploy(
     """
     packed = pack(pipeline)
     with _progress(f"deploying {pipeline.name}", progress) as say:
-        session = Session.of_this_notebook() or Session.start(address=address, port=port, say=say)
+        session = Session.of_this_notebook()
+        if session is None:
+            session = Session.start(address=address, port=port, say=say)
+        else:
+            _check_place(session, address, port)
         return deploy_to(
             session,
             packed,
@@ -70,6 +74,19 @@ def deploy(
             limits=limits,
             workers=workers,
             say=say,
+        )
+
+
+def _check_place(session: Session, address: str, port: int | None) -> None:
+    """Refuse another place than the one that this notebook's session is at already."""
+    about = session.about()
+    there = about["address"], about["port"]
+    if there != (address, port or about["port"]):
+        raise DeployError(
+            "this notebook has a session somewhere else",
+            expected=f"address={there[0]!r}, port={there[1]}",
+            got=f"address={address!r}, port={port}",
+            fix="app.shutdown() each of its apps first, or leave out address= and port=",
         )
 
 

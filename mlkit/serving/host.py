@@ -16,12 +16,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mlkit.errors import MlkitError
+from mlkit.errors import Cancelled, DeployError, MlkitError
 from mlkit.serving import folders, rayserve, wire
 from mlkit.serving.bundle import Origin
 from mlkit.serving.limits import Limits
@@ -29,6 +30,8 @@ from mlkit.serving.owner import Owner
 from mlkit.serving.replica import Shipment
 
 __all__ = ["Host"]
+
+ANSWER_TIMEOUT_S = 30.0
 
 
 class Host:
@@ -105,6 +108,8 @@ class Host:
             "pid": os.getpid(),
             "notebook": self.settings["notebook"],
             "owner": dataclasses.asdict(self.owner),
+            "address": self.settings["address"],
+            "port": self.settings["port"],
             "apps": self.apps,
         }
 
@@ -121,25 +126,45 @@ class Host:
         target = self._target(spec)
         before = self._targets.get(name)
         if before is not None and before.version == target.version:
-            return {**self.apps[name], "changed": False}
-        began = time.monotonic()
+            return self.apps[name]
+        about = self._describe(target, spec)
         try:
             rayserve.deploy(target, on_progress=say, cancelled=given_up)
+            if self.settings["address"] == "local":
+                say("waiting for its first answers")
+                self._wait_answers(about["base"], target.version, given_up)
         except BaseException:
             if not self._stop.is_set():
                 self._go_back(name, before)
             raise
         self._targets[name] = target
-        self.apps[name] = self._describe(target, spec, time.monotonic() - began)
-        return {**self.apps[name], "changed": True}
+        self.apps[name] = about
+        return about
+
+    def _wait_answers(self, base: str, version: str, given_up: Callable[[], bool]) -> None:
+        """Wait until the front end gives requests to the new version only.
+
+        Serve has it running a moment before HAProxy has taken the old replica off its list.
+        """
+        until, seen = time.monotonic() + ANSWER_TIMEOUT_S, 0
+        while seen < 3:
+            if given_up():
+                raise Cancelled("the deployment was interrupted")
+            if time.monotonic() > until:
+                raise DeployError("it runs and does not answer", where=base)
+            seen = seen + 1 if _version_at(base) == version else 0
+            time.sleep(0.02)
 
     def _target(self, spec: dict[str, Any]) -> rayserve.Target:
         name = spec["app"]
         known = self.apps.get(name)
         at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
+        # What was rebuilt by fresh=True stays as it is when nothing changes after that.
+        spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
+        counted = {k: v for k, v in spec.items() if k != "bundle"}
         shipment = Shipment(
             app=name,
-            digest=spec["digest"],
+            version=hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16],
             bundle=spec["bundle"],
             origin=Origin(spec["origin"]["folder"], tuple(spec["origin"]["search_path"])),
             logs=str(self.folder / "logs"),
@@ -147,18 +172,13 @@ class Host:
             token=spec["token"],
             workers=spec["workers"],
         )
-        counted = {k: v for k, v in spec.items() if k != "bundle"}
-        version = hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16]
         return rayserve.Target(
             shipment=shipment,
             route_prefix="/" if at_root else f"/{name}",
-            version=version,
             options=spec["options"],
         )
 
-    def _describe(
-        self, target: rayserve.Target, spec: dict[str, Any], took_s: float
-    ) -> dict[str, Any]:
+    def _describe(self, target: rayserve.Target, spec: dict[str, Any]) -> dict[str, Any]:
         name = target.shipment.app
         base = f"http://{self.settings['host']}:{self.settings['port']}"
         return {
@@ -168,9 +188,8 @@ class Host:
             "base": base if target.route_prefix == "/" else f"{base}/{name}",
             "bundle": spec["bundle"],
             "token": spec["token"],
-            "version": target.version,
+            "fresh": spec["fresh"],
             "since": time.time(),
-            "took_s": took_s,
         }
 
     def _go_back(self, name: str, before: rayserve.Target | None) -> None:
@@ -192,6 +211,16 @@ class Host:
     def do_stop(self, say: Any, given_up: Any) -> None:
         """End this session."""
         self._loop.call_soon_threadsafe(self._stop.set)
+
+
+def _version_at(base: str) -> str | None:
+    """The version of the replica that answers at this moment, if one does."""
+    url = base.replace("//0.0.0.0", "//127.0.0.1") + "/readyz"
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return str(json.load(answer)["version"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _answered(method: Callable[[], Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from importlib import resources
 from time import perf_counter
 from typing import Any
 
+import pydantic_core
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -65,7 +66,11 @@ class Served:
 
 
 def create_app(
-    graph: Graph, served: Callable[[], Served | None], limits: Limits, token: str | None
+    graph: Graph,
+    served: Callable[[], Served | None],
+    limits: Limits,
+    token: str | None,
+    version: str = "",
 ) -> ASGIApp:
     """The ASGI application of a pipeline.
 
@@ -74,6 +79,7 @@ def create_app(
         limits: the body's is used here, the others by `Served`.
         served: gives the pipeline once it is ready, None before.
         token: what callers send as ``Authorization: Bearer``; None asks for none.
+        version: what ``/readyz`` tells, so that one can see which version answers.
     """
     payloads = Payloads(graph, limits.max_body_bytes)
     app = FastAPI(
@@ -86,7 +92,7 @@ def create_app(
         openapi_tags=None,
     )
     _add_pipeline(app, graph, payloads, served)
-    _add_health(app, served)
+    _add_health(app, served, version)
     _add_docs(app, graph.name, secured=token is not None)
     _add_problems(app)
     return Prefixed(Access(app, token, graph.name), graph.name)
@@ -149,10 +155,9 @@ def _encoder(graph: Graph) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]
         media_type = "image/png" if found.media_type == "image/*" else "application/octet-stream"
         return lambda value: to_bytes(value)[0], media_type, {"type": "string", "format": "binary"}
     to_json = found.to_json
-    import json
-
     return (
-        lambda value: json.dumps(to_json(value), default=plain).encode(),
+        # JSON has no NaN; null is what pydantic makes of one.
+        lambda value: pydantic_core.to_json(to_json(value), fallback=plain, inf_nan_mode="null"),
         "application/json",
         dict(found.schema),
     )
@@ -241,7 +246,7 @@ def _error_answers() -> dict[int | str, dict[str, Any]]:
     return {s: {"description": words, "content": content} for s, words in _STATUSES.items()}
 
 
-def _add_health(app: FastAPI, served: Callable[[], Served | None]) -> None:
+def _add_health(app: FastAPI, served: Callable[[], Served | None], version: str) -> None:
     @app.get("/healthz", summary="Whether the process is alive", tags=["health"])
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -254,7 +259,8 @@ def _add_health(app: FastAPI, served: Callable[[], Served | None]) -> None:
     )
     async def readyz() -> Response:
         ready = served() is not None
-        return JSONResponse({"status": "ready" if ready else "starting"}, 200 if ready else 503)
+        status = "ready" if ready else "starting"
+        return JSONResponse({"status": status, "version": version}, 200 if ready else 503)
 
 
 def _add_docs(app: FastAPI, name: str, *, secured: bool) -> None:

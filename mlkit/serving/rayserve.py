@@ -28,14 +28,17 @@ class Target:
     """An application as Serve should have it.
 
     Attributes:
-        version: changes when its replicas have to be replaced.
         options: Serve's deployment options by Serve's names.
     """
 
     shipment: Shipment
     route_prefix: str
-    version: str
     options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def version(self) -> str:
+        """Changes when its replicas have to be replaced."""
+        return self.shipment.version
 
 
 def start(address: str, *, host: str, port: int, object_store_bytes: int) -> None:
@@ -80,7 +83,7 @@ def _start_ray(object_store_bytes: int, attempts: int = 3) -> None:
 def deploy(
     target: Target, *, on_progress: Callable[[str], None], cancelled: Callable[[], bool]
 ) -> None:
-    """Bring an application to a target and wait until it answers.
+    """Bring an application to a target and wait until Serve has it running.
 
     Raises:
         DeployError: its replicas do not come up.

@@ -26,13 +26,13 @@ class Shipment:
 
     Attributes:
         app: name of the app.
-        digest: of the pipeline.
+        version: of what is shipped and how; `/readyz` tells it.
         bundle: path of the pickled bundle, or the bundle itself where the path is elsewhere.
         logs: folder for what is printed; passed over where it is not there.
     """
 
     app: str
-    digest: str
+    version: str
     bundle: str | bytes
     origin: Origin
     logs: str
@@ -70,7 +70,9 @@ class Replica:
         # What was loaded stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        return create_app(graph, lambda: self._served, shipment.limits, shipment.token)
+        return create_app(
+            graph, lambda: self._served, shipment.limits, shipment.token, shipment.version
+        )
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._app

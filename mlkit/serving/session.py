@@ -113,12 +113,10 @@ class Session:
         mine, left = None, None
         for session in cls.all():
             about = session.about()
-            if about["notebook"] != notebook_key():
-                continue
             owner = Owner(**about["owner"])
-            if owner.pid == os.getpid():
+            if owner.pid == os.getpid() and owner.alive:
                 mine = session
-            elif not owner.alive:
+            elif about["notebook"] == notebook_key() and not owner.alive:
                 left = session
         if mine is None and left is not None:
             left.own()

@@ -332,3 +332,8 @@ def test_the_type_that_has_no_form_is_the_one_that_is_named() -> None:
 def test_a_codec_is_for_a_class() -> None:
     with pytest.raises(DefinitionError, match="for a class"):
         codec(list[int], encode=list, decode=list)  # type: ignore[arg-type]
+
+
+def test_a_number_is_no_bytes() -> None:
+    with pytest.raises(InputError, match="not bytes"):
+        port(bytes).local(5)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 
 from mlkit.define import BatchedStep, batched_step, resource, step
@@ -106,8 +107,8 @@ def test_items_are_stacked_where_an_array_is_wanted_and_results_are_split() -> N
         ([1, 2, 3], "3"),
         (None, "NoneType"),
         (5, "int"),
-        ("ab", "2"),
-        ({1: 2, 3: 4}, "2"),
+        ("ab", "str"),
+        ({1: 2, 3: 4}, "dict"),
     ],
 )
 def test_a_batch_with_a_wrong_number_of_results_is_an_error(returned: Any, got: str) -> None:
@@ -245,3 +246,13 @@ def test_a_step_travels_with_its_options_and_types() -> None:
     assert isinstance(again, BatchedStep)
     assert (again.name, again.max_batch_size, again.return_type) == ("classify", 4, int)
     assert again(2) == 20
+
+
+@pytest.mark.parametrize("results", [{1, 2}, pd.DataFrame({"a": [1, 2], "b": [3, 4]})])
+def test_results_without_an_order_of_their_own_are_refused(results) -> None:
+    @batched_step
+    def double(xs: list[int]) -> list[int]:
+        return results
+
+    with pytest.raises(DefinitionError, match="one result for each item"):
+        double.batch([1, 2])

@@ -293,3 +293,29 @@ def test_resources_of_a_graph_come_once_each() -> None:
         return total([look(x), look(double(x))])
 
     assert list(tag.graph.resources.values()) == [look.resources["model"]]
+
+
+def test_what_a_given_node_and_another_share_still_runs() -> None:
+    @step
+    def base(x: int) -> int:
+        return x
+
+    @step
+    def left(x: int) -> int:
+        return x + 1
+
+    @step
+    def right(x: int) -> int:
+        return x + 2
+
+    @step
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    @pipeline
+    def diamond(x: int) -> int:
+        shared = base(x)
+        return add(left(shared), right(shared))
+
+    assert diamond.graph.needed(frozenset({"left"})) == {"base", "right", "add"}
+    assert diamond.graph.needed(frozenset({"left", "right"})) == {"add"}

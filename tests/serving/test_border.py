@@ -155,3 +155,16 @@ def test_others_get_an_array_as_lists(face) -> None:
     answer = face(through(np.ndarray)).post("/echo", json={"x": [[1, 2], [3, 4]]})
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == [[1, 2], [3, 4]]
+
+
+def test_what_is_not_a_number_is_null_in_json(face) -> None:
+    @step
+    def halves(x: float) -> np.ndarray:
+        return np.array([x, np.nan])
+
+    @pipeline
+    def halve(x: float) -> np.ndarray:
+        return halves(x)
+
+    answer = face(halve).post("/halve", json={"x": 1.0})
+    assert answer.json() == [1.0, None]

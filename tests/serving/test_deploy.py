@@ -245,3 +245,18 @@ def test_an_app_is_shut_down_once_and_for_all(live, cell) -> None:
     assert "stopped" in app._repr_html_()
     with pytest.raises(RequestError, match="shut down"):
         app(1)
+
+
+def test_what_was_rebuilt_afresh_stays_when_nothing_changes(tagger_app, live, cell) -> None:
+    app, names = tagger_app
+    (before,) = app(b"1")
+    rebuilt = live(names["tag"], fresh=True)(b"1")[0].pid
+    assert rebuilt != before.pid
+    assert live(cell(LABELS)["tag"])(b"1")[0].pid == rebuilt
+
+
+def test_another_place_than_the_sessions_is_refused(tagger_app, live, cell) -> None:
+    app, names = tagger_app
+    with pytest.raises(DeployError, match="session somewhere else"):
+        live(names["tag"], address="ray://127.0.0.1:1")
+    assert app(b"1")
