@@ -26,7 +26,7 @@ from typing import Any
 from mlkit.define.loop import background_loop
 from mlkit.errors import Cancelled, InputError
 from mlkit.execute.call import Outcome, call_async, call_batch, call_single
-from mlkit.execute.cores import cores
+from mlkit.execute.cores import default_workers
 from mlkit.execute.ends import deadline_passed, loop_closed
 from mlkit.execute.execution import Execution
 from mlkit.execute.mailbox import Mailboxes
@@ -43,7 +43,7 @@ class Executor:
 
     Args:
         program: what to run.
-        workers: threads that run plain and batched steps; the cores of this process by default.
+        workers: threads that run plain and batched steps; `default_workers` by default.
         loop: where async steps run; mlkit's background loop by default.
 
     Raises:
@@ -60,7 +60,7 @@ class Executor:
         if workers is not None and workers < 1:
             raise InputError("workers are threads, at least 1", got=repr(workers))
         self.program = program
-        self.workers = workers or cores()
+        self.workers = workers or default_workers()
         self._loop = loop
         self._context = contextvars.copy_context()
         self._queues = Queues(program)

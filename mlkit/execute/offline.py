@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from mlkit.define.pipeline import Pipeline
 from mlkit.errors import Cancelled, InputError, MlkitError
+from mlkit.execute.cores import prompt_switching
 from mlkit.execute.execution import Execution
 from mlkit.execute.executor import Executor
 from mlkit.execute.inputs import is_frame, read
@@ -40,7 +41,8 @@ def map_inputs(
     graph = pipeline.graph
     arguments = read(inputs, graph.parameters)
     total = len(inputs) if isinstance(inputs, Sized) else None
-    with Executor(compile_graph(graph), workers=workers) as executor:
+    program = compile_graph(graph)
+    with prompt_switching(), Executor(program, workers=workers) as executor:
         results = stream(executor, arguments, total=total, on_error=on_error, progress=progress)
     return frame_of(inputs, results, graph.name) if is_frame(inputs) else results
 

@@ -51,7 +51,7 @@ def deploy(
         num_replicas: processes that serve it; each holds all steps.
         ray_actor_options: resources of a replica by Ray's names (``num_cpus``, ``num_gpus``).
         limits: on bodies, requests at once and time.
-        workers: threads of a replica that run steps; its cores by default.
+        workers: threads of a replica that run steps; two more than its cores by default.
         progress: whether to say what is going on while it comes up.
 
     Raises:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.types import ASGIApp
 
 from mlkit.execute import Executor, compile_graph
+from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin, unpack
 from mlkit.serving.ingress import Served, create_app
 from mlkit.serving.limits import Limits
@@ -45,9 +45,7 @@ class Replica:
     """A fused pipeline: all of its steps in this process."""
 
     async def __init__(self, shipment: Shipment) -> None:  # type: ignore[misc]  # Serve awaits it
-        # The loop and the workers share the GIL: at the default of 5 ms a worker in Python code
-        # keeps the loop waiting for as long as a whole request takes.
-        sys.setswitchinterval(0.0005)
+        switch_promptly()
         logs = Path(shipment.logs)
         keep = capture(logs, shipment.app) if logs.is_dir() else None  # noqa: ASYNC240
         self._failures = Failures(keep) if keep else Failures()
