@@ -92,10 +92,18 @@ def _add_serve(commands: Any) -> None:
         "--no-token", action="store_true", help="ask for no token; only on a loopback address"
     )
     parser.add_argument(
-        "--num-replicas", type=_count, default=1, help="processes that serve it (%(default)s)"
+        "--num-replicas", type=_count, default=1, help="processes that answer (%(default)s)"
     )
     parser.add_argument(
-        "--workers", type=_count, help="threads of a replica that run steps (its cores)"
+        "--layout",
+        choices=("fused", "per_step"),
+        default="fused",
+        help="whether steps share a process or have each their own (%(default)s)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=_count,
+        help="threads of a replica that run steps (two more than its cores)",
     )
     parser.set_defaults(run=_serve)
 
@@ -175,20 +183,25 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextIO) -> int:
+    from mlkit.plan import plan
     from mlkit.serving.bundle import pack
     from mlkit.serving.deployment import deploy_to
     from mlkit.serving.limits import Limits
     from mlkit.serving.session import Session
 
-    packed = pack(load(arguments.target))  # before anything starts: it may have problems
+    # Before anything starts: it may have problems.
+    planned = plan(
+        load(arguments.target), layout=arguments.layout, num_replicas=arguments.num_replicas
+    )
+    packed = pack(planned)
     session = Session.start(host=host, port=arguments.port or None, lease_s=0, say=_say)
     try:
         app = deploy_to(
             session,
+            planned,
             packed,
             token=token,
             limits=Limits(),
-            num_replicas=arguments.num_replicas,
             workers=arguments.workers,
             say=_say,
         )

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mlkit.define import border, shipping
-from mlkit.define.graph import Argument, Constant, Graph, Node, Problem, Result, Source, sources
+from mlkit.define.graph import (
+    Argument,
+    Choice,
+    Constant,
+    Graph,
+    Node,
+    Problem,
+    Result,
+    Source,
+    sources,
+)
 from mlkit.define.typing import fits, show, value_fits
 
 if TYPE_CHECKING:
@@ -100,6 +110,8 @@ def _origin(source: Source) -> str:
             return f"the result of {str(source)!r}"
         case Constant():
             return f"the constant {source}"
+        case Choice():
+            return f"the branch {source}"
     return f"the {source.kind.__name__} {source}"
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Argument",
+    "Choice",
     "Collection",
+    "Condition",
     "Constant",
     "Graph",
     "Link",
@@ -86,7 +88,36 @@ class Collection:
         return f"[{inner}]"
 
 
-Source: TypeAlias = Argument | Result | Constant | Collection
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, picked by another: ``branch(kind, {"basic": a, "premium": b})(x)``.
+
+    Attributes:
+        on: gives the key.
+        arms: key and value each.
+        default: the value for every other key; None where those are an error.
+    """
+
+    on: Source
+    arms: tuple[tuple[Any, Source], ...]
+    default: Source | None = None
+
+    def __str__(self) -> str:
+        arms = [f"{_brief(key)}: {arm}" for key, arm in self.arms]
+        arms += [f"else: {self.default}"] if self.default is not None else []
+        return f"{{{', '.join(arms)}}}[{self.on}]"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A node runs only if a value is among some keys; if ``negated``, only if it is not."""
+
+    on: Source
+    keys: tuple[Any, ...]
+    negated: bool = False
+
+
+Source: TypeAlias = Argument | Result | Constant | Collection | Choice
 """Where a value comes from."""
 
 
@@ -121,11 +152,15 @@ class Node:
     Attributes:
         name: unique in its graph: the step's name, with ``_2`` and so on for further calls.
         inputs: where each argument comes from; arguments left at their default are missing.
+        when: it runs only if all of these hold.
+        each: the parameter that gets each item of a list in turn, or None.
     """
 
     name: str
     step: Step[..., Any]
     inputs: Mapping[str, Source]
+    when: tuple[Condition, ...] = ()
+    each: str | None = None
 
     @property
     def type(self) -> Any:
@@ -140,7 +175,8 @@ class Node:
     @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the nodes that it takes results from, each once, in order of use."""
-        found = (s.node for source in self.inputs.values() for s in sources(source, Result))
+        read = [*self.inputs.values(), *(condition.on for condition in self.when)]
+        found = (s.node for source in read for s in sources(source, Result))
         return tuple(dict.fromkeys(found))
 
     def __str__(self) -> str:
@@ -270,6 +306,8 @@ class Graph:
             return _follow(types[source.name], source.path)
         if isinstance(source, Result):
             return _follow(self[source.node].type, source.path)
+        if isinstance(source, Choice):
+            return self.type_of(source.arms[0][1])
         if source.kind in (list, tuple) and source.items:
             members = tuple(self.type_of(item) for item in source.items)
             return tuple[members] if source.kind is tuple else list[typing.Union[members]]  # type: ignore[valid-type]  # noqa: UP007
@@ -340,6 +378,11 @@ def sources(source: Source, kind: type[Any] | tuple[type[Any], ...]) -> Iterator
     if isinstance(source, Collection):
         for item in source.items:
             yield from sources(item, kind)
+    if isinstance(source, Choice):
+        for item in (source.on, *(arm for _, arm in source.arms)):
+            yield from sources(item, kind)
+        if source.default is not None:
+            yield from sources(source.default, kind)
 
 
 def select(value: Any, path: Path) -> Any:

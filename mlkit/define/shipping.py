@@ -57,7 +57,26 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
         if type(obj).__name__ == "TypeAliasType" and travels(obj):
             return _alias, (type(obj), obj.__name__, obj.__value__, obj.__type_params__)
+        if isinstance(obj, type) and travels(obj):
+            _name_by_content(obj)
         return super().reducer_override(obj)
+
+
+def _name_by_content(cls: type) -> None:
+    """Have cloudpickle take classes with the same content for the same one.
+
+    It names a class that goes by value by a number of its own making; a cell that is run again
+    makes a new class with a new number. What got the one would not know the other's instances.
+    """
+    inner = cloudpickle.cloudpickle
+    known: Any = inner._DYNAMIC_CLASS_TRACKER_BY_CLASS
+    by_name: Any = inner._DYNAMIC_CLASS_TRACKER_BY_ID
+    if cls in known:
+        return
+    name = fingerprint(cls)
+    with inner._DYNAMIC_CLASS_TRACKER_LOCK:
+        known[cls] = name
+        by_name[name] = cls
 
 
 class _WithoutResources(_Pickler):

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from mlkit.define.loop import run_here
+from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
 from mlkit.define.resource import Resource
 from mlkit.define.shipping import travels
 from mlkit.define.tracing import current_trace
@@ -24,6 +25,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
+
+DEFAULT_BATCH_SIZE = 8
+"""Items of one call at most, where nobody says how many."""
 
 running_step: ContextVar[str | None] = ContextVar("running_step", default=None)
 """Name of the step whose function is running in this context."""
@@ -38,14 +42,16 @@ class Step(Generic[P, R]):
         is_async: whether it is a coroutine function.
         parameters: what it takes from other steps, by name: `inspect.Parameter`.
         resources: what it takes by keyword and is built once per process.
+        options: where it runs, on how much, how many of it, and in what batches.
     """
 
     batched = False
 
-    def __init__(self, fn: Callable[P, Any]) -> None:
+    def __init__(self, fn: Callable[P, Any], **options: Unpack[BatchKeywords]) -> None:
         _check_function(fn)
         self.fn = fn
         self.name: str = fn.__name__
+        self.options = self._checked(options)
         self.is_async = inspect.iscoroutinefunction(fn)
         signature = inspect.signature(fn)
         self.parameters = {
@@ -79,10 +85,31 @@ class Step(Generic[P, R]):
         if getattr(module, self.fn.__qualname__, None) is self and not travels(self.fn):
             return str(self.fn.__qualname__)  # by name, as a function of an installed module goes
         # Annotations that are text mean nothing where the function's module is not.
-        return (_rebuild, (type(self), self.fn, self._options(), self.hints))
+        return (_rebuild, (type(self), self.fn, self.options.to_dict(), self.hints))
 
-    def _options(self) -> dict[str, Any]:
-        return {}
+    def with_options(self, **changes: Unpack[BatchKeywords]) -> Self:
+        """The same step with some options changed.
+
+        Raises:
+            DefinitionError: there is no such option, or a value cannot be.
+        """
+        self._checked(changes)
+        changed = self.options.replace(**changes).to_dict()
+        return typing.cast(Self, _rebuild(type(self), self.fn, changed, self.hints))
+
+    def _checked(self, options: Mapping[str, Any]) -> StepOptions:
+        batching = sorted(set(options) & set(BATCHING))
+        if batching and not self.batched:
+            raise DefinitionError(
+                f"{', '.join(batching)} of a step that is called with one item at a time",
+                where=f"step {self.name!r}",
+                fix="make it a @batched_step, which takes lists",
+            )
+        try:
+            return StepOptions.of(options)
+        except DefinitionError as error:
+            error.where = f"step {self.name!r}"
+            raise
 
     def input_type(self, parameter: str) -> Any:
         """Type of one argument as a pipeline passes it, or `inspect.Parameter.empty`."""
@@ -154,8 +181,8 @@ class BatchedStep(Step[P, R]):
     batched = True
     fn: Callable[..., Any]  # takes sequences, unlike the step itself
 
-    def __init__(self, fn: Callable[..., Any], *, max_batch_size: int = 8) -> None:
-        super().__init__(fn)
+    def __init__(self, fn: Callable[..., Any], **options: Unpack[BatchKeywords]) -> None:
+        super().__init__(fn, **options)
         if self.is_async:
             raise DefinitionError(
                 "a batched step is a plain function, not an async one",
@@ -166,17 +193,7 @@ class BatchedStep(Step[P, R]):
             raise DefinitionError(
                 "a batched step takes at least one sequence of items", where=f"step {self.name!r}"
             )
-        size: object = max_batch_size
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise DefinitionError(
-                "max_batch_size is a whole number of items, at least 1",
-                where=f"step {self.name!r}",
-                got=repr(max_batch_size),
-            )
-        self.max_batch_size = max_batch_size
-
-    def _options(self) -> dict[str, Any]:
-        return {"max_batch_size": self.max_batch_size}
+        self.max_batch_size = self.options.max_batch_size or DEFAULT_BATCH_SIZE
 
     def input_type(self, parameter: str) -> Any:
         """Type of one item of an argument, or `inspect.Parameter.empty`."""
@@ -307,20 +324,36 @@ def _check_function(fn: Any) -> None:
             )
 
 
+class _StepDecorator(typing.Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    def __call__(self, fn: Callable[..., Any], /) -> Step[..., Any]: ...
+
+
 @overload
 def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
 @overload
 def step(fn: Callable[P, R], /) -> Step[P, R]: ...
-def step(fn: Callable[P, Any], /) -> Step[P, Any]:
+@overload
+def step(**options: Unpack[StepKeywords]) -> _StepDecorator: ...
+def step(fn: Any = None, /, **options: Any) -> Any:
     """Make a typed function a step.
 
     It may be ``async``. Outside a pipeline it is still an ordinary function: calling it runs it
     and returns its value, also for an async one. ``.fn`` is the function itself.
 
+    Args:
+        fn: the function.
+        options: where it runs once it is deployed: ``@step(stage="models", num_gpus=0.5)``. See
+            `mlkit.define.options.StepOptions`.
+
     Raises:
-        DefinitionError: it is not a function, yields, or takes ``*args`` or ``**kwargs``.
+        DefinitionError: it is not a function, yields, or takes ``*args`` or ``**kwargs``; or there
+            is no such option.
     """
-    return Step(fn)
+    return (lambda fn: Step(fn, **options)) if fn is None else Step(fn, **options)
 
 
 class _BatchedDecorator(typing.Protocol):
@@ -348,8 +381,8 @@ def batched_step(
 @overload
 def batched_step(fn: Callable[..., Any], /) -> BatchedStep[..., Any]: ...
 @overload
-def batched_step(*, max_batch_size: int = ...) -> _BatchedDecorator: ...
-def batched_step(fn: Any = None, /, *, max_batch_size: int = 8) -> Any:
+def batched_step(**options: Unpack[BatchKeywords]) -> _BatchedDecorator: ...
+def batched_step(fn: Any = None, /, **options: Any) -> Any:
     """Make a function of sequences a step that is called per item.
 
     ``def classify(images: list[Image]) -> list[Label]`` is called ``classify(image)`` in a
@@ -360,11 +393,11 @@ def batched_step(fn: Any = None, /, *, max_batch_size: int = 8) -> Any:
 
     Args:
         fn: the function.
-        max_batch_size: the most items that one call gets.
+        options: ``max_batch_size``, the most items that one call gets (8 by default),
+            ``batch_wait_timeout_s``, ``split_failed_batches``, and what `step` takes. See
+            `mlkit.define.options.StepOptions`.
 
     Raises:
         DefinitionError: as for `step`; also for an async function or a size below 1.
     """
-    if fn is None:
-        return lambda fn: BatchedStep(fn, max_batch_size=max_batch_size)
-    return BatchedStep(fn, max_batch_size=max_batch_size)
+    return (lambda fn: BatchedStep(fn, **options)) if fn is None else BatchedStep(fn, **options)

@@ -51,15 +51,17 @@ def deployed(
     pipeline: Pipeline[..., Any], say: Callable[[str], None]
 ) -> Iterator[tuple[App, float]]:
     """The pipeline served in a session of its own while the block runs, and seconds it took."""
+    from mlkit.plan import plan
     from mlkit.serving.bundle import pack
     from mlkit.serving.deployment import DEFAULT_LIMITS, deploy_to
     from mlkit.serving.session import Session
 
     began = perf_counter()
-    packed = pack(pipeline)
+    planned = plan(pipeline)
+    packed = pack(planned)
     session = Session.start(say=say)
     try:
-        app = deploy_to(session, packed, token="", limits=DEFAULT_LIMITS, say=say)
+        app = deploy_to(session, planned, packed, token="", limits=DEFAULT_LIMITS, say=say)
         yield app, perf_counter() - began
         app.shutdown()
     finally:

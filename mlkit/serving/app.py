@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -27,10 +28,13 @@ from mlkit.errors import (
 from mlkit.execute.inputs import arguments_of, is_frame, rows
 from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
+from mlkit.plan import Plan
 from mlkit.serving.access import new_code
 from mlkit.serving.client import Codec, PreparedRequest
 from mlkit.serving.output import LogLine, read_failures, read_logs
+from mlkit.serving.placement import Placement
 from mlkit.serving.problem import Failure
+from mlkit.serving.rollout import Change
 from mlkit.serving.session import Session
 
 __all__ = ["App", "AppStatus", "Logs"]
@@ -43,13 +47,15 @@ class AppStatus:
     Attributes:
         state: "RUNNING", "DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY", "DELETING" as Serve has it, or
             "NOT_RUNNING".
-        replicas: how many in which state.
+        replicas: how many in which state, all stages together.
         message: Serve's own words, where it has any.
+        stages: how many replicas of each stage in which state.
     """
 
     state: str
     replicas: dict[str, int]
     message: str
+    stages: dict[str, dict[str, int]]
 
     @property
     def ready(self) -> bool:
@@ -73,13 +79,19 @@ class App:
     Attributes:
         name: the pipeline's name.
         graph: what is served.
+        plan: how it is divided into stages.
+        changes: what the deployment kept, restarted or changed, stage by stage, and why.
         url: where it takes POST requests.
         token: what requests carry as ``Authorization: Bearer``; None where none is asked for.
     """
 
-    def __init__(self, session: Session, graph: Graph, about: dict[str, Any]) -> None:
+    def __init__(self, session: Session, plan: Plan, about: dict[str, Any]) -> None:
         self.session = session
-        self.graph = graph
+        self.plan = plan
+        self.graph = graph = plan.graph
+        self.changes = tuple(
+            Change(**{**change, "built": tuple(change["built"])}) for change in about["changes"]
+        )
         self.name: str = about["app"]
         self.url: str = about["url"]
         self.token: str | None = about["token"]
@@ -201,11 +213,21 @@ class App:
     def status(self) -> AppStatus:
         """What Serve says of it now."""
         if self._closed:
-            return AppStatus("NOT_RUNNING", {}, "it was shut down")
+            return AppStatus("NOT_RUNNING", {}, "it was shut down", {})
         try:
-            return AppStatus(**self.session.call("status", app=self.name, timeout_s=10))
+            found = self.session.call("status", app=self.name, timeout_s=10)
         except SessionError:
-            return AppStatus("NOT_RUNNING", {}, "its session is gone")
+            return AppStatus("NOT_RUNNING", {}, "its session is gone", {})
+        stages = {name: one["replicas"] for name, one in found["stages"].items()}
+        total: Counter[str] = Counter()
+        for replicas in stages.values():
+            total.update(replicas)
+        return AppStatus(found["state"], dict(total), found["message"], stages)
+
+    def placement(self) -> Placement:
+        """Where its replicas sit, and what is taken of each node, as Ray has it now."""
+        found = self.session.call("placement", app=self.name, timeout_s=10)
+        return Placement(self.plan, found["replicas"], found["nodes"], found["taken"])
 
     def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
         """What its replicas print and log, oldest first.

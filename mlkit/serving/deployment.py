@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlkit.define.graph import Graph
 from mlkit.define.pipeline import Pipeline
+from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError
+from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.access import new_token
 from mlkit.serving.app import App
-from mlkit.serving.bundle import Origin, pack, unpack
+from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.limits import Limits
 from mlkit.serving.session import Progress, Session
 
@@ -31,7 +32,11 @@ def deploy(
     port: int | None = None,
     token: str | None = "",
     fresh: bool = False,
-    num_replicas: int = 1,
+    layout: Layout = "fused",
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    profile: Profile | None = None,
+    num_replicas: int | None = None,
+    autoscaling_config: Mapping[str, Any] | None = None,
     ray_actor_options: Mapping[str, Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
@@ -48,8 +53,13 @@ def deploy(
         port: of the HTTP front end, for the session's first deployment; any free one by default.
         token: bearer token that callers need; made by default, None for none.
         fresh: replace the replicas, and so rebuild every resource, though nothing changed.
-        num_replicas: processes that serve it; each holds all steps.
-        ray_actor_options: resources of a replica by Ray's names (``num_cpus``, ``num_gpus``).
+        layout: "fused" keeps all steps in the process that answers HTTP, but for those that ask
+            for a stage of their own; "per_step" gives each its own. See `mlkit.plan.plan`.
+        options: what to change of steps' options, by the name of the step.
+        profile: what `mlkit.plan.profile` measured, to choose sizes of batches by.
+        num_replicas: processes that answer HTTP; each holds all steps that are in no other stage.
+        autoscaling_config: Serve's, for these processes, instead of ``num_replicas``.
+        ray_actor_options: resources of one of these by Ray's names (``num_cpus``, ``num_gpus``).
         limits: on bodies, requests at once and time.
         workers: threads of a replica that run steps; two more than its cores by default.
         progress: whether to say what is going on while it comes up.
@@ -57,7 +67,16 @@ def deploy(
     Raises:
         DeployError: the pipeline has problems (all are listed), or its replicas do not start.
     """
-    packed = pack(pipeline)
+    planned = plan(
+        pipeline,
+        layout=layout,
+        options=options,
+        profile=profile,
+        num_replicas=num_replicas,
+        autoscaling_config=autoscaling_config,
+        ray_actor_options=ray_actor_options,
+    )
+    packed = pack(planned)
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
         if session is None:
@@ -66,11 +85,10 @@ def deploy(
             _check_place(session, address, port)
         return deploy_to(
             session,
+            planned,
             packed,
             token=token,
             fresh=fresh,
-            num_replicas=num_replicas,
-            ray_actor_options=ray_actor_options,
             limits=limits,
             workers=workers,
             say=say,
@@ -92,40 +110,43 @@ def _check_place(session: Session, address: str, port: int | None) -> None:
 
 def deploy_to(
     session: Session,
-    packed: tuple[Graph, bytes, str],
+    planned: Plan,
+    packed: Sequence[Packed],
     *,
     token: str | None,
     limits: Limits,
     fresh: bool = False,
-    num_replicas: int = 1,
-    ray_actor_options: Mapping[str, Any] | None = None,
     workers: int | None = None,
     say: Progress = lambda text: None,
 ) -> App:
-    """Bring what `mlkit.serving.bundle.pack` made to a given session; see `deploy`."""
-    graph, data, digest = packed
-    options = {
-        "num_replicas": num_replicas,
-        **({"ray_actor_options": dict(ray_actor_options)} if ray_actor_options else {}),
-    }
+    """Bring a plan, and what `mlkit.serving.bundle.pack` made of it, to a session; see `deploy`."""
+    name = planned.graph.name
     about = session.call(
         "deploy",
         say=say,
-        app=graph.name,
-        digest=digest,
-        bundle=_store(session.folder, graph.name, digest, data),
+        app=name,
+        stages=[
+            {
+                "name": one.stage.name,
+                "digest": one.digest,
+                "bundle": _store(session.folder, f"{name}.{one.stage.name}-{one.digest}", one.data),
+                "manifest": dataclasses.asdict(one.manifest),
+                "options": one.stage.serve_options(),
+            }
+            for one in packed
+        ],
+        plan=_store(session.folder, f"{name}-{secrets.token_hex(4)}.plan", dumps(planned)),
         origin=dataclasses.asdict(Origin.here()),
         limits=dataclasses.asdict(limits),
-        token=_token(session, graph.name, token),
+        token=_token(session, name, token),
         workers=workers,
-        options=options,
         fresh=secrets.token_hex(4) if fresh else "",
     )
-    return App(session, graph, about)
+    return App(session, planned, about)
 
 
-def _store(folder: Path, name: str, digest: str, data: bytes) -> str:
-    path = folder / "bundles" / f"{name}-{digest}.pkl"
+def _store(folder: Path, name: str, data: bytes) -> str:
+    path = folder / "bundles" / f"{name}.pkl"
     if not path.exists():
         path.write_bytes(data)
     return str(path)
@@ -160,8 +181,7 @@ def attach(name: str | None = None) -> App:
             expected=f"one of {', '.join(apps)}",
             fix=f"attach({next(iter(apps))!r})",
         )
-    bundle = unpack(Path(apps[name]["bundle"]).read_bytes())
-    return App(session, bundle.graph, apps[name])
+    return App(session, loads(Path(apps[name]["plan"]).read_bytes()), apps[name])
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -24,10 +24,8 @@ from typing import Any
 
 from mlkit.errors import Cancelled, DeployError, MlkitError
 from mlkit.serving import folders, rayserve, wire
-from mlkit.serving.bundle import Origin
-from mlkit.serving.limits import Limits
 from mlkit.serving.owner import Owner
-from mlkit.serving.replica import Shipment
+from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
 
 __all__ = ["Host"]
 
@@ -43,7 +41,7 @@ class Host:
         self.owner = Owner(**settings["owner"])
         self.lease_s = float(settings["lease_s"])
         self.apps: dict[str, dict[str, Any]] = {}
-        self._targets: dict[str, rayserve.Target] = {}
+        self._rollouts: dict[str, Rollout] = {}
         # What changes something is done one after the other; what only asks need not wait for it.
         self._busy = ThreadPoolExecutor(1, thread_name_prefix="mlkit-host")
         self._quick = ThreadPoolExecutor(2, thread_name_prefix="mlkit-host-ask")
@@ -86,7 +84,7 @@ class Host:
 
         name = message.pop("call")
         method = getattr(self, f"do_{name}")
-        pool = self._quick if name in ("about", "status", "stop") else self._busy
+        pool = self._quick if name in ("about", "status", "placement", "stop") else self._busy
         work = loop.run_in_executor(
             pool, _answered, lambda: method(say=say, given_up=is_given_up, **message)
         )
@@ -123,94 +121,158 @@ class Host:
     ) -> dict[str, Any]:
         """Bring an app to a new target; what was there before stays if that does not succeed."""
         name = spec["app"]
-        target = self._target(spec)
-        before = self._targets.get(name)
-        if before is not None and before.version == target.version:
+        known, before = self.apps.get(name), self._rollouts.get(name)
+        # What was rebuilt by fresh=True stays as it is when nothing changes after that.
+        spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
+        at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
+        prefix = "/" if at_root else f"/{name}"
+        new = rollout(spec, str(self.folder / "logs"), prefix, before)
+        done = changes(before, new)
+        about = self._describe(new, spec, done)
+        if before is not None and all(change.action == "kept" for change in done):
+            self.apps[name]["changes"] = about["changes"]
             return self.apps[name]
-        about = self._describe(target, spec)
         try:
-            rayserve.deploy(target, on_progress=say, cancelled=given_up)
-            if self.settings["address"] == "local":
-                say("waiting for its first answers")
-                self._wait_answers(about["base"], target.version, given_up)
+            self._roll_out(new, before, say, given_up)
         except BaseException:
             if not self._stop.is_set():
-                self._go_back(name, before)
+                self._go_back(new, before)
             raise
-        self._targets[name] = target
+        self._rollouts[name] = new
         self.apps[name] = about
+        if before is not None:
+            gone = _applications(before) - _applications(new)
+            rayserve.delete(sorted(gone))
         return about
 
-    def _wait_answers(self, base: str, version: str, given_up: Callable[[], bool]) -> None:
+    def _roll_out(
+        self,
+        new: Rollout,
+        before: Rollout | None,
+        say: Callable[[str], None],
+        given_up: Callable[[], bool],
+    ) -> None:
+        """Stages first, all at once; then the front, which calls them."""
+        had = {stage.target.name: stage.target for stage in before.all} if before else {}
+        pending = [s for s in new.stages if had.get(s.target.name) != s.target]
+        # The front's replicas start while the stages do; they wait for them before they answer.
+        rayserve.deploy([s.target for s in pending], on_progress=say, cancelled=given_up)
+        for stage in pending:
+            _wait_loaded(stage, given_up)
+        front = new.front.target
+        rayserve.deploy([front], on_progress=say, cancelled=given_up)
+        _wait_loaded(new.front, given_up)
+        if self.settings["address"] == "local":
+            say("waiting for its first answers")
+            replicas = front.options.get("num_replicas") or 1
+            self._wait_answers(self._base(front), new.front.version, replicas, given_up)
+
+    def _wait_answers(
+        self, base: str, version: str, replicas: int, given_up: Callable[[], bool]
+    ) -> None:
         """Wait until the front end gives requests to the new version only.
 
         Serve has it running a moment before HAProxy has taken the old replica off its list.
         """
         until, seen = time.monotonic() + ANSWER_TIMEOUT_S, 0
-        while seen < 3:
+        while seen < 3 * replicas:
             if given_up():
                 raise Cancelled("the deployment was interrupted")
             if time.monotonic() > until:
                 raise DeployError("it runs and does not answer", where=base)
             seen = seen + 1 if _version_at(base) == version else 0
-            time.sleep(0.02)
+            time.sleep(0.002 if seen else 0.02)
 
-    def _target(self, spec: dict[str, Any]) -> rayserve.Target:
-        name = spec["app"]
-        known = self.apps.get(name)
-        at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
-        # What was rebuilt by fresh=True stays as it is when nothing changes after that.
-        spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
-        counted = {k: v for k, v in spec.items() if k != "bundle"}
-        shipment = Shipment(
-            app=name,
-            version=hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:16],
-            bundle=spec["bundle"],
-            origin=Origin(spec["origin"]["folder"], tuple(spec["origin"]["search_path"])),
-            logs=str(self.folder / "logs"),
-            limits=Limits(**spec["limits"]),
-            token=spec["token"],
-            workers=spec["workers"],
-        )
-        return rayserve.Target(
-            shipment=shipment,
-            route_prefix="/" if at_root else f"/{name}",
-            options=spec["options"],
-        )
-
-    def _describe(self, target: rayserve.Target, spec: dict[str, Any]) -> dict[str, Any]:
-        name = target.shipment.app
+    def _base(self, front: rayserve.Target) -> str:
         base = f"http://{self.settings['host']}:{self.settings['port']}"
+        return base if front.route_prefix == "/" else f"{base}/{front.name}"
+
+    def _describe(self, new: Rollout, spec: dict[str, Any], done: list[Change]) -> dict[str, Any]:
+        name, front = spec["app"], new.front.target
+        root = front.route_prefix == "/"
+        base = self._base(front)
         return {
             "app": name,
-            "root": target.route_prefix == "/",
-            "url": f"{base}/{name}",
-            "base": base if target.route_prefix == "/" else f"{base}/{name}",
-            "bundle": spec["bundle"],
+            "root": root,
+            "url": f"{base}/{name}" if root else base,
+            "base": base,
+            "plan": spec["plan"],
             "token": spec["token"],
             "fresh": spec["fresh"],
             "since": time.time(),
+            "changes": [dataclasses.asdict(change) for change in done],
         }
 
-    def _go_back(self, name: str, before: rayserve.Target | None) -> None:
-        if before is None:
-            rayserve.delete(name)
-        else:
-            rayserve.deploy(before, on_progress=lambda text: None, cancelled=self._stop.is_set)
+    def _go_back(self, new: Rollout, before: Rollout | None) -> None:
+        """Undo what was begun; stages that are only in the new one go."""
+        extra = _applications(new) - (_applications(before) if before else set())
+        if before is not None:
+            rayserve.deploy(
+                [stage.target for stage in before.all],
+                on_progress=lambda text: None,
+                cancelled=self._stop.is_set,
+            )
+        rayserve.delete(sorted(extra))
 
     def do_status(self, say: Any, given_up: Any, app: str) -> dict[str, Any]:
-        """State of an app."""
-        return rayserve.status(app)
+        """State of an app and of each of its stages."""
+        known = self._rollouts.get(app)
+        if known is None:
+            return {"state": "NOT_RUNNING", "message": "", "stages": {}}
+        found = rayserve.status([stage.target.name for stage in known.all])
+        stages = {stage.name: found[stage.target.name] for stage in known.all}
+        worst = max(stages.values(), key=lambda one: _SEVERITY.get(one["state"], 1))
+        return {"state": worst["state"], "message": worst["message"], "stages": stages}
+
+    def do_placement(self, say: Any, given_up: Any, app: str) -> dict[str, Any]:
+        """Where each replica of an app sits, and what is taken of each node."""
+        known = self._rollouts.get(app)
+        names = {s.target.name: s.name for s in known.all} if known else {}
+        return rayserve.placement(names)
 
     def do_delete(self, say: Any, given_up: Any, app: str) -> None:
         """Remove an app; one that is not there is no error."""
         if self.apps.pop(app, None) is not None:
-            self._targets.pop(app, None)
-            rayserve.delete(app)
+            rayserve.delete(sorted(_applications(self._rollouts.pop(app))))
 
     def do_stop(self, say: Any, given_up: Any) -> None:
         """End this session."""
         self._loop.call_soon_threadsafe(self._stop.set)
+
+
+_SEVERITY = {"RUNNING": 0, "DEPLOYING": 1, "DELETING": 2, "UNHEALTHY": 3, "DEPLOY_FAILED": 4}
+
+
+def _applications(rolled: Rollout) -> set[str]:
+    return {stage.target.name for stage in rolled.all}
+
+
+def _wait_loaded(stage: StageTarget, given_up: Callable[[], bool]) -> None:
+    """Wait until the replicas of a stage have its version.
+
+    Raises:
+        DeployError: they could not load it; what they had they still serve.
+        Cancelled: it was given up.
+    """
+    count = rayserve.replicas_of(stage.target)
+    have: set[int] = set()
+    until = math.inf
+    while len(have) < count and time.monotonic() < until:
+        if given_up():
+            raise Cancelled("the deployment was interrupted")
+        found = rayserve.loaded(stage.target)
+        if stage.version in found["rejected"]:
+            raise DeployError(
+                "the new version could not be loaded",
+                where=stage.name,
+                got=found["rejected"][stage.version],
+            )
+        if stage.version not in found["loaded"]:
+            time.sleep(0.02)
+            continue
+        have.add(found["pid"])
+        # Which replica answers is chance; what it is asked for it waits for.
+        until = min(until, time.monotonic() + 5.0)
 
 
 def _version_at(base: str) -> str | None:
@@ -262,6 +324,7 @@ def main(argument: str) -> None:
         host=settings["host"],
         port=settings["port"],
         object_store_bytes=settings["object_store_bytes"],
+        folder=folder / "ray",
     )
     try:
         asyncio.run(Host(folder, settings).run())

@@ -9,39 +9,52 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mlkit.errors import Cancelled, DeployError
-from mlkit.serving.replica import Replica, Shipment
 
-__all__ = ["Target", "delete", "deploy", "start", "status", "stop"]
-
-# A share of the machine for placing, not a limit: several pipelines, and the replacement of each
-# while it is being updated, have to find room on two cores.
-NUM_CPUS = 0.25
+__all__ = [
+    "Target",
+    "delete",
+    "deploy",
+    "handle_of",
+    "loaded",
+    "placement",
+    "start",
+    "status",
+    "stop",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """An application as Serve should have it.
+    """An application with one deployment, as Serve should have it.
 
     Attributes:
+        name: of the application.
+        deployment: name of its deployment.
+        kind: the class that it runs.
+        arguments: what each replica is started with.
+        route_prefix: path that leads to it; None for one that only handles reach.
+        version: changes when its replicas have to be replaced.
+        user_config: what a running replica is told when it changes.
         options: Serve's deployment options by Serve's names.
     """
 
-    shipment: Shipment
-    route_prefix: str
+    name: str
+    deployment: str
+    kind: type
+    arguments: tuple[Any, ...]
+    version: str
+    user_config: dict[str, Any]
+    route_prefix: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def version(self) -> str:
-        """Changes when its replicas have to be replaced."""
-        return self.shipment.version
 
-
-def start(address: str, *, host: str, port: int, object_store_bytes: int) -> None:
+def start(address: str, *, host: str, port: int, object_store_bytes: int, folder: Path) -> None:
     """Start Ray and Serve in this process's main thread, or join a cluster.
 
     Args:
@@ -49,18 +62,19 @@ def start(address: str, *, host: str, port: int, object_store_bytes: int) -> Non
         host: interface of the HTTP front end.
         port: of the HTTP front end.
         object_store_bytes: shared memory for objects of a Ray of one's own.
+        folder: where such a Ray keeps its logs and sockets; goes with the session.
     """
     import ray
     from ray import serve
 
     if address == "local":
-        _start_ray(object_store_bytes)
+        _start_ray(object_store_bytes, folder)
     else:
         ray.init(address=address, log_to_driver=False, namespace="mlkit")
     serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
 
 
-def _start_ray(object_store_bytes: int, attempts: int = 3) -> None:
+def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None:
     """Start a Ray of one's own; on a busy machine its own limit of 30 s may be too short."""
     import ray
 
@@ -73,6 +87,7 @@ def _start_ray(object_store_bytes: int, attempts: int = 3) -> None:
                 logging_level=logging.ERROR,
                 object_store_memory=object_store_bytes,
                 namespace="mlkit",
+                _temp_dir=str(folder),
             )
             return
         except Exception as error:
@@ -81,75 +96,121 @@ def _start_ray(object_store_bytes: int, attempts: int = 3) -> None:
 
 
 def deploy(
-    target: Target, *, on_progress: Callable[[str], None], cancelled: Callable[[], bool]
+    targets: Sequence[Target],
+    *,
+    on_progress: Callable[[str], None],
+    cancelled: Callable[[], bool],
 ) -> None:
-    """Bring an application to a target and wait until Serve has it running.
+    """Bring applications to their targets and wait until Serve has all of them running.
 
     Raises:
-        DeployError: its replicas do not come up.
+        DeployError: replicas do not come up.
         Cancelled: it was given up.
     """
     from ray import serve
 
+    if not targets:
+        return
     serve.run_many(
         [
             serve.RunTarget(
-                target=_application(target),
-                name=target.shipment.app,
-                route_prefix=target.route_prefix,
+                target=_application(target), name=target.name, route_prefix=target.route_prefix
             )
+            for target in targets
         ],
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    _wait(target, on_progress, cancelled)
+    _wait(targets, on_progress, cancelled)
 
 
 def _application(target: Target) -> Any:
     from ray import serve
 
     options = {
-        "name": target.shipment.app,
-        "num_replicas": 1,
+        "name": target.deployment,
         "max_surge_percent": 100,  # the old replica serves until the new one is ready
         "max_constructor_retry_count": 1,
         "health_check_period_s": 2.0,
         "graceful_shutdown_wait_loop_s": 0.1,
-        # The app's own limit, which answers 503 at once, is inside this one, which queues.
-        "max_ongoing_requests": 2 * target.shipment.limits.max_ongoing_requests,
+        "user_config": target.user_config,
         **target.options,
     }
-    options["ray_actor_options"] = {"num_cpus": NUM_CPUS, **options.get("ray_actor_options", {})}
-    made: Any = serve.deployment(serve.ingress()(Replica))
+    kind = serve.ingress()(target.kind) if target.route_prefix is not None else target.kind
+    made: Any = serve.deployment(kind)
     deployment = made.options(**options)
     deployment._version = target.version
-    return deployment.bind(target.shipment)
+    return deployment.bind(*target.arguments)
 
 
 def _wait(
-    target: Target, on_progress: Callable[[str], None], cancelled: Callable[[], bool]
+    targets: Sequence[Target], on_progress: Callable[[str], None], cancelled: Callable[[], bool]
 ) -> None:
     from ray import serve
 
     said = ""
+    names = [target.name for target in targets]
     while True:
         if cancelled():
             raise Cancelled("the deployment was interrupted")
-        found = serve.status().applications.get(target.shipment.app)
-        state = found.status.value if found else "STARTING"
-        if state == "RUNNING":
+        applications = serve.status().applications
+        waiting = []
+        for target in targets:
+            found = applications.get(target.name)
+            if found is None or found.status.value != "RUNNING":
+                waiting.append((target, found))
+            _check_failed(target, found)
+        if not waiting:
             return
-        deployments = list(found.deployments.values()) if found else []
-        if state == "DEPLOY_FAILED" or any(d.status.value == "DEPLOY_FAILED" for d in deployments):
-            words = [d.message for d in deployments if d.message] or [
-                found.message if found else ""
-            ]
-            raise DeployError("its replicas do not start", got=_last_line(words[0]))
-        text = _progress(deployments)
+        target, found = waiting[0]
+        text = _progress(list(found.deployments.values()) if found else [])
+        if len(names) > 1:
+            done = len(names) - len(waiting)
+            text = f"{target.deployment}: {text} ({done} of {len(names)} stages ready)"
         if text != said:
             on_progress(text)
             said = text
         time.sleep(0.05)
+
+
+def _check_failed(target: Target, found: Any) -> None:
+    if found is None:
+        return
+    deployments = list(found.deployments.values())
+    failed = found.status.value == "DEPLOY_FAILED"
+    if failed or any(d.status.value == "DEPLOY_FAILED" for d in deployments):
+        words = [d.message for d in deployments if d.message] or [found.message]
+        raise DeployError(
+            "its replicas do not start", where=target.deployment, got=_last_line(words[0])
+        )
+
+
+def handle_of(application: str, deployment: str) -> Any:
+    """A handle that calls a deployment, in this process or in a replica."""
+    from ray import serve
+
+    # It was there a moment ago; asking the controller again would block a replica's loop.
+    return serve.get_deployment_handle(deployment, application, _check_exists=False)
+
+
+def replicas_of(target: Target) -> int:
+    """Replicas of an application that run now."""
+    from ray import serve
+
+    found = serve.status().applications.get(target.name)
+    deployments: Any = found.deployments.values() if found else ()
+    return sum(d.replica_states.get("RUNNING", 0) for d in deployments)
+
+
+def loaded(target: Target, timeout_s: float = 30.0) -> dict[str, Any]:
+    """What a replica of a deployment says of its versions: see `StageReplica.loaded`."""
+    handle = handle_of(target.name, target.deployment)
+    if not handle.is_initialized:  # it is kept for the next time
+        # Its router would run in this thread's loop, and there is none.
+        handle._init(_run_router_in_separate_loop=True)
+    response = handle.loaded.remote()
+    answer: dict[str, Any] = response.result(timeout_s=timeout_s)
+    return answer
 
 
 def _progress(deployments: list[Any]) -> str:
@@ -169,11 +230,15 @@ def _last_line(message: str) -> str:
     return lines[-1] if lines else "no word of why"
 
 
-def status(app: str) -> dict[str, Any]:
-    """State of an application as Serve reports it, as plain data."""
+def status(applications: Sequence[str]) -> dict[str, Any]:
+    """State of each application as Serve reports it, as plain data."""
     from ray import serve
 
-    found = serve.status().applications.get(app)
+    found = serve.status().applications
+    return {name: _state(found.get(name)) for name in applications}
+
+
+def _state(found: Any) -> dict[str, Any]:
     if found is None:
         return {"state": "NOT_RUNNING", "message": "", "replicas": {}}
     replicas: dict[str, int] = {}
@@ -184,11 +249,66 @@ def status(app: str) -> dict[str, Any]:
     return {"state": found.status.value, "message": found.message, "replicas": replicas}
 
 
-def delete(app: str) -> None:
-    """Remove an application and wait until it is gone."""
+def placement(applications: Mapping[str, str]) -> dict[str, Any]:
+    """Where replicas sit and what is taken of each node, as Ray has it.
+
+    Args:
+        applications: name of the stage of each application.
+    """
+    import ray
+    from ray.serve import context
+
+    client: Any = context._get_global_client()
+    state: Any = ray
+    details = client.get_serve_details()
+    replicas = [
+        {
+            "stage": stage,
+            "replica": one["replica_id"],
+            "state": one["state"],
+            "pid": one.get("pid"),
+            "node": one.get("node_id"),
+            "resources": _asked(deployment),
+        }
+        for name, stage in applications.items()
+        for deployment in _deployments(details, name)
+        for one in deployment["replicas"]
+    ]
+    total, free = state.cluster_resources(), state.available_resources()
+    nodes = [
+        {"node": n["NodeID"], "address": n["NodeManagerAddress"], "resources": n["Resources"]}
+        for n in state.nodes()
+        if n["Alive"]
+    ]
+    used = {k: round(v - free.get(k, 0.0), 4) for k, v in total.items() if not _internal(k)}
+    taken = {k: v for k, v in used.items() if v or k == "CPU"}
+    return {"replicas": replicas, "nodes": nodes, "taken": taken}
+
+
+def _deployments(details: Mapping[str, Any], application: str) -> list[dict[str, Any]]:
+    found = details["applications"].get(application)
+    return list(found["deployments"].values()) if found else []
+
+
+def _asked(deployment: Mapping[str, Any]) -> dict[str, float]:
+    options = deployment["deployment_config"].get("ray_actor_options") or {}
+    named = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+    asked = {named[k]: float(v) for k, v in options.items() if k in named and v}
+    return asked | {k: float(v) for k, v in (options.get("resources") or {}).items()}
+
+
+def _internal(resource: str) -> bool:
+    return resource.startswith("node:") or resource == "object_store_memory"
+
+
+def delete(applications: Sequence[str]) -> None:
+    """Remove applications and wait until they are gone."""
     from ray import serve
 
-    serve.delete(app)
+    for name in applications:
+        serve.delete(name, _blocking=False)
+    for name in applications:
+        serve.delete(name)
 
 
 def stop() -> None:

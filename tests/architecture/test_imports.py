@@ -47,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
 LATE: list[tuple[str, str, set[str]]] = [
     # A result shows itself.
     ("*", "mlkit.ui.plots", {"plot"}),
+    ("*", "mlkit.ui.profileplot", {"plot"}),
     # A pipeline that is called hands itself over to be run.
     ("mlkit.define.pipeline", "mlkit.execute", {"run", "map", "__call__"}),
 ]

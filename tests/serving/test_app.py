@@ -7,6 +7,7 @@ import pytest
 
 from mlkit import pipeline, step
 from mlkit.errors import InputError, StepError
+from mlkit.plan import plan
 from mlkit.serving import App
 from mlkit.serving.session import Session
 
@@ -29,8 +30,9 @@ def app(tmp_path):
         "base": "http://127.0.0.1:1",
         "token": "secret-token",
         "since": 0.0,
+        "changes": [],
     }
-    return App(Session(tmp_path / "gone"), joined.graph, about)
+    return App(Session(tmp_path / "gone"), plan(joined), about)
 
 
 @pytest.fixture(autouse=True)

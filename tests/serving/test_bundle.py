@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from mlkit.errors import DeployError
+from mlkit.plan import plan
 from mlkit.serving.bundle import digest_of, pack, unpack
 
 SOURCE = """
@@ -56,19 +57,18 @@ def test_a_change_of_code_or_files_is_seen(run_cell, change) -> None:
 def test_a_bundle_is_the_same_in_another_process(run_cell, tmp_path) -> None:
     cell = {"__name__": "__main__"}
     exec(SOURCE.format(more=1, default=0, doc="Add.", file=str(tmp_path / "model.txt")), cell)
-    graph, data, digest = pack(cell["plus"])
-    (tmp_path / "bundle").write_bytes(data)
+    (packed,) = pack(plan(cell["plus"]))
+    (tmp_path / "bundle").write_bytes(packed.data)
     code = (
         "import sys, pathlib\n"
         "from mlkit.serving.bundle import unpack\n"
-        "graph = unpack(pathlib.Path(sys.argv[1]).read_bytes()).graph\n"
+        "graph = unpack(pathlib.Path(sys.argv[1]).read_bytes()).graphs['plus']\n"
         "print(graph.name, [n.name for n in graph], [n.step.fn(1, model='') for n in graph])"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "bundle")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "plus ['add'] [2]"
-    assert unpack(data).graph.name == graph.name == "plus"
-    assert digest == digest_of(graph)
+    assert packed.digest == digest_of(cell["plus"].graph)
 
 
 def test_problems_are_all_listed() -> None:
@@ -83,5 +83,29 @@ def test_problems_are_all_listed() -> None:
         return add(x)
 
     with pytest.raises(DeployError, match="in the way") as caught:
-        pack(wrong)
+        pack(plan(wrong))
     assert "add" in str(caught.value)
+
+
+def test_a_stage_gets_only_what_runs_there(run_cell, tmp_path) -> None:
+    cell = {"__name__": "__main__"}
+    exec(SOURCE.format(more=1, default=0, doc="Add.", file=str(tmp_path / "model.txt")), cell)
+    front, stage = pack(plan(cell["plus"], layout="per_step"))
+    assert front.manifest.resources == {}
+    assert list(stage.manifest.resources) == ["add.model"]
+    (node,) = unpack(stage.data).graphs["add"]
+    assert node.step.fn(1, model="") == 2
+    (called,) = unpack(front.data).graphs["plus"]
+    assert (called.step.stage, called.step.segment) == ("add", "add")
+
+
+def test_only_the_stage_whose_code_changed_has_another_digest(tmp_path) -> None:
+    def digests(more: int, doc: str) -> list[str]:
+        cell = {"__name__": "__main__"}
+        exec(SOURCE.format(more=more, default=0, doc=doc, file=str(tmp_path / "m")), cell)
+        return [one.digest for one in pack(plan(cell["plus"], layout="per_step"))]
+
+    before = digests(1, "Add.")
+    assert digests(1, "Add.") == before
+    assert digests(2, "Add.")[0] == before[0]
+    assert digests(2, "Add.")[1] != before[1]

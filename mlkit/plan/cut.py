@@ -1,0 +1,257 @@
+"""Cutting a graph where it crosses from one process to another.
+
+The nodes of a stage are gone through in as few calls as the graph allows: a segment is what can run
+there in one call. A stage is entered more than once where something else has to happen in between.
+What is left for the front has a node for each segment, which calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from inspect import Parameter as Inspected
+from inspect import Signature
+from typing import Any
+
+from mlkit.define.graph import (
+    Argument,
+    Choice,
+    Collection,
+    Graph,
+    Node,
+    Parameter,
+    Result,
+    Source,
+    sources,
+)
+from mlkit.define.step import Step
+
+__all__ = ["Cut", "RemoteStep", "Segment", "cut"]
+
+Atom = Argument | Result
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Nodes of one stage that run in one call.
+
+    Attributes:
+        name: unique in its graph; that of its node where there is one.
+        graph: its nodes, with a parameter for each value that comes from outside, returning a tuple
+            with each value that is used outside.
+    """
+
+    name: str
+    stage: str
+    nodes: tuple[str, ...]
+    graph: Graph
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A graph cut into stages.
+
+    Attributes:
+        front: what is left, with a node for each segment whose step is a `RemoteStep`.
+        segments: in an order in which they can run.
+    """
+
+    front: Graph
+    segments: tuple[Segment, ...]
+
+
+class RemoteStep(Step[..., Any]):
+    """Stands for a segment that runs in another process; what calls it is put in before it runs."""
+
+    def __init__(self, stage: str, segment: str, parameters: tuple[str, ...]) -> None:
+        self.stage = stage
+        self.segment = segment
+        self.takes = parameters
+        self.call: Callable[[RemoteStep, dict[str, Any]], Any] | None = None
+        super().__init__(_remote(self))
+        self.name = segment
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteStep, (self.stage, self.segment, self.takes)
+
+
+def _remote(step: RemoteStep) -> Callable[..., Any]:
+    async def remote(**inputs: Any) -> Any:
+        assert step.call is not None
+        return await step.call(step, inputs)
+
+    made: Any = remote
+    made.__name__ = step.segment
+    made.__signature__ = Signature([Inspected(name, Inspected.KEYWORD_ONLY) for name in step.takes])
+    return remote
+
+
+def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
+    """Cut a graph.
+
+    Args:
+        graph: what to cut.
+        stages: the stage of each node by name; nodes without one stay in front.
+    """
+    groups = _groups(graph, stages)
+    group_of = {name: key for key, names in groups.items() for name in names}
+    made: list[Segment] = []
+    moved: dict[Result, Result] = {}
+    remote: dict[str, Node] = {}
+    names = _names(graph, groups)
+    for key, members in groups.items():
+        segment, node, given = _segment(graph, names[key], stages[members[0]], members)
+        made.append(segment)
+        moved.update(given)
+        remote[segment.name] = node
+    nodes = [*(node for node in graph if node.name not in group_of), *remote.values()]
+
+    def follow(atom: Atom) -> Source:
+        return moved.get(atom, atom) if isinstance(atom, Result) else atom
+
+    rewritten = [_rewritten(node, follow) for node in nodes]
+    front = Graph(
+        graph.name,
+        graph.parameters,
+        tuple(_sorted(rewritten)),
+        mapped(graph.output, follow),
+        graph.returns,
+        graph.doc,
+    )
+    order = {node.name: i for i, node in enumerate(front.nodes)}
+    return Cut(front, tuple(sorted(made, key=lambda segment: order[segment.name])))
+
+
+Key = tuple[Any, ...]
+
+
+def _groups(graph: Graph, stages: Mapping[str, str]) -> dict[Key, list[str]]:
+    """Nodes that run in one call, by stage, condition and how often it was changed before.
+
+    An edge from one group to another always leads to a higher number, so that no group waits for
+    itself.
+    """
+    where: dict[str, Any] = {}
+    depth: dict[str, int] = {}
+    groups: dict[Key, list[str]] = {}
+    for node in graph:
+        place = (stages.get(node.name), node.when)
+        where[node.name] = place
+        depth[node.name] = max(
+            (depth[up] + (where[up] != place) for up in node.upstream), default=0
+        )
+        if place[0] is not None:
+            groups.setdefault((*place, depth[node.name]), []).append(node.name)
+    return groups
+
+
+def _names(graph: Graph, groups: Mapping[Key, list[str]]) -> dict[Key, str]:
+    """A name for each group that neither a node left in front nor another group has."""
+    singles = {members[0] for members in groups.values() if len(members) == 1}
+    grouped = {name for members in groups.values() for name in members}
+    taken = singles | {node.name for node in graph if node.name not in grouped}
+    names = {}
+    for key, members in groups.items():
+        name = members[0] if len(members) == 1 else _free(key[0], taken)
+        taken.add(name)
+        names[key] = name
+    return names
+
+
+def _free(name: str, taken: set[str]) -> str:
+    tries = (name if i == 1 else f"{name}_{i}" for i in range(1, len(taken) + 3))
+    return next(one for one in tries if one not in taken)
+
+
+def _segment(
+    graph: Graph, name: str, stage: str, members: list[str]
+) -> tuple[Segment, Node, dict[Result, Result]]:
+    """A group as a graph of its own, the node that calls it, and where its values are found."""
+    inside = frozenset(members)
+    inner = [graph[member] for member in members]
+    entering = _distinct(
+        atom
+        for node in inner
+        for source in node.inputs.values()
+        for atom in sources(source, (Argument, Result))
+        if isinstance(atom, Argument) or atom.node not in inside
+    )
+    # Named by place: names of arguments and of nodes may be the same.
+    taken = {atom: f"in_{i}" for i, atom in enumerate(entering)}
+    read = _distinct(
+        atom
+        for source in _read_outside(graph, inside)
+        for atom in sources(source, Result)
+        if atom.node in inside
+    )
+    # A part of what goes anyway is taken from it in front.
+    leaving = [atom for atom in read if not atom.path or Result(atom.node) not in read]
+
+    def follow(atom: Atom) -> Source:
+        return Argument(taken[atom]) if atom in taken else atom
+
+    parameters = tuple(
+        Parameter(given, graph.type_of(atom), required=True) for atom, given in taken.items()
+    )
+    # Its condition was seen to by whoever calls it.
+    nodes = tuple(_rewritten(replace(node, when=()), follow) for node in inner)
+    output = Collection(tuple, tuple(leaving))
+    subgraph = Graph(name, parameters, nodes, output, tuple, graph.doc)
+    step = RemoteStep(stage, name, tuple(taken.values()))
+    inputs = {given: atom for atom, given in taken.items()}
+    node = Node(name, step, inputs, when=inner[0].when)
+    place = {atom: i for i, atom in enumerate(leaving)}
+    moved = {atom: Result(name, (i,)) for atom, i in place.items()}
+    moved |= {
+        part: Result(name, (place[Result(part.node)], *part.path))
+        for part in read
+        if Result(part.node) in place
+    }
+    return Segment(name, stage, tuple(members), subgraph), node, moved
+
+
+def _read_outside(graph: Graph, inside: frozenset[str]) -> Iterable[Source]:
+    for node in graph:
+        if node.name not in inside:
+            yield from node.inputs.values()
+        # A condition on what is in the same segment is looked at in front as well.
+        yield from (condition.on for condition in node.when)
+    yield graph.output
+
+
+def _distinct(atoms: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(atoms))
+
+
+def _rewritten(node: Node, follow: Callable[[Atom], Source]) -> Node:
+    inputs = {name: mapped(source, follow) for name, source in node.inputs.items()}
+    when = tuple(replace(c, on=mapped(c.on, follow)) for c in node.when)
+    return replace(node, inputs=inputs, when=when)
+
+
+def mapped(source: Source, follow: Callable[[Atom], Source]) -> Source:
+    """A source with each argument and result in it replaced."""
+    if isinstance(source, (Argument, Result)):
+        return follow(source)
+    if isinstance(source, Collection):
+        return replace(source, items=tuple(mapped(item, follow) for item in source.items))
+    if isinstance(source, Choice):
+        return Choice(
+            mapped(source.on, follow),
+            tuple((key, mapped(arm, follow)) for key, arm in source.arms),
+            None if source.default is None else mapped(source.default, follow),
+        )
+    return source
+
+
+def _sorted(nodes: list[Node]) -> list[Node]:
+    """Nodes so that each comes after those that it takes results from (Kahn, 1962)."""
+    left = {node.name: set(node.upstream) for node in nodes}
+    by_name = {node.name: node for node in nodes}
+    done: list[Node] = []
+    while left:
+        free = [name for name, ups in left.items() if not ups & left.keys()]
+        for name in free:
+            del left[name]
+            done.append(by_name[name])
+    return done

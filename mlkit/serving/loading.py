@@ -1,0 +1,76 @@
+"""From a bundle to graphs that are ready to run, in a replica that may have run others before."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mlkit.define.graph import Graph
+from mlkit.define.resource import Resource
+from mlkit.execute import Program, compile_graph
+from mlkit.serving.bundle import unpack
+
+__all__ = ["Loaded", "Loader", "settle"]
+
+
+Prepare: TypeAlias = Callable[[Mapping[str, Graph]], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A bundle that is ready.
+
+    Attributes:
+        resources: those of its steps, by digest.
+        built: digests of those that had to be built for it.
+    """
+
+    graphs: dict[str, Graph]
+    programs: dict[str, Program]
+    resources: dict[str, Resource[Any]]
+    built: frozenset[str]
+
+
+class Loader:
+    """Loads bundles; a resource whose digest is known is taken as it is."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Resource[Any]] = {}
+
+    async def load(self, bundle: str | bytes, prepare: Prepare = lambda graphs: None) -> Loaded:
+        """Load one.
+
+        Args:
+            bundle: its path, or the bundle itself.
+            prepare: is given the graphs before they are compiled.
+        """
+        return await asyncio.to_thread(self._load, bundle, prepare)
+
+    def _load(self, bundle: str | bytes, prepare: Prepare) -> Loaded:
+        unpacked = unpack(bundle if isinstance(bundle, bytes) else Path(bundle).read_bytes())
+        used: dict[str, Resource[Any]] = {}
+        for graph in unpacked.graphs.values():
+            for node in graph:
+                for name in node.step.resources:
+                    digest = unpacked.resources[f"{node.name}.{name}"]
+                    one = self._known.get(digest) or used.get(digest) or node.step.resources[name]
+                    used[digest] = node.step.resources[name] = one
+        built = frozenset(digest for digest, one in used.items() if not one.built)
+        prepare(unpacked.graphs)
+        programs = {name: compile_graph(graph) for name, graph in unpacked.graphs.items()}
+        return Loaded(unpacked.graphs, programs, used, built)
+
+    def keep(self, *wanted: Loaded) -> None:
+        """Remember the resources of these only; what else was built can go."""
+        self._known = {digest: r for loaded in wanted for digest, r in loaded.resources.items()}
+
+
+def settle() -> None:
+    """Have the collector pass over what is there now: it was loaded to stay."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

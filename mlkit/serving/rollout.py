@@ -1,0 +1,208 @@
+"""From what a kernel wants of an app to what Serve is told, and what changes by it.
+
+A stage's application is named after what its processes cannot change while they run; so one that
+has to be replaced starts beside the one that serves, and the front is told to call it when it is
+ready. Changed code goes into running processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlkit.serving import rayserve
+from mlkit.serving.bundle import Origin
+from mlkit.serving.replica import Replica, Shipment
+from mlkit.serving.stage import StageReplica
+
+__all__ = ["Change", "Rollout", "StageTarget", "changes", "rollout"]
+
+
+@dataclass(frozen=True)
+class StageTarget:
+    """One stage as it should be.
+
+    Attributes:
+        version: of its code and resources.
+        manifest: digests of its steps and resources.
+    """
+
+    name: str
+    target: rayserve.Target
+    version: str
+    bundle: str
+    manifest: Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A whole app as it should be: the front last, since it calls the others."""
+
+    stages: tuple[StageTarget, ...]
+    front: StageTarget
+
+    @property
+    def all(self) -> tuple[StageTarget, ...]:
+        """The front first."""
+        return (self.front, *self.stages)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a deployment does to one stage.
+
+    Attributes:
+        action: "kept", "started", "restarted", "new code in place", "scaled" or "removed".
+        why: in words.
+        built: resources that are built for it.
+    """
+
+    stage: str
+    action: str
+    why: str
+    built: tuple[str, ...] = ()
+
+
+def rollout(spec: Mapping[str, Any], logs: str, route_prefix: str, last: Rollout | None) -> Rollout:
+    """What Serve should have, given what it had last."""
+    before = {stage.name: stage for stage in last.stages} if last else {}
+    stages = tuple(
+        _stage(spec, stage, logs, before.get(stage["name"])) for stage in spec["stages"][1:]
+    )
+    return Rollout(stages, _front(spec, logs, route_prefix, stages))
+
+
+def _stage(
+    spec: Mapping[str, Any], stage: Mapping[str, Any], logs: str, before: StageTarget | None
+) -> StageTarget:
+    limits = spec["limits"]
+    options = {
+        # The front's own limit answers at once; this one only bounds what is on its way.
+        "max_ongoing_requests": 2 * limits["max_ongoing_requests"],
+        **stage["options"],
+    }
+    fixed = _digest(
+        [
+            spec["origin"],
+            spec["fresh"],
+            spec["workers"],
+            options["ray_actor_options"],
+            stage["name"],
+        ]
+    )
+    name = f"{spec['app']}.{stage['name']}.{fixed[:8]}"
+    versions = {stage["digest"]: stage["bundle"]}
+    if before is not None and before.target.name == name:
+        # The front asks for the old one until it has changed over, and what it began ends there.
+        versions = {before.version: before.bundle, **versions}
+        if before.version == stage["digest"]:
+            versions = dict(before.target.user_config["versions"])
+    target = rayserve.Target(
+        name=name,
+        deployment=stage["name"],
+        kind=StageReplica,
+        arguments=(spec["app"], _origin(spec), logs, spec["workers"]),
+        version=fixed,
+        user_config={"versions": versions},
+        options=options,
+    )
+    return StageTarget(stage["name"], target, stage["digest"], stage["bundle"], stage["manifest"])
+
+
+def _front(
+    spec: Mapping[str, Any], logs: str, route_prefix: str, stages: Sequence[StageTarget]
+) -> StageTarget:
+    front, limits = spec["stages"][0], spec["limits"]
+    routes = {s.name: [s.target.name, s.target.deployment, s.version] for s in stages}
+    version = _digest([front["digest"], limits, spec["workers"], routes, spec["fresh"]])
+    shipment = Shipment(
+        app=spec["app"],
+        origin=_origin(spec),
+        logs=logs,
+        token=spec["token"],
+        fresh=spec["fresh"],
+    )
+    target = rayserve.Target(
+        name=spec["app"],
+        deployment=spec["app"],
+        kind=Replica,
+        arguments=(shipment,),
+        version=_digest([spec["origin"], spec["token"], spec["fresh"]]),
+        user_config={
+            "version": version,
+            "bundle": front["bundle"],
+            "limits": limits,
+            "workers": spec["workers"],
+            "routes": routes,
+        },
+        route_prefix=route_prefix,
+        options={"max_ongoing_requests": 2 * limits["max_ongoing_requests"], **front["options"]},
+    )
+    return StageTarget(spec["app"], target, version, front["bundle"], front["manifest"])
+
+
+def _origin(spec: Mapping[str, Any]) -> Origin:
+    return Origin(spec["origin"]["folder"], tuple(spec["origin"]["search_path"]))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def changes(old: Rollout | None, new: Rollout) -> list[Change]:
+    """What going from one to the other does, stage by stage."""
+    before = {stage.name: stage for stage in old.all} if old else {}
+    found = [_change(before.get(stage.name), stage) for stage in new.all]
+    gone = [name for name in before if name not in {stage.name for stage in new.all}]
+    return found + [Change(name, "removed", "no step asks for it any more") for name in gone]
+
+
+def _change(old: StageTarget | None, new: StageTarget) -> Change:
+    resources = new.manifest["resources"]
+    if old is None:
+        return Change(new.name, "started", "it was not there", _names(resources))
+    if _fixed(old) != _fixed(new):
+        return Change(new.name, "restarted", _fixed_reason(old, new), _names(resources))
+    if old.version != new.version:
+        known = set(old.manifest["resources"].values())
+        built = {name: digest for name, digest in resources.items() if digest not in known}
+        return Change(new.name, "new code in place", _code_reason(old, new), _names(built))
+    if old.target.options != new.target.options:
+        return Change(new.name, "scaled", _option_reason(old, new))
+    return Change(new.name, "kept", "nothing of it changed")
+
+
+def _fixed(stage: StageTarget) -> tuple[Any, ...]:
+    return stage.target.name, stage.target.version, stage.target.options.get("ray_actor_options")
+
+
+def _fixed_reason(old: StageTarget, new: StageTarget) -> str:
+    if old.target.options.get("ray_actor_options") != new.target.options.get("ray_actor_options"):
+        return "its resources changed"
+    return "the folder, search path, token or fresh= changed"
+
+
+def _code_reason(old: StageTarget, new: StageTarget) -> str:
+    steps, were = new.manifest["steps"], old.manifest["steps"]
+    changed = [name for name, digest in steps.items() if were.get(name) != digest]
+    gone = [name for name in were if name not in steps]
+    parts = [f"{', '.join(changed)} changed"] if changed else []
+    parts += [f"{', '.join(gone)} left"] if gone else []
+    calls = new.target.user_config.get("routes", {}), old.target.user_config.get("routes", {})
+    parts += ["it calls new code"] if calls[0] != calls[1] else []
+    return "; ".join(parts) or "the graph, its types or the limits changed"
+
+
+def _option_reason(old: StageTarget, new: StageTarget) -> str:
+    was, now = old.target.options, new.target.options
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    return ", ".join(f"{key} {was.get(key)} → {now.get(key)}" for key in sorted(keys))
+
+
+def _names(resources: Mapping[str, str]) -> tuple[str, ...]:
+    """Each resource once, by the first step that uses it."""
+    first = {digest: name for name, digest in reversed(list(resources.items()))}
+    return tuple(sorted(first.values()))

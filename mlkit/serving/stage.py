@@ -1,0 +1,127 @@
+"""What runs inside a replica of a stage: its segments, for one or two versions of a pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mlkit.errors import DeployError
+from mlkit.execute import Executor
+from mlkit.execute.cores import switch_promptly
+from mlkit.serving.bundle import Origin
+from mlkit.serving.loading import Loaded, Loader, settle
+from mlkit.serving.output import capture
+from mlkit.serving.remote import Answer, fault_of
+
+__all__ = ["StageReplica"]
+
+RETIRE_S = 30.0
+
+
+class _Version:
+    """One version of the stage's code, with an executor for each segment."""
+
+    def __init__(self, loaded: Loaded, workers: int | None) -> None:
+        loop = asyncio.get_running_loop()
+        self.loaded = loaded
+        self.executors = {
+            name: Executor(program, workers=workers, loop=loop)
+            for name, program in loaded.programs.items()
+        }
+
+    @property
+    def _busy(self) -> bool:
+        return any(executor.in_flight for executor in self.executors.values())
+
+    async def retire(self) -> None:
+        """Close it when what it has begun is through."""
+        until = perf_counter() + RETIRE_S
+        while self._busy and perf_counter() < until:  # noqa: ASYNC110  # executors have no event
+            await asyncio.sleep(0.05)
+        for executor in self.executors.values():
+            await asyncio.to_thread(executor.close)
+
+
+class StageReplica:
+    """The steps of one stage; the front says which version of them it wants.
+
+    Two versions are there while a new one takes over, so that no request meets both. A new one
+    takes over the resources that did not change; one that cannot be loaded is told, and what was
+    there stays.
+    """
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, app: str, origin: Origin, logs: str, workers: int | None
+    ) -> None:
+        switch_promptly()
+        folder = Path(logs)
+        if folder.is_dir():  # noqa: ASYNC240
+            capture(folder, app)
+        origin.enter()
+        self._workers = workers
+        self._loader = Loader()
+        self._wanted: dict[str, str] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._versions: dict[str, _Version] = {}
+        self._rejected: dict[str, str] = {}
+
+    async def reconfigure(self, config: dict[str, Any]) -> None:
+        """Have the versions that are wanted, and let go of the others.
+
+        It does not wait for code to be loaded into a replica that serves already, so that the next
+        word of what is wanted need not either.
+        """
+        self._wanted = dict(config["versions"])
+        self._rejected = {v: why for v, why in self._rejected.items() if v in self._wanted}
+        for version in [v for v in self._versions if v not in self._wanted]:
+            self._hold(self._versions.pop(version).retire())
+        for version, bundle in self._wanted.items():
+            if version not in self._loading and version not in self._versions:
+                self._loading[version] = self._hold(self._add(version, bundle))
+        if not self._versions:
+            await asyncio.gather(*self._loading.values())
+            if not self._versions:
+                raise DeployError("; ".join(self._rejected.values()))
+
+    def _hold(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run it beside the rest; a loop alone does not keep its tasks."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _add(self, name: str, bundle: str) -> None:
+        try:
+            loaded = await self._loader.load(bundle)
+        except BaseException as error:
+            self._rejected[name] = f"{type(error).__name__}: {error}"
+            return
+        finally:
+            del self._loading[name]
+        if name in self._wanted:
+            self._versions[name] = _Version(loaded, self._workers)
+            self._loader.keep(*(one.loaded for one in self._versions.values()))
+            settle()
+
+    async def loaded(self) -> dict[str, Any]:
+        """Versions that are there, and those that could not be loaded with why."""
+        return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
+
+    async def __call__(self, version: str, segment: str, inputs: dict[str, Any]) -> Answer:
+        """Run a segment of a version; when the caller gives up, so does this."""
+        if version in self._loading:  # another replica had it sooner
+            await asyncio.shield(self._loading[version])
+        execution = await self._versions[version].executors[segment].run(inputs)
+        if execution.error is not None:
+            return Answer(fault=fault_of(execution.error))
+        return Answer(values=execution.output)
+
+    async def __del__(self) -> None:
+        for version in getattr(self, "_versions", {}).values():
+            for executor in version.executors.values():
+                executor.close(wait=False)
