@@ -10,6 +10,7 @@ from mlkit.define.border import codec
 from mlkit.define.graph import Graph, Node, Problem
 from mlkit.define.pipeline import Pipeline, pipeline
 from mlkit.define.resource import resource
+from mlkit.define.routes import branch, each
 from mlkit.define.step import BatchedStep, Step, batched_step, step
 from mlkit.define.types import ImageSource, Upload
 
@@ -23,7 +24,9 @@ __all__ = [
     "Step",
     "Upload",
     "batched_step",
+    "branch",
     "codec",
+    "each",
     "pipeline",
     "resource",
     "step",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlkit.define import border, shipping
@@ -87,12 +88,15 @@ def _not_a_sequence(step: str, what: str, type_: Any) -> Problem:
 def _edges(graph: Graph) -> Iterator[Problem]:
     for node in graph:
         for parameter, source in node.inputs.items():
-            given, wanted = graph.type_of(source), node.step.input_type(parameter)
-            literal = isinstance(source, Constant) and value_fits(source.value, wanted)
-            if not literal and not fits(given, wanted):
+            wanted = _wanted(node, parameter)
+            for option in _options(source):
+                given = graph.type_of(option)
+                literal = isinstance(option, Constant) and value_fits(option.value, wanted)
+                if literal or fits(given, wanted):
+                    continue
                 yield Problem(
                     f"step {node.name!r}",
-                    f"{parameter!r} gets {_origin(source)}, whose type does not fit",
+                    f"{parameter!r} gets {_origin(option)}, whose type does not fit",
                     expected=show(wanted),
                     got=show(given),
                     fix=f"change the annotation, or put a step between that turns "
@@ -100,6 +104,23 @@ def _edges(graph: Graph) -> Iterator[Problem]:
                     node=node.name,
                     parameter=parameter,
                 )
+
+
+def _wanted(node: Node, parameter: str) -> Any:
+    """Type of what a node takes: a list where it runs over one."""
+    wanted = node.step.input_type(parameter)
+    if parameter != node.each or wanted is EMPTY:
+        return wanted
+    return types.GenericAlias(Sequence, (wanted,))
+
+
+def _options(source: Source) -> Iterator[Source]:
+    """What a source may be: each arm of a branch, and of those inside of it."""
+    if isinstance(source, Choice):
+        for option in source.options:
+            yield from _options(option)
+    else:
+        yield source
 
 
 def _origin(source: Source) -> str:
@@ -116,14 +137,15 @@ def _origin(source: Source) -> str:
 
 
 def _returned(graph: Graph) -> Iterator[Problem]:
-    given = graph.type_of(graph.output)
-    if not fits(given, graph.returns):
-        yield Problem(
-            f"pipeline {graph.name!r}",
-            f"it returns {_origin(graph.output)}, whose type does not fit its annotation",
-            expected=show(graph.returns),
-            got=show(given),
-        )
+    for option in _options(graph.output):
+        given = graph.type_of(option)
+        if not fits(given, graph.returns):
+            yield Problem(
+                f"pipeline {graph.name!r}",
+                f"it returns {_origin(option)}, whose type does not fit its annotation",
+                expected=show(graph.returns),
+                got=show(given),
+            )
 
 
 def _names(graph: Graph) -> Iterator[Problem]:

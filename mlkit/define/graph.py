@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import re
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from mlkit.define.source import (
+    Argument,
+    Choice,
+    Collection,
+    Condition,
+    Constant,
+    Path,
+    Result,
+    Source,
+    brief,
+    resolver,
+    select,
+    sources,
+)
 from mlkit.define.typing import field_types, show, tuple_types
 
 if TYPE_CHECKING:
@@ -34,92 +48,6 @@ __all__ = [
 
 EMPTY = inspect.Parameter.empty
 
-Path: TypeAlias = tuple[str | int, ...]
-"""Selections from a value, outermost first: names of fields, positions in a tuple."""
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An argument of the pipeline, or a part of it."""
-
-    name: str
-    path: Path = ()
-
-    def __str__(self) -> str:
-        return self.name + _written(self.path)
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a node, or a part of it."""
-
-    node: str
-    path: Path = ()
-
-    def __str__(self) -> str:
-        return self.node + _written(self.path)
-
-
-@dataclass(frozen=True, eq=False)
-class Constant:
-    """A literal that was written in the pipeline."""
-
-    value: Any
-
-    def __str__(self) -> str:
-        return _brief(self.value)
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A list, tuple or dict that holds results: ``combine([a, b])``."""
-
-    kind: type
-    items: tuple[Source, ...]
-    keys: tuple[Any, ...] = ()
-
-    def __str__(self) -> str:
-        if self.kind is dict:
-            pairs = zip(self.keys, self.items, strict=True)
-            return f"{{{', '.join(f'{_brief(key)}: {item}' for key, item in pairs)}}}"
-        inner = ", ".join(map(str, self.items))
-        if self.kind is tuple:
-            return f"({inner},)" if len(self.items) == 1 else f"({inner})"
-        return f"[{inner}]"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several values, picked by another: ``branch(kind, {"basic": a, "premium": b})(x)``.
-
-    Attributes:
-        on: gives the key.
-        arms: key and value each.
-        default: the value for every other key; None where those are an error.
-    """
-
-    on: Source
-    arms: tuple[tuple[Any, Source], ...]
-    default: Source | None = None
-
-    def __str__(self) -> str:
-        arms = [f"{_brief(key)}: {arm}" for key, arm in self.arms]
-        arms += [f"else: {self.default}"] if self.default is not None else []
-        return f"{{{', '.join(arms)}}}[{self.on}]"
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A node runs only if a value is among some keys; if ``negated``, only if it is not."""
-
-    on: Source
-    keys: tuple[Any, ...]
-    negated: bool = False
-
-
-Source: TypeAlias = Argument | Result | Constant | Collection | Choice
-"""Where a value comes from."""
-
 
 @dataclass(frozen=True)
 class Parameter:
@@ -142,7 +70,7 @@ class Parameter:
 
     def __str__(self) -> str:
         typed = f"{self.name}: {self.type_name}"
-        return typed if self.required else f"{typed} = {_brief(self.default)}"
+        return typed if self.required else f"{typed} = {brief(self.default)}"
 
 
 @dataclass(frozen=True)
@@ -164,8 +92,9 @@ class Node:
 
     @property
     def type(self) -> Any:
-        """Type of its result."""
-        return self.step.return_type
+        """Type of its result; a list of the step's where it runs over a list."""
+        found = self.step.return_type
+        return found if self.each is None or found is EMPTY else types.GenericAlias(list, (found,))
 
     @property
     def type_name(self) -> str:
@@ -175,16 +104,24 @@ class Node:
     @property
     def upstream(self) -> tuple[str, ...]:
         """Names of the nodes that it takes results from, each once, in order of use."""
-        read = [*self.inputs.values(), *(condition.on for condition in self.when)]
-        found = (s.node for source in read for s in sources(source, Result))
+        found = (s.node for source in self.sources for s in sources(source, Result))
         return tuple(dict.fromkeys(found))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """All that it reads: its arguments, and what its conditions look at."""
+        return (*self.inputs.values(), *(condition.on for condition in self.when))
 
     def __str__(self) -> str:
         given = (
             f"{name}={source}" if isinstance(source, Constant) else str(source)
             for name, source in self.inputs.items()
         )
-        return f"{self.name}({', '.join(given)}) -> {self.type_name}"
+        called = f"{self.name}({', '.join(given)})"
+        if self.each is not None:
+            called = f"each {called}"
+        conditions = f" if {' and '.join(map(str, self.when))}" if self.when else ""
+        return f"{called} -> {self.type_name}{conditions}"
 
 
 @dataclass(frozen=True)
@@ -280,7 +217,7 @@ class Graph:
             (s.node, node.name, parameter)
             for node in self.nodes
             for parameter, source in node.inputs.items()
-            for s in sources(source, Result)
+            for s in sources(source, Result, routing=False)
         )
 
     @property
@@ -294,7 +231,7 @@ class Graph:
         return tuple(
             Link(s, target, parameter, self.type_of(s))
             for target, parameter, source in [*ends, (None, None, self.output)]
-            for s in sources(source, (Argument, Result))
+            for s in sources(source, (Argument, Result), routing=False)
         )
 
     def type_of(self, source: Source) -> Any:
@@ -356,56 +293,3 @@ def _follow(type_: Any, path: Path) -> Any:
         else:
             type_ = (field_types(type_) or {}).get(part, EMPTY)
     return type_
-
-
-def _written(path: Path) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path)
-
-
-def _brief(value: Any) -> str:
-    """At most 40 characters of a value's repr, without addresses that change at each run."""
-    try:
-        text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
-    except Exception:
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= 40 else text[:39] + "…"
-
-
-def sources(source: Source, kind: type[Any] | tuple[type[Any], ...]) -> Iterator[Any]:
-    """Every source of some kinds inside a source, itself included."""
-    if isinstance(source, kind):
-        yield source
-    if isinstance(source, Collection):
-        for item in source.items:
-            yield from sources(item, kind)
-    if isinstance(source, Choice):
-        for item in (source.on, *(arm for _, arm in source.arms)):
-            yield from sources(item, kind)
-        if source.default is not None:
-            yield from sources(source.default, kind)
-
-
-def select(value: Any, path: Path) -> Any:
-    """Follow a path into a value."""
-    for part in path:
-        value = value[part] if isinstance(part, int) else getattr(value, part)
-    return value
-
-
-def resolver(source: Source) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Any]:
-    """A function of ``(arguments, results)`` that gives the source's value."""
-    match source:
-        case Constant(value):
-            return lambda arguments, results: value
-        case Argument(name, path):
-            return lambda arguments, results: select(arguments[name], path)
-        case Result(node, ()):
-            return lambda arguments, results: results[node]
-        case Result(node, path):
-            return lambda arguments, results: select(results[node], path)
-        case Collection(kind, items, keys):
-            parts = [resolver(item) for item in items]
-            if kind is dict:
-                return lambda a, r: {k: part(a, r) for k, part in zip(keys, parts, strict=True)}
-            return lambda a, r: kind(part(a, r) for part in parts)
-    raise AssertionError(source)

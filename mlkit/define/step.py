@@ -15,6 +15,7 @@ from mlkit.define.loop import run_here
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
 from mlkit.define.resource import Resource
 from mlkit.define.shipping import travels
+from mlkit.define.stepcheck import check_function, is_resource
 from mlkit.define.tracing import current_trace
 from mlkit.define.typing import item_type, strip
 from mlkit.errors import DefinitionError
@@ -48,17 +49,19 @@ class Step(Generic[P, R]):
     batched = False
 
     def __init__(self, fn: Callable[P, Any], **options: Unpack[BatchKeywords]) -> None:
-        _check_function(fn)
+        if isinstance(fn, Step):
+            raise DefinitionError("this is a step already", where=f"step {fn.name!r}")
+        check_function(fn)
         self.fn = fn
         self.name: str = fn.__name__
         self.options = self._checked(options)
         self.is_async = inspect.iscoroutinefunction(fn)
         signature = inspect.signature(fn)
         self.parameters = {
-            name: p for name, p in signature.parameters.items() if not _is_resource(p)
+            name: p for name, p in signature.parameters.items() if not is_resource(p)
         }
         self.resources: dict[str, Resource[Any]] = {
-            name: p.default for name, p in signature.parameters.items() if _is_resource(p)
+            name: p.default for name, p in signature.parameters.items() if is_resource(p)
         }
         self._inputs = signature.replace(parameters=list(self.parameters.values()))
         self._signature = signature
@@ -283,45 +286,10 @@ def inside(name: str) -> Iterator[None]:
         running_step.reset(token)
 
 
-def _is_resource(parameter: inspect.Parameter) -> bool:
-    return isinstance(parameter.default, Resource)
-
-
 def _is_array(annotation: Any) -> bool:
     bare = strip(annotation)
     origin = typing.get_origin(bare) or bare
     return getattr(origin, "__module__", None) == "numpy" and origin.__name__ == "ndarray"
-
-
-def _check_function(fn: Any) -> None:
-    if isinstance(fn, Step):
-        raise DefinitionError("this is a step already", where=f"step {fn.name!r}")
-    if not inspect.isfunction(fn):
-        raise DefinitionError(
-            "a step is a function",
-            where="step",
-            got=type(fn).__name__,
-            fix="wrap it: def my_step(x: X) -> Y: return thing(x)",
-        )
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise DefinitionError(
-            "a step returns its result, it does not yield it", where=f"step {fn.__name__!r}"
-        )
-    for parameter in inspect.signature(fn).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise DefinitionError(
-                "a step's parameters are named ones",
-                where=f"step {fn.__name__!r}",
-                got=str(parameter),
-                fix="no *args, **kwargs or positional-only parameters",
-            )
-        if _is_resource(parameter) and parameter.kind is not parameter.KEYWORD_ONLY:
-            raise DefinitionError(
-                "a resource is a keyword-only parameter",
-                where=f"step {fn.__name__!r}",
-                got=f"{parameter.name!r} before the *",
-                fix=f"write (..., *, {parameter.name}=resource(...))",
-            )
 
 
 class _StepDecorator(typing.Protocol):

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mlkit.define.graph import Argument, Collection, Constant, Node, Result, Source
+from mlkit.define.graph import (
+    Argument,
+    Choice,
+    Collection,
+    Condition,
+    Constant,
+    Node,
+    Result,
+    Source,
+)
+from mlkit.define.source import part_of
 from mlkit.define.typing import field_types, show, tuple_types
 from mlkit.errors import DefinitionError, PlaceholderError
 
@@ -59,6 +69,7 @@ class Trace:
         self.nodes: list[Node] = []
         self._counts: Counter[str] = Counter()
         self._frames: list[_Frame] = []
+        self._when: tuple[Condition, ...] = ()
 
     @contextmanager
     def inside(self, pipeline: str, replacements: Mapping[str, Step[..., Any]]) -> Iterator[None]:
@@ -81,8 +92,20 @@ class Trace:
                 expected=f"one of {', '.join(frame.calls)}",
             )
 
-    def call(self, step: Step[..., Any], args: Any, kwargs: Mapping[str, Any]) -> Placeholder:
+    def call(
+        self,
+        step: Step[..., Any],
+        args: Any,
+        kwargs: Mapping[str, Any],
+        each: str | None = None,
+    ) -> Placeholder:
         """Add a node and return the placeholder of its result.
+
+        Args:
+            step: what is called.
+            args: what it is called with.
+            kwargs: the same by name.
+            each: the parameter that gets each item of a list in turn.
 
         Raises:
             DefinitionError: the arguments fit neither the step nor what replaces it.
@@ -92,8 +115,46 @@ class Trace:
         replacements = [frame.replacement(step.name) for frame in self._frames]
         step = next((r for r in replacements if r is not None), step)
         inputs = {p: to_source(value) for p, value in step.bind(*args, **kwargs).items()}
-        self.nodes.append(Node(name, step, inputs))
-        return Placeholder(Result(name), step.return_type, f"the result of step {name!r}")
+        node = Node(name, step, inputs, self._when, each)
+        self.nodes.append(node)
+        return Placeholder(Result(name), node.type, f"the result of step {name!r}")
+
+    def branch(
+        self,
+        on: Placeholder,
+        arms: Mapping[Any, Callable[..., Any]],
+        default: Callable[..., Any] | None,
+    ) -> Callable[..., Any]:
+        """A function that calls every arm, each under its condition, and returns their choice."""
+        source = on._mlkit_source
+        keys = tuple(arms)
+        known = () if default is not None else keys
+
+        def chosen(*args: Any, **kwargs: Any) -> Placeholder:
+            made = [
+                (key, self._under(Condition(source, (key,), known=known), arm, args, kwargs))
+                for key, arm in arms.items()
+            ]
+            other = default and self._under(
+                Condition(source, keys, negated=True), default, args, kwargs
+            )
+            first = made[0][1]
+            type_ = first._mlkit_type if isinstance(first, Placeholder) else type(first)
+            sources = tuple((key, to_source(value)) for key, value in made)
+            choice = Choice(source, sources, None if default is None else to_source(other))
+            return Placeholder(choice, type_, f"the result of the branch on {source}")
+
+        return chosen
+
+    def _under(
+        self, condition: Condition, arm: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Call an arm; what it adds runs only if the condition holds."""
+        before, self._when = self._when, (*self._when, condition)
+        try:
+            return arm(*args, **kwargs)
+        finally:
+            self._when = before
 
 
 @contextmanager
@@ -131,11 +192,11 @@ class Placeholder:
     """
 
     __slots__ = ("_mlkit_source", "_mlkit_type", "_mlkit_what")
-    _mlkit_source: Argument | Result
+    _mlkit_source: Argument | Result | Choice
     _mlkit_type: Any
     _mlkit_what: str
 
-    def __init__(self, source: Argument | Result, type_: Any, what: str) -> None:
+    def __init__(self, source: Argument | Result | Choice, type_: Any, what: str) -> None:
         object.__setattr__(self, "_mlkit_source", source)
         object.__setattr__(self, "_mlkit_type", type_)
         object.__setattr__(self, "_mlkit_what", what)
@@ -164,12 +225,8 @@ class Placeholder:
         return iter([self._select(i, type_) for i, type_ in enumerate(types)])
 
     def _select(self, part: str | int, type_: Any) -> Placeholder:
-        source = self._mlkit_source
-        path = (*source.path, part)
         where = f".{part}" if isinstance(part, str) else f"[{part}]"
-        picked = (
-            Result(source.node, path) if isinstance(source, Result) else Argument(source.name, path)
-        )
+        picked = part_of(self._mlkit_source, part)
         return Placeholder(picked, type_, f"{self._mlkit_what}{where}")
 
     def _refuse(self, verb: str, fix: str) -> NoReturn:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from mlkit.define.step import BatchedStep, running_step
 from mlkit.errors import DefinitionError
-from mlkit.execute.execution import Execution
+from mlkit.execute.execution import Part, Work
 from mlkit.execute.program import Task
 
 __all__ = ["Outcome", "call_async", "call_batch", "call_single"]
@@ -22,7 +22,7 @@ __all__ = ["Outcome", "call_async", "call_batch", "call_single"]
 class Outcome(NamedTuple):
     """What one task gave for one request."""
 
-    execution: Execution
+    execution: Work
     task: Task
     value: Any
     error: BaseException | None
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     size: int
 
 
-def call_single(task: Task, execution: Execution) -> Outcome:
+def call_single(task: Task, execution: Work) -> Outcome:
     """Run one request's task in this context."""
     running_step.set(task.name)
     start = perf_counter()
@@ -48,17 +48,25 @@ def call_single(task: Task, execution: Execution) -> Outcome:
     return Outcome(execution, task, value, None, start, perf_counter(), 1)
 
 
-def call_batch(task: Task, executions: list[Execution]) -> list[Outcome]:
-    """Run a batch in this context; halve it where it raises, until the items at fault are alone."""
+def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Outcome]:
+    """Run a batch in this context; halve it where it raises, until the items at fault are alone.
+
+    Args:
+        task: what to run.
+        executions: for whom.
+        sizes: gets the number of items of each call that was made.
+    """
     running_step.set(task.name)
     start, size = perf_counter(), len(executions)
     outcomes: list[Outcome] = []
     parts = [executions]
     while parts:
         part = parts.pop()
+        sizes.append(len(part))
         values, error = _attempt(task, part)
         # A wrong number of results is the step's fault, whatever its items.
-        if error is None or len(part) == 1 or isinstance(error, DefinitionError):
+        whole = len(part) == 1 or not task.splits or isinstance(error, DefinitionError)
+        if error is None or whole:
             finish = perf_counter()
             outcomes += [
                 Outcome(execution, task, value, error, start, finish, size)
@@ -74,7 +82,7 @@ def call_batch(task: Task, executions: list[Execution]) -> list[Outcome]:
         del executions, outcomes, part, values, error
 
 
-def _attempt(task: Task, executions: list[Execution]) -> tuple[list[Any], BaseException | None]:
+def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseException | None]:
     """A result for each request, or what the step raised and as many times None."""
     step, size = task.step, len(executions)
     assert isinstance(step, BatchedStep)
@@ -82,6 +90,8 @@ def _attempt(task: Task, executions: list[Execution]) -> tuple[list[Any], BaseEx
         columns = {
             name: [get(e.arguments, e.results) for e in executions] for name, get in task.inputs
         }
+        if task.each is not None:
+            columns[task.each] = [e.item for e in executions if isinstance(e, Part)]
         values = step.call_batch(columns, dict(task.resources))
         if len(values) != size:  # its len() is not what iterating it gives: a DataFrame
             raise DefinitionError(f"{len(values)} results for {size} items")
@@ -91,7 +101,7 @@ def _attempt(task: Task, executions: list[Execution]) -> tuple[list[Any], BaseEx
     return values, None
 
 
-async def call_async(task: Task, execution: Execution) -> Outcome | None:
+async def call_async(task: Task, execution: Work) -> Outcome | None:
     """Run one request's async task; None when the request's time ran out meanwhile.
 
     Raises:
@@ -117,9 +127,13 @@ async def call_async(task: Task, execution: Execution) -> Outcome | None:
     return Outcome(execution, task, value, None, start, perf_counter(), 1)
 
 
-def _inputs(task: Task, execution: Execution) -> dict[str, Any]:
+def _inputs(task: Task, execution: Work) -> dict[str, Any]:
     arguments, results = execution.arguments, execution.results
-    return {name: get(arguments, results) for name, get in task.inputs}
+    inputs = {name: get(arguments, results) for name, get in task.inputs}
+    if task.each is not None:
+        assert isinstance(execution, Part)
+        inputs[task.each] = execution.item
+    return inputs
 
 
 def _is_cancelled() -> bool:

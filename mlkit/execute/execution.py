@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlkit.errors import MlkitError, StepError
 from mlkit.execute.run import NodeRun, Run
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from mlkit.execute.executor import Executor
     from mlkit.execute.program import Program, Task
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "Part", "Work"]
 
 
 class Execution:
@@ -30,6 +31,7 @@ class Execution:
 
     __slots__ = (
         "__weakref__",
+        "_gathered",
         "arguments",
         "async_tasks",
         "began",
@@ -39,12 +41,15 @@ class Execution:
         "error",
         "executor",
         "failed",
+        "failed_item",
         "finished",
         "left",
         "on_done",
+        "on_node",
         "output",
         "ready_at",
         "results",
+        "skipped",
         "spans",
         "waiting",
     )
@@ -56,25 +61,35 @@ class Execution:
         given: Mapping[str, Any],
         on_done: Callable[[Execution], None],
         deadline: float | None,
+        on_node: Callable[[str, Any], None] | None = None,
     ) -> None:
         tasks = executor.program.tasks
         self.executor = executor
         self.arguments = arguments
         self.results: dict[str, Any] = dict(given)
         self.on_done = on_done
+        self.on_node = on_node
         self.deadline = deadline
         self.context = contextvars.copy_context()
         self.waiting = [task.upstream for task in tasks]
         self.left = len(tasks)
         self.ready_at = [0.0] * len(tasks)
         self.spans: list[tuple[float, float, int] | None] = [None] * len(tasks)
+        self.skipped: set[int] = set()
+        self._gathered: dict[int, _Gathered] = {}
         self.async_tasks: set[asyncio.Task[Any]] = set()
         self.finished = False
         self.failed: Task | None = None
+        self.failed_item = 0
         self.error: BaseException | None = None
         self.output: Any = None
         self.began = perf_counter()
         self.ended = 0.0
+
+    @property
+    def root(self) -> Execution:
+        """The request itself; of a `Part`, the one that it belongs to."""
+        return self
 
     @property
     def program(self) -> Program:
@@ -104,6 +119,48 @@ class Execution:
                 free.append(self.program.tasks[index])
         return free
 
+    def runs(self, task: Task) -> bool:
+        """Whether the conditions of a task hold.
+
+        Raises:
+            InputError: a branch has no arm for what was found.
+        """
+        return all(test.holds(self.arguments, self.results) for test in task.when)
+
+    def skip(self, task: Task) -> None:
+        """Pass over a task whose conditions do not hold."""
+        self.skipped.add(task.index)
+        self.left -= 1
+
+    def spread(self, task: Task) -> list[Part]:
+        """A part for each item of the list that a task runs over.
+
+        Raises:
+            TypeError: it is no list.
+        """
+        get = next(get for name, get in task.inputs if name == task.each)
+        items = list(get(self.arguments, self.results))
+        self._gathered[task.index] = _Gathered([None] * len(items), len(items))
+        return [Part(self, i, item) for i, item in enumerate(items)]
+
+    def gather(
+        self, part: Part, task: Task, value: Any, start: float, finish: float, size: int
+    ) -> bool:
+        """Take up what one item gave; True when it was the last, and the list is in the results."""
+        gathered = self._gathered[task.index]
+        gathered.values[part.index] = value
+        gathered.left -= 1
+        before = self.spans[task.index] or (start, finish, size)
+        self.spans[task.index] = (
+            min(before[0], start),
+            max(before[1], finish),
+            max(before[2], size),
+        )
+        if gathered.left:
+            return False
+        self.results[task.name] = gathered.values
+        return True
+
     def settle(self) -> None:
         """Work out what it ends with.
 
@@ -117,7 +174,8 @@ class Execution:
                 self.error = MlkitError(_told(raised), where=f"pipeline {name!r}")
                 self.error.__cause__ = raised
         elif self.failed is not None:
-            self.error = _step_error(self.failed.name, name, self.error)
+            item = None if self.failed.each is None else self.failed_item
+            self.error = _step_error(self.failed.name, name, self.error, item)
 
     def to_run(self) -> Run:
         """What happened, as data; may be taken while it is still going on."""
@@ -141,7 +199,7 @@ class Execution:
             return NodeRun(name, "given" if given else "not run", self.results.get(name))
         span = self.spans[task.index]
         if span is None:
-            return NodeRun(name, "not run")
+            return NodeRun(name, "skipped" if task.index in self.skipped else "not run")
         start, finish, size = span
         failed = task is self.failed
         return NodeRun(
@@ -156,13 +214,42 @@ class Execution:
         )
 
 
-def _step_error(step: str, pipeline: str, cause: BaseException) -> StepError:
+@dataclass(slots=True)
+class _Gathered:
+    """What the items of one list have given so far."""
+
+    values: list[Any]
+    left: int
+
+
+class Part:
+    """One item of a list that a task runs over: queued and batched like a request of its own."""
+
+    __slots__ = ("index", "item", "root")
+
+    def __init__(self, root: Execution, index: int, item: Any) -> None:
+        self.root = root
+        self.index = index
+        self.item = item
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.root, name)
+
+
+Work: TypeAlias = Execution | Part
+"""What a task is called for."""
+
+
+def _step_error(step: str, pipeline: str, cause: BaseException, item: int | None) -> StepError:
+    if isinstance(cause, StepError):  # of a stage in another process: it names the step
+        return cause
     parts = {
         part: getattr(cause, part, None)
         for part in ("expected", "got", "fix")
         if isinstance(cause, MlkitError)
     }
-    error = StepError(_told(cause), step=step, pipeline=pipeline, **parts)
+    told = _told(cause) if item is None else f"item {item}: {_told(cause)}"
+    error = StepError(told, step=step, pipeline=pipeline, **parts)
     error.__cause__ = cause
     return error
 

@@ -2,10 +2,12 @@
 
 What runs here, offline and in a replica is this. Its rules:
 
-- A free worker never waits while anything can run (work-conserving, no timers).
+- A free worker never waits while anything can run: no timers, but for a step that asks for one
+  with ``batch_wait_timeout_s``.
 - What it takes next, `queues.py` says: batches fill while there is work to fill them with, a lone
   request never waits for company, and under load requests are finished before new ones are begun.
-- An exception in a batch is traced to its item by halving: the others are not harmed.
+- An exception in a batch is traced to its item by halving: the others are not harmed. A step with
+  ``split_failed_batches=False`` is not called again: its whole batch fails.
 - A request that is cancelled, late or failed is skipped wherever it is queued, and its async steps
   are cancelled. A plain function that runs cannot be stopped: what it gives is dropped.
 - Single and async steps see the context variables of whoever submitted the request, batched ones
@@ -18,7 +20,7 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -28,10 +30,11 @@ from mlkit.errors import Cancelled, InputError
 from mlkit.execute.call import Outcome, call_async, call_batch, call_single
 from mlkit.execute.cores import default_workers
 from mlkit.execute.ends import deadline_passed, loop_closed
-from mlkit.execute.execution import Execution
+from mlkit.execute.execution import Execution, Work
+from mlkit.execute.flow import After, Flow
 from mlkit.execute.mailbox import Mailboxes
 from mlkit.execute.program import Program, Task
-from mlkit.execute.queues import Job, Queues
+from mlkit.execute.queues import Job
 
 __all__ = ["Executor"]
 
@@ -63,15 +66,13 @@ class Executor:
         self.workers = workers or default_workers()
         self._loop = loop
         self._context = contextvars.copy_context()
-        self._queues = Queues(program)
+        self._flow = Flow(program)
         # Plain locks only: an interrupt that comes while one written in Python is being taken can
         # leave it taken.
         self._lock = threading.Lock()
         self._alarms = [threading.Lock() for _ in range(self.workers)]
         self._asleep: list[threading.Lock] = []
-        self._given_up = 0
         self._closed = False
-        self._open: set[Execution] = set()
         self._loops = Mailboxes()
         name = f"mlkit-{program.graph.name}"
         self._threads = [
@@ -91,6 +92,7 @@ class Executor:
         *,
         given: Mapping[str, Any] | None = None,
         deadline: float | None = None,
+        on_node: Callable[[str, Any], None] | None = None,
     ) -> Execution:
         """Start a request.
 
@@ -101,25 +103,28 @@ class Executor:
             given: values of the program's given nodes.
             deadline: on `time.perf_counter`'s clock; past it no step of the request is started, an
                 async one is cancelled, and the request fails.
+            on_node: called with name and value of each node that has finished, in their order and
+                before ``on_done``; under the same rules.
 
         Raises:
             Cancelled: the executor is closed.
         """
-        execution = Execution(self, arguments, given or {}, on_done, deadline)
-        done: list[Execution] = []
-        awaited: list[tuple[Execution, Task]] = []
+        execution = Execution(self, arguments, given or {}, on_done, deadline, on_node)
+        after = After()
         with self._lock:
             if self._closed:
                 raise Cancelled("the executor is closed")
-            self._open.add(execution)
-            self._wake(self._push(execution, self.program.roots, execution.began, awaited))
-            if not self.program.tasks:
-                self._finish(execution, None, None, done)
-        self._follow_up(done, awaited)
+            self._flow.begin(execution, after)
+            self._wake(after.ready)
+        self._follow_up(after)
         return execution
 
     async def run(
-        self, arguments: Mapping[str, Any], *, deadline: float | None = None
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        deadline: float | None = None,
+        on_node: Callable[[str, Any], None] | None = None,
     ) -> Execution:
         """Run a request and return when it is finished; cancelling this gives the request up.
 
@@ -132,7 +137,7 @@ class Executor:
         def on_done(execution: Execution) -> None:
             self._loops.post(loop, _settle, future, execution)  # where it is closed, nobody waits
 
-        execution = self.submit(arguments, on_done, deadline=deadline)
+        execution = self.submit(arguments, on_done, deadline=deadline, on_node=on_node)
         left = execution.left_s
         timer = None if left is None else loop.call_later(left, self._expire, execution)
         try:
@@ -151,13 +156,18 @@ class Executor:
     @property
     def in_flight(self) -> int:
         """Requests begun and not finished."""
-        return len(self._open)
+        return len(self._flow.open)
 
     def queued(self) -> dict[str, int]:
         """Requests waiting for each node that runs on the workers, by its name."""
         with self._lock:
-            waiting = self._queues.waiting()
+            waiting = self._flow.queues.waiting()
         return {task.name: waiting[task.index] for task in self.program.tasks}
+
+    def batch_sizes(self) -> dict[str, dict[int, int]]:
+        """How many calls of each size each node's function had, those made to split a batch too."""
+        with self._lock:
+            return {task.name: dict(self._flow.sizes[task.index]) for task in self.program.tasks}
 
     def close(self, *, wait: bool = True) -> None:
         """Give up what is going on and end the threads.
@@ -168,7 +178,7 @@ class Executor:
         """
         with self._lock:
             self._closed = True
-            left = list(self._open)
+            left = list(self._flow.open)
             self._asleep.clear()
             for alarm in self._alarms:
                 if alarm.locked():
@@ -192,127 +202,79 @@ class Executor:
         # before has decided that for himself.
         self.close(wait=not self._closed and not isinstance(error, KeyboardInterrupt))
 
-    # ---- under the lock ---------------------------------------------------------------------
-
-    def _push(
-        self,
-        execution: Execution,
-        tasks: Iterable[Task],
-        now: float,
-        awaited: list[tuple[Execution, Task]],
-    ) -> int:
-        """Queue tasks of a request that can run now; how many of them are for the workers."""
-        count = 0
-        for task in tasks:
-            execution.ready_at[task.index] = now
-            if task.step.is_async:
-                awaited.append((execution, task))
-            else:
-                self._queues.push(task, execution)
-                count += 1
-        return count
-
     def _wake(self, count: int) -> None:
+        """Under the lock: have so many workers look for something to do."""
         while count > 0 and self._asleep:
             self._asleep.pop().release()
             count -= 1
-
-    def _pick(self, done: list[Execution]) -> Job | None:
-        late: list[tuple[Execution, Task]] = []
-        job = self._queues.pick(late)
-        for execution, task in late:
-            self._finish(execution, None, deadline_passed(task), done)
-        return job
-
-    def _record(
-        self,
-        outcomes: Iterable[Outcome],
-        done: list[Execution],
-        awaited: list[tuple[Execution, Task]],
-    ) -> int:
-        """Take up outcomes; how many jobs there are for the workers that were not there before."""
-        woken = 0
-        for execution, task, value, error, start, finish, size in outcomes:
-            if execution.finished:
-                continue
-            execution.spans[task.index] = (start, finish, size)
-            if error is not None:
-                self._finish(execution, task, error, done)
-                continue
-            execution.results[task.name] = value
-            execution.left -= 1
-            if not execution.left:
-                self._finish(execution, None, None, done)
-                continue
-            ready = execution.release(task)
-            if ready:
-                woken += self._push(execution, ready, finish, awaited)
-        return woken
-
-    def _finish(
-        self,
-        execution: Execution,
-        task: Task | None,
-        error: BaseException | None,
-        done: list[Execution],
-    ) -> None:
-        """End a request; what a task raised is wrapped later, in `Execution.settle`."""
-        if execution.finished:
-            return
-        execution.finished = True
-        execution.ended = perf_counter()
-        execution.failed = task
-        execution.error = error
-        self._open.discard(execution)
-        done.append(execution)
-        if error is not None:
-            self._given_up += 1
-            # So rarely that it costs next to nothing for each, so often that they do not pile up.
-            if self._given_up > 64 + len(self._open):
-                self._given_up = 0
-                self._queues.sweep()
 
     # ---- on the workers ---------------------------------------------------------------------
 
     def _work(self, alarm: threading.Lock) -> None:
         outcomes: list[Outcome] = []
+        called: tuple[Task, list[int]] | None = None
         while True:
-            job = self._next(outcomes, alarm)
+            job = self._next(outcomes, called, alarm)
             if job is None:
                 return
-            task, executions = job
-            context = (self._context if task.batched else executions[0].context).copy()
+            task, work = job
+            context = (self._context if task.batched else work[0].context).copy()
+            sizes: list[int] = []
             try:
                 if task.batched:
-                    outcomes = context.run(call_batch, task, executions)
+                    outcomes = context.run(call_batch, task, work, sizes)
                 else:
-                    outcomes = [context.run(call_single, task, executions[0])]
+                    outcomes = [context.run(call_single, task, work[0])]
+                    sizes.append(1)
             except BaseException as error:  # beside the step: no memory, an exception that resists
                 now = perf_counter()
-                outcomes = [Outcome(e, task, None, error, now, now, 1) for e in executions]
-            del job, executions, context  # nothing is kept of it while this waits for more
+                outcomes = [Outcome(e, task, None, error, now, now, 1) for e in work]
+            called = task, sizes
+            del job, work, context  # nothing is kept of it while this waits for more
 
-    def _next(self, outcomes: list[Outcome], alarm: threading.Lock) -> Job | None:
+    def _next(
+        self,
+        outcomes: list[Outcome],
+        called: tuple[Task, list[int]] | None,
+        alarm: threading.Lock,
+    ) -> Job | None:
         """Take up what was done and get something to do; None when it is time to go."""
+        flow = self._flow
         while True:
-            done: list[Execution] = []
-            awaited: list[tuple[Execution, Task]] = []
+            after = After()
             with self._lock:
-                woken = self._record(outcomes, done, awaited)
+                if called is not None:
+                    flow.count(*called)
+                    called = None
+                flow.record(outcomes, after)
                 outcomes.clear()
-                job = self._pick(done)
+                job = flow.pick(after)
                 if job is not None:
-                    self._wake(woken - 1)
-                elif not done and not awaited:
+                    self._wake(after.ready - 1)
+                elif not after:
                     if self._closed:
                         return None
                     self._asleep.append(alarm)
-            if job is None and not done and not awaited:
-                alarm.acquire()
+                    due = flow.queues.due
+            if job is None and not after:
+                self._sleep(alarm, due)
                 continue
-            self._follow_up(done, awaited)
+            self._follow_up(after)
             if job is not None:
                 return job
+
+    def _sleep(self, alarm: threading.Lock, due: float | None) -> None:
+        """Wait for the alarm, or until a batch that waits for more is to go as it is."""
+        if due is None:
+            alarm.acquire()
+            return
+        if alarm.acquire(timeout=max(0.0, due - perf_counter())):
+            return
+        with self._lock:
+            if alarm in self._asleep:
+                self._asleep.remove(alarm)
+            else:  # it went off in this moment
+                alarm.acquire(blocking=False)
 
     # ---- anywhere, outside the lock ---------------------------------------------------------
 
@@ -322,25 +284,31 @@ class Executor:
     def _give_up(
         self, execution: Execution, error: BaseException, task: Task | None = None
     ) -> None:
-        done: list[Execution] = []
+        after = After()
         with self._lock:
-            self._finish(execution, task, error, done)
-        self._follow_up(done, [])
+            self._flow.finish(execution, task, error, after)
+        self._follow_up(after)
 
-    def _follow_up(self, done: Iterable[Execution], awaited: list[tuple[Execution, Task]]) -> None:
-        for execution in done:
+    def _follow_up(self, after: After) -> None:
+        for execution, node, value in after.told:
+            assert execution.on_node is not None
+            self._tell(execution.on_node, node, value)
+        for execution in after.done:
             execution.settle()
             if execution.async_tasks:
                 self._loops.post(self._async_loop, _cancel_async, execution)
-            try:
-                execution.on_done(execution)
-            except KeyboardInterrupt:
-                raise
-            except BaseException:  # nobody is left whom it concerns, and the worker has to live
-                logger.exception("on_done of a request to %r raised", self.program.graph.name)
-        for execution, task in awaited:
-            if not self._loops.post(self._async_loop, self._start_async, execution, task):
-                self._give_up(execution, loop_closed(task))
+            self._tell(execution.on_done, execution)
+        for work, task in after.awaited:
+            if not self._loops.post(self._async_loop, self._start_async, work, task):
+                self._give_up(work.root, loop_closed(task))
+
+    def _tell(self, listener: Callable[..., None], *what: Any) -> None:
+        try:
+            listener(*what)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # nobody is left whom it concerns, and the worker has to live
+            logger.exception("a listener of %r raised", self.program.graph.name)
 
     @property
     def _async_loop(self) -> asyncio.AbstractEventLoop:
@@ -348,29 +316,31 @@ class Executor:
 
     # ---- in the loop ------------------------------------------------------------------------
 
-    def _start_async(self, execution: Execution, task: Task) -> None:
+    def _start_async(self, work: Work, task: Task) -> None:
+        execution = work.root
         if execution.expired:
             self._give_up(execution, deadline_passed(task))
         started = asyncio.get_running_loop().create_task(
-            self._await(execution, task), context=execution.context.copy()
+            self._await(work, task), context=execution.context.copy()
         )
         execution.async_tasks.add(started)
         started.add_done_callback(lambda ended: self._async_ended(execution, task, ended))
         if execution.finished:  # whoever ended it may not have seen this one
             started.cancel()
 
-    async def _await(self, execution: Execution, task: Task) -> None:
-        outcome = await call_async(task, execution)
-        execution.async_tasks.discard(_this_task())
+    async def _await(self, work: Work, task: Task) -> None:
+        outcome = await call_async(task, work)
+        work.root.async_tasks.discard(_this_task())
         if outcome is None:
-            self._give_up(execution, deadline_passed(task))
+            self._give_up(work.root, deadline_passed(task))
             return
-        done: list[Execution] = []
-        awaited: list[tuple[Execution, Task]] = []
+        after = After()
         with self._lock:
-            self._wake(self._record([outcome], done, awaited))
+            self._flow.count(task, (1,))
+            self._flow.record([outcome], after)
+            self._wake(after.ready)
         del outcome
-        self._follow_up(done, awaited)
+        self._follow_up(after)
 
     def _async_ended(self, execution: Execution, task: Task, ended: asyncio.Task[None]) -> None:
         execution.async_tasks.discard(ended)

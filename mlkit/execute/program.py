@@ -6,12 +6,35 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlkit.define.graph import Graph, Node, resolver
+from mlkit.define.graph import Graph, Node, Source, resolver
+from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
 
 __all__ = ["Program", "Task", "compile_graph"]
 
 Getter = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """A condition, compiled."""
+
+    on: Source
+    get: Getter
+    keys: tuple[Any, ...]
+    negated: bool
+    known: tuple[Any, ...]
+
+    def holds(self, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+        """Whether it does for a request.
+
+        Raises:
+            InputError: there is no arm for the key.
+        """
+        key = self.get(arguments, results)
+        if self.known and key not in self.known:
+            raise unknown_key(self.on, key, self.known)
+        return (key in self.keys) is not self.negated
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +49,10 @@ class Task:
         downstream: tasks that wait for it, by index.
         depth: length of the longest way to it; what is deeper is nearer to the result.
         max_batch_size: items of one call; 0 for a step that is not batched.
+        wait_s: how long a batch that is not full waits for more.
+        splits: whether a batch that raises is halved to find the item at fault.
+        when: it runs only if all of these hold.
+        each: the parameter that gets each item of a list in turn, or None.
     """
 
     index: int
@@ -37,6 +64,10 @@ class Task:
     downstream: tuple[int, ...]
     depth: int
     max_batch_size: int
+    wait_s: float
+    splits: bool
+    when: tuple[Test, ...]
+    each: str | None
 
     @property
     def batched(self) -> bool:
@@ -98,11 +129,15 @@ def _compile(node: Node, i: int, ups: list[tuple[int, ...]], depth: int) -> Task
         tuple(j for j, up in enumerate(ups) if i in up),
         depth,
         step.max_batch_size if isinstance(step, BatchedStep) else 0,
+        step.options.batch_wait_timeout_s,
+        step.options.split_failed_batches,
+        tuple(Test(c.on, resolver(c.on), c.keys, c.negated, c.known) for c in node.when),
+        node.each,
     )
 
 
 def _arguments(graph: Graph, nodes: list[Node]) -> frozenset[str]:
     from mlkit.define.graph import Argument, sources
 
-    read = [source for node in nodes for source in node.inputs.values()] + [graph.output]
+    read = [source for node in nodes for source in node.sources] + [graph.output]
     return frozenset(a.name for source in read for a in sources(source, Argument))

@@ -2,15 +2,18 @@
 
 - A batch that is full goes first; then single items, those nearest to a result first; then
   batches that are not full.
+- A batch that is not full may wait for more, where its step asks for that.
 - Requests that are finished (cancelled, failed) are skipped.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from time import perf_counter
 from typing import NamedTuple
 
-from mlkit.execute.execution import Execution
+from mlkit.execute.execution import Work
 from mlkit.execute.program import Program, Task
 
 __all__ = ["Job", "Queues"]
@@ -20,15 +23,18 @@ class Job(NamedTuple):
     """What a worker runs next: one request, or the requests of a batch."""
 
     task: Task
-    executions: list[Execution]
+    work: list[Work]
 
 
 class Queues:
     """One queue for each task that runs on the workers. Not safe for threads: it has no lock."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, now: Callable[[], float] = perf_counter) -> None:
+        self._now = now
+        self.due: float | None = None
+        """When the next batch that waits for more is to go as it is, found by the last `pick`."""
         nearest_first = sorted(program.tasks, key=lambda task: -task.depth)
-        self._queues: list[deque[Execution]] = [deque() for _ in program.tasks]
+        self._queues: list[deque[Work]] = [deque() for _ in program.tasks]
         pairs = [(task, self._queues[task.index]) for task in nearest_first]
         self._batched = [(task, queue) for task, queue in pairs if task.batched]
         self._in_order = [
@@ -36,11 +42,11 @@ class Queues:
             *self._batched,
         ]
 
-    def push(self, task: Task, execution: Execution) -> None:
+    def push(self, task: Task, execution: Work) -> None:
         """Add a request whose task can run."""
         self._queues[task.index].append(execution)
 
-    def pick(self, late: list[tuple[Execution, Task]]) -> Job | None:
+    def pick(self, late: list[tuple[Work, Task]]) -> Job | None:
         """Take out the next job; None where nothing is waiting.
 
         Args:
@@ -51,12 +57,23 @@ class Queues:
                 job = _take(task, queue, late)
                 if job is not None:
                     return job
+        self.due = None
         for task, queue in self._in_order:
             if queue:
+                if task.wait_s and self._waits(task, queue):
+                    continue
                 job = _take(task, queue, late)
                 if job is not None:
                     return job
         return None
+
+    def _waits(self, task: Task, queue: deque[Work]) -> bool:
+        """Whether a batch that is not full is to wait for more; notes until when."""
+        until: float = queue[0].ready_at[task.index] + task.wait_s
+        if until <= self._now():
+            return False
+        self.due = until if self.due is None else min(self.due, until)
+        return True
 
     def sweep(self) -> None:
         """Drop the requests that are finished."""
@@ -70,8 +87,8 @@ class Queues:
         return [sum(not execution.finished for execution in queue) for queue in self._queues]
 
 
-def _take(task: Task, queue: deque[Execution], late: list[tuple[Execution, Task]]) -> Job | None:
-    taken: list[Execution] = []
+def _take(task: Task, queue: deque[Work], late: list[tuple[Work, Task]]) -> Job | None:
+    taken: list[Work] = []
     room = task.max_batch_size or 1
     while queue and len(taken) < room:
         execution = queue.popleft()

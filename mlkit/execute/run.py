@@ -10,7 +10,7 @@ from mlkit.define.graph import Graph
 
 __all__ = ["NodeRun", "Run"]
 
-Status = Literal["done", "given", "failed", "not run"]
+Status = Literal["done", "given", "failed", "skipped", "not run"]
 
 
 @dataclass(frozen=True)

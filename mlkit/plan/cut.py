@@ -7,7 +7,7 @@ What is left for the front has a node for each segment, which calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from inspect import Parameter as Inspected
 from inspect import Signature
@@ -17,6 +17,7 @@ from mlkit.define.graph import (
     Argument,
     Choice,
     Collection,
+    Constant,
     Graph,
     Node,
     Parameter,
@@ -28,7 +29,8 @@ from mlkit.define.step import Step
 
 __all__ = ["Cut", "RemoteStep", "Segment", "cut"]
 
-Atom = Argument | Result
+Atom = Argument | Result | Choice
+"""What goes from one process to another as it is; of a branch only what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,8 @@ def _segment(
         atom
         for node in inner
         for source in node.inputs.values()
-        for atom in sources(source, (Argument, Result))
-        if isinstance(atom, Argument) or atom.node not in inside
+        for atom in _atoms(source)
+        if not isinstance(atom, Result) or atom.node not in inside
     )
     # Named by place: names of arguments and of nodes may be the same.
     taken = {atom: f"in_{i}" for i, atom in enumerate(entering)}
@@ -210,6 +212,15 @@ def _segment(
     return Segment(name, stage, tuple(members), subgraph), node, moved
 
 
+def _atoms(source: Source) -> Iterator[Atom]:
+    """Parts of a source; arms of a branch never run in the call that reads it, nor does its key."""
+    if isinstance(source, Collection):
+        for item in source.items:
+            yield from _atoms(item)
+    elif not isinstance(source, Constant):
+        yield source
+
+
 def _read_outside(graph: Graph, inside: frozenset[str]) -> Iterable[Source]:
     for node in graph:
         if node.name not in inside:
@@ -236,10 +247,15 @@ def mapped(source: Source, follow: Callable[[Atom], Source]) -> Source:
     if isinstance(source, Collection):
         return replace(source, items=tuple(mapped(item, follow) for item in source.items))
     if isinstance(source, Choice):
-        return Choice(
-            mapped(source.on, follow),
-            tuple((key, mapped(arm, follow)) for key, arm in source.arms),
-            None if source.default is None else mapped(source.default, follow),
+        found = follow(source)
+        return (
+            found
+            if found is not source
+            else Choice(
+                mapped(source.on, follow),
+                tuple((key, mapped(arm, follow)) for key, arm in source.arms),
+                None if source.default is None else mapped(source.default, follow),
+            )
         )
     return source
 

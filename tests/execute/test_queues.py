@@ -45,7 +45,7 @@ def request(name: str, *, finished: bool = False, late: bool = False) -> Any:
 
 def pick(queues: Queues) -> tuple[str, list[str]] | None:
     job = queues.pick([])
-    return job and (job.task.name, [execution.name for execution in job.executions])
+    return job and (job.task.name, [execution.name for execution in job.work])
 
 
 def push(queues: Queues, task: str, *requests: Any) -> None:
@@ -90,7 +90,7 @@ def test_late_requests_are_taken_out_and_handed_over(queues: Queues) -> None:
     push(queues, "begin", request("a", late=True), request("b"))
     job = queues.pick(late)
     assert job is not None
-    assert [execution.name for execution in job.executions] == ["b"]
+    assert [execution.name for execution in job.work] == ["b"]
     assert [(execution.name, task.name) for execution, task in late] == [("a", "begin")]
 
 

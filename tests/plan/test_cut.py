@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mlkit import pipeline, step
+from mlkit import branch, each, pipeline, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.plan import cut
 
@@ -40,10 +40,26 @@ def negate(x: int) -> int:
     return -x
 
 
+@step
+def count(n: int) -> list[int]:
+    return list(range(n))
+
+
 @pipeline
 def chain(x: int, y: int = 1) -> int:
     pair = split(double(x))
     return add(double(pair.left), add(pair.right, y))
+
+
+@pipeline
+def routed(x: int) -> int:
+    y = double(x)
+    return add(branch(sign(y), {"plus": double, "minus": negate})(y), x)
+
+
+@pipeline
+def listed(n: int) -> list[int]:
+    return each(double, each(negate, count(n)))
 
 
 def run_cut(graph, stages, **arguments):
@@ -84,6 +100,26 @@ def test_every_way_of_cutting_gives_the_same(x) -> None:
         places = [code // 3**i % 3 for i in range(len(NODES))]
         stages = {n: f"s{p}" for n, p in zip(NODES, places, strict=True) if p}
         assert run_cut(chain.graph, stages, x=x, y=5)[0] == wanted, stages
+
+
+@pytest.mark.parametrize("x", [3, -4])
+def test_only_the_chosen_arm_is_called_wherever_it_is(x) -> None:
+    names = [node.name for node in routed.graph]
+    for stages in (
+        {name: name for name in names},
+        dict.fromkeys(names, "all"),
+        {"double_2": "arms", "negate": "arms"},
+        {"sign": "other"},
+    ):
+        result, calls = run_cut(routed.graph, stages, x=x)
+        assert result == routed(x), stages
+        if len(set(stages.values())) == len(names):
+            assert ("negate" in calls, "double_2" in calls) == (x < 0, x >= 0)
+
+
+def test_lists_are_gone_through_wherever_they_are() -> None:
+    for stages in ({}, {"double": "a", "negate": "b"}, {"negate": "a", "count": "a"}):
+        assert run_cut(listed.graph, stages, n=4)[0] == [0, -2, -4, -6]
 
 
 def test_what_can_run_in_one_call_does() -> None:

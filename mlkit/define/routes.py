@@ -1,0 +1,124 @@
+"""Two things that a pipeline does with values it has not yet: pick a way, and go through a list."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar, cast
+
+from mlkit.define.source import unknown_key
+from mlkit.define.step import BatchedStep, Step
+from mlkit.define.tracing import Placeholder, current_trace
+from mlkit.define.typing import item_type, show
+from mlkit.errors import DefinitionError
+
+__all__ = ["branch", "each"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def branch(
+    on: Any, arms: Mapping[Any, Callable[P, R]], *, default: Callable[P, R] | None = None
+) -> Callable[P, R]:
+    """Pick one of several steps by a value: ``branch(kind(x), {"basic": a, "premium": b})(image)``.
+
+    Only the chosen arm runs. What it is called with is the same for all of them.
+
+    Args:
+        on: the key: the result of a step, or an argument of the pipeline.
+        arms: a step or pipeline for each key: strings, numbers, members of an enum.
+        default: the one for every other key. Without it, another key is an `InputError` of the
+            request.
+
+    Returns:
+        a function that takes the arms' arguments and returns what the chosen one does.
+
+    Raises:
+        DefinitionError: there are no arms, a key cannot be one, or an arm cannot be called.
+    """
+    if not arms:
+        raise DefinitionError("a branch has at least one arm", where="branch")
+    for key, arm in arms.items():
+        if not isinstance(key, Hashable) or isinstance(key, Placeholder):
+            raise DefinitionError("this cannot be the key of an arm", where="branch", got=repr(key))
+        _check_arm(repr(key), arm)
+    if default is not None:
+        _check_arm("default", default)
+    trace = current_trace()
+    if trace is not None and isinstance(on, Placeholder):
+        return cast("Callable[P, R]", trace.branch(on, dict(arms), default))
+    if isinstance(on, Hashable) and on in arms:
+        return arms[on]
+    if default is None:
+        raise unknown_key("branch", on, tuple(arms))
+    return default
+
+
+def _check_arm(name: str, arm: Any) -> None:
+    from mlkit.define.pipeline import Pipeline
+
+    if not isinstance(arm, (Step, Pipeline)):
+        raise DefinitionError(
+            f"the arm {name} is neither a step nor a pipeline",
+            where="branch",
+            got=type(arm).__name__,
+            fix="decorate it with @step, and name it without calling it",
+        )
+
+
+def each(step: Step[..., R], items: Sequence[Any], /, **others: Any) -> list[R]:
+    """Run a step on each item of a list, within one request: ``each(classify, crops(picture))``.
+
+    Items of a batched step go into batches together with those of other requests.
+
+    Args:
+        step: what to run; its first parameter gets the items.
+        items: a list that a step gives, or an argument of the pipeline.
+        others: further arguments of the step, the same for every item.
+
+    Returns:
+        a list with the step's result for each item, in order.
+
+    Raises:
+        DefinitionError: it is no step, or the arguments do not fit it.
+    """
+    if not isinstance(step, Step):
+        raise DefinitionError(
+            "each runs a step", where="each", got=type(step).__name__, fix="each(my_step, items)"
+        )
+    first = next(iter(step.parameters), None)
+    if first is None:
+        raise DefinitionError("it takes no item", where=f"step {step.name!r}")
+    trace = current_trace()
+    if trace is not None:
+        _check_list(step, items)
+        return cast("list[R]", trace.call(step, (), {first: items, **others}, each=first))
+    values = list(items)
+    if isinstance(step, BatchedStep):
+        return _in_batches(step, first, values, others)
+    return [step(**{first: value}, **others) for value in values]
+
+
+def _check_list(step: Step[..., Any], items: Any) -> None:
+    if not isinstance(items, Placeholder):
+        return
+    type_ = items._mlkit_type
+    if type_ is not inspect.Parameter.empty and item_type(type_) is inspect.Parameter.empty:
+        raise DefinitionError(
+            f"each({step.name}, ...) needs a list",
+            where=f"step {step.name!r}",
+            expected=f"list[{show(step.input_type(next(iter(step.parameters))))}]",
+            got=show(type_),
+        )
+
+
+def _in_batches(
+    step: BatchedStep[..., R], first: str, values: list[Any], others: Mapping[str, Any]
+) -> list[R]:
+    size = step.max_batch_size
+    made: list[R] = []
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        made += step.batch(**{first: part}, **{k: [v] * len(part) for k, v in others.items()})
+    return made

@@ -1,0 +1,170 @@
+"""How requests move through a program: what can run next, what is skipped, what is done.
+
+Plain bookkeeping without locks, threads or loops: whoever calls it sees to that only one does at a
+time, and acts afterwards on what it is told in `After`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from mlkit.errors import InputError
+from mlkit.execute.call import Outcome
+from mlkit.execute.ends import deadline_passed
+from mlkit.execute.execution import Execution, Part, Work
+from mlkit.execute.program import Program, Task
+from mlkit.execute.queues import Job, Queues
+
+__all__ = ["After", "Flow"]
+
+
+@dataclass(slots=True)
+class After:
+    """What is left to do once the lock is free.
+
+    Attributes:
+        done: requests that have ended.
+        awaited: async steps to start.
+        told: request, node and value of each node that has finished and whose request wants to hear
+            of it.
+        ready: jobs for the workers that were not there before.
+    """
+
+    done: list[Execution] = field(default_factory=list)
+    awaited: list[tuple[Work, Task]] = field(default_factory=list)
+    told: list[tuple[Execution, str, Any]] = field(default_factory=list)
+    ready: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.awaited or self.told)
+
+
+class Flow:
+    """All requests of an executor that are under way."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.queues = Queues(program)
+        self.open: set[Execution] = set()
+        self.sizes: list[Counter[int]] = [Counter() for _ in program.tasks]
+        self._given_up = 0
+
+    def begin(self, execution: Execution, after: After) -> None:
+        """Take up a new request."""
+        self.open.add(execution)
+        self._push(execution, self.program.roots, execution.began, after)
+        if not execution.left:
+            self.finish(execution, None, None, after)
+
+    def pick(self, after: After) -> Job | None:
+        """What a worker runs next."""
+        late: list[tuple[Work, Task]] = []
+        job = self.queues.pick(late)
+        for work, task in late:
+            self.finish(work.root, None, deadline_passed(task), after)
+        return job
+
+    def record(self, outcomes: Iterable[Outcome], after: After) -> None:
+        """Take up what tasks gave."""
+        for work, task, value, error, start, finish, size in outcomes:
+            execution = work.root
+            if execution.finished:
+                continue
+            if task.each is not None:
+                assert isinstance(work, Part)
+                if not execution.gather(work, task, value, start, finish, size) and error is None:
+                    continue
+                value = execution.results.get(task.name)
+                execution.failed_item = work.index
+            else:
+                execution.spans[task.index] = (start, finish, size)
+            if error is not None:
+                self.finish(execution, task, error, after)
+                continue
+            self._finished(execution, task, value, after)
+            ready = execution.release(task)
+            if ready:
+                self._push(execution, ready, finish, after)
+            if not execution.left:
+                self.finish(execution, None, None, after)
+
+    def count(self, task: Task, sizes: Iterable[int]) -> None:
+        """Note the sizes of a task's calls."""
+        self.sizes[task.index].update(sizes)
+
+    def finish(
+        self, execution: Execution, task: Task | None, error: BaseException | None, after: After
+    ) -> None:
+        """End a request; what a task raised is wrapped later, in `Execution.settle`."""
+        if execution.finished:
+            return
+        execution.finished = True
+        execution.ended = perf_counter()
+        execution.failed = task
+        execution.error = error
+        self.open.discard(execution)
+        after.done.append(execution)
+        if error is not None:
+            self._given_up += 1
+            # So rarely that it costs next to nothing for each, so often that they do not pile up.
+            if self._given_up > 64 + len(self.open):
+                self._given_up = 0
+                self.queues.sweep()
+
+    def _finished(self, execution: Execution, task: Task, value: Any, after: After) -> None:
+        execution.results[task.name] = value
+        execution.left -= 1
+        if execution.on_node is not None:
+            after.told.append((execution, task.name, value))
+
+    def _push(self, execution: Execution, tasks: Iterable[Task], now: float, after: After) -> None:
+        """Queue tasks of a request whose inputs are there; pass over those that are not to run."""
+        waiting = list(tasks)
+        for task in waiting:  # it grows
+            if execution.finished:
+                return
+            if task.when:
+                try:
+                    runs = all(
+                        one.holds(execution.arguments, execution.results) for one in task.when
+                    )
+                except Exception as error:  # no arm for the key, or a field that cannot be read
+                    at_fault = None if isinstance(error, InputError) else task
+                    self.finish(execution, at_fault, error, after)
+                    return
+                if not runs:
+                    execution.skip(task)
+                    waiting += execution.release(task)
+                    continue
+            execution.ready_at[task.index] = now
+            if task.each is not None:
+                waiting += self._push_each(execution, task, now, after)
+            elif task.step.is_async:
+                after.awaited.append((execution, task))
+            else:
+                self.queues.push(task, execution)
+                after.ready += 1
+
+    def _push_each(self, execution: Execution, task: Task, now: float, after: After) -> list[Task]:
+        """Queue each item of a task's list; what can run at once where it is empty."""
+        try:
+            parts = execution.spread(task)
+        except Exception as error:
+            execution.spans[task.index] = (now, now, 0)
+            self.finish(execution, task, error, after)
+            return []
+        if not parts:
+            execution.spans[task.index] = (now, now, 0)
+            self._finished(execution, task, [], after)
+            return execution.release(task)
+        for part in parts:
+            if task.step.is_async:
+                after.awaited.append((part, task))
+            else:
+                self.queues.push(task, part)
+                after.ready += 1
+        return []
