@@ -10,6 +10,7 @@ import functools
 import inspect
 import io
 import threading
+import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,16 @@ from mlkit.define.fingerprint import fingerprint
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.resource import Resource
 
-__all__ = ["LARGE_BYTES", "dumps", "fingerprint", "loads", "local_modules", "problems", "travels"]
+__all__ = [
+    "LARGE_BYTES",
+    "Pickler",
+    "dumps",
+    "fingerprint",
+    "loads",
+    "local_modules",
+    "problems",
+    "travels",
+]
 
 LARGE_BYTES = 16 * 2**20
 """What a step may carry along with its function; more belongs into a resource."""
@@ -30,10 +40,15 @@ LARGE_BYTES = 16 * 2**20
 _registry = threading.RLock()  # cloudpickle's list of modules is one for the process
 
 
-def dumps(value: Any) -> bytes:
-    """Pickle a value for another process, functions of cells and local modules by value."""
+def dumps(value: Any, pickler: type[Pickler] | None = None) -> bytes:
+    """Pickle a value for another process, functions of cells and local modules by value.
+
+    Args:
+        value: what is to travel.
+        pickler: one that knows more; `Pickler` by default.
+    """
     with _by_value():
-        return _pickled(value)
+        return _pickled(value, pickler)
 
 
 def loads(data: bytes) -> Any:
@@ -41,16 +56,17 @@ def loads(data: bytes) -> Any:
     return cloudpickle.loads(data)
 
 
-def _pickled(value: Any, kind: type[_Pickler] | None = None) -> bytes:
+def _pickled(value: Any, kind: type[Pickler] | None = None) -> bytes:
     into = io.BytesIO()
-    (kind or _Pickler)(into, protocol=5).dump(value)
+    (kind or Pickler)(into, protocol=5).dump(value)
     return into.getvalue()
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     """Takes along what cloudpickle would leave to a module that is not there on the other side."""
 
     def reducer_override(self, obj: Any) -> Any:
+        """How an object that cloudpickle does not take, or takes otherwise, is made again."""
         if isinstance(obj, functools._lru_cache_wrapper) and travels(obj.__wrapped__):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, typing.NewType) and travels(obj):
@@ -59,6 +75,10 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return _alias, (type(obj), obj.__name__, obj.__value__, obj.__type_params__)
         if isinstance(obj, type) and travels(obj):
             _name_by_content(obj)
+        if isinstance(obj, types.CodeType):
+            # Left to itself it gives all code one file name, and tracebacks show no lines.
+            made, parts = self.dispatch_table[types.CodeType](obj)
+            return made, tuple(obj.co_filename if p == _NO_FILE else p for p in parts)
         return super().reducer_override(obj)
 
 
@@ -79,7 +99,10 @@ def _name_by_content(cls: type) -> None:
         by_name[name] = cls
 
 
-class _WithoutResources(_Pickler):
+_NO_FILE = "<dynamic-code>"
+
+
+class _WithoutResources(Pickler):
     """For what a function carries itself: its resources are counted on their own."""
 
     def persistent_id(self, obj: Any) -> str | None:

@@ -6,13 +6,14 @@ columns named like the parameters, or bare values where one parameter is require
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mlkit.define.graph import Parameter
+from mlkit.define.graph import Graph, Parameter
 from mlkit.errors import InputError
 
-__all__ = ["arguments_of", "is_frame", "read", "rows"]
+__all__ = ["arguments_of", "is_frame", "read", "rows", "signature_of"]
 
 
 def is_frame(inputs: Any) -> bool:
@@ -114,3 +115,23 @@ def _frame_rows(frame: Any, parameters: Sequence[Parameter]) -> list[dict[str, A
         }
         for i in range(len(frame))
     ]
+
+
+def signature_of(graph: Graph) -> inspect.Signature:
+    """How the pipeline is called: what is required after a default goes by keyword only."""
+    made = []
+    after_default = keyword_only = False
+    for parameter in graph.parameters:
+        keyword_only = keyword_only or (parameter.required and after_default)
+        after_default = after_default or not parameter.required
+        kind = (
+            inspect.Parameter.KEYWORD_ONLY
+            if keyword_only
+            else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        )
+        made.append(inspect.Parameter(parameter.name, kind, default=_default(parameter)))
+    return inspect.Signature(made)
+
+
+def _default(parameter: Parameter) -> Any:
+    return inspect.Parameter.empty if parameter.required else parameter.default

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 import weakref
 from collections import Counter
@@ -15,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from mlkit.define.graph import Graph, Parameter
 from mlkit.define.typing import show
 from mlkit.errors import (
     Cancelled,
@@ -25,7 +23,7 @@ from mlkit.errors import (
     RequestError,
     SessionError,
 )
-from mlkit.execute.inputs import arguments_of, is_frame, rows
+from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
 from mlkit.plan import Plan
@@ -143,7 +141,7 @@ class App:
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
-            return _signature(self.graph).bind(*args, **kwargs).arguments
+            return signature_of(self.graph).bind(*args, **kwargs).arguments
         except TypeError as error:
             raise InputError(f"{error}", where=f"app {self.name!r}") from None
 
@@ -313,26 +311,6 @@ class App:
         from mlkit.reprs.card import to_html
 
         return to_html(self._card())
-
-
-def _signature(graph: Graph) -> inspect.Signature:
-    """How the pipeline is called: what is required after a default goes by keyword only."""
-    made = []
-    after_default = keyword_only = False
-    for parameter in graph.parameters:
-        keyword_only = keyword_only or (parameter.required and after_default)
-        after_default = after_default or not parameter.required
-        kind = (
-            inspect.Parameter.KEYWORD_ONLY
-            if keyword_only
-            else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        )
-        made.append(inspect.Parameter(parameter.name, kind, default=_default(parameter)))
-    return inspect.Signature(made)
-
-
-def _default(parameter: Parameter) -> Any:
-    return inspect.Parameter.empty if parameter.required else parameter.default
 
 
 class _Calls:

@@ -11,11 +11,23 @@ from typing import Any
 
 from mlkit.define.border import codecs
 from mlkit.define.check import check
-from mlkit.define.graph import Argument, Choice, Collection, Constant, Graph, Result, Source
+from mlkit.define.graph import (
+    Argument,
+    Choice,
+    Collection,
+    Constant,
+    Graph,
+    Node,
+    Result,
+    Source,
+)
+from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import dumps, fingerprint
 from mlkit.errors import DeployError
 from mlkit.plan import Plan, RemoteStep, Segment, Stage
+from mlkit.plan import plan as planned
 from mlkit.serving.sources import show_sources, sources_of
+from mlkit.serving.userapp import Application, pack_application
 
 __all__ = ["Bundle", "Manifest", "Origin", "Packed", "digest_of", "pack", "unpack"]
 
@@ -28,14 +40,16 @@ class Bundle:
         graphs: by name, with the steps' own functions in them: the front's one, or a stage's
             segments.
         codecs: declared in the process that packed it, by type.
-        resources: digest of each resource, by ``node.keyword``.
+        resources: digest of each resource, by ``graph.node.keyword``.
         sources: text of the cells and local files that its code is from.
+        application: the user's own FastAPI application, pickled; for the front, where there is one.
     """
 
     graphs: dict[str, Graph]
     codecs: dict[type, Any]
     resources: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
+    application: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -90,45 +104,90 @@ class Origin:
         sys.path.extend(path for path in self.search_path if path not in sys.path)
 
 
-def pack(plan: Plan) -> list[Packed]:
+def pack(plan: Plan, fastapi: Application | None = None) -> list[Packed]:
     """A planned pipeline, stage by stage, the front first.
 
+    Args:
+        plan: what to pack.
+        fastapi: an application of the user's for the front; pipelines that its routes ask for go
+            with it.
+
     Raises:
-        DeployError: the pipeline has problems; lists them all.
+        DeployError: a pipeline has problems, all of which are listed; or something of the
+            application cannot be sent.
     """
-    problems = check(plan.graph)
+    _check(plan.graph)
+    cut = plan.cut
+    fronts = {plan.graph.name: cut.front}
+    application, digest = None, ""
+    if fastapi is not None:
+        application, digest, pipelines = pack_application(fastapi)
+        fronts |= {n: _whole(p) for n, p in pipelines.items() if n != plan.graph.name}
+    front = _pack(plan.front, fronts, application, digest)
+    return [front, *(_pack(stage, _graphs(cut.segments, stage)) for stage in plan.stages[1:])]
+
+
+def _check(graph: Graph) -> None:
+    problems = check(graph)
     if problems:
         raise DeployError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in the way:\n"
             + "\n".join(f"  - {problem}" for problem in problems),
-            where=f"pipeline {plan.graph.name!r}",
+            where=f"pipeline {graph.name!r}",
         )
-    cut = plan.cut
-    front = _pack(plan.front, {plan.graph.name: cut.front})
-    return [front, *(_pack(stage, _graphs(cut.segments, stage)) for stage in plan.stages[1:])]
+
+
+def _whole(pipeline: Pipeline[..., Any]) -> Graph:
+    """The graph of a pipeline that runs beside another one in the front."""
+    _check(pipeline.graph)
+    stages = planned(pipeline).stages[1:]
+    if stages:
+        raise DeployError(
+            f"its steps ask for stages of their own: {', '.join(stage.name for stage in stages)}",
+            where=f"pipeline {pipeline.name!r}",
+            fix="deploy it by itself; what goes with another pipeline's application runs in front",
+        )
+    return pipeline.graph
 
 
 def _graphs(segments: tuple[Segment, ...], stage: Stage) -> dict[str, Graph]:
     return {segment.name: segment.graph for segment in segments if segment.stage == stage.name}
 
 
-def _pack(stage: Stage, graphs: Mapping[str, Graph]) -> Packed:
-    nodes = [node for graph in graphs.values() for node in graph]
+def _pack(
+    stage: Stage,
+    graphs: Mapping[str, Graph],
+    application: bytes | None = None,
+    application_digest: str = "",
+) -> Packed:
+    nodes = [(name, node) for name, graph in graphs.items() for node in graph]
+    steps = {
+        _within(name, node, graphs): fingerprint(
+            [_called(node.step), _inputs(node.inputs), node.name]
+        )
+        for name, node in nodes
+    }
     manifest = Manifest(
-        steps={
-            node.name: fingerprint([_called(node.step), _inputs(node.inputs), node.name])
-            for node in nodes
-        },
+        steps=steps | ({"fastapi": application_digest} if application_digest else {}),
         resources={
-            f"{node.name}.{name}": fingerprint(resource)
-            for node in nodes
+            f"{graph}.{node.name}.{name}": fingerprint(resource)
+            for graph, node in nodes
             for name, resource in node.step.resources.items()
         },
     )
-    loaders = [r.load for node in nodes for r in node.step.resources.values() if r.load]
-    sources = sources_of([*(node.step.fn for node in nodes), *loaders])
-    bundle = Bundle(dict(graphs), codecs(), manifest.resources, sources)
-    return Packed(stage, digest_of(*graphs.values()), dumps(bundle), manifest)
+    loaders = [r.load for _, node in nodes for r in node.step.resources.values() if r.load]
+    sources = sources_of([*(node.step.fn for _, node in nodes), *loaders])
+    bundle = Bundle(dict(graphs), codecs(), manifest.resources, sources, application)
+    digest = digest_of(*graphs.values())
+    if application_digest:
+        digest = fingerprint([digest, application_digest])
+    return Packed(stage, digest, dumps(bundle), manifest)
+
+
+def _within(name: str, node: Node, graphs: Mapping[str, Graph]) -> str:
+    """Name of a node among those of all graphs: two pipelines may use the same step."""
+    first = next(graph for graph in graphs.values() if node.name in graph)
+    return node.name if first is graphs[name] else f"{name}.{node.name}"
 
 
 def digest_of(*graphs: Graph) -> str:

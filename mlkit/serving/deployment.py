@@ -18,6 +18,7 @@ from mlkit.serving.app import App
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.limits import Limits
 from mlkit.serving.session import Progress, Session
+from mlkit.serving.userapp import Application
 
 __all__ = ["attach", "deploy", "deploy_to"]
 
@@ -28,6 +29,7 @@ DEFAULT_LIMITS = Limits()
 def deploy(
     pipeline: Pipeline[..., Any],
     *,
+    fastapi: Application | None = None,
     address: str = "local",
     port: int | None = None,
     token: str | None = "",
@@ -49,6 +51,9 @@ def deploy(
 
     Args:
         pipeline: what to serve; its name is its path.
+        fastapi: a FastAPI application of one's own, or a function that makes one; the pipeline is
+            served in it, and its routes get it by ``Depends(served(pipeline))``. Where its own
+            routes read ``Authorization``, callers send mlkit's token as ``X-Mlkit-Token``.
         address: "local", or the address of a running Ray cluster.
         port: of the HTTP front end, for the session's first deployment; any free one by default.
         token: bearer token that callers need; made by default, None for none.
@@ -76,7 +81,7 @@ def deploy(
         autoscaling_config=autoscaling_config,
         ray_actor_options=ray_actor_options,
     )
-    packed = pack(planned)
+    packed = pack(planned, fastapi)
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
         if session is None:

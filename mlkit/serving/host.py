@@ -25,6 +25,7 @@ from typing import Any
 from mlkit.errors import Cancelled, DeployError, MlkitError
 from mlkit.serving import folders, rayserve, wire
 from mlkit.serving.owner import Owner
+from mlkit.serving.replica import VERSION_PATH
 from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
 
 __all__ = ["Host"]
@@ -277,11 +278,11 @@ def _wait_loaded(stage: StageTarget, given_up: Callable[[], bool]) -> None:
 
 def _version_at(base: str) -> str | None:
     """The version of the replica that answers at this moment, if one does."""
-    url = base.replace("//0.0.0.0", "//127.0.0.1") + "/readyz"
+    url = base.replace("//0.0.0.0", "//127.0.0.1") + VERSION_PATH
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
-            return str(json.load(answer)["version"])
-    except (OSError, ValueError, KeyError):
+            return str(answer.read().decode())
+    except (OSError, ValueError):
         return None
 
 

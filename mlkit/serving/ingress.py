@@ -7,16 +7,19 @@ it, at the root and under ``/<name>``, are ``/docs``, ``/openapi.json``, ``/heal
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
+from functools import cached_property
 from time import perf_counter
 from typing import Any
 
 import pydantic_core
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import (
+    http_exception_handler,
+    request_validation_exception_handler,
+)
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,11 +28,21 @@ from mlkit.define.border import plain, port
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, MlkitError, Overloaded
 from mlkit.execute import Executor
-from mlkit.serving import problem
+from mlkit.execute.inputs import signature_of
+from mlkit.serving import problem, stream
 from mlkit.serving.access import Access
 from mlkit.serving.client import packed_type
+from mlkit.serving.documentation import (
+    add_docs,
+    error_answers,
+    query,
+    reference,
+    request_body,
+    schemas,
+)
 from mlkit.serving.limits import Limits
-from mlkit.serving.payload import Invalid, Payloads
+from mlkit.serving.payload import Payloads, from_route
+from mlkit.serving.userapp import SCOPE_KEY, derived
 
 __all__ = ["Served", "create_app"]
 
@@ -47,8 +60,16 @@ class Served:
         """Return what is served."""
         return self.executor.program.graph
 
-    async def __call__(self, arguments: dict[str, Any]) -> Any:
+    async def __call__(
+        self,
+        arguments: Mapping[str, Any],
+        on_node: Callable[[str, Any], None] | None = None,
+    ) -> Any:
         """Run one request.
+
+        Args:
+            arguments: by name; those that are missing have their default.
+            on_node: called with the name and value of each node that has finished.
 
         Raises:
             Overloaded: too many are going on.
@@ -58,11 +79,29 @@ class Served:
         if self.executor.in_flight >= self.limits.max_ongoing_requests:
             raise Overloaded("too many requests are going on", fix="try again in a second")
         deadline = perf_counter() + self.limits.request_timeout_s
-        defaults = {p.name: p.default for p in self.graph.parameters if not p.required}
-        execution = await self.executor.run({**defaults, **arguments}, deadline=deadline)
+        execution = await self.executor.run(
+            {**self._defaults, **arguments}, deadline=deadline, on_node=on_node
+        )
         if execution.error is not None:
             raise execution.error
         return execution.output
+
+    @cached_property
+    def _defaults(self) -> dict[str, Any]:
+        return {p.name: p.default for p in self.graph.parameters if not p.required}
+
+    async def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments as a route gives them, to what the pipeline takes; no text is a path.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        try:
+            given = signature_of(self.graph).bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise InputError(f"{error}", where=f"pipeline {self.graph.name!r}") from None
+        types = {p.name: p.type for p in self.graph.parameters}
+        return {name: await from_route(port(types[name]), v) for name, v in given.items()}
 
 
 def create_app(
@@ -71,6 +110,10 @@ def create_app(
     limits: Limits,
     token: str | None,
     version: str = "",
+    *,
+    fastapi: FastAPI | None = None,
+    others: Mapping[str, Served] | None = None,
+    guarded: bool = True,
 ) -> ASGIApp:
     """The ASGI application of a pipeline.
 
@@ -80,9 +123,26 @@ def create_app(
         served: gives the pipeline once it is ready, None before.
         token: what callers send as ``Authorization: Bearer``; None asks for none.
         version: what ``/readyz`` tells, so that one can see which version answers.
+        fastapi: an application to which the routes of the pipeline are added; its own come first.
+        others: further pipelines by name.
+        guarded: whether it is looked at who calls; without a token, by which name of the host.
     """
-    payloads = Payloads(graph, limits.max_body_bytes)
-    app = FastAPI(
+    app = _bare(graph) if fastapi is None else derived(fastapi)
+    app.state.schemas = {}
+    found = {graph.name: (graph, served)}
+    for name, other in (others or {}).items():
+        found[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
+    for one, give in found.values():
+        _add_pipeline(app, one, Payloads(one, limits.max_body_bytes), give)
+    _add_health(app, served, version)
+    add_docs(app, graph.name, secured=token is not None)
+    _add_problems(app, graph.name, served)
+    given: ASGIApp = Pipelines(app, {name: give for name, (_, give) in found.items()})
+    return Prefixed(Access(given, token, graph.name) if guarded else given, graph.name)
+
+
+def _bare(graph: Graph) -> FastAPI:
+    return FastAPI(
         title=graph.name,
         description=graph.doc,
         version="1",
@@ -91,11 +151,6 @@ def create_app(
         openapi_url=None,
         openapi_tags=None,
     )
-    _add_pipeline(app, graph, payloads, served)
-    _add_health(app, served, version)
-    _add_docs(app, graph.name, secured=token is not None)
-    _add_problems(app)
-    return Prefixed(Access(app, token, graph.name), graph.name)
 
 
 def _add_pipeline(
@@ -103,21 +158,25 @@ def _add_pipeline(
 ) -> None:
     encode, media_type, schema = _encoder(graph)
     packed = packed_type(port(graph.returns))
-    content = {media_type: {"schema": schema}}
+    content: dict[str, Any] = {media_type: {"schema": schema}}
     if packed:
         content[packed] = {"schema": {"type": "string", "format": "binary"}}
+    content |= {kind: {"schema": {"type": "string"}} for kind in stream.MEDIA_TYPES}
+    events = stream.Events(graph)
 
     async def handle(request: Request) -> Response:
         pipeline = served()
         if pipeline is None:
             return problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
         try:
-            result = await pipeline(await payloads.read(request))
-            if packed and request.headers.get("accept") == packed:
+            arguments = await payloads.read(request)
+            accept = request.headers.get("accept", "")
+            if accept in stream.MEDIA_TYPES:
+                return events.answer(accept, pipeline, arguments)
+            result = await pipeline(arguments)
+            if packed and accept == packed:
                 return Response(_pack(graph, result), media_type=packed)
             return Response(encode(result), media_type=media_type)
-        except Invalid as error:
-            return problem.answer(422, str(error), pipeline=graph.name, errors=error.errors)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -130,12 +189,12 @@ def _add_pipeline(
         response_class=Response,
         responses={
             200: {"description": "the result", "content": content},
-            **_error_answers(),
+            **error_answers(),
         },
-        openapi_extra={"requestBody": _request_body(payloads), "parameters": _query(payloads)},
+        openapi_extra={"requestBody": request_body(payloads), "parameters": query(payloads)},
         operation_id=graph.name,
     )(handle)
-    app.state.schemas = _schemas(payloads, graph)
+    app.state.schemas |= schemas(payloads, graph)
 
 
 def _encoder(graph: Graph) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]:
@@ -149,7 +208,7 @@ def _encoder(graph: Graph) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]
         def dump(value: Any) -> bytes:
             return adapter.dump_json(value, fallback=plain, warnings=False)
 
-        return dump, "application/json", _reference(found.schema)
+        return dump, "application/json", reference(found.schema)
     if found.to_bytes is not None and found.schema.get("type") == "string":
         to_bytes = found.to_bytes
         media_type = "image/png" if found.media_type == "image/*" else "application/octet-stream"
@@ -169,83 +228,6 @@ def _pack(graph: Graph, result: Any) -> bytes:
     return to_bytes(result)[0]
 
 
-def _reference(schema: Any) -> dict[str, Any]:
-    """The schema, its definitions left to the document's components."""
-    kept = {k: v for k, v in schema.items() if k != "$defs"}
-    title = kept.get("title")
-    if title and kept.get("type") == "object":
-        return {"$ref": f"#/components/schemas/{title}"}
-    return kept
-
-
-def _schemas(payloads: Payloads, graph: Graph) -> dict[str, Any]:
-    """Component schemas: the request, the result, and what they are made of."""
-    template = "#/components/schemas/{model}"
-    request = payloads.model.model_json_schema(ref_template=template)
-    result = dict(port(graph.returns).schema)
-    found = {**request.pop("$defs", {}), **result.pop("$defs", {})}
-    found[payloads.model.__name__] = request
-    if result.get("title") and result.get("type") == "object":
-        found[result["title"]] = result
-    found["Problem"] = problem.SCHEMA
-    return found
-
-
-def _request_body(payloads: Payloads) -> dict[str, Any]:
-    reference = {"$ref": f"#/components/schemas/{payloads.model.__name__}"}
-    content: dict[str, Any] = {"application/json": {"schema": reference}}
-    if payloads.upload is not None:
-        kind = payloads.ports[payloads.upload].media_type
-        content[kind] = {"schema": {"type": "string", "format": "binary"}}
-    if payloads.uploads:
-        content["multipart/form-data"] = {"schema": _form_schema(payloads)}
-    return {"required": True, "content": content}
-
-
-def _form_schema(payloads: Payloads) -> dict[str, Any]:
-    request = payloads.model.model_json_schema(ref_template="#/components/schemas/{model}")
-    properties = {
-        name: {"type": "string", "format": "binary"} if name in payloads.uploads else schema
-        for name, schema in request["properties"].items()
-    }
-    return {"type": "object", "properties": properties, "required": request.get("required", [])}
-
-
-def _query(payloads: Payloads) -> list[dict[str, Any]]:
-    """Fields that go with a raw body are query parameters."""
-    if payloads.upload is None:
-        return []
-    request = payloads.model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": "with a raw body",
-            "schema": schema,
-        }
-        for name, schema in request["properties"].items()
-        if name != payloads.upload
-    ]
-
-
-_STATUSES = {
-    401: "no or a wrong bearer token",
-    413: "the body, or what it holds, is too large",
-    415: "a kind of content that is not handled",
-    422: "the input does not validate, or a step refuses it",
-    424: "the URL that was given could not be fetched",
-    500: "a step failed; `failure_id` names the traceback",
-    503: "too many requests are going on, or not ready yet",
-    504: "the request took too long",
-}
-
-
-def _error_answers() -> dict[int | str, dict[str, Any]]:
-    content = {problem.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {s: {"description": words, "content": content} for s, words in _STATUSES.items()}
-
-
 def _add_health(app: FastAPI, served: Callable[[], Served | None], version: str) -> None:
     @app.get("/healthz", summary="Whether the process is alive", tags=["health"])
     async def healthz() -> dict[str, str]:
@@ -263,49 +245,9 @@ def _add_health(app: FastAPI, served: Callable[[], Served | None], version: str)
         return JSONResponse({"status": status, "version": version}, 200 if ready else 503)
 
 
-def _add_docs(app: FastAPI, name: str, *, secured: bool) -> None:
-    files = {
-        "swagger-ui-bundle.js": "text/javascript",
-        "swagger-ui.css": "text/css",
-        "favicon-32x32.png": "image/png",
-    }
+def _add_problems(app: FastAPI, pipeline: str, served: Callable[[], Served | None]) -> None:
+    """Answer errors with problem documents, but for those that the application answers itself."""
 
-    @app.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return JSONResponse(_document(app, secured=secured))
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        # Relative addresses: the page is at the root and under the pipeline's name.
-        return get_swagger_ui_html(
-            openapi_url="openapi.json",
-            title=name,
-            swagger_js_url="swagger/swagger-ui-bundle.js",
-            swagger_css_url="swagger/swagger-ui.css",
-            swagger_favicon_url="swagger/favicon-32x32.png",
-            # Without this, Swagger UI sends the document's address to a validator of its own.
-            swagger_ui_parameters={"validatorUrl": None},
-        )
-
-    @app.get("/swagger/{file}", include_in_schema=False)
-    async def swagger(file: str) -> Response:
-        if file not in files:
-            raise HTTPException(404)
-        data = resources.files("fastapi_swagger.resources").joinpath(file).read_bytes()
-        return Response(data, media_type=files[file], headers={"Cache-Control": "max-age=86400"})
-
-
-def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
-    document = app.openapi()
-    components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(app.state.schemas)
-    if secured:
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"bearer": []}]
-    return document
-
-
-def _add_problems(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers) if error.headers else None
@@ -317,12 +259,32 @@ def _add_problems(app: FastAPI) -> None:
         return problem.answer(422, errors[0]["msg"] if errors else "invalid", errors=errors)
 
     async def fault(request: Request, error: Exception) -> Response:
-        status = error.status if isinstance(error, MlkitError) else 500
-        return problem.answer(status, str(error) if isinstance(error, InputError) else "a fault")
+        ready = served()
+        failures = ready.failures if ready is not None else problem.Failures()
+        return problem.of_error(error, pipeline, failures)
 
-    app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(Exception, fault)
+    standing = {
+        HTTPException: http_exception_handler,
+        RequestValidationError: request_validation_exception_handler,
+    }
+    own: dict[Any, Any] = {HTTPException: http_error, RequestValidationError: invalid}
+    for kind, handler in {**own, MlkitError: fault, Exception: fault}.items():
+        if app.exception_handlers.get(kind) in (None, standing.get(kind)):
+            app.add_exception_handler(kind, handler)
+
+
+class Pipelines:
+    """ASGI middleware: gives routes the pipelines that are served, by name."""
+
+    def __init__(self, app: ASGIApp, served: Mapping[str, Callable[[], Served | None]]) -> None:
+        self.app = app
+        self.served = served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket"):
+            ready = {name: one for name, give in self.served.items() if (one := give())}
+            scope[SCOPE_KEY] = ready
+        await self.app(scope, receive, send)
 
 
 class Prefixed:

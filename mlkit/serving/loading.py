@@ -27,12 +27,14 @@ class Loaded:
     Attributes:
         resources: those of its steps, by digest.
         built: digests of those that had to be built for it.
+        application: the user's own FastAPI application, pickled.
     """
 
     graphs: dict[str, Graph]
     programs: dict[str, Program]
     resources: dict[str, Resource[Any]]
     built: frozenset[str]
+    application: bytes | None = None
 
 
 class Loader:
@@ -53,16 +55,16 @@ class Loader:
     def _load(self, bundle: str | bytes, prepare: Prepare) -> Loaded:
         unpacked = unpack(bundle if isinstance(bundle, bytes) else Path(bundle).read_bytes())
         used: dict[str, Resource[Any]] = {}
-        for graph in unpacked.graphs.values():
+        for key, graph in unpacked.graphs.items():
             for node in graph:
                 for name in node.step.resources:
-                    digest = unpacked.resources[f"{node.name}.{name}"]
+                    digest = unpacked.resources[f"{key}.{node.name}.{name}"]
                     one = self._known.get(digest) or used.get(digest) or node.step.resources[name]
                     used[digest] = node.step.resources[name] = one
         built = frozenset(digest for digest, one in used.items() if not one.built)
         prepare(unpacked.graphs)
         programs = {name: compile_graph(graph) for name, graph in unpacked.graphs.items()}
-        return Loaded(unpacked.graphs, programs, used, built)
+        return Loaded(unpacked.graphs, programs, used, built, unpacked.application)
 
     def keep(self, *wanted: Loaded) -> None:
         """Remember the resources of these only; what else was built can go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -14,9 +15,10 @@ from starlette.requests import Request
 from mlkit.define.border import Port, port
 from mlkit.define.graph import Graph, Parameter
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
+from mlkit.fetch import fetch
 from mlkit.serving.problem import errors_of
 
-__all__ = ["Invalid", "Payloads"]
+__all__ = ["Invalid", "Payloads", "from_route"]
 
 JSON = "application/json"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -61,11 +63,11 @@ class Payloads:
         if not body and self.parameters and not (kind == JSON and not self._required()):
             raise Invalid("the body is empty")
         if kind == JSON or kind.endswith("+json"):
-            return self._from_json(body)
+            return await self._from_json(body)
         if kind in FORMS:
             return await self._from_form(request, body)
         if self.upload is not None and _matches(kind, self.ports[self.upload].media_type):
-            return self._from_raw(self.upload, body, request.query_params)
+            return await self._from_raw(self.upload, body, request.query_params)
         raise UnsupportedMedia(
             "this content type is not taken",
             expected=" or ".join(self.media_types()),
@@ -98,12 +100,22 @@ class Payloads:
         request._body = body  # what Request.body() keeps; a form is parsed from it
         return body
 
-    def _from_json(self, body: bytes) -> dict[str, Any]:
+    async def _from_json(self, body: bytes) -> dict[str, Any]:
         try:
             values = self.model.model_validate_json(body) if body else self.model()
         except ValidationError as error:
             raise _invalid(error) from None
-        return {name: self._value(name, getattr(values, name)) for name in values.model_fields_set}
+        return {
+            name: await self._fetched(name, getattr(values, name))
+            for name in values.model_fields_set
+        }
+
+    async def _fetched(self, name: str, value: Any) -> Any:
+        """A value of JSON; of an upload that is given by its URL, what is there."""
+        found = self.ports[name]
+        if found.from_bytes is None or found.url or not _is_web_url(value):
+            return self._value(name, value)
+        return await _decoded(found, await fetch(value))
 
     async def _from_form(self, request: Request, body: bytes) -> dict[str, Any]:
         request._body = body
@@ -118,12 +130,12 @@ class Payloads:
                         fields[name] = value
         except HTTPException as error:
             raise Invalid(f"the form cannot be read: {error.detail}") from None
-        return self._assemble(fields, uploads)
+        return await self._assemble(fields, uploads)
 
-    def _from_raw(self, name: str, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
-        return self._assemble(dict(query), {name: body})
+    async def _from_raw(self, name: str, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
+        return await self._assemble(dict(query), {name: body})
 
-    def _assemble(self, fields: dict[str, Any], uploads: dict[str, bytes]) -> dict[str, Any]:
+    async def _assemble(self, fields: dict[str, Any], uploads: dict[str, bytes]) -> dict[str, Any]:
         """Text fields and uploads as arguments; text of a structured field is JSON."""
         for name in uploads:
             if name not in self.uploads:
@@ -144,9 +156,7 @@ class Payloads:
         for name, data in uploads.items():
             if not data:
                 raise Invalid(f"the file {name!r} is empty")
-            decode = self.ports[name].from_bytes
-            assert decode is not None
-            arguments[name] = decode(data)
+            arguments[name] = await _decoded(self.ports[name], data)
         return arguments
 
     def _loaded(self, name: str, text: str) -> Any:
@@ -169,6 +179,33 @@ class Payloads:
                 raise
             at = [{"loc": ["body", name], "msg": str(error), "type": "value_error"}]
             raise Invalid(f"{name!r}: {error}", at) from None
+
+
+async def _decoded(found: Port, data: bytes) -> Any:
+    """The value of an upload; the loop goes on while a picture is decoded."""
+    assert found.from_bytes is not None
+    if found.type is bytes or found.url:
+        return found.from_bytes(data)
+    return await asyncio.to_thread(found.from_bytes, data)
+
+
+def _is_web_url(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
+
+
+async def from_route(found: Port, value: Any) -> Any:
+    """A value that a route of the user's passes to a pipeline, as the pipeline takes it.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if found.from_bytes is not None and isinstance(value, (bytes, bytearray, memoryview)):
+        return await _decoded(found, bytes(value))
+    if found.from_bytes is None or not isinstance(value, str):
+        return found.local(value)
+    if found.url or not _is_web_url(value):  # a path would be the server's
+        return found.from_json(value)
+    return await _decoded(found, await fetch(value))
 
 
 def _model(graph: Graph, ports: Mapping[str, Port]) -> type[BaseModel]:

@@ -129,7 +129,10 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
             failure_id=failure.id,
         )
     headers = {"Retry-After": "1"} if status in (429, 503) else None
-    return answer(status, _words(error), headers=headers, step=step, pipeline=pipeline)
+    errors = getattr(error, "errors", None)
+    return answer(
+        status, _words(error), headers=headers, step=step, pipeline=pipeline, errors=errors
+    )
 
 
 def _words(error: BaseException) -> str:

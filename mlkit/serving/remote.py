@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
+
 from mlkit.define.graph import Graph
-from mlkit.define.shipping import dumps, loads
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
 
-__all__ = ["Answer", "Fault", "Route", "Router", "fault_of"]
+__all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
+
+
+def pack(value: Any) -> bytes:
+    """A value for another replica of the same app.
+
+    Not by Ray's own pickle: that is a second copy of cloudpickle, which takes a class of a cell for
+    another one than the bundles' does, and its instances for strangers.
+    """
+    try:
+        return pickle.dumps(value, protocol=5)
+    except (pickle.PicklingError, AttributeError, TypeError):  # of a class or function of a cell
+        made: bytes = cloudpickle.dumps(value, protocol=5)
+        return made
+
+
+unpack = pickle.loads
+"""The value again; from replicas of the same app alone, which Ray's token keeps to themselves."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +68,7 @@ class Fault:
 
     def _cause(self) -> BaseException:
         try:
-            cause = loads(self.cause)
+            cause = unpack(self.cause)
         except Exception:
             cause = None
         if isinstance(cause, BaseException):
@@ -74,8 +93,8 @@ def fault_of(error: BaseException) -> Fault:
     """What can be sent of an error that ended a segment."""
     cause = error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
     try:
-        pickled = dumps(cause)
-        loads(pickled)  # some exceptions pickle and cannot be made again
+        pickled = pack(cause)
+        unpack(pickled)  # some exceptions pickle and cannot be made again
     except Exception:
         pickled = b""
     status = error.status if isinstance(error, MlkitError) else 500
@@ -133,10 +152,10 @@ class Router:
             Overloaded: the stage does not take any more, or is not there.
         """
         response = self._handle(step.stage).remote(
-            self.table[step.stage].version, step.segment, inputs
+            self.table[step.stage].version, step.segment, pack(inputs)
         )
         try:
-            answer: Answer = await response
+            answer: Answer = unpack(await response)
         except asyncio.CancelledError:
             response.cancel()
             raise

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlkit.errors import DeployError
@@ -17,15 +18,20 @@ from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
 from mlkit.serving.ingress import Served, create_app
+from mlkit.serving.lifespan import Lifespan
 from mlkit.serving.limits import Limits
 from mlkit.serving.loading import Loaded, Loader, settle
 from mlkit.serving.output import capture
 from mlkit.serving.problem import Failures
 from mlkit.serving.remote import Route, Router
+from mlkit.serving.userapp import application_of
 
-__all__ = ["Replica", "Shipment"]
+__all__ = ["VERSION_PATH", "Replica", "Shipment"]
 
 RETIRE_S = 60.0
+
+VERSION_PATH = "/-/version"
+"""Where a replica says which version answers; open to everybody who can reach it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +57,27 @@ class _Version:
 
     name: str
     app: ASGIApp
-    served: Served
+    served: tuple[Served, ...]
+    lifespan: Lifespan
     loaded: Loaded
+
+    async def retire(self) -> None:
+        """Close it when what it has begun is through."""
+        until = perf_counter() + RETIRE_S
+        while self._busy and perf_counter() < until:  # noqa: ASYNC110  # executors have no event
+            await asyncio.sleep(0.05)
+        await self.lifespan.__aexit__()
+        for one in self.served:
+            await asyncio.to_thread(one.executor.close)
+
+    @property
+    def _busy(self) -> bool:
+        return any(one.executor.in_flight for one in self.served)
+
+    def drop(self) -> None:
+        """Close it at once."""
+        for one in self.served:
+            one.executor.close(wait=False)
 
 
 class Replica:
@@ -99,12 +124,13 @@ class Replica:
             self._rejected[name] = f"{type(error).__name__}: {error}"
             return
         if self._wanted != name:  # it was given up meanwhile
-            new.served.executor.close(wait=False)
+            await new.lifespan.__aexit__()
+            new.drop()
             return
         old, self._version = self._version, new
         self._loader.keep(new.loaded)
         if old is not None:
-            self._hold(_retire(old.served.executor))
+            self._hold(old.retire())
         settle()
 
     def _hold(self, work: Coroutine[Any, Any, None]) -> None:
@@ -117,17 +143,34 @@ class Replica:
         routes = {stage: Route(*where) for stage, where in config["routes"].items()}
         router = Router(self._shipment.app, routes)
         loaded = await self._loader.load(config["bundle"], router.connect)
-        (name,) = loaded.graphs
         await router.reach()
         limits = Limits(**config["limits"])
-        executor = Executor(
-            loaded.programs[name], workers=config["workers"], loop=asyncio.get_running_loop()
-        )
-        served = Served(executor, limits, self._failures)
+        loop = asyncio.get_running_loop()
+        served = {
+            name: Served(
+                Executor(program, workers=config["workers"], loop=loop), limits, self._failures
+            )
+            for name, program in loaded.programs.items()
+        }
+        main = served.pop(self._shipment.app)
+        application = application_of(loaded.application)
         app = create_app(
-            loaded.graphs[name], lambda: served, limits, self._shipment.token, config["version"]
+            main.graph,
+            lambda: main,
+            limits,
+            self._shipment.token,
+            config["version"],
+            fastapi=application,
+            others=served,
         )
-        return _Version(config["version"], app, served, loaded)
+        lifespan = Lifespan(app, application)
+        try:
+            app = await lifespan.__aenter__()
+        except BaseException:
+            for one in (main, *served.values()):
+                one.executor.close(wait=False)
+            raise
+        return _Version(config["version"], app, (main, *served.values()), lifespan, loaded)
 
     async def loaded(self) -> dict[str, Any]:
         """The version that answers, and those that could not be loaded with why."""
@@ -140,7 +183,7 @@ class Replica:
     async def __del__(self) -> None:
         version = getattr(self, "_version", None)
         if version is not None:
-            version.served.executor.close()
+            version.drop()
 
 
 class _Switch:
@@ -155,25 +198,22 @@ class _Switch:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await self._live(receive, send)
             return
         version = self._replica._version
         assert version is not None  # Serve lets nothing in before `reconfigure` has returned
+        if scope["path"].endswith(VERSION_PATH):  # whatever the application answers there
+            await PlainTextResponse(version.name)(scope, receive, send)
+            return
         await version.app(scope, receive, send)
 
-
-async def _retire(executor: Executor) -> None:
-    """Close an executor when what it has begun is through."""
-    until = perf_counter() + RETIRE_S
-    while executor.in_flight and perf_counter() < until:  # noqa: ASYNC110  # it has no event
-        await asyncio.sleep(0.05)
-    await asyncio.to_thread(executor.close)
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """ASGI's lifespan protocol, for an application that has nothing to do for it."""
-    while True:
-        message: MutableMapping[str, Any] = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """ASGI's lifespan protocol: the end of the replica is the end of what it serves."""
+        while True:
+            message: MutableMapping[str, Any] = await receive()
+            version = self._replica._version
+            if message["type"] == "lifespan.shutdown" and version is not None:
+                await version.lifespan.__aexit__()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return

@@ -15,7 +15,7 @@ from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
 from mlkit.serving.loading import Loaded, Loader, settle
 from mlkit.serving.output import capture
-from mlkit.serving.remote import Answer, fault_of
+from mlkit.serving.remote import Answer, fault_of, pack, unpack
 
 __all__ = ["StageReplica"]
 
@@ -112,14 +112,17 @@ class StageReplica:
         """Versions that are there, and those that could not be loaded with why."""
         return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
 
-    async def __call__(self, version: str, segment: str, inputs: dict[str, Any]) -> Answer:
-        """Run a segment of a version; when the caller gives up, so does this."""
+    async def __call__(self, version: str, segment: str, packed: bytes) -> bytes:
+        """Run a segment of a version on packed inputs, for a packed `Answer`.
+
+        When the caller gives up, so does this.
+        """
         if version in self._loading:  # another replica had it sooner
             await asyncio.shield(self._loading[version])
-        execution = await self._versions[version].executors[segment].run(inputs)
+        execution = await self._versions[version].executors[segment].run(unpack(packed))
         if execution.error is not None:
-            return Answer(fault=fault_of(execution.error))
-        return Answer(values=execution.output)
+            return pack(Answer(fault=fault_of(execution.error)))
+        return pack(Answer(values=execution.output))
 
     async def __del__(self) -> None:
         for version in getattr(self, "_versions", {}).values():

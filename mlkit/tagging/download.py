@@ -31,7 +31,7 @@ async def download(image: ImageSource) -> bytes:
     if start.startswith("data:"):
         return data_url_bytes(text.lstrip())
     if start.startswith(("http://", "https://")):
-        from mlkit.tagging.fetch import fetch
+        from mlkit.fetch import fetch
 
         return await fetch(text)
     raise InputError(

@@ -14,7 +14,7 @@ LONGER = {  # path: why it may be longer
     "tests/execute/test_executor.py": "one fixture of gates and requests, many small tests of it",
     "tests/execute/test_map.py": "every shape of inputs, one small test each",
     "tests/execute/test_run.py": "one way in, many small tests of it",
-    "tests/tagging/test_fetch.py": "a table of hostile addresses and the server they are tried on",
+    "tests/fetch/test_fetch.py": "a table of hostile addresses and the server they are tried on",
 }
 
 

@@ -92,7 +92,7 @@ def test_a_stage_gets_only_what_runs_there(run_cell, tmp_path) -> None:
     exec(SOURCE.format(more=1, default=0, doc="Add.", file=str(tmp_path / "model.txt")), cell)
     front, stage = pack(plan(cell["plus"], layout="per_step"))
     assert front.manifest.resources == {}
-    assert list(stage.manifest.resources) == ["add.model"]
+    assert list(stage.manifest.resources) == ["add.add.model"]
     (node,) = unpack(stage.data).graphs["add"]
     assert node.step.fn(1, model="") == 2
     (called,) = unpack(front.data).graphs["plus"]

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from mlkit.errors import FetchError, InputError, PayloadTooLarge
-from mlkit.tagging.fetch import Downloader, fetch
+from mlkit.fetch.downloader import Downloader, fetch
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ALLOW = "MLKIT_DOWNLOAD_ALLOW"
@@ -82,7 +82,7 @@ def get(url: str, answer: Answer = give, **options: Any) -> bytes:
 
 @pytest.fixture
 def allow_everything_on_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlkit.tagging.fetch.parse_allowed", lambda _: _Loopback())
+    monkeypatch.setattr("mlkit.fetch.downloader.parse_allowed", lambda _: _Loopback())
 
 
 class _Loopback(frozenset[tuple[str, int]]):

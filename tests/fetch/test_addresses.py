@@ -6,7 +6,7 @@ import random
 import pytest
 
 from mlkit.errors import MlkitError
-from mlkit.tagging.addresses import is_public, parse_allowed
+from mlkit.fetch.addresses import is_public, parse_allowed
 
 
 @pytest.mark.parametrize(

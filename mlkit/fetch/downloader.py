@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import FetchError, InputError, PayloadTooLarge
+from mlkit.fetch.addresses import ALLOW_VARIABLE, is_public, parse_allowed
 from mlkit.images import MAX_BYTES
-from mlkit.tagging.addresses import ALLOW_VARIABLE, is_public, parse_allowed
 
 if TYPE_CHECKING:
     import aiohttp
