@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeAlias
 
 import pydantic_core
 from fastapi import FastAPI, Request
@@ -21,6 +21,7 @@ from fastapi.exception_handlers import (
 )
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -45,6 +46,8 @@ from mlkit.serving.payload import Payloads, from_route
 from mlkit.serving.userapp import SCOPE_KEY, derived
 
 __all__ = ["Served", "create_app"]
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass
@@ -132,12 +135,16 @@ def create_app(
     found = {graph.name: (graph, served)}
     for name, other in (others or {}).items():
         found[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
-    for one, give in found.values():
-        _add_pipeline(app, one, Payloads(one, limits.max_body_bytes), give)
+    handlers = {
+        f"/{name}": _add_pipeline(app, one, Payloads(one, limits.max_body_bytes), give)
+        for name, (one, give) in found.items()
+    }
     _add_health(app, served, version)
     add_docs(app, graph.name, secured=token is not None)
     _add_problems(app, graph.name, served)
     given: ASGIApp = Pipelines(app, {name: give for name, (_, give) in found.items()})
+    if fastapi is None:
+        given = Direct(given, handlers)
     return Prefixed(Access(given, token, graph.name) if guarded else given, graph.name)
 
 
@@ -155,7 +162,7 @@ def _bare(graph: Graph) -> FastAPI:
 
 def _add_pipeline(
     app: FastAPI, graph: Graph, payloads: Payloads, served: Callable[[], Served | None]
-) -> None:
+) -> Handler:
     encode, media_type, schema = _encoder(graph)
     packed = packed_type(port(graph.returns))
     content: dict[str, Any] = {media_type: {"schema": schema}}
@@ -195,6 +202,7 @@ def _add_pipeline(
         operation_id=graph.name,
     )(handle)
     app.state.schemas |= schemas(payloads, graph)
+    return handle
 
 
 def _encoder(graph: Graph) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]:
@@ -271,6 +279,31 @@ def _add_problems(app: FastAPI, pipeline: str, served: Callable[[], Served | Non
     for kind, handler in {**own, MlkitError: fault, Exception: fault}.items():
         if app.exception_handlers.get(kind) in (None, standing.get(kind)):
             app.add_exception_handler(kind, handler)
+
+
+class Direct:
+    """ASGI middleware: answers the pipelines' own routes without FastAPI's way to them.
+
+    They read the request themselves, and neither a dependency nor a middleware of the user's is in
+    between: what is left out only takes time, a third of what the loop does for a small request.
+    """
+
+    def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler]) -> None:
+        self.app = app
+        self.handlers = dict(handlers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer it, or leave it to the application."""
+        direct = scope["type"] == "http" and scope["method"] == "POST"
+        handler = self.handlers.get(scope["path"]) if direct else None
+        if handler is None:
+            await self.app(scope, receive, send)
+            return
+        try:
+            response = await handler(Request(scope, receive))
+        except ClientDisconnect:  # nobody is left to be answered
+            return
+        await response(scope, receive, send)
 
 
 class Pipelines:

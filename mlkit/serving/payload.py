@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError, create_model
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from mlkit.define.border import Port, port
@@ -128,8 +129,9 @@ class Payloads:
                         uploads[name] = await value.read()
                     else:
                         fields[name] = value
-        except HTTPException as error:
-            raise Invalid(f"the form cannot be read: {error.detail}") from None
+        except (HTTPException, MultiPartException) as error:
+            why = error.detail if isinstance(error, HTTPException) else error.message
+            raise Invalid(f"the form cannot be read: {why}") from None
         return await self._assemble(fields, uploads)
 
     async def _from_raw(self, name: str, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:

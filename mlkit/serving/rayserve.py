@@ -134,6 +134,7 @@ def _application(target: Target) -> Any:
         "health_check_period_s": 2.0,
         "graceful_shutdown_wait_loop_s": 0.1,
         "user_config": target.user_config,
+        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
         **target.options,
     }
     kind = serve.ingress()(target.kind) if target.route_prefix is not None else target.kind
