@@ -1,4 +1,4 @@
-"""``python -m mlkit.bench [--blocks 5] [--seconds 3] [--out build/bench]``."""
+"""``python -m mlkit.bench [pipeline|engine|PART ...] [--blocks 5] [--seconds 3] [--out DIR]``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,32 @@ __all__ = ["main"]
 
 def main(words: list[str] | None = None) -> int:
     """Measure and write down; the exit status."""
+    from mlkit.bench.engine import PARTS, measure
     from mlkit.demo.interrupts import Interrupts
 
     parser = argparse.ArgumentParser(prog="python -m mlkit.bench", description=__doc__)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        default=["pipeline", "engine"],
+        help="pipeline: the tagging pipeline against eager torch and its own offline limit; "
+        f"engine: all of {', '.join(PARTS)}, which can be named by themselves",
+    )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a block")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     given = parser.parse_args(words)
     given.blocks = max(5, given.blocks)
+    unknown = set(given.parts) - {"pipeline", "engine", *PARTS}
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
     try:
         with Interrupts() as check:
-            _measure(given, check)
+            if "pipeline" in given.parts:
+                _measure(given, check)
+            parts = [part for part in PARTS if part in given.parts or "engine" in given.parts]
+            if parts:
+                measure(given.out, parts, given.blocks, given.seconds, check)
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; everything that was started is ended", file=sys.stderr)
         return 130

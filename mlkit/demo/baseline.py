@@ -60,8 +60,8 @@ def requests(url: str, payloads: Sequence[Mapping[str, Any]]) -> list[HttpReques
 
 
 @contextmanager
-def running(log: Path) -> Iterator[str]:
-    """The graph while the block runs, as its address.
+def running(log: Path, *, compiled: bool = False) -> Iterator[str]:
+    """The graph while the block runs, as its address; with mlkit's compiled model on demand.
 
     Raises:
         BaselineError: it did not come up; ``log`` has its words.
@@ -69,7 +69,10 @@ def running(log: Path) -> Iterator[str]:
     mark = secrets.token_hex(8)
     with log.open("wb") as words:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlkit.demo.blog_graph", str(free_port())],
+            [
+                *(sys.executable, "-m", "mlkit.demo.blog_graph", str(free_port())),
+                *(["compiled"] if compiled else []),
+            ],
             env=environment(os.environ, mark),
             start_new_session=True,  # signals of the terminal are for this process alone
             stdin=subprocess.PIPE,

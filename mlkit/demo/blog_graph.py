@@ -25,6 +25,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from mlkit.models import efficientnet_lite0, imagenet_names
+from mlkit.tagging.network import load_tagging_model
 
 __all__ = ["main"]
 
@@ -59,6 +60,20 @@ class Classifier:
         with torch.no_grad():
             logits = self.model((pixels - 127.0) / 128.0)
         return [self.names[i] for i in logits.argmax(dim=1).tolist()]
+
+
+@serve.deployment
+class CompiledClassifier:
+    """The same place in the graph with mlkit's compiled model: only the serving differs then."""
+
+    def __init__(self) -> None:
+        self.model = load_tagging_model()
+        self.names = imagenet_names()
+
+    @serve.batch
+    async def __call__(self, images: list[Pixels]) -> list[str]:
+        outputs: Any = self.model(np.stack(images))
+        return [self.names[i] for i in outputs[0].argmax(axis=1).tolist()]
 
 
 @serve.deployment
@@ -106,11 +121,11 @@ class Tagger:
         return {"tags": await self.combiner.remote(label, colour, title)}
 
 
-def main(port: int) -> None:
-    """Serve it until standard input ends."""
+def main(port: int, *, compiled: bool = False) -> None:
+    """Serve it until standard input ends; with mlkit's compiled model if ``compiled``."""
     _start_ray()
     serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(_bound(), name="blog", route_prefix="/")
+    serve.run(_bound(CompiledClassifier if compiled else Classifier), name="blog", route_prefix="/")
     sys.stdout.write(f"ready: http://127.0.0.1:{port}/tag\n")
     sys.stdout.flush()
     sys.stdin.read()
@@ -130,9 +145,9 @@ def _start_ray(attempts: int = 3) -> None:
                 raise
 
 
-def _bound() -> Any:
+def _bound(classifier: Any) -> Any:
     tagger, *parts = (
-        _deployment(c) for c in (Tagger, Downloader, Classifier, ColourFinder, Combiner)
+        _deployment(c) for c in (Tagger, Downloader, classifier, ColourFinder, Combiner)
     )
     return tagger.bind(*(part.bind() for part in parts))
 
@@ -143,4 +158,4 @@ def _deployment(decorated: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), compiled="compiled" in sys.argv[2:])

@@ -48,16 +48,22 @@ class Saturated:
 
 @contextmanager
 def deployed(
-    pipeline: Pipeline[..., Any], say: Callable[[str], None]
+    pipeline: Pipeline[..., Any], say: Callable[[str], None], **options: Any
 ) -> Iterator[tuple[App, float]]:
-    """The pipeline served in a session of its own while the block runs, and seconds it took."""
+    """The pipeline served in a session of its own while the block runs, and seconds it took.
+
+    Args:
+        pipeline: what to serve.
+        say: told what is going on.
+        options: of `mlkit.plan.plan`: ``layout="per_step"``.
+    """
     from mlkit.plan import plan
     from mlkit.serving.bundle import pack
     from mlkit.serving.deployment import DEFAULT_LIMITS, deploy_to
     from mlkit.serving.session import Session
 
     began = perf_counter()
-    planned = plan(pipeline)
+    planned = plan(pipeline, **options)
     packed = pack(planned)
     session = Session.start(say=say)
     try:
