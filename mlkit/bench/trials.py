@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -157,7 +158,7 @@ def redeploy(
     changes: int = 5,
     least: int = 2000,
 ) -> dict[str, Any]:
-    """Change one function again and again under four steady clients.
+    """Change two functions again and again under four steady clients.
 
     Args:
         pipeline: `small.staged`.
@@ -175,7 +176,9 @@ def redeploy(
             number += 1
             mark = f"changed {number}"
             began = time.monotonic()
-            made = deploy(pipeline.replace(third=_third(mark)))
+            made = deploy(
+                pipeline.replace(third=_marked("third", mark), fourth=_marked("fourth", mark))
+            )
             restarted |= {c.stage for c in made.changes if c.action in ("started", "restarted")}
             first = next((t for t, _, text in steady.answers if mark in str(text)), None)
             while first is None:
@@ -193,13 +196,20 @@ def redeploy(
             "high": max(seconds),
         },
         "models_loaded_again": len({text.rsplit(" ", 1)[1] for text in bodies}) - 1,
-        "mixed": sum(not text.startswith("x 1 2 ") or " 4 5 " not in text for text in bodies),
+        "mixed": sum(map(_is_mixed, bodies)),
         "restarted": sorted(restarted),
     }
 
 
-def _third(mark: str) -> Any:
-    """The third step with another result; a function of its own each time."""
+def _marked(name: str, mark: str) -> Any:
+    """A step of that name with a mark in its result; a function of its own each time."""
     names: dict[str, Any] = {"__name__": "__main__"}
-    exec(f"def third(text: str) -> str:\n    return text + ' 3 {mark}'", names)
-    return step(stage="three")(names["third"])
+    exec(f"def {name}(text: str) -> str:\n    return text + ' {name}={mark}'", names)
+    stages = {"third": "three", "fourth": "four"}
+    return step(stage=stages[name])(names[name])
+
+
+def _is_mixed(text: str) -> bool:
+    """Whether an answer has the marks of two versions."""
+    marks = set(re.findall(r"(?:third|fourth)=changed (\d+)", text))
+    return len(marks) > 1 or text.count("=changed") not in (0, 2)

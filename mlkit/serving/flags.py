@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-__all__ = ["free_port", "ray_environment"]
+__all__ = ["cluster_environment", "free_port", "ray_environment"]
 
 
 def ray_environment(folder: Path) -> dict[str, str]:
@@ -61,6 +61,23 @@ def ray_environment(folder: Path) -> dict[str, str]:
         # their environment, where it could not be read any more, unless told not to.
         "MLKIT_SESSION": folder.name,
         "SPT_NOENV": "1",
+    }
+
+
+def cluster_environment() -> dict[str, str]:
+    """Variables for the processes that an app has on a cluster that somebody else started.
+
+    Paths and ports are the nodes' own. They reach Serve's controller and proxies too, unless Serve
+    runs there already: then it stays as it was started.
+    """
+    return {
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
+        "RAY_SERVE_LOG_TO_STDERR": "0",
     }
 
 

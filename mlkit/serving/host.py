@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.errors import Cancelled, DeployError, MlkitError
-from mlkit.serving import folders, rayserve, wire
+from mlkit.serving import depot, folders, rayserve, wire
 from mlkit.serving.owner import Owner
 from mlkit.serving.replica import VERSION_PATH
 from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
@@ -48,6 +48,11 @@ class Host:
         self._quick = ThreadPoolExecutor(2, thread_name_prefix="mlkit-host-ask")
         self._stop = asyncio.Event()
         self._alive_at = time.monotonic()
+
+    @property
+    def applications(self) -> list[str]:
+        """Names of all that it has on Serve."""
+        return sorted(name for rolled in self._rollouts.values() for name in _applications(rolled))
 
     async def run(self) -> None:
         """Serve calls until told to stop, or until the lease runs out."""
@@ -123,6 +128,9 @@ class Host:
         """Bring an app to a new target; what was there before stays if that does not succeed."""
         name = spec["app"]
         known, before = self.apps.get(name), self._rollouts.get(name)
+        if self.settings["address"] != "local":
+            for stage in spec["stages"]:
+                stage["bundle"] = depot.keep(stage["bundle"])
         # What was rebuilt by fresh=True stays as it is when nothing changes after that.
         spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
         at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
@@ -185,7 +193,7 @@ class Host:
             time.sleep(0.002 if seen else 0.02)
 
     def _base(self, front: rayserve.Target) -> str:
-        base = f"http://{self.settings['host']}:{self.settings['port']}"
+        base = f"http://{self.settings['reached_at']}:{self.settings['port']}"
         return base if front.route_prefix == "/" else f"{base}/{front.name}"
 
     def _describe(self, new: Rollout, spec: dict[str, Any], done: list[Change]) -> dict[str, Any]:
@@ -278,7 +286,7 @@ def _wait_loaded(stage: StageTarget, given_up: Callable[[], bool]) -> None:
 
 def _version_at(base: str) -> str | None:
     """The version of the replica that answers at this moment, if one does."""
-    url = base.replace("//0.0.0.0", "//127.0.0.1") + VERSION_PATH
+    url = base + VERSION_PATH
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return str(answer.read().decode())
@@ -327,12 +335,13 @@ def main(argument: str) -> None:
         object_store_bytes=settings["object_store_bytes"],
         folder=folder / "ray",
     )
+    host = Host(folder, settings)
     try:
-        asyncio.run(Host(folder, settings).run())
+        asyncio.run(host.run())
     finally:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, signal.SIG_IGN)  # it is ending already
-        rayserve.stop()
+        rayserve.stop(settings["address"], host.applications)
         from mlkit.serving.watchdog import sweep
 
         sweep(folder.name)

@@ -6,13 +6,13 @@ import asyncio
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from mlkit.define.graph import Graph
 from mlkit.define.resource import Resource
 from mlkit.execute import Program, compile_graph
 from mlkit.serving.bundle import unpack
+from mlkit.serving.depot import fetch
 
 __all__ = ["Loaded", "Loader", "settle"]
 
@@ -43,17 +43,17 @@ class Loader:
     def __init__(self) -> None:
         self._known: dict[str, Resource[Any]] = {}
 
-    async def load(self, bundle: str | bytes, prepare: Prepare = lambda graphs: None) -> Loaded:
+    async def load(self, bundle: str, prepare: Prepare = lambda graphs: None) -> Loaded:
         """Load one.
 
         Args:
-            bundle: its path, or the bundle itself.
+            bundle: its path, or its place in a depot.
             prepare: is given the graphs before they are compiled.
         """
         return await asyncio.to_thread(self._load, bundle, prepare)
 
-    def _load(self, bundle: str | bytes, prepare: Prepare) -> Loaded:
-        unpacked = unpack(bundle if isinstance(bundle, bytes) else Path(bundle).read_bytes())
+    def _load(self, bundle: str, prepare: Prepare) -> Loaded:
+        unpacked = unpack(fetch(bundle))
         used: dict[str, Resource[Any]] = {}
         for key, graph in unpacked.graphs.items():
             for node in graph:

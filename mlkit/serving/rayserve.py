@@ -8,6 +8,7 @@ deployment. With a digest in it, an unchanged deployment keeps its replicas; wit
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.errors import Cancelled, DeployError
+from mlkit.serving.flags import cluster_environment
 
 __all__ = [
     "Target",
@@ -70,8 +72,24 @@ def start(address: str, *, host: str, port: int, object_store_bytes: int, folder
     if address == "local":
         _start_ray(object_store_bytes, folder)
     else:
-        ray.init(address=address, log_to_driver=False, namespace="mlkit")
-    serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "WARNING"})
+        # What the processes of a cluster inherit is not this one's to say, but what its jobs get.
+        variables = cluster_environment()
+        if "PYTHONPATH" in os.environ:  # run from a checkout; of use to nodes that have it too
+            variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="mlkit",
+            runtime_env={"env_vars": variables},
+        )
+    # Every node answers, unless that is said otherwise: several on one machine share their ports.
+    location = os.environ.get("MLKIT_PROXY_LOCATION", "EveryNode")
+    serve.start(
+        proxy_location=location,
+        http_options={"host": host, "port": port},
+        logging_config={"log_level": "WARNING"},
+    )
 
 
 def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None:
@@ -312,10 +330,18 @@ def delete(applications: Sequence[str]) -> None:
         serve.delete(name)
 
 
-def stop() -> None:
-    """Stop Serve and Ray."""
+def stop(address: str, applications: Sequence[str]) -> None:
+    """Stop Serve and Ray; on a cluster only take down what is this session's.
+
+    Args:
+        address: as for `start`.
+        applications: what the session has on a cluster.
+    """
     import ray
     from ray import serve
 
-    serve.shutdown()  # type: ignore[no-untyped-call]
+    if address == "local":
+        serve.shutdown()  # type: ignore[no-untyped-call]
+    else:
+        delete(applications)
     ray.shutdown()

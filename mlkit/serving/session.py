@@ -67,7 +67,8 @@ class Session:
         folder = folders.create()
         settings = {
             "address": address,
-            "host": host,
+            "host": host if address == "local" else "0.0.0.0",  # other nodes ask its replicas
+            "reached_at": _reached_at(address, host),
             "port": port or free_port(),
             "lease_s": _lease(lease_s),
             "notebook": notebook_key(),
@@ -179,6 +180,13 @@ class Session:
         while _has_processes(self.folder) and time.monotonic() < until:
             time.sleep(0.1)
         folders.remove(self.folder)
+
+
+def _reached_at(address: str, host: str) -> str:
+    """The host in an app's URL."""
+    if address == "local":
+        return "127.0.0.1" if host == "0.0.0.0" else host
+    return address.removeprefix("ray://").rpartition(":")[0] or "127.0.0.1"
 
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
