@@ -114,6 +114,11 @@ class _Parts:
             yield from self._resource(value)
         else:
             yield repr(getattr(value, "max_batch_size", None)).encode()
+            # How it is batched is a matter of the code that runs it; where it runs is not.
+            asked = value.options.to_dict()
+            for name in ("batch_wait_timeout_s", "split_failed_batches"):
+                if name in asked:
+                    yield f"{name}={asked[name]!r}".encode()
             yield from self.of(value.fn)
 
     def _function(self, fn: types.FunctionType) -> Iterator[bytes]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict
+from math import isfinite
+from typing import Any, Literal, TypedDict
 
 from mlkit.errors import DefinitionError
 
@@ -18,7 +19,10 @@ SHORT = (*AMOUNTS, "resources")
 BATCHING = ("max_batch_size", "batch_wait_timeout_s", "split_failed_batches")
 """Options that only a batched step has."""
 
-_COUNTS = ("num_replicas", "max_ongoing_requests", "max_replicas_per_node", "max_batch_size")
+AUTO: Mapping[str, Any] = {"min_replicas": 1, "max_replicas": 100, "target_ongoing_requests": 2}
+"""What Serve takes ``num_replicas="auto"`` for: its ``AutoscalingConfig.default()``."""
+
+_COUNTS = ("max_ongoing_requests", "max_replicas_per_node", "max_batch_size")
 _SECONDS = (
     "graceful_shutdown_timeout_s",
     "health_check_period_s",
@@ -31,7 +35,7 @@ class StepKeywords(TypedDict, total=False):
     """What ``@step(...)`` takes: the fields of `StepOptions`, and Ray's amounts by themselves."""
 
     stage: str | None
-    num_replicas: int | None
+    num_replicas: int | Literal["auto"] | None
     autoscaling_config: Mapping[str, Any] | None
     ray_actor_options: Mapping[str, Any]
     num_cpus: float
@@ -60,7 +64,8 @@ class StepOptions:
 
     Attributes:
         stage: name of the stage that it runs in; steps that give the same one share it.
-        num_replicas: processes.
+        num_replicas: processes. "auto" is Serve's own autoscaling: it becomes an
+            ``autoscaling_config``, in which what is given besides takes the place of `AUTO`'s.
         autoscaling_config: Serve's, instead of ``num_replicas``.
         ray_actor_options: ``num_cpus``, ``num_gpus``, ``memory`` in bytes, ``resources``,
             ``accelerator_type``, ``runtime_env`` of a replica, as far as this step needs them.
@@ -76,7 +81,7 @@ class StepOptions:
     """
 
     stage: str | None = None
-    num_replicas: int | None = None
+    num_replicas: int | Literal["auto"] | None = None
     autoscaling_config: Mapping[str, Any] | None = None
     ray_actor_options: Mapping[str, Any] = field(default_factory=dict)
     max_ongoing_requests: int | None = None
@@ -90,25 +95,27 @@ class StepOptions:
     split_failed_batches: bool = True
 
     def __post_init__(self) -> None:
+        _check("autoscaling_config", self.autoscaling_config, _is_mapping, "a dict")
+        if self.num_replicas == "auto":
+            # Spelled out here, so that whoever plans or draws has one form less to know.
+            object.__setattr__(self, "num_replicas", None)
+            scaling = {**AUTO, **(self.autoscaling_config or {})}
+            object.__setattr__(self, "autoscaling_config", scaling)
+        if self.num_replicas is not None and self.autoscaling_config is not None:
+            raise DefinitionError("num_replicas and autoscaling_config exclude each other")
+        _check(
+            "num_replicas", self.num_replicas, _is_count, 'a whole number, at least 1, or "auto"'
+        )
         for name in _COUNTS:
             _check(name, getattr(self, name), _is_count, "a whole number, at least 1")
         for name in _SECONDS:
             _check(name, getattr(self, name), _is_amount, "seconds, not negative")
+        if self.max_queued_requests != -1:
+            expected = "a whole number, at least 1, or -1 for any number"
+            _check("max_queued_requests", self.max_queued_requests, _is_count, expected)
+        _check("split_failed_batches", self.split_failed_batches, _is_bool, "True or False")
         _check("stage", self.stage, _is_name, "a name: letters, digits, _ and -")
-        _check("autoscaling_config", self.autoscaling_config, _is_mapping, "a dict")
-        if self.num_replicas is not None and self.autoscaling_config is not None:
-            raise DefinitionError("num_replicas and autoscaling_config exclude each other")
-        _check("ray_actor_options", self.ray_actor_options, _is_mapping, "a dict")
-        unknown = sorted(set(self.ray_actor_options) - set(ACTOR_OPTIONS))
-        if unknown:
-            raise DefinitionError(
-                f"there is no ray_actor_option {', '.join(map(repr, unknown))}",
-                expected=f"one of {', '.join(ACTOR_OPTIONS)}",
-            )
-        for name in AMOUNTS:
-            _check(name, self.ray_actor_options.get(name), _is_amount, "a number, not negative")
-        for name, amount in (self.ray_actor_options.get("resources") or {}).items():
-            _check(f"resources[{name!r}]", amount, _is_amount, "a number, not negative")
+        _check_actor(self.ray_actor_options)
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> StepOptions:
@@ -132,7 +139,7 @@ class StepOptions:
         actor |= {name: changes.pop(name) for name in SHORT if name in changes}
         if changes.get("autoscaling_config") is not None:
             changes.setdefault("num_replicas", None)
-        elif changes.get("num_replicas") is not None:
+        elif changes.get("num_replicas") is not None:  # "auto" too begins from Serve's defaults
             changes.setdefault("autoscaling_config", None)
         kept = {name: getattr(self, name) for name in names}
         return StepOptions(**{**kept, **changes, "ray_actor_options": actor})
@@ -147,6 +154,25 @@ class StepOptions:
         }
 
 
+def _check_actor(options: Mapping[str, Any]) -> None:
+    if not _is_mapping(options):
+        raise DefinitionError("ray_actor_options is a dict", got=repr(options))
+    unknown = sorted(map(repr, set(options) - set(ACTOR_OPTIONS)))
+    if unknown:
+        raise DefinitionError(
+            f"there is no ray_actor_option {', '.join(unknown)}",
+            expected=f"one of {', '.join(ACTOR_OPTIONS)}",
+        )
+    for name in AMOUNTS:
+        _check(name, options.get(name), _is_amount, "a number, not negative")
+    for name in ("resources", "runtime_env"):
+        _check(name, options.get(name), _is_mapping, "a dict")
+    for name, amount in (options.get("resources") or {}).items():
+        _check(f"resources[{name!r}]", amount, _is_amount, "a number, not negative")
+    kind = options.get("accelerator_type")
+    _check("accelerator_type", kind, lambda value: isinstance(value, str), "a name that Ray knows")
+
+
 def _check(name: str, value: Any, is_right: Any, expected: str) -> None:
     if value is not None and not is_right(value):
         raise DefinitionError(f"{name} cannot be this", expected=expected, got=repr(value))
@@ -156,8 +182,13 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and isfinite(value) and value >= 0
 
 
 def _is_name(value: Any) -> bool:

@@ -21,6 +21,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from math import inf
 from time import perf_counter
 from types import TracebackType
 from typing import Any
@@ -71,7 +72,8 @@ class Executor:
         # leave it taken.
         self._lock = threading.Lock()
         self._alarms = [threading.Lock() for _ in range(self.workers)]
-        self._asleep: list[threading.Lock] = []
+        # Until when each sleeps; the last to fall asleep is the first to be woken.
+        self._asleep: dict[threading.Lock, float] = {}
         self._closed = False
         self._loops = Mailboxes()
         name = f"mlkit-{program.graph.name}"
@@ -205,8 +207,12 @@ class Executor:
     def _wake(self, count: int) -> None:
         """Under the lock: have so many workers look for something to do."""
         while count > 0 and self._asleep:
-            self._asleep.pop().release()
+            self._asleep.popitem()[0].release()
             count -= 1
+
+    def _watched(self, due: float) -> bool:
+        """Under the lock: whether a worker that sleeps will be awake by then."""
+        return any(until <= due for until in self._asleep.values())
 
     # ---- on the workers ---------------------------------------------------------------------
 
@@ -251,29 +257,32 @@ class Executor:
                 job = flow.pick(after)
                 if job is not None:
                     self._wake(after.ready - 1)
+                    # Of a batch that waits for more, one who has nothing else to do keeps the time.
+                    if self._asleep and not self._watched(flow.queues.due):
+                        self._wake(1)
                 elif not after:
                     if self._closed:
                         return None
-                    self._asleep.append(alarm)
                     due = flow.queues.due
+                    until = inf if self._watched(due) else due
+                    self._asleep[alarm] = until
             if job is None and not after:
-                self._sleep(alarm, due)
+                self._sleep(alarm, until)
                 continue
             self._follow_up(after)
             if job is not None:
                 return job
 
-    def _sleep(self, alarm: threading.Lock, due: float | None) -> None:
+    def _sleep(self, alarm: threading.Lock, until: float) -> None:
         """Wait for the alarm, or until a batch that waits for more is to go as it is."""
-        if due is None:
+        if until == inf:
             alarm.acquire()
             return
-        if alarm.acquire(timeout=max(0.0, due - perf_counter())):
+        longest = threading.TIMEOUT_MAX  # an hour of waiting for a batch is allowed, an age is not
+        if alarm.acquire(timeout=min(max(0.0, until - perf_counter()), longest)):
             return
         with self._lock:
-            if alarm in self._asleep:
-                self._asleep.remove(alarm)
-            else:  # it went off in this moment
+            if self._asleep.pop(alarm, None) is None:  # it went off in this moment
                 alarm.acquire(blocking=False)
 
     # ---- anywhere, outside the lock ---------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from time import perf_counter
 from typing import NamedTuple
 
@@ -31,12 +32,11 @@ class Queues:
 
     def __init__(self, program: Program, now: Callable[[], float] = perf_counter) -> None:
         self._now = now
-        self.due: float | None = None
-        """When the next batch that waits for more is to go as it is, found by the last `pick`."""
         nearest_first = sorted(program.tasks, key=lambda task: -task.depth)
         self._queues: list[deque[Work]] = [deque() for _ in program.tasks]
         pairs = [(task, self._queues[task.index]) for task in nearest_first]
         self._batched = [(task, queue) for task, queue in pairs if task.batched]
+        self._patient = [(task, queue) for task, queue in self._batched if task.wait_s]
         self._in_order = [
             *((task, queue) for task, queue in pairs if not task.batched),
             *self._batched,
@@ -57,23 +57,19 @@ class Queues:
                 job = _take(task, queue, late)
                 if job is not None:
                     return job
-        self.due = None
         for task, queue in self._in_order:
             if queue:
-                if task.wait_s and self._waits(task, queue):
+                if task.wait_s and _until(task, queue) > self._now():
                     continue
                 job = _take(task, queue, late)
                 if job is not None:
                     return job
         return None
 
-    def _waits(self, task: Task, queue: deque[Work]) -> bool:
-        """Whether a batch that is not full is to wait for more; notes until when."""
-        until: float = queue[0].ready_at[task.index] + task.wait_s
-        if until <= self._now():
-            return False
-        self.due = until if self.due is None else min(self.due, until)
-        return True
+    @property
+    def due(self) -> float:
+        """When the next batch that waits for more is to go as it is; infinite where none does."""
+        return min((_until(task, queue) for task, queue in self._patient), default=inf)
 
     def sweep(self) -> None:
         """Drop the requests that are finished."""
@@ -85,6 +81,13 @@ class Queues:
     def waiting(self) -> list[int]:
         """How many requests wait for each task, by its index."""
         return [sum(not execution.finished for execution in queue) for queue in self._queues]
+
+
+def _until(task: Task, queue: deque[Work]) -> float:
+    """Until when a batch that is not full may wait; infinite where there is none."""
+    while queue and queue[0].finished:
+        queue.popleft()
+    return queue[0].ready_at[task.index] + task.wait_s if queue else inf
 
 
 def _take(task: Task, queue: deque[Work], late: list[tuple[Work, Task]]) -> Job | None:

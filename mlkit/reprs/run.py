@@ -131,7 +131,7 @@ def _span(run: Run) -> float:
 
 
 def _row(node: NodeRun, span: float) -> Row:
-    if node.status in ("given", "not run"):
+    if node.status not in ("done", "failed"):
         value = preview(node.value) if node.status == "given" else Preview("")
         return Row(node.name, node.status, value)
     failed = node.status == "failed"

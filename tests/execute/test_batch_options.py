@@ -30,6 +30,34 @@ def test_a_batch_waits_for_more_where_its_step_asks_for_that(requests) -> None:
     assert calls == [2, 3]
 
 
+def test_who_is_woken_for_other_work_leaves_the_time_to_another(requests, gate) -> None:
+    @step
+    def hold(x: int) -> int:
+        if x == 2:
+            gate.pass_through()
+        return x
+
+    @batched_step(max_batch_size=8, batch_wait_timeout_s=0.05)
+    def patient(xs: list[int]) -> list[int]:
+        return xs
+
+    @pipeline
+    def flow(x: int) -> int:
+        return patient(hold(x))
+
+    sent = requests(flow, workers=3)
+    sent.submit(1)
+    while not sent.executor.queued()["patient"]:
+        time.sleep(0.001)
+    sent.submit(2)  # the worker that was last to fall asleep, and kept the time, holds this
+    began = time.perf_counter()
+    while sent.executor.in_flight > 1:
+        assert time.perf_counter() - began < 5, "nobody took the batch that was due"
+        time.sleep(0.001)
+    gate.open()
+    assert sent.outcomes() == [1, 2]
+
+
 def test_a_batch_that_must_not_be_repeated_fails_as_a_whole(requests, gate) -> None:
     calls = []
 

@@ -1,6 +1,7 @@
 """A run as a table with a waterfall, and in words."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,13 @@ def test_what_did_not_run_and_what_was_given_say_so(bad: Run) -> None:
     assert "running" not in row(html, "words")
     assert '<span class="word">given</span>' in row(html, "download")
     assert "returned" not in html
+
+
+def test_an_arm_that_was_not_chosen_took_no_time(good: Run) -> None:
+    run = replace(good, nodes=(*good.nodes[:-1], NodeRun("combine", "skipped")))
+    assert '<span class="word">skipped</span>' in row(to_html(run), "combine")
+    assert "running" not in row(to_html(run), "combine")
+    assert to_text(run).splitlines()[-2].split() == ["combine", "(skipped)"]
 
 
 def test_a_value_that_cannot_be_shown_breaks_nothing(bad: Run) -> None:
