@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ dependencies:
 
 def render(project: dict[str, Any]) -> str:
     """Returns the file's text for the ``[project]`` table of a pyproject.toml."""
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     lines = [f"      - {requirement}\n" for requirement in requirements]
     header = HEADER.format(name=project["name"], python=project["requires-python"])
     return header + "".join(lines) + "      - --editable .\n"

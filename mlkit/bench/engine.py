@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mlkit.bench import bare, small, trials
+from mlkit.bench import bare, nodes, small, trials
 from mlkit.demo import baseline, offline, served
 from mlkit.demo.offline import Block
 from mlkit.load import closed, load_test, poisson
@@ -212,6 +212,26 @@ def _redeploy(blocks: int, seconds: float, check: Callable[[], None]) -> dict[st
     return {**{f"{n}_{k}": v for n, one in found.items() for k, v in one.items()}}
 
 
+def _two_nodes(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:
+    return nodes.measure()
+
+
+def _contract(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:
+    import schemathesis
+
+    from mlkit.bench.contract import fuzz
+    from mlkit.demo.pictures import sample
+    from mlkit.tagging import tag
+
+    # Small ones: it is the contract that is looked at, and the rest takes its time.
+    pictures = sorted((picture.path.read_bytes() for picture in sample()), key=len)[:5]
+    with served.deployed(tag, lambda text: None) as (app, _):
+        headers = dict(app.prepare("http://a.example/b.jpg").headers)
+        asked = {"Authorization": headers["Authorization"]} if "Authorization" in headers else {}
+        schema = schemathesis.openapi.from_url(f"{app.url}/openapi.json", headers=asked)
+        return fuzz(schema, 5000, asked, pictures=pictures).to_dict()
+
+
 PARTS: dict[str, Callable[[int, float, Callable[[], None]], dict[str, Any]]] = {
     "noop": _noop,
     "fused": _fused,
@@ -219,5 +239,7 @@ PARTS: dict[str, Callable[[int, float, Callable[[], None]], dict[str, Any]]] = {
     "poison": _poison,
     "disconnect": _disconnect,
     "redeploy": _redeploy,
+    "two_nodes": _two_nodes,
+    "contract": _contract,
 }
 """What is measured, by name, in this order."""

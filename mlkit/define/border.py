@@ -179,7 +179,7 @@ def _codec_port(type_: type) -> Port:
     def from_json(value: Any) -> Any:
         try:
             return decode(value)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise InputError(f"not a valid {type_.__name__}: {error}") from error
 
     return Port(type_, from_json, encode, lambda value: value, {})

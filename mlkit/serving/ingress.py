@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlkit.define.border import plain, port
+from mlkit.define.docstring import words
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, MlkitError, Overloaded
 from mlkit.execute import Executor
@@ -151,7 +152,7 @@ def create_app(
 def _bare(graph: Graph) -> FastAPI:
     return FastAPI(
         title=graph.name,
-        description=graph.doc,
+        description=words(graph.doc).description,
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -164,6 +165,7 @@ def _add_pipeline(
     app: FastAPI, graph: Graph, payloads: Payloads, served: Callable[[], Served | None]
 ) -> Handler:
     encode, media_type, schema = _encoder(graph)
+    said = words(graph.doc)
     packed = packed_type(port(graph.returns))
     content: dict[str, Any] = {media_type: {"schema": schema}}
     if packed:
@@ -191,11 +193,11 @@ def _add_pipeline(
 
     app.post(
         f"/{graph.name}",
-        summary=graph.doc.partition("\n")[0] or graph.name,
-        description=graph.doc,
+        summary=said.summary or graph.name,
+        description=said.description,
         response_class=Response,
         responses={
-            200: {"description": "the result", "content": content},
+            200: {"description": said.returns or "the result", "content": content},
             **error_answers(),
         },
         openapi_extra={"requestBody": request_body(payloads), "parameters": query(payloads)},

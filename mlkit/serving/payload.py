@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
 from mlkit.define.border import Port, port
+from mlkit.define.docstring import words
 from mlkit.define.graph import Graph, Parameter
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
 from mlkit.fetch import fetch
@@ -172,8 +174,11 @@ class Payloads:
 
     def _value(self, name: str, value: Any) -> Any:
         found = self.ports[name]
-        if not found.converts or value is None:
+        if not found.converts:
             return value
+        parameter = self.parameters[name]
+        if value is None and not parameter.required and parameter.default is None:
+            return None  # as if it were not there, whatever its type says
         try:
             return found.from_json(value)
         except InputError as error:
@@ -211,17 +216,27 @@ async def from_route(found: Port, value: Any) -> Any:
 
 
 def _model(graph: Graph, ports: Mapping[str, Port]) -> type[BaseModel]:
-    fields: dict[str, Any] = {p.name: _field(p, ports[p.name]) for p in graph.parameters}
+    said = words(graph.doc).arguments
+    fields: dict[str, Any] = {
+        p.name: _field(p, ports[p.name], said.get(p.name)) for p in graph.parameters
+    }
     title = "".join(part.capitalize() for part in graph.name.split("_")) + "Request"
     return create_model(title, **fields)
 
 
-def _field(parameter: Parameter, found: Port) -> tuple[Any, Any]:
+def _field(parameter: Parameter, found: Port, said: str | None) -> tuple[Any, Any]:
     default = ... if parameter.required else parameter.default
     if not found.converts:
-        return parameter.type, Field(default)
+        own = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
+        if said is None or any(mark.description for mark in own):
+            return parameter.type, Field(default)
+        return parameter.type, Field(default, description=said)
     type_ = str if found.schema.get("type") == "string" else Any
-    return type_, Field(default, json_schema_extra=dict(found.schema))
+    schema = dict(found.schema)
+    if said is not None:  # of this argument; the schema's own is of its type
+        kind = schema.get("description")
+        schema["description"] = f"{said.rstrip('.')}: {kind}" if kind else said
+    return type_, Field(default, json_schema_extra=schema)
 
 
 def _matches(kind: str, taken: str) -> bool:

@@ -41,7 +41,15 @@ __all__ = [
 
 @pipeline
 def tag(image: ImageSource, title: str = "") -> ProductTags:
-    """Tag one product: what it is, where it is, its colours, and the words of its title."""
+    """Tag one product: what it is, where it is, its colours, and the words of its title.
+
+    Args:
+        image: the product's picture.
+        title: what the shop calls it.
+
+    Returns:
+        What was found, and all of it merged into tags.
+    """
     picture = decode(download(image))
     seen = look(picture)
     box = localise(picture, seen)

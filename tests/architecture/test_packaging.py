@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def locked_version(lock: list[Requirement], name: str, python: str) -> str | Non
 def test_the_lock_satisfies_what_pyproject_asks_for(
     project: dict[str, Any], lock: list[Requirement], python: str
 ) -> None:
-    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    asked = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     for requirement in map(Requirement, asked):
         version = locked_version(lock, requirement.name, python)
         assert version, f"{requirement.name} is not locked: run `make lock`"
@@ -123,7 +124,8 @@ def needed_distributions(root: Path) -> dict[str, set[str]]:
 
 
 def asked_distributions(project: dict[str, Any]) -> set[str]:
-    return {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    asked = [*project["dependencies"], *project["optional-dependencies"]["bench"]]
+    return {canonicalize_name(Requirement(line).name) for line in asked}
 
 
 def test_what_is_imported_is_asked_for(repository: Path, project: dict[str, Any]) -> None:
