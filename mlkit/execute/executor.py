@@ -218,7 +218,7 @@ class Executor:
 
     def _work(self, alarm: threading.Lock) -> None:
         outcomes: list[Outcome] = []
-        called: tuple[Task, list[int]] | None = None
+        called: tuple[Task, list[int], float | None] | None = None
         while True:
             job = self._next(outcomes, called, alarm)
             if job is None:
@@ -235,13 +235,13 @@ class Executor:
             except BaseException as error:  # beside the step: no memory, an exception that resists
                 now = perf_counter()
                 outcomes = [Outcome(e, task, None, error, now, now, 1) for e in work]
-            called = task, sizes
+            called = task, sizes, _took(outcomes) if task.batched else None
             del job, work, context  # nothing is kept of it while this waits for more
 
     def _next(
         self,
         outcomes: list[Outcome],
-        called: tuple[Task, list[int]] | None,
+        called: tuple[Task, list[int], float | None] | None,
         alarm: threading.Lock,
     ) -> Job | None:
         """Take up what was done and get something to do; None when it is time to go."""
@@ -357,6 +357,10 @@ class Executor:
             execution.cancel()
         elif (error := ended.exception()) is not None:  # beside the step, as on the workers
             self._give_up(execution, error, task)
+
+
+def _took(outcomes: list[Outcome]) -> float | None:
+    return outcomes[-1].finish - outcomes[0].start if outcomes else None
 
 
 def _this_task() -> asyncio.Task[Any]:

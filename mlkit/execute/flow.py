@@ -92,9 +92,11 @@ class Flow:
             if not execution.left:
                 self.finish(execution, None, None, after)
 
-    def count(self, task: Task, sizes: Iterable[int]) -> None:
-        """Note the sizes of a task's calls."""
+    def count(self, task: Task, sizes: Iterable[int], took_s: float | None = None) -> None:
+        """Note the sizes of a task's calls, and how long a whole batch took."""
         self.sizes[task.index].update(sizes)
+        if took_s is not None:
+            self.queues.took(task, took_s)
 
     def finish(
         self, execution: Execution, task: Task | None, error: BaseException | None, after: After

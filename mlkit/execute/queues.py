@@ -1,7 +1,7 @@
 """What is waiting for a worker, and which of it goes next.
 
-- A batch that is full goes first; then single items, those nearest to a result first; then
-  batches that are not full.
+- A batch that is full goes first, and one that has waited for longer than it will take; then
+  single items, those nearest to a result first; then batches that are not full.
 - A batch that is not full may wait for more, where its step asks for that.
 - Requests that are finished (cancelled, failed) are skipped.
 """
@@ -32,6 +32,7 @@ class Queues:
 
     def __init__(self, program: Program, now: Callable[[], float] = perf_counter) -> None:
         self._now = now
+        self._took_s = [inf] * len(program.tasks)
         nearest_first = sorted(program.tasks, key=lambda task: -task.depth)
         self._queues: list[deque[Work]] = [deque() for _ in program.tasks]
         pairs = [(task, self._queues[task.index]) for task in nearest_first]
@@ -53,7 +54,7 @@ class Queues:
             late: gets the requests that were found past their deadline, and were taken out.
         """
         for task, queue in self._batched:
-            if len(queue) >= task.max_batch_size:
+            if len(queue) >= task.max_batch_size or (queue and self._is_late(task, queue)):
                 job = _take(task, queue, late)
                 if job is not None:
                     return job
@@ -65,6 +66,23 @@ class Queues:
                 if job is not None:
                     return job
         return None
+
+    def took(self, task: Task, seconds: float) -> None:
+        """Note how long a call of a batched task took."""
+        before = self._took_s[task.index]
+        self._took_s[task.index] = seconds if before == inf else 0.8 * before + 0.2 * seconds
+
+    def _is_late(self, task: Task, queue: deque[Work]) -> bool:
+        """Whether a batch has waited for longer than a call of it takes.
+
+        Without this, requests that have just come are begun before those that wait for their batch:
+        that fills batches, and at less than full load makes the unlucky wait for many others. So
+        long as a call takes, enough come to fill the next.
+        """
+        took = self._took_s[task.index]
+        if took == inf or task.wait_s:
+            return False
+        return bool(self._now() - queue[0].ready_at[task.index] > took)
 
     @property
     def due(self) -> float:

@@ -8,6 +8,7 @@
     result                # the figures; says so when they are void
     result.plot()         # latency over time, and its distribution to p99.9
     result.to_frame()     # every request
+    compare({"here": result, "there": other}).plot()
 
 `poisson` and `constant` send at times fixed beforehand, whatever the answers take; `closed` sends
 on each answer, which finds the saturated throughput and nothing else. The generator runs in a
@@ -15,15 +16,18 @@ process of its own and reports its own lateness and its own CPU.
 """
 
 from mlkit.load.arrivals import closed, constant, poisson
+from mlkit.load.compare import Comparison, compare
 from mlkit.load.records import RequestRecord
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import LoadRun, last_result, load_test
 
 __all__ = [
+    "Comparison",
     "LoadResult",
     "LoadRun",
     "RequestRecord",
     "closed",
+    "compare",
     "constant",
     "last_result",
     "load_test",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlkit.reprs import render
@@ -20,15 +20,23 @@ def to_text(graph: Graph) -> str:
     return "\n".join([graph.signature, *steps, f"  return {graph.output}"])
 
 
-def to_svg(graph: Graph, problems: Sequence[Problem] = (), *, down: bool = False) -> str:
+def to_svg(
+    graph: Graph,
+    problems: Sequence[Problem] = (),
+    *,
+    down: bool = False,
+    together: Mapping[str, Iterable[str]] | None = None,
+) -> str:
     """The graph as an SVG that stands alone.
 
     Args:
         graph: what is drawn.
         problems: what is wrong with it; those that concern a node are marked and said there.
         down: from top to bottom instead of from left to right.
+        together: names of nodes that share a tinted ground, by what is written there.
     """
-    return render("graph.svg.j2", picture=picture(graph, problems, down=down), alone=True)
+    drawn = picture(graph, problems, down=down, together=together)
+    return render("graph.svg.j2", picture=drawn, alone=True)
 
 
 def to_html(graph: Graph, problems: Sequence[Problem] = ()) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from mlkit.define.source import Argument, Result, brief, sources
 from mlkit.reprs.layout import Layout, Point, layered
 from mlkit.reprs.measure import lines, shorten, width
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SMALLEST",
+    "Ground",
     "Line",
     "Note",
     "Picture",
@@ -36,6 +38,7 @@ _GAP = 22.0
 _ROOM = 700.0  # as wide as edges are stretched to make room for their types
 _NOTE_ROOM = 150.0
 _MARGIN = 8.0
+_ABOVE, _BELOW = 2.0, 18.0  # what grounds need beside the margin
 
 SMALLEST = 0.85
 """How far a picture may be made smaller before it had better be drawn the other way."""
@@ -68,6 +71,7 @@ class Shape:
         corner: a word at its upper edge: how it is called.
         notes: what is wrong with it.
         troubled: whether its border says so.
+        node: name of the node that a step is.
     """
 
     kind: str
@@ -79,6 +83,7 @@ class Shape:
     stacked: bool = False
     notes: tuple[Note, ...] = ()
     troubled: bool = False
+    node: str = ""
 
     @property
     def size(self) -> Point:
@@ -125,6 +130,8 @@ class Line:
         source: name of the node or input it comes from.
         target: name of the node it goes to; "" for the output.
         right: where the label ends.
+        keys: for which keys the target runs, where the source is what a branch looks at.
+        mark: the decision's mark, where it begins.
     """
 
     source: str
@@ -136,6 +143,23 @@ class Line:
     label_x: float = 0.0
     label_y: float = 0.0
     right: float = 0.0
+    keys: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What lies behind the steps that belong together: a tint around them, and what it is called.
+
+    Attributes:
+        boxes: places and sizes around the steps.
+        paths: the lines between them, to be drawn as broad as the ground.
+        labels: the name, at each part that hangs together: text and place.
+    """
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    paths: tuple[str, ...]
+    labels: tuple[tuple[str, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -148,35 +172,65 @@ class Picture:
     height: float
     shapes: tuple[Placed, ...]
     lines: tuple[Line, ...]
+    grounds: tuple[Ground, ...] = ()
+
+    @property
+    def above(self) -> float:
+        """Room that grounds take above everything else, in pixels."""
+        return _ABOVE if self.grounds else 0.0
 
 
 @dataclass
 class _Edge:
     links: list[Link] = field(default_factory=list)
     troubled: bool = False
+    keys: list[str] = field(default_factory=list)
 
     @property
     def label(self) -> str:
         return shorten(", ".join(dict.fromkeys(map(_label, self.links))), 24)
 
+    @property
+    def said(self) -> str:
+        """The keys of a branch that lead along it."""
+        return shorten(" or ".join(dict.fromkeys(self.keys)), 24)
 
-def picture(graph: Graph, problems: Sequence[Problem] = (), *, down: bool = False) -> Picture:
-    """Decide what is drawn and where."""
+
+def picture(
+    graph: Graph,
+    problems: Sequence[Problem] = (),
+    *,
+    down: bool = False,
+    together: Mapping[str, Iterable[str]] | None = None,
+) -> Picture:
+    """Decide what is drawn and where.
+
+    Args:
+        graph: what is drawn.
+        problems: what is wrong with it.
+        down: from top to bottom instead of from left to right.
+        together: names of nodes that share a ground, by what is written there.
+    """
     shapes = _shapes(graph, problems)
     edges = _edges(graph, problems)
-    layout = _laid_out(shapes, edges, down)
+    layout = _laid_out(shapes, edges, down, apart=36.0 if together else 20.0)
     placed = tuple(_place(shape, layout, key) for key, shape in shapes.items())
     drawn = [_line(key, edge, layout, down) for key, edge in edges.items()]
     labelled = tuple(_labelled(drawn, list(edges.values()), layout, placed, down))
+    grounds = tuple(
+        _ground(label, set(names), placed, labelled, layout)
+        for label, names in (together or {}).items()
+    )
     steps = "1 step" if len(graph) == 1 else f"{len(graph)} steps"
     return Picture(
         f"Graph of {graph.name}: {steps}, from {_listed(p.name for p in graph.parameters)}"
         f" to {_show_return(graph)}",
         down,
         _n(max(layout.width + 2 * _MARGIN, *(line.right for line in labelled), 0)),
-        _n(layout.height + 2 * _MARGIN),
+        _n(layout.height + 2 * _MARGIN + (_BELOW if grounds else 0)),
         placed,
         labelled,
+        grounds,
     )
 
 
@@ -220,6 +274,8 @@ def _input(parameter: Parameter) -> Shape:
 def _step(node: Node, problems: Sequence[Problem]) -> Shape:
     mine = [p for p in problems if p.node in (node.name, node.step.name)]
     corner = f"≤{batch_size(node)}" if node.step.batched else "async" * node.step.is_async
+    if node.each is not None:
+        corner = " · ".join(filter(None, ["× n", corner]))
     return Shape(
         "step",
         shorten(node.name, 28),
@@ -227,9 +283,10 @@ def _step(node: Node, problems: Sequence[Problem]) -> Shape:
         f"{node}{marks(node)}",
         tuple(_tags(node.step.resources)),
         corner,
-        node.step.batched,
+        node.step.batched or node.each is not None,
         tuple(line for problem in mine[:2] for line in _note(problem)),
         any(p.parameter is None for p in mine),
+        node.name,
     )
 
 
@@ -264,7 +321,21 @@ def _edges(
         edge = edges.setdefault((start, end), _Edge())
         edge.links.append(link)
         edge.troubled |= (link.target, link.parameter) in troubled
+    for node in graph:
+        for condition in node.when:
+            for source in (*sources(condition.on, Argument), *sources(condition.on, Result)):
+                of = (
+                    ("input", source.name)
+                    if isinstance(source, Argument)
+                    else ("step", source.node)
+                )
+                edge = edges.setdefault((of, ("step", node.name)), _Edge())
+                edge.keys.append("else" if condition.negated else _either(condition.keys))
     return edges
+
+
+def _either(keys: Iterable[Any]) -> str:
+    return " or ".join(key if isinstance(key, str) else brief(key) for key in keys)
 
 
 def _label(link: Link) -> str:
@@ -273,7 +344,10 @@ def _label(link: Link) -> str:
 
 
 def _laid_out(
-    shapes: Mapping[Any, Shape], edges: Mapping[tuple[Any, Any], _Edge], down: bool
+    shapes: Mapping[Any, Shape],
+    edges: Mapping[tuple[Any, Any], _Edge],
+    down: bool,
+    apart: float,
 ) -> Layout:
     below = {key: shape.notes_height for key, shape in shapes.items()}
     sizes = {key: _outer(shape, down) for key, shape in shapes.items()}
@@ -285,7 +359,7 @@ def _laid_out(
             edges,
             down=down,
             gaps=gaps,
-            apart=20.0,
+            apart=apart,
             first=inputs,
             last=[("output", "")],
             below=None if down else below,
@@ -316,8 +390,10 @@ def _stretched(layout: Layout, edges: Mapping[tuple[Any, Any], _Edge]) -> list[f
     for key, edge in edges.items():
         route = layout.routes[key]
         for i, (start, _) in enumerate(layout.gaps):
-            if len(route) == 2 and abs(route[0][0] - start) < 1:
+            if len(route) == 2 and abs(route[0][0] - start) < 1 and edge.links:
                 needs[i] = max(needs[i], width(edge.label, TAG) + 26)
+            if edge.keys and abs(route[-2][0] - start) < 1:
+                needs[i] = max(needs[i], width(edge.said, TAG) + 40)
     gaps, total = [_GAP] * len(needs), layout.width
     for i in sorted(range(len(needs)), key=needs.__getitem__):
         more = max(0.0, needs[i] - _GAP)
@@ -334,7 +410,13 @@ def _place(shape: Shape, layout: Layout, key: Any) -> Placed:
 
 def _line(key: tuple[Any, Any], edge: _Edge, layout: Layout, down: bool) -> Line:
     points = [(x + _MARGIN, y + _MARGIN) for x, y in layout.routes[key]]
-    return Line(key[0][1], key[1][1], _curve(points, down), _tip(points[-1], down), edge.troubled)
+    line = Line(key[0][1], key[1][1], _curve(points, down), _tip(points[-1], down), edge.troubled)
+    if not edge.keys:
+        return line
+    x, y = points[0]
+    corners = [(0, 0), (-5, 6), (0, 12), (5, 6)] if down else [(0, 0), (6, -5), (12, 0), (6, 5)]
+    mark = " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+    return replace(line, keys=edge.said, mark=mark)
 
 
 def _curve(points: list[Point], down: bool) -> str:
@@ -362,6 +444,9 @@ def _labelled(
     """The lines, with their types where those touch neither a box nor each other."""
     taken = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in placed]
     for line, edge, route in zip(drawn, edges, layout.routes.values(), strict=True):
+        if line.keys:  # never left out: without it nobody knows when its arm runs
+            yield _keyed(line, route[-1], taken, down)
+            continue
         found = _room(edge.label, route, taken, down)
         if found is None:
             yield line
@@ -369,6 +454,61 @@ def _labelled(
         taken.append(found)
         x, y = (found[0] + 1, found[3] - 3) if down else ((found[0] + found[2]) / 2, found[3] - 4)
         yield replace(line, label=edge.label, label_x=_n(x), label_y=_n(y), right=found[2])
+
+
+def _keyed(line: Line, end: Point, taken: list[_Rectangle], down: bool) -> Line:
+    """The line with its keys at its end, where lines from one mark are apart again."""
+    x, y = end[0] + _MARGIN, end[1] + _MARGIN
+    wide = width(line.keys, TAG)
+    left, low = (x + 7, y - 7) if down else (x - wide - 9, y - 5)
+    taken.append((left, low - 11, left + wide, low + 2))
+    at = left if down else left + wide / 2
+    return replace(line, label=line.keys, label_x=_n(at), label_y=_n(low), right=left + wide)
+
+
+_PADS = 7.0, 9.0, 17.0  # of a ground around its steps: beside, above, and below, where its name is
+
+
+def _ground(
+    label: str,
+    names: set[str],
+    placed: Iterable[Placed],
+    drawn: Sequence[Line],
+    layout: Layout,
+) -> Ground:
+    """Around each step, and along the lines from one of them to the next."""
+    inner = {p.shape.node: p for p in placed if p.shape.node in names}
+    part = {name: name for name in inner}
+
+    def top(name: str) -> str:
+        while part[name] != name:
+            name = part[name]
+        return name
+
+    paths = []
+    for line, route in zip(drawn, layout.routes.values(), strict=True):
+        if {line.source, line.target} <= part.keys() and len(route) == 2:
+            part[top(line.target)] = top(line.source)
+            paths.append(line.path)
+    firsts: dict[str, Placed] = {}
+    for name, one in sorted(inner.items(), key=lambda pair: (pair[1].x, pair[1].y)):
+        firsts.setdefault(top(name), one)
+    beside, above, below = _PADS
+    return Ground(
+        tuple(
+            (_n(p.x - beside), _n(p.y - above), _n(w + 2 * beside), _n(h + above + below))
+            for p in inner.values()
+            for w, h in [_extent(p)]
+        ),
+        tuple(paths),
+        tuple((shorten(label, 28), _n(p.x), _n(p.y + _extent(p)[1] + 12)) for p in firsts.values()),
+    )
+
+
+def _extent(placed: Placed) -> Point:
+    """Width and height, with the edges of the sheets that lie under a batched step."""
+    under = 6.0 if placed.shape.stacked else 0.0
+    return placed.width + under, placed.height + under
 
 
 _Rectangle = tuple[float, float, float, float]

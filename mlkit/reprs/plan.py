@@ -33,11 +33,22 @@ def to_html(plan: Plan) -> str:
         "plan.html.j2",
         name=plan.graph.name,
         caption=_caption(plan),
-        svg=to_svg(plan.graph),
+        svg=to_svg(plan.graph, together=_grounds(plan)),
         columns=COLUMNS,
         rows=[_row(stage) for stage in plan.stages],
         text=to_text(plan),
     )
+
+
+def _grounds(plan: Plan) -> dict[str, tuple[str, ...]]:
+    """Nodes by what their stage is called; none where there is nothing to tell apart."""
+    if len(plan.stages) == 1:
+        return {}
+    return {
+        stage.name + (f" ×{stage.replicas}" if stage.replicas != "1" else ""): stage.nodes
+        for stage in plan.stages
+        if stage.nodes
+    }
 
 
 def _caption(plan: Plan) -> str:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     from mlkit.load import LoadResult
@@ -206,7 +207,7 @@ def _draw_latency(axes: Axes, result: LoadResult) -> None:
     _say_above(axes, _latency_title(result, list(series.values)))
     axes.set_xlabel("seconds since the start", labelpad=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    _plain_log_ticks(axes)
+    plain_log_ticks(axes.yaxis)
 
 
 def _latency_title(result: LoadResult, drawn: list[str]) -> str:
@@ -260,7 +261,7 @@ def _draw_distribution(axes: Axes, result: LoadResult) -> None:
     axes.text(
         0.988, 0.03, f"{len(result):,} samples", transform=axes.transAxes, color=QUIET, ha="right"
     )
-    _plain_log_ticks(axes)
+    plain_log_ticks(axes.yaxis)
 
 
 def _mark_percentiles(axes: Axes, result: LoadResult, high: float) -> None:
@@ -375,12 +376,12 @@ def _few_ticks(count: int) -> Any:
     return MaxNLocator(count)
 
 
-def _plain_log_ticks(axes: Axes) -> None:
+def plain_log_ticks(axis: Axis, most: int = 12) -> None:
     """Ticks at 1, 2 and 5 of each decade as plain numbers; only at 1 where there are many."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    low, high = axes.get_ylim()
+    low, high = axis.get_view_interval()
     subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
-    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_locator(LogLocator(subs=subs, numticks=most))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -72,6 +72,26 @@ def test_full_batches_then_single_items_from_the_end_then_part_batches(queues: Q
     assert pick(queues) is None
 
 
+def test_a_batch_that_waited_longer_than_it_takes_goes_before_single_items() -> None:
+    clock = [10.0]
+    queues = Queues(compile_graph(flow.graph), now=lambda: clock[0])
+    queues.took(TASKS["many"], 0.5)
+    waiting = request("old")
+    waiting.ready_at = {TASKS["many"].index: 10.0}
+    push(queues, "many", waiting)
+    push(queues, "begin", *map(request, "abc"))
+    clock[0] = 10.4
+    assert pick(queues) == ("begin", ["a"])
+    clock[0] = 10.6
+    assert pick(queues) == ("many", ["old"])
+    push(queues, "many", waiting)
+    queues.took(TASKS["many"], 1.5)  # calls have become longer: 0.8 * 0.5 + 0.2 * 1.5
+    clock[0] = 10.65
+    assert pick(queues) == ("begin", ["b"])
+    clock[0] = 10.75
+    assert pick(queues) == ("many", ["old"])
+
+
 def test_finished_requests_are_skipped_and_not_counted(queues: Queues) -> None:
     push(queues, "many", request("a", finished=True), request("b"), request("c", finished=True))
     assert queues.waiting() == [0, 1, 0]

@@ -195,3 +195,73 @@ def test_an_argument_that_is_returned_goes_straight_to_the_output() -> None:
 def test_graphs_of_any_size_are_drawn(chain: Callable[..., Pipeline[..., Any]], count: int) -> None:
     pipeline = chain(*(f"s{i}" for i in range(count)))
     assert to_html(pipeline.graph).count('<g class="step"') == 2 * count
+
+
+@pytest.fixture(scope="module")
+def routed() -> Pipeline[..., Any]:
+    from mlkit import batched_step, branch, each, pipeline, step
+
+    @step
+    def tier(customer: str) -> str:
+        return customer
+
+    @batched_step(max_batch_size=8)
+    def shout(texts: list[str]) -> list[str]:
+        return texts
+
+    @step
+    def quick(words: list[str]) -> str:
+        return words[0]
+
+    @step
+    def thorough(words: list[str]) -> str:
+        return words[0]
+
+    @pipeline
+    def describe(customer: str, texts: list[str]) -> str:
+        return branch(tier(customer), {"basic": quick, 3: quick}, default=thorough)(
+            each(shout, texts)
+        )
+
+    return describe
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_branch_is_a_mark_with_its_keys_at_the_arms(routed, down: bool) -> None:
+    drawn = {(line.source, line.target): line for line in picture(routed.graph, down=down).lines}
+    assert drawn["tier", "quick"].label == "basic"
+    assert drawn["tier", "quick_2"].label == "3"
+    assert drawn["tier", "thorough"].label == "else"
+    assert all(drawn["tier", arm].mark for arm in ("quick", "quick_2", "thorough"))
+    assert drawn["shout", "quick"].mark == ""
+
+
+def test_a_step_over_a_list_says_so(routed) -> None:
+    assert "× n · ≤8" in texts(svg_of(routed))
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_stages_are_grounds_around_their_steps(tagging, down: bool) -> None:
+    stages = {"front ×2": ("download", "decode"), "models": ("look", "labels", "words")}
+    drawn = picture(tagging.graph, down=down, together=stages)
+    front, models = drawn.grounds
+    assert [text for text, _, _ in front.labels] == ["front ×2"]
+    assert len(front.paths) == 1
+    assert [text for text, _, _ in models.labels] == ["models"] * 2  # words hangs on nothing there
+    boxes = {placed.shape.node: placed for placed in drawn.shapes}
+    for ground, names in zip(drawn.grounds, stages.values(), strict=True):
+        for (x, y, wide, high), name in zip(
+            sorted(ground.boxes), sorted(names, key=lambda n: (boxes[n].x, boxes[n].y)), strict=True
+        ):
+            box = boxes[name]
+            assert x < box.x
+            assert y < box.y
+            assert x + wide > box.x + box.width
+            assert y + high > box.y + box.height
+            assert 0 <= x < x + wide <= drawn.width
+            assert -drawn.above <= y < y + high <= drawn.height
+
+
+def test_nothing_of_that_is_drawn_where_it_was_not_asked_for(tagging) -> None:
+    assert picture(tagging.graph).grounds == ()
+    assert 'class="ground"' not in to_svg(tagging.graph)

@@ -1,0 +1,43 @@
+"""Several results side by side, as a table and as a plot."""
+
+import pytest
+
+from mlkit.errors import InputError
+from mlkit.load import closed, compare
+
+
+@pytest.mark.parametrize("names", [("fused", "per step"), ("one",), ("a", "b" * 60, "c", "d")])
+def test_no_words_overlap_or_leave_the_picture(names, load_result, words_of, overlapping) -> None:
+    kinds = [
+        {"arrivals": closed(concurrency=16), "count": 3000},
+        {"typical_ms": 80.0, "failed": 0.1},
+        {"typical_ms": 2500.0},
+        {"typical_ms": 0.4},
+    ]
+    both = compare({name: load_result(**kind) for name, kind in zip(names, kinds, strict=False)})
+    figure = both.plot()
+    assert overlapping(figure) == []
+    width, _ = figure.get_size_inches() * figure.dpi
+    for words, box in words_of(figure):
+        assert box.x0 >= 0, words
+        assert box.x1 <= width, words
+
+
+def test_the_table_has_a_row_for_each(load_result) -> None:
+    good, bad = load_result(), load_result(failed=0.5)
+    frame = compare({"good": good, "bad": bad}).to_frame()
+    assert list(frame.index) == ["good", "bad"]
+    assert frame.loc["good", "p99_ms"] == good.summary()["p99_ms"]
+    assert frame.loc["bad", "errors"] == sum(bad.errors.values()) > 0
+    assert "good" in repr(compare({"good": good}))
+    assert "<table" in compare({"good": good})._repr_html_()
+
+
+def test_what_answered_nothing_is_drawn_too(load_result) -> None:
+    compare({"none": load_result(failed=1.1)}).plot()
+
+
+@pytest.mark.parametrize("results", [{}, {"x": 3}])
+def test_what_is_no_result_is_refused(results) -> None:
+    with pytest.raises(InputError):
+        compare(results)
