@@ -12,7 +12,7 @@ from typing import Any
 from mlkit.bench import bare, nodes, small, trials
 from mlkit.demo import baseline, offline, served
 from mlkit.demo.offline import Block
-from mlkit.load import closed, load_test, poisson
+from mlkit.load import LoadResult, closed, compare, load_test, poisson
 from mlkit.load.analysis import ratio
 from mlkit.serving import App, Limits
 from mlkit.serving.flags import free_port
@@ -78,7 +78,11 @@ def _noop(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, A
 
 
 def _closed_rate(target: Any, payloads: Sequence[Any], seconds: float) -> float:
-    made = load_test(
+    return _closed(target, payloads, seconds).ok_rate
+
+
+def _closed(target: Any, payloads: Sequence[Any], seconds: float) -> LoadResult:
+    return load_test(
         target,
         payloads,
         closed(concurrency=16),
@@ -86,7 +90,6 @@ def _closed_rate(target: Any, payloads: Sequence[Any], seconds: float) -> float:
         warmup_s=0.3,
         progress=False,
     )
-    return made.ok_rate
 
 
 def _fused(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:
@@ -158,13 +161,18 @@ def _layouts(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str
         blog = baseline.requests(url, payloads)
         for target, what in ((fused, payloads), (split, payloads), (url, blog)):
             _closed_rate(target, what, 1.0)
-        rates: dict[str, list[float]] = {"fused": [], "per_step": [], "blog": []}
+        targets = {"fused": (fused, payloads), "per_step": (split, payloads), "blog": (url, blog)}
+        rates: dict[str, list[float]] = {name: [] for name in targets}
+        last: dict[str, LoadResult] = {}
         for _ in range(blocks):
-            rates["fused"].append(_closed_rate(fused, payloads, seconds))
-            rates["per_step"].append(_closed_rate(split, payloads, seconds))
-            rates["blog"].append(_closed_rate(url, blog, seconds))
+            for name, (target, what) in targets.items():
+                last[name] = _closed(target, what, seconds)
+                rates[name].append(last[name].ok_rate)
             check()
         same = [a == b for a, b in zip(_tags(fused, payloads), _tags(split, payloads), strict=True)]
+    names = {"fused": "fused", "per_step": "per step", "blog": "plain Serve, @serve.batch"}
+    drawn = compare({names[name]: result for name, result in last.items()}).plot()
+    drawn.savefig(log.with_name("layouts.png"))
     return {
         "fused_over_per_step": _ratio(rates["fused"], rates["per_step"]),
         "per_step_over_blog": _ratio(rates["per_step"], rates["blog"]),

@@ -89,4 +89,5 @@ def _latencies(axes: Axes, frame: Any) -> None:
             fontsize=9,
             color=INK,
         )
+    axes.tick_params(axis="y", length=0)
     axes.set_title("latency: p50, p95, p99 in ms", loc="left", fontsize=9, color=QUIET)
