@@ -159,13 +159,13 @@ def _layouts(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str
     ):
         status, placed = split.status(), split.placement()
         blog = baseline.requests(url, payloads)
-        for target, what in ((fused, payloads), (split, payloads), (url, blog)):
-            _closed_rate(target, what, 1.0)
         targets: dict[str, tuple[Any, Sequence[Any]]] = {
             "fused": (fused, payloads),
             "per_step": (split, payloads),
             "blog": (url, blog),
         }
+        for target, what in targets.values():
+            _closed_rate(target, what, 1.0)
         rates: dict[str, list[float]] = {name: [] for name in targets}
         last: dict[str, LoadResult] = {}
         for _ in range(blocks):
