@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import schemathesis
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from openapi_spec_validator import validate
 from PIL import Image as Pictures
 from pydantic import BaseModel, Field
 
 from mlkit import Image, InputError, pipeline, step
 from mlkit.bench.contract import fuzz
-from mlkit.serving import asgi
+from mlkit.serving import asgi, served
 
 
 class Size(Enum):
@@ -184,3 +184,18 @@ def test_it_speaks_in_the_words_of_the_docstring() -> None:
     assert fields["times"]["examples"] == [3]
     assert fields["data"]["description"].startswith("what comes with it: ")
     assert {"401", "413", "415", "422", "424", "500", "503", "504"} <= said["responses"].keys()
+
+
+def test_an_application_of_ones_own_has_a_valid_document_too() -> None:
+    shop = FastAPI(title="Shop", version="7")
+
+    @shop.get("/products/{sku}/weight")
+    async def weight(sku: str, weighing=Depends(served(weighing))) -> Weighed:
+        return await weighing({"name": sku, "price": 1.0})
+
+    schema = document(weighing, fastapi=shop)
+    validate(schema.raw_schema)
+    assert {"/products/{sku}/weight", "/weighing"} <= schema.raw_schema["paths"].keys()
+    found = fuzz(schema, 20, {})
+    # FastAPI declares its own form of a 422, and the status is declared all the same.
+    assert (found.server_errors, found.undeclared, found.not_problems) == (0, 0, 0)
