@@ -112,6 +112,17 @@ class Node:
         """All that it reads: its arguments, and what its conditions look at."""
         return (*self.inputs.values(), *(condition.on for condition in self.when))
 
+    @property
+    def asked(self) -> tuple[tuple[Argument | Result, str], ...]:
+        """What its conditions look at, each with the keys for which it runs, in words."""
+        found: list[tuple[Argument | Result, str]] = []
+        for condition in self.when:
+            words = " or ".join(k if isinstance(k, str) else brief(k) for k in condition.keys)
+            said = "else" if condition.negated else words
+            found += [(source, said) for source in sources(condition.on, Argument)]
+            found += [(source, said) for source in sources(condition.on, Result)]
+        return tuple(found)
+
     def __str__(self) -> str:
         given = (
             f"{name}={source}" if isinstance(source, Constant) else str(source)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mlkit.reprs import render
-from mlkit.reprs.picture import SMALLEST, marks, picture
+from mlkit.reprs.picture import SMALLEST, picture
+from mlkit.reprs.shapes import marks
 
 if TYPE_CHECKING:
     from mlkit.define.graph import Graph, Problem

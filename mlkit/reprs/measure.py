@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from textwrap import TextWrapper
 
-__all__ = ["lines", "shorten", "width"]
+__all__ = ["lines", "pixels", "shorten", "width"]
 
 _NARROW = dict.fromkeys("ijl'|.,:;!", 250) | dict.fromkeys('ftIr()[]{}/\\ -"', 315)
 _WIDE = dict.fromkeys("mwMW@%", 860) | dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&~<>=+→≤…", 680)
@@ -32,3 +32,9 @@ def lines(text: str, room: float, size: float, most: int) -> list[str]:
     columns = max(8, int(room / (size * 0.52 * _SPARE)))
     wrapper = TextWrapper(columns, max_lines=most, placeholder="…")
     return wrapper.wrap(text)
+
+
+def pixels(value: float) -> float:
+    """A place in a picture, to a tenth of a pixel; whole numbers without a point."""
+    rounded = round(value, 1)
+    return int(rounded) if rounded == int(rounded) else rounded

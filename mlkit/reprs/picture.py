@@ -11,104 +11,30 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from mlkit.define.source import Argument, Result, brief, sources
 from mlkit.reprs.layout import Layout, Point, layered
-from mlkit.reprs.measure import lines, shorten, width
+from mlkit.reprs.measure import pixels, shorten, width
+from mlkit.reprs.shapes import NOTE_ROOM, TAG, Shape, returned
+from mlkit.reprs.shapes import shapes as shapes_of
 
 if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Link, Node, Parameter, Problem
+    from mlkit.define.graph import Graph, Link, Problem
 
 __all__ = [
     "SMALLEST",
     "Ground",
     "Line",
-    "Note",
     "Picture",
     "Placed",
-    "Shape",
-    "Tag",
-    "batch_size",
-    "marks",
     "picture",
 ]
 
-NAME, TYPE, TAG = 13.0, 11.0, 10.0  # font sizes, in pixels
-_PAD = 9.0
 _GAP = 22.0
 _ROOM = 700.0  # as wide as edges are stretched to make room for their types
-_NOTE_ROOM = 150.0
 _MARGIN = 8.0
 _ABOVE, _BELOW = 2.0, 18.0  # what grounds need beside the margin
 
 SMALLEST = 0.85
 """How far a picture may be made smaller before it had better be drawn the other way."""
-
-
-@dataclass(frozen=True)
-class Tag:
-    """A word on a box: where it starts, from the box's left, and how wide it is."""
-
-    text: str
-    x: float
-    width: float
-
-
-@dataclass(frozen=True)
-class Note:
-    """A line of what is wrong with a step; the first one of a problem carries the sign."""
-
-    text: str
-    sign: bool
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A step, an input or the output, before it has a place.
-
-    Attributes:
-        kind: "step", "input" or "output".
-        title: what a pointer resting on it shows.
-        corner: a word at its upper edge: how it is called.
-        notes: what is wrong with it.
-        troubled: whether its border says so.
-        node: name of the node that a step is.
-    """
-
-    kind: str
-    name: str
-    type: str
-    title: str
-    tags: tuple[Tag, ...] = ()
-    corner: str = ""
-    stacked: bool = False
-    notes: tuple[Note, ...] = ()
-    troubled: bool = False
-    node: str = ""
-
-    @property
-    def size(self) -> Point:
-        """Least width and height, in pixels, without the notes."""
-        words = max(width(self.name, NAME), width(self.type, TYPE))
-        if self.kind != "step":
-            return words + _PAD, 34.0
-        tags = self.tags[-1].x + self.tags[-1].width + _PAD if self.tags else 0.0
-        corner = self.corner_width + 16 if self.corner else 0.0
-        return max(words + 2 * _PAD, tags, corner, 56.0), self.words_height
-
-    @property
-    def words_height(self) -> float:
-        """Height of a step's box without the notes, in pixels."""
-        return 44.0 + (19.0 if self.tags else 0.0)
-
-    @property
-    def corner_width(self) -> float:
-        """Width of the corner's ground, in pixels."""
-        return width(self.corner, TAG) + 8
-
-    @property
-    def notes_height(self) -> float:
-        """Height of the notes, in pixels."""
-        return 13.0 * len(self.notes) + 8 if self.notes else 0.0
 
 
 @dataclass(frozen=True)
@@ -211,7 +137,7 @@ def picture(
         down: from top to bottom instead of from left to right.
         together: names of nodes that share a ground, by what is written there.
     """
-    shapes = _shapes(graph, problems)
+    shapes = shapes_of(graph, problems)
     edges = _edges(graph, problems)
     layout = _laid_out(shapes, edges, down, apart=36.0 if together else 20.0)
     placed = tuple(_place(shape, layout, key) for key, shape in shapes.items())
@@ -224,89 +150,18 @@ def picture(
     steps = "1 step" if len(graph) == 1 else f"{len(graph)} steps"
     return Picture(
         f"Graph of {graph.name}: {steps}, from {_listed(p.name for p in graph.parameters)}"
-        f" to {_show_return(graph)}",
+        f" to {returned(graph)}",
         down,
-        _n(max(layout.width + 2 * _MARGIN, *(line.right for line in labelled), 0)),
-        _n(layout.height + 2 * _MARGIN + (_BELOW if grounds else 0)),
+        pixels(max(layout.width + 2 * _MARGIN, *(line.right for line in labelled), 0)),
+        pixels(layout.height + 2 * _MARGIN + (_BELOW if grounds else 0)),
         placed,
         labelled,
         grounds,
     )
 
 
-def marks(node: Node) -> str:
-    """What is special about a step, in brackets, or nothing."""
-    words = [f"{name}: {resource.name}" for name, resource in node.step.resources.items()]
-    if node.step.batched:
-        words.insert(0, f"batched, at most {batch_size(node)}")
-    if node.step.is_async:
-        words.insert(0, "async")
-    return f"   [{'; '.join(words)}]" if words else ""
-
-
-def batch_size(node: Node) -> Any:
-    """The most items that one call of a batched step gets."""
-    return getattr(node.step, "max_batch_size", "?")
-
-
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "nothing"
-
-
-def _show_return(graph: Graph) -> str:
-    return graph.signature.rpartition(" -> ")[2]
-
-
-def _shapes(graph: Graph, problems: Sequence[Problem]) -> dict[tuple[str, str], Shape]:
-    inputs = {("input", p.name): _input(p) for p in graph.parameters}
-    steps = {("step", node.name): _step(node, problems) for node in graph}
-    returns = _show_return(graph)
-    output = Shape("output", "returns", shorten(returns, 26), f"returns {returns}")
-    return {**inputs, **steps, ("output", ""): output}
-
-
-def _input(parameter: Parameter) -> Shape:
-    text = str(parameter)
-    typed = text.partition(": ")[2]
-    return Shape("input", shorten(parameter.name, 24), shorten(typed, 26), text)
-
-
-def _step(node: Node, problems: Sequence[Problem]) -> Shape:
-    mine = [p for p in problems if p.node in (node.name, node.step.name)]
-    corner = f"≤{batch_size(node)}" if node.step.batched else "async" * node.step.is_async
-    if node.each is not None:
-        corner = " · ".join(filter(None, ["× n", corner]))
-    return Shape(
-        "step",
-        shorten(node.name, 28),
-        shorten(node.type_name, 28),
-        f"{node}{marks(node)}",
-        tuple(_tags(node.step.resources)),
-        corner,
-        node.step.batched or node.each is not None,
-        tuple(line for problem in mine[:2] for line in _note(problem)),
-        any(p.parameter is None for p in mine),
-        node.name,
-    )
-
-
-def _tags(names: Iterable[str]) -> Iterable[Tag]:
-    x = _PAD
-    for name in names:
-        text = shorten(name, 22)
-        tag = Tag(text, _n(x), _n(width(text, TAG) + 10))
-        yield tag
-        x += tag.width + 4
-
-
-def _note(problem: Problem) -> list[Note]:
-    if problem.expected and problem.got:
-        text = f"expected {problem.expected}, got {problem.got}"
-        text = f"{problem.parameter}: {text}" if problem.parameter else text
-    else:
-        text = problem.what
-    broken = lines(text, _NOTE_ROOM - 24, TAG + 0.5, 3)
-    return [Note(line, sign=i == 0) for i, line in enumerate(broken)]
 
 
 def _edges(
@@ -322,20 +177,11 @@ def _edges(
         edge.links.append(link)
         edge.troubled |= (link.target, link.parameter) in troubled
     for node in graph:
-        for condition in node.when:
-            for source in (*sources(condition.on, Argument), *sources(condition.on, Result)):
-                of = (
-                    ("input", source.name)
-                    if isinstance(source, Argument)
-                    else ("step", source.node)
-                )
-                edge = edges.setdefault((of, ("step", node.name)), _Edge())
-                edge.keys.append("else" if condition.negated else _either(condition.keys))
+        for source, keys in node.asked:
+            of = getattr(source, "node", None)
+            start = ("input", source.name) if of is None else ("step", of)  # type: ignore[union-attr]
+            edges.setdefault((start, ("step", node.name)), _Edge()).keys.append(keys)
     return edges
-
-
-def _either(keys: Iterable[Any]) -> str:
-    return " or ".join(key if isinstance(key, str) else brief(key) for key in keys)
 
 
 def _label(link: Link) -> str:
@@ -377,7 +223,7 @@ def _outer(shape: Shape, down: bool) -> Point:
     Where the flow goes down, they stand in the box, and the middle of its upper edge stays free.
     """
     wide, high = shape.size
-    wide = max(wide, _NOTE_ROOM if shape.notes else 0)
+    wide = max(wide, NOTE_ROOM if shape.notes else 0)
     if not down:
         return wide, high
     corner = 2 * shape.corner_width + 28 if shape.corner else 0.0
@@ -405,7 +251,7 @@ def _stretched(layout: Layout, edges: Mapping[tuple[Any, Any], _Edge]) -> list[f
 def _place(shape: Shape, layout: Layout, key: Any) -> Placed:
     box = layout.boxes[key]
     x, y = box.x - box.width / 2 + _MARGIN, box.y - box.height / 2 + _MARGIN
-    return Placed(shape, _n(x), _n(y), _n(box.width), _n(box.height))
+    return Placed(shape, pixels(x), pixels(y), pixels(box.width), pixels(box.height))
 
 
 def _line(key: tuple[Any, Any], edge: _Edge, layout: Layout, down: bool) -> Line:
@@ -415,27 +261,27 @@ def _line(key: tuple[Any, Any], edge: _Edge, layout: Layout, down: bool) -> Line
         return line
     x, y = points[0]
     corners = [(0, 0), (-5, 6), (0, 12), (5, 6)] if down else [(0, 0), (6, -5), (12, 0), (6, 5)]
-    mark = " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+    mark = " ".join(f"{pixels(x + dx)},{pixels(y + dy)}" for dx, dy in corners)
     return replace(line, keys=edge.said, mark=mark)
 
 
 def _curve(points: list[Point], down: bool) -> str:
     (x, y), *_ = points
-    parts = [f"M{_n(x)} {_n(y)}"]
+    parts = [f"M{pixels(x)} {pixels(y)}"]
     for i, ((x0, y0), (x1, y1)) in enumerate(pairwise(points)):
         if i % 2:
-            parts.append(f"L{_n(x1)} {_n(y1)}")
+            parts.append(f"L{pixels(x1)} {pixels(y1)}")
             continue
-        middle = _n((y0 + y1) / 2 if down else (x0 + x1) / 2)
+        middle = pixels((y0 + y1) / 2 if down else (x0 + x1) / 2)
         bend = (x0, middle, x1, middle) if down else (middle, y0, middle, y1)
-        parts.append("C" + " ".join(str(_n(v)) for v in (*bend, x1, y1)))
+        parts.append("C" + " ".join(str(pixels(v)) for v in (*bend, x1, y1)))
     return "".join(parts)
 
 
 def _tip(point: Point, down: bool) -> str:
     x, y = point
     corners = [(-3.5, -6.5), (0, 0), (3.5, -6.5)] if down else [(-6.5, -3.5), (0, 0), (-6.5, 3.5)]
-    return " ".join(f"{_n(x + dx)},{_n(y + dy)}" for dx, dy in corners)
+    return " ".join(f"{pixels(x + dx)},{pixels(y + dy)}" for dx, dy in corners)
 
 
 def _labelled(
@@ -453,7 +299,7 @@ def _labelled(
             continue
         taken.append(found)
         x, y = (found[0] + 1, found[3] - 3) if down else ((found[0] + found[2]) / 2, found[3] - 4)
-        yield replace(line, label=edge.label, label_x=_n(x), label_y=_n(y), right=found[2])
+        yield replace(line, label=edge.label, label_x=pixels(x), label_y=pixels(y), right=found[2])
 
 
 def _keyed(line: Line, end: Point, taken: list[_Rectangle], down: bool) -> Line:
@@ -463,7 +309,9 @@ def _keyed(line: Line, end: Point, taken: list[_Rectangle], down: bool) -> Line:
     left, low = (x + 7, y - 7) if down else (x - wide - 9, y - 5)
     taken.append((left, low - 11, left + wide, low + 2))
     at = left if down else left + wide / 2
-    return replace(line, label=line.keys, label_x=_n(at), label_y=_n(low), right=left + wide)
+    return replace(
+        line, label=line.keys, label_x=pixels(at), label_y=pixels(low), right=left + wide
+    )
 
 
 _PADS = 7.0, 9.0, 17.0  # of a ground around its steps: beside, above, and below, where its name is
@@ -496,12 +344,20 @@ def _ground(
     beside, above, below = _PADS
     return Ground(
         tuple(
-            (_n(p.x - beside), _n(p.y - above), _n(w + 2 * beside), _n(h + above + below))
+            (
+                pixels(p.x - beside),
+                pixels(p.y - above),
+                pixels(w + 2 * beside),
+                pixels(h + above + below),
+            )
             for p in inner.values()
             for w, h in [_extent(p)]
         ),
         tuple(paths),
-        tuple((shorten(label, 28), _n(p.x), _n(p.y + _extent(p)[1] + 12)) for p in firsts.values()),
+        tuple(
+            (shorten(label, 28), pixels(p.x), pixels(p.y + _extent(p)[1] + 12))
+            for p in firsts.values()
+        ),
     )
 
 
@@ -533,8 +389,3 @@ def _room(
 
 def _overlap(a: _Rectangle, b: _Rectangle) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _n(value: float) -> float:
-    rounded = round(value, 1)
-    return int(rounded) if rounded == int(rounded) else rounded

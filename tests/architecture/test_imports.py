@@ -49,6 +49,7 @@ LATE: list[tuple[str, str, set[str]]] = [
     # A result shows itself.
     ("*", "mlkit.ui.plots", {"plot"}),
     ("*", "mlkit.ui.profileplot", {"plot"}),
+    ("*", "mlkit.ui.compareplot", {"plot"}),
     # A pipeline that is called hands itself over to be run.
     ("mlkit.define.pipeline", "mlkit.execute", {"run", "map", "__call__"}),
 ]
