@@ -51,15 +51,29 @@ class Shipment:
     fresh: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Version:
-    """One version of the pipeline, ready to answer."""
+    """One version of the pipeline, ready to answer.
+
+    Attributes:
+        open: requests that have come to it and are not answered; one that is still being read is
+            in no executor yet.
+    """
 
     name: str
     app: ASGIApp
     served: tuple[Served, ...]
     lifespan: Lifespan
     loaded: Loaded
+    open: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hold a connection."""
+        self.open += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self.open -= 1
 
     async def retire(self) -> None:
         """Close it when what it has begun is through."""
@@ -72,7 +86,7 @@ class _Version:
 
     @property
     def _busy(self) -> bool:
-        return any(one.executor.in_flight for one in self.served)
+        return self.open > 0 or any(one.executor.in_flight for one in self.served)
 
     def drop(self) -> None:
         """Close it at once."""
@@ -205,7 +219,7 @@ class _Switch:
         if scope["path"].endswith(VERSION_PATH):  # whatever the application answers there
             await PlainTextResponse(version.name)(scope, receive, send)
             return
-        await version.app(scope, receive, send)
+        await version(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """ASGI's lifespan protocol: the end of the replica is the end of what it serves."""
