@@ -56,7 +56,8 @@ def compile_model(
             this process may use.
         dynamic_axes: axes of the arrays whose length may differ from the example's.
         batch_sizes: compile for these lengths of axis 0 (and 1) and cut each batch into pieces of
-            them. Often quicker than one executable for any length.
+            them. Often quicker than one executable for any length. It says that the items of a
+            batch do not concern one another: on CUDA, batches are filled up to powers of two.
         cache_key: what identifies the module: its weights *and* its code. With it the compiled
             model is kept on disk, and at the next start ``module`` is not called, nor torch
             imported. `mlkit.models.content_key` makes one of files.
@@ -73,7 +74,7 @@ def compile_model(
     )
     source = _Source(module, examples, preprocess)
     if target.engine == "torch":
-        return source.on_torch(target, inputs)
+        return source.on_torch(target, inputs, independent=bool(sizes))
     try:
         return _on_openvino(source, target, inputs, sizes, cache_key)
     except MlkitError as error:
@@ -81,7 +82,9 @@ def compile_model(
             raise
         warnings.warn(f"torch runs this model, more slowly: {error.what}", stacklevel=2)
     return source.on_torch(
-        choose(engine="torch", device="cpu", workers=workers, threads=threads), inputs
+        choose(engine="torch", device="cpu", workers=workers, threads=threads),
+        inputs,
+        independent=bool(sizes),
     )
 
 
@@ -119,11 +122,13 @@ class _Source:
         with torch.inference_mode():
             return Structure.unpack(module(first, *rest))[0]
 
-    def on_torch(self, target: Target, inputs: tuple[ArraySpec, ...]) -> CompiledModel:
+    def on_torch(
+        self, target: Target, inputs: tuple[ArraySpec, ...], *, independent: bool
+    ) -> CompiledModel:
         from mlkit.models.torch_engine import TorchModel
 
         module, structure = self.load()
-        return TorchModel(module, target, inputs, structure)
+        return TorchModel(module, target, inputs, structure, independent=independent)
 
 
 def _on_openvino(
