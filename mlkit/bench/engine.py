@@ -20,6 +20,8 @@ from mlkit.serving.flags import free_port
 __all__ = ["PARTS", "measure"]
 
 CORES = 2
+HOISTED = ("poisson60", "fused_over_per_step", "per_step_over_blog")
+"""Figures that stand by themselves in the file, not under the part that measures them."""
 
 
 def measure(
@@ -36,18 +38,23 @@ def measure(
     print(busy(facts) or f"{facts['cpu']}, {facts['cores']} cores, {facts['precision']}")
     for part in parts:
         began = time.monotonic()
-        found[part] = PARTS[part](blocks, seconds, check)
+        made = PARTS[part](blocks, seconds, check)
+        found |= {name: made[name] for name in HOISTED if name in made}
+        found[part] = {name: value for name, value in made.items() if name not in HOISTED}
         path.write_text(json.dumps(found, indent=2) + "\n")
         print(f"{part} ({time.monotonic() - began:.0f} s)")
-        for name, value in found[part].items():
+        for name, value in made.items():
             print(f"  {name:28} {_words(value)}")
     print(path)
     return found
 
 
 def _words(value: Any) -> str:
+    """A figure as a line: with its interval, or its parts one after the other."""
     if isinstance(value, dict) and {"value", "low", "high"} <= value.keys():
         return f"{value['value']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
     return f"{value:.3f}" if isinstance(value, float) else f"{value}"
 
 
@@ -208,7 +215,7 @@ def _redeploy(blocks: int, seconds: float, check: Callable[[], None]) -> dict[st
     from mlkit.serving.bundle import pack
     from mlkit.serving.deployment import deploy_to
 
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name in ("fused", "staged"):
         # Fused: the stages that the steps name are all the front's.
         names = {node.step.name: {"stage": small.staged.name} for node in small.staged.graph}
@@ -221,7 +228,9 @@ def _redeploy(blocks: int, seconds: float, check: Callable[[], None]) -> dict[st
                 return deploy_to(session, planned, pack(planned), token="", limits=Limits())
 
             found[name] = trials.redeploy(small.staged, again)
-    return {**{f"{n}_{k}": v for n, one in found.items() for k, v in one.items()}}
+    code_s = {name: one.pop("code_s") for name, one in found.items()}
+    sums = {k: sum(one[k] for one in found.values()) for k in ("requests", "failed")}
+    return {"code_s": code_s, **sums, **found}
 
 
 def _two_nodes(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:

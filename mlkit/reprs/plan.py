@@ -36,7 +36,6 @@ def to_html(plan: Plan) -> str:
         svg=to_svg(plan.graph, together=_grounds(plan)),
         columns=COLUMNS,
         rows=[_row(stage) for stage in plan.stages],
-        text=to_text(plan),
     )
 
 
