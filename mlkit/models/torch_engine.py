@@ -52,11 +52,11 @@ class TorchModel(CompiledModel):
         self._independent = independent
         self._turns = threading.BoundedSemaphore(target.workers)
         self._lane: ThreadPoolExecutor | None = None
-        if self._device.type != "cpu":
-            self._lane = ThreadPoolExecutor(1, thread_name_prefix="mlkit-cuda")
         if target.device == "cpu":
             # torch has one setting for the whole process.
             torch.set_num_threads(target.threads)
+        else:
+            self._lane = ThreadPoolExecutor(1, thread_name_prefix="mlkit-cuda")
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         if self._lane is None:

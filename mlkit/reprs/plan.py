@@ -58,7 +58,9 @@ def _caption(plan: Plan) -> str:
 
 
 def _row(stage: Stage) -> tuple[str, ...]:
-    return stage.name, stage.replicas, _asked(stage), ", ".join(stage.nodes) or "-", stage.why
+    sizes = stage.max_batch_size
+    steps = [f"{name} ≤{sizes[name]}" if name in sizes else name for name in stage.nodes]
+    return stage.name, stage.replicas, _asked(stage), ", ".join(steps) or "-", stage.why
 
 
 def _asked(stage: Stage) -> str:

@@ -17,21 +17,27 @@ from pathlib import Path
 __all__ = ["cluster_environment", "free_port", "ray_environment"]
 
 
+_DATA_PLANE = {
+    # Serve's fast data plane: HAProxy in front, straight into the replica's own loop.
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+    # With the default of 30 s, replacing a replica takes 31.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # Room for a picture, so that a request whose replica died before it read it is retried.
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
+    "RAY_SERVE_LOG_TO_STDERR": "0",
+}
+
+
 def ray_environment(folder: Path) -> dict[str, str]:
     """Variables for the session process that lives in this folder."""
     stats, metrics, fallback = (str(free_port()) for _ in range(3))
     http_base, grpc_base = _free_block(), _free_block()
     return {
-        # Serve's fast data plane: HAProxy in front, straight into the replica's own loop.
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        **_DATA_PLANE,
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        # With the default of 30 s, replacing a replica takes 31.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-        # Room for a picture, so that a request whose replica died before it read it is retried.
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
         # Several sessions on one machine: nothing at a fixed path or port.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "ha"),
@@ -53,8 +59,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         "RAY_event_stats": "0",
         "REPORTER_UPDATE_INTERVAL_MS": "60000",
-        # Quiet, and no word to anybody.
-        "RAY_SERVE_LOG_TO_STDERR": "0",
+        # No word to anybody.
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # How the watchdog knows the session's processes from others. Ray's write their titles over
@@ -70,15 +75,7 @@ def cluster_environment() -> dict[str, str]:
     Paths and ports are the nodes' own. They reach Serve's controller and proxies too, unless Serve
     runs there already: then it stays as it was started.
     """
-    return {
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
-        "RAY_SERVE_LOG_TO_STDERR": "0",
-    }
+    return dict(_DATA_PLANE)
 
 
 _BLOCK = 100

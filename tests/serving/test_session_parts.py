@@ -301,3 +301,12 @@ def test_haproxys_own_errors_are_problem_documents(launched, tmp_path, status) -
     assert head.startswith(f"HTTP/1.1 {status} ")
     assert "application/problem+json" in head
     assert f"Content-Length: {len(body.encode())}" in head
+
+
+def test_what_auto_stands_for_is_what_serve_takes_it_for() -> None:
+    from ray.serve.config import AutoscalingConfig
+
+    from mlkit.define.options import AUTO
+
+    default = AutoscalingConfig.default()
+    assert {name: getattr(default, name) for name in AUTO} == AUTO
