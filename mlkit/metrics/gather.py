@@ -1,0 +1,101 @@
+"""What all processes of an app counted, in one place: bounded, and there when one of them dies."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+from mlkit.metrics.histogram import EDGES_S
+from mlkit.metrics.recorder import Delta
+
+__all__ = ["Gatherer", "Totals"]
+
+KEEP_S = 900.0
+MOST_DELTAS = 12_000
+MOST_TRACES = 5_000
+
+
+class Totals:
+    """Sums since the app was there; they only grow, whichever process comes or goes."""
+
+    def __init__(self) -> None:
+        self.status: Counter[str] = Counter()
+        self.bytes = [0, 0]
+        self.held = Series()
+        self.runs: dict[tuple[str, str], Series] = {}
+        self.waited_s: Counter[tuple[str, str]] = Counter()
+        self.errors: Counter[tuple[str, str]] = Counter()
+        self.sizes: dict[tuple[str, str], Counter[int]] = {}
+        self.cpu_s: Counter[str] = Counter()
+
+    def add(self, delta: Delta) -> None:
+        """Add what one process counted."""
+        self.status.update(delta["status"])
+        self.bytes = [a + b for a, b in zip(self.bytes, delta["bytes"], strict=True)]
+        self.held.add(delta["buckets"], delta["held_s"])
+        self.cpu_s[delta["stage"]] += delta["cpu_s"]
+        for name, step in delta["steps"].items():
+            key = delta["stage"], name
+            self.runs.setdefault(key, Series()).add(step["buckets"], step["run_s"])
+            self.waited_s[key] += step["wait_s"]
+            self.errors[key] += step["errors"]
+            sizes = {int(size): count for size, count in step["sizes"].items()}
+            if sizes:
+                self.sizes.setdefault(key, Counter()).update(sizes)
+
+
+class Series:
+    """Durations in the buckets of `EDGES_S`, and their sum."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(EDGES_S) + 1)
+        self.sum_s = 0.0
+
+    def add(self, counts: list[int], sum_s: float) -> None:
+        """Add what was counted elsewhere."""
+        if counts:
+            self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
+            self.sum_s += sum_s
+
+
+class Gatherer:
+    """Deltas of one app's processes, numbered as they come; the oldest go."""
+
+    def __init__(self, keep_s: float = KEEP_S) -> None:
+        self.keep_s = keep_s
+        self.totals = Totals()
+        self.last = 0
+        self._deltas: deque[tuple[int, Delta]] = deque(maxlen=MOST_DELTAS)
+        self._traces: deque[Any] = deque(maxlen=MOST_TRACES)
+        self._latest: dict[int, Delta] = {}
+
+    def push(self, delta: Delta) -> None:
+        """Take up what one process counted."""
+        self._traces.extend(delta.pop("traces", ()))
+        self.totals.add(delta)
+        self._latest[delta["pid"]] = delta
+        self.last += 1
+        self._deltas.append((self.last, delta))
+        while self._deltas and self._deltas[0][1]["at"] < delta["at"] - self.keep_s:
+            self._deltas.popleft()
+
+    def since(self, number: int) -> tuple[int, list[Delta]]:
+        """The number of the latest delta, and those after a number."""
+        found = []
+        for known, delta in reversed(self._deltas):
+            if known <= number:
+                break
+            found.append(delta)
+        return self.last, found[::-1]
+
+    def traces(self, *, slowest: int = 0, id: str = "") -> list[Any]:
+        """Packed traces: the one of an id, or the slowest that are kept."""
+        if id:
+            return [trace for trace in self._traces if trace[0] == id]
+        return sorted(self._traces, key=lambda trace: -trace[2])[:slowest]
+
+    def latest(self, now: float, within_s: float = 3.0) -> Mapping[int, Delta]:
+        """The last delta of each process that was heard of lately."""
+        self._latest = {p: d for p, d in self._latest.items() if d["at"] > now - within_s}
+        return self._latest

@@ -1,0 +1,85 @@
+"""Latency histograms that merge: HDR histograms of microseconds, to one per cent.
+
+After Gil Tene's HdrHistogram (http://hdrhistogram.org): what two replicas have counted adds up to
+what one would have counted, so that percentiles of the whole are true ones and not means of
+percentiles.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+__all__ = ["EDGES_S", "Histogram", "bucket_counts"]
+
+EDGES_S: tuple[float, ...] = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+)
+"""Upper edges of the buckets that Prometheus is told, in seconds: at most a half from one to the
+next between one and a hundred milliseconds, or nearly so."""
+
+_LONGEST_US = 3_600_000_000
+_DIGITS = 2
+
+
+class Histogram:
+    """Durations, counted to one per cent; from a microsecond to an hour."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self, encoded: str | None = None) -> None:
+        from hdrh.histogram import HdrHistogram
+
+        self._counts: Any = (
+            HdrHistogram(1, _LONGEST_US, _DIGITS)
+            if encoded is None
+            else HdrHistogram.decode(encoded)
+        )
+
+    @classmethod
+    def of(cls, seconds: Iterable[float]) -> Histogram:
+        """One of these durations."""
+        made = cls()
+        record = made._counts.record_value
+        for value in seconds:
+            record(min(max(1, int(value * 1e6 + 0.5)), _LONGEST_US))
+        return made
+
+    def add(self, other: Histogram) -> None:
+        """Count what another one has counted."""
+        self._counts.add(other._counts)
+
+    def encode(self) -> str:
+        """It as text, in HdrHistogram's own compressed form."""
+        return str(self._counts.encode().decode())
+
+    @property
+    def count(self) -> int:
+        """How many durations."""
+        return int(self._counts.total_count)
+
+    def percentile_s(self, percent: float) -> float:
+        """The duration in seconds that so many per cent do not exceed; NaN without any."""
+        if not self.count:
+            return float("nan")
+        return float(self._counts.get_value_at_percentile(percent)) / 1e6
+
+    def percentiles_s(self, *percents: float) -> tuple[float, ...]:
+        """Several at once."""
+        if not self.count:
+            return (float("nan"),) * len(percents)
+        found = self._counts.get_percentile_to_value_dict(list(percents))
+        return tuple(found[percent] / 1e6 for percent in percents)
+
+
+def bucket_counts(seconds: Iterable[float], edges: Sequence[float] = EDGES_S) -> list[int]:
+    """How many durations lie at or below each edge and above the one before; the last is the rest.
+
+    Exact: they are counted before they are rounded.
+    """
+    counts = [0] * (len(edges) + 1)
+    for value in seconds:
+        counts[bisect_left(edges, value)] += 1
+    return counts

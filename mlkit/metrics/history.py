@@ -1,0 +1,229 @@
+"""The last minutes of an app as one reads them: samples by time, step, stage or replica."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlkit.errors import InputError
+from mlkit.metrics.histogram import Histogram
+from mlkit.metrics.recorder import Delta
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["History", "Sample"]
+
+KEEP_S = 900.0
+By = Literal["app", "step", "stage", "replica"]
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """What happened in one interval, of the app or of a part of it.
+
+    Attributes:
+        at: end of the interval, in seconds since the epoch.
+        span_s: its length.
+        of: the step, stage or replica; "" for the app.
+        requests: answered (of a step: calls for requests).
+        status: of the answers, counted.
+        held: how long requests were held (of a step: how long it took).
+        waited: how long they waited for a step.
+        errors: answers of 500 and above; of a step, requests that it failed.
+        rejected: answers 429 and 503.
+        sizes: items by the size of the batch that they were in.
+        in_flight: requests begun and not answered, at the end.
+        queued: requests waiting for a worker, at the end.
+        cpu: cores used.
+        rss: memory in bytes, all processes together.
+        gpu: memory of GPUs in bytes, None where none is used.
+        bytes: received and sent.
+        processes: that were heard of.
+    """
+
+    at: float
+    span_s: float
+    of: str = ""
+    requests: int = 0
+    status: Counter[str] = field(default_factory=Counter)
+    held: Histogram = field(default_factory=Histogram)
+    waited: Histogram = field(default_factory=Histogram)
+    errors: int = 0
+    rejected: int = 0
+    sizes: Counter[int] = field(default_factory=Counter)
+    in_flight: int = 0
+    queued: int = 0
+    cpu: float = 0.0
+    rss: int = 0
+    gpu: int | None = None
+    bytes: tuple[int, int] = (0, 0)
+    processes: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.span_s if self.span_s else 0.0
+
+    @property
+    def mean_batch(self) -> float:
+        """Items of a call, on average over the calls; NaN where nothing is batched."""
+        calls = sum(count / size for size, count in self.sizes.items())
+        return sum(self.sizes.values()) / calls if calls else math.nan
+
+    def to_row(self) -> dict[str, Any]:
+        """It as a row of figures; latencies in ms."""
+        p50, p95, p99 = (1e3 * s for s in self.held.percentiles_s(50, 95, 99))
+        wait = 1e3 * self.waited.percentile_s(50)
+        row = {"rate": self.rate, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "wait_p50_ms": wait}
+        counts = ("requests", "errors", "rejected", "in_flight", "queued", "mean_batch", "cpu")
+        row |= {name: getattr(self, name) for name in counts}
+        received, sent = self.bytes
+        return row | {"rss_mb": self.rss / 1e6, "received": received, "sent": sent}
+
+
+class History:
+    """Deltas of an app, bounded, and the samples that they make.
+
+    Nothing here asks anybody: `add` is given what came.
+    """
+
+    def __init__(self, keep_s: float = KEEP_S) -> None:
+        self.keep_s = keep_s
+        self.deltas: deque[Delta] = deque()
+
+    def add(self, deltas: Iterable[Delta]) -> None:
+        """Take up deltas, in the order in which they came."""
+        for delta in deltas:
+            self.deltas.append(delta)
+        if self.deltas:
+            oldest = self.deltas[-1]["at"] - self.keep_s
+            while self.deltas[0]["at"] < oldest:
+                self.deltas.popleft()
+
+    @property
+    def at(self) -> float | None:
+        """When the latest delta was made, in seconds since the epoch; None before the first."""
+        return max((delta["at"] for delta in self.deltas), default=None)
+
+    def samples(
+        self,
+        *,
+        by: By = "app",
+        last_s: float | None = None,
+        every_s: float = 1.0,
+        now: float | None = None,
+    ) -> list[Sample]:
+        """What happened, interval by interval.
+
+        Args:
+            by: "app" for the whole, or "step", "stage", "replica" for a sample of each.
+            last_s: only the last seconds; all that is kept by default.
+            every_s: length of an interval in seconds; at least 0.5, as often as processes tell.
+            now: end of the last interval; when the latest delta was made, by default.
+        """
+        if every_s < 0.5:
+            raise InputError("every_s is at least 0.5", got=repr(every_s))
+        end = now if now is not None else self.at
+        if end is None:
+            return []
+        first = -math.inf if last_s is None else end - last_s
+        found: dict[tuple[int, str], list[tuple[Delta, Delta]]] = {}
+        for delta in self.deltas:
+            if not first < delta["at"] <= end:
+                continue
+            slot = math.floor((end - delta["at"]) / every_s)
+            for name, part in _parts(delta, by):
+                found.setdefault((-slot, name), []).append((delta, part))
+        return [
+            _sample(end + slot * every_s, every_s, name, parts, by)
+            for (slot, name), parts in sorted(found.items())
+        ]
+
+    def whole(self, last_s: float, *, by: By = "app", now: float | None = None) -> list[Sample]:
+        """One sample for each part over all of the last seconds."""
+        return self.samples(by=by, last_s=last_s, every_s=max(last_s, 0.5) + 1e-6, now=now)
+
+    def to_frame(
+        self, *, by: By = "app", last_s: float | None = None, every_s: float = 1.0
+    ) -> pd.DataFrame:
+        """A row for each interval, and for each part; latencies in ms, as `Sample.to_row` has them.
+
+        See `samples` for the arguments.
+        """
+        import pandas as pd
+
+        samples = self.samples(by=by, last_s=last_s, every_s=every_s)
+        rows = [
+            {"time": pd.Timestamp(s.at, unit="s", tz="UTC"), **({} if by == "app" else {by: s.of})}
+            | s.to_row()
+            for s in samples
+        ]
+        empty = ["time", *([] if by == "app" else [by]), *Sample(at=0, span_s=1).to_row()]
+        return pd.DataFrame(rows, columns=empty)
+
+
+def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:
+    if by == "step":
+        return [(name, step) for name, step in delta["steps"].items()]
+    if by == "stage":
+        return [(delta["stage"], delta)]
+    if by == "replica":
+        return [(f"{delta['stage']} {delta['pid']}", delta)]
+    if by == "app":
+        return [("", delta)]
+    raise InputError("there is no such part", expected="app, step, stage or replica", got=repr(by))
+
+
+def _sample(
+    at: float, span_s: float, of: str, parts: Sequence[tuple[Delta, Delta]], by: By
+) -> Sample:
+    sample = Sample(at=at, span_s=span_s, of=of)
+    if by == "step":
+        for delta, part in parts:
+            _add_step(sample, part)
+            sample.queued += int(delta.get("queued", {}).get(of, 0))
+        return sample
+    last: dict[int, Delta] = {}
+    received = sent = 0
+    for delta, _ in parts:
+        last[delta["pid"]] = delta
+        _add_requests(sample, delta)
+        sample.cpu += delta["cpu_s"] / span_s
+        received, sent = received + delta["bytes"][0], sent + delta["bytes"][1]
+        for step in delta["steps"].values():
+            sample.sizes.update({int(size): count for size, count in step["sizes"].items()})
+            if step["wait"]:
+                sample.waited.add(Histogram(step["wait"]))
+    sample.bytes = received, sent
+    sample.processes = len(last)
+    sample.in_flight = sum(int(delta.get("in_flight", 0)) for delta in last.values())
+    sample.queued = sum(sum(delta.get("queued", {}).values()) for delta in last.values())
+    sample.rss = sum(delta["rss"] for delta in last.values())
+    on_gpu = [delta["gpu"] for delta in last.values() if "gpu" in delta]
+    sample.gpu = sum(on_gpu) if on_gpu else None
+    return sample
+
+
+def _add_requests(sample: Sample, delta: Delta) -> None:
+    sample.status.update(delta["status"])
+    sample.requests += sum(delta["status"].values())
+    sample.rejected += sum(delta["status"].get(code, 0) for code in ("429", "503"))
+    sample.errors += sum(n for code, n in delta["status"].items() if code >= "500")
+    sample.errors -= delta["status"].get("503", 0)  # those are rejections
+    if delta["held"]:
+        sample.held.add(Histogram(delta["held"]))
+
+
+def _add_step(sample: Sample, step: Delta) -> None:
+    if step["run"]:
+        took = Histogram(step["run"])
+        sample.requests += took.count
+        sample.held.add(took)
+    if step["wait"]:
+        sample.waited.add(Histogram(step["wait"]))
+    sample.errors += step["errors"]
+    sample.sizes.update({int(size): count for size, count in step["sizes"].items()})

@@ -1,0 +1,120 @@
+"""Counts in Prometheus's text format, by its own client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlkit.metrics.gather import Gatherer, Series
+from mlkit.metrics.histogram import EDGES_S
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+__all__ = ["CONTENT_TYPE", "exposition"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def exposition(gathered: Gatherer, pipeline: str, now: float) -> bytes:
+    """All counts of an app, as Prometheus scrapes them."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(gathered, pipeline, now))
+    return generate_latest(registry)
+
+
+class _Collector:
+    def __init__(self, gathered: Gatherer, pipeline: str, now: float) -> None:
+        self.gathered = gathered
+        self.pipeline = pipeline
+        self.now = now
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family of metrics."""
+        yield from self._requests()
+        yield from self._steps()
+        yield from self._processes()
+
+    def _requests(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+
+        totals, name = self.gathered.totals, [self.pipeline]
+        requests = CounterMetricFamily(
+            "mlkit_requests", "Requests answered.", labels=["pipeline", "status"]
+        )
+        for status, count in sorted(totals.status.items()):
+            requests.add_metric([*name, status], count)
+        yield requests
+        held = HistogramMetricFamily(
+            "mlkit_request_duration_seconds",
+            "From a request's coming to its answer.",
+            labels=["pipeline"],
+        )
+        _add(held, name, totals.held)
+        yield held
+        for way, count in zip(("received", "sent"), totals.bytes, strict=True):
+            bytes_ = CounterMetricFamily(
+                f"mlkit_{way}_bytes", f"Bytes of bodies {way}.", labels=["pipeline"]
+            )
+            bytes_.add_metric(name, count)
+            yield bytes_
+
+    def _steps(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+
+        totals, labels = self.gathered.totals, ["pipeline", "stage", "step"]
+        runs = HistogramMetricFamily(
+            "mlkit_step_duration_seconds", "What a call of a step took.", labels=labels
+        )
+        waits = CounterMetricFamily(
+            "mlkit_step_wait_seconds", "Waiting for a step, of all requests.", labels=labels
+        )
+        errors = CounterMetricFamily("mlkit_step_errors", "Requests it failed.", labels=labels)
+        sizes = CounterMetricFamily(
+            "mlkit_step_batched_items", "Items by the size of their batch.", labels=[*labels, "size"]
+        )
+        for key, series in sorted(totals.runs.items()):
+            where = [self.pipeline, *key]
+            _add(runs, where, series)
+            waits.add_metric(where, totals.waited_s[key])
+            errors.add_metric(where, totals.errors[key])
+            for size, count in sorted(totals.sizes.get(key, {}).items()):
+                sizes.add_metric([*where, str(size)], count)
+        yield from (runs, waits, errors, sizes)
+
+    def _processes(self) -> Iterator[Metric]:
+        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+
+        latest = self.gathered.latest(self.now)
+        cpu = CounterMetricFamily(
+            "mlkit_cpu_seconds", "CPU time of its replicas.", labels=["pipeline", "stage"]
+        )
+        for stage, seconds in sorted(self.gathered.totals.cpu_s.items()):
+            cpu.add_metric([self.pipeline, stage], seconds)
+        replica = ["pipeline", "stage", "replica"]
+        memory = GaugeMetricFamily(
+            "mlkit_replica_resident_bytes", "Memory of a replica.", labels=replica
+        )
+        flight = GaugeMetricFamily(
+            "mlkit_in_flight_requests", "Requests begun and not answered.", labels=replica
+        )
+        queued = GaugeMetricFamily(
+            "mlkit_queued_requests", "Requests waiting for a step.", labels=[*replica, "step"]
+        )
+        for pid, delta in sorted(latest.items()):
+            where = [self.pipeline, delta["stage"], str(pid)]
+            memory.add_metric(where, delta["rss"])
+            flight.add_metric(where, delta.get("in_flight", 0))
+            for step, count in delta.get("queued", {}).items():
+                queued.add_metric([*where, step], count)
+        yield from (cpu, memory, flight, queued)
+
+
+def _add(family: Any, labels: Sequence[str], series: Series) -> None:
+    counts, buckets, below = series.counts, [], 0
+    for edge, count in zip((*map(str, EDGES_S), "+Inf"), counts, strict=True):
+        below += count
+        buckets.append((edge, below))
+    family.add_metric(list(labels), buckets, series.sum_s)

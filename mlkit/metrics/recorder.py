@@ -1,0 +1,207 @@
+"""Counting what one process does, and handing on what was new every half second.
+
+Counting a request appends numbers to lists; they become histograms on a thread, when they are
+handed on. What is handed on is a `Delta`: plain data that adds up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from mlkit.metrics.histogram import Histogram, bucket_counts
+from mlkit.metrics.trace import Span, Trace
+
+__all__ = ["PUSH_EVERY_S", "Delta", "Recorder"]
+
+logger = logging.getLogger(__name__)
+
+PUSH_EVERY_S = 0.5
+MOST_TRACES = 200
+"""In one delta: more than come in half a second on a few cores."""
+
+Delta: TypeAlias = dict[str, Any]
+"""What one process counted in a while: see `Recorder.take`."""
+
+
+class Recorder:
+    """Counts of one process, for one app.
+
+    Args:
+        stage: the process's.
+        push: is given each delta, on a thread of this; where it raises, the delta is kept and goes
+            with the next.
+        gauges: gives what is going on at the moment: ``in_flight`` and ``queued`` by step.
+        every_s: seconds from one delta to the next.
+        now: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        stage: str,
+        push: Callable[[Delta], None] | None = None,
+        *,
+        gauges: Callable[[], Mapping[str, Any]] = dict,
+        every_s: float = PUSH_EVERY_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.stage = stage
+        self.gauges = gauges
+        self._push = push
+        self._every_s = every_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._since = now()
+        self._cpu_s = time.process_time()
+        self._pending: deque[Delta] = deque(maxlen=4)
+        self._clear()
+        self._stop = threading.Event()
+        if push is not None:
+            threading.Thread(target=self._run, name="mlkit-metrics", daemon=True).start()
+
+    def _clear(self) -> None:
+        self._held: list[float] = []
+        self._status: Counter[int] = Counter()
+        self._bytes = [0, 0]
+        self._steps: dict[str, list[tuple[float, float]]] = {}
+        self._sizes: dict[str, Counter[int]] = {}
+        self._errors: Counter[str] = Counter()
+        self._traces: list[Trace] = []
+
+    # ---- counting ---------------------------------------------------------------------------
+
+    def request(self, trace: Trace, received: int, sent: int) -> None:
+        """Count a request that was answered.
+
+        Args:
+            trace: where its time went.
+            received: bytes of its body.
+            sent: bytes of the answer's.
+        """
+        self._held.append(trace.total_s)
+        self._status[trace.status] += 1
+        self._bytes[0] += received
+        self._bytes[1] += sent
+        if len(self._traces) < MOST_TRACES:
+            self._traces.append(trace)
+
+    def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
+        """Count the steps of a request that ran in this process."""
+        known, sizes = self._steps, self._sizes
+        for span in spans:
+            try:
+                known[span.step].append((span.start_s - span.ready_s, span.finish_s - span.start_s))
+            except KeyError:
+                known[span.step] = [(span.waited_s, span.took_s)]
+            if span.batch:
+                sizes.setdefault(span.step, Counter())[span.batch] += 1
+        if failed is not None:
+            self._errors[failed] += 1
+
+    # ---- handing on -------------------------------------------------------------------------
+
+    def take(self) -> Delta:
+        """What was counted since the last time, as plain data.
+
+        ``stage, pid, at, span_s``; ``held`` and each step's ``wait`` and ``run`` as encoded
+        histograms with exact ``buckets`` beside; ``status`` and batch ``sizes`` (items that were in
+        a batch of each size); ``bytes`` in and out; ``errors`` by step; the gauges ``in_flight``
+        and ``queued``; ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
+        """
+        with self._lock:
+            held, status, transferred = self._held, self._status, self._bytes
+            steps, sizes, errors, traces = self._steps, self._sizes, self._errors, self._traces
+            self._clear()
+            at, cpu_s = self._now(), time.process_time()
+            since, self._since = self._since, at
+            used, self._cpu_s = cpu_s - self._cpu_s, cpu_s
+        delta: Delta = {
+            "stage": self.stage,
+            "pid": os.getpid(),
+            "at": at,
+            "span_s": at - since,
+            "held": _encoded(held),
+            "buckets": bucket_counts(held) if held else [],
+            "held_s": sum(held),
+            "status": {str(code): count for code, count in status.items()},
+            "bytes": transferred,
+            "steps": {
+                name: _step(times, sizes.get(name, {}), errors.get(name, 0))
+                for name, times in steps.items()
+            },
+            "cpu_s": used,
+            "rss": resident_bytes(),
+            "traces": [trace.pack() for trace in traces],
+            **self.gauges(),
+        }
+        gpu = gpu_bytes()
+        if gpu is not None:
+            delta["gpu"] = gpu
+        return delta
+
+    def flush(self) -> None:
+        """Hand on what there is now."""
+        if self._push is None:
+            return
+        self._pending.append(self.take())
+        while self._pending:
+            self._push(self._pending[0])
+            self._pending.popleft()
+
+    def close(self) -> None:
+        """Hand on what is left, and stop."""
+        if not self._stop.is_set():
+            self._stop.set()
+
+    def _run(self) -> None:
+        told = False
+        while not self._stop.wait(self._every_s):
+            try:
+                self.flush()
+                told = False
+            except Exception as error:
+                if not told:  # nobody gathers at the moment; it is tried again
+                    logger.warning("what was counted could not be handed on: %s", error)
+                told = True
+
+
+def _encoded(seconds: Sequence[float]) -> str:
+    return Histogram.of(seconds).encode() if seconds else ""
+
+
+def _step(times: list[tuple[float, float]], sizes: Mapping[int, int], errors: int) -> Delta:
+    waits, runs = [wait for wait, _ in times], [run for _, run in times]
+    return {
+        "wait": _encoded(waits),
+        "run": _encoded(runs),
+        "buckets": bucket_counts(runs),
+        "run_s": sum(runs),
+        "wait_s": sum(waits),
+        "sizes": {str(size): count for size, count in sizes.items()},
+        "errors": errors,
+    }
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM, in bytes."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # twice a second
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import psutil
+
+        return int(psutil.Process().memory_info().rss)
+
+
+def gpu_bytes() -> int | None:
+    """Memory of a GPU that torch has taken in this process, in bytes; None where it uses none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return int(torch.cuda.memory_reserved())
