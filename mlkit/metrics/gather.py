@@ -31,9 +31,10 @@ class Totals:
 
     def add(self, delta: Delta) -> None:
         """Add what one process counted."""
-        self.status.update(delta["status"])
-        self.bytes = [a + b for a, b in zip(self.bytes, delta["bytes"], strict=True)]
-        self.held.add(delta["buckets"], delta["held_s"])
+        if delta["front"]:
+            self.status.update(delta["status"])
+            self.bytes = [a + b for a, b in zip(self.bytes, delta["bytes"], strict=True)]
+            self.held.add(delta["buckets"], delta["held_s"])
         self.cpu_s[delta["stage"]] += delta["cpu_s"]
         for name, step in delta["steps"].items():
             key = delta["stage"], name

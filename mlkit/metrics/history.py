@@ -78,7 +78,13 @@ class Sample:
         """It as a row of figures; latencies in ms."""
         p50, p95, p99 = (1e3 * s for s in self.held.percentiles_s(50, 95, 99))
         wait = 1e3 * self.waited.percentile_s(50)
-        row = {"rate": self.rate, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "wait_p50_ms": wait}
+        row: dict[str, Any] = {
+            "rate": self.rate,
+            "p50_ms": p50,
+            "p95_ms": p95,
+            "p99_ms": p99,
+            "wait_p50_ms": wait,
+        }
         counts = ("requests", "errors", "rejected", "in_flight", "queued", "mean_batch", "cpu")
         row |= {name: getattr(self, name) for name in counts}
         received, sent = self.bytes
@@ -191,16 +197,19 @@ def _sample(
     received = sent = 0
     for delta, _ in parts:
         last[delta["pid"]] = delta
-        _add_requests(sample, delta)
+        if delta["front"] or by != "app":
+            _add_requests(sample, delta)
         sample.cpu += delta["cpu_s"] / span_s
         received, sent = received + delta["bytes"][0], sent + delta["bytes"][1]
         for step in delta["steps"].values():
-            sample.sizes.update({int(size): count for size, count in step["sizes"].items()})
+            sample.sizes += Counter({int(k): n for k, n in step["sizes"].items()})
             if step["wait"]:
                 sample.waited.add(Histogram(step["wait"]))
     sample.bytes = received, sent
     sample.processes = len(last)
-    sample.in_flight = sum(int(delta.get("in_flight", 0)) for delta in last.values())
+    sample.in_flight = sum(
+        int(delta.get("in_flight", 0)) for delta in last.values() if delta["front"] or by != "app"
+    )
     sample.queued = sum(sum(delta.get("queued", {}).values()) for delta in last.values())
     sample.rss = sum(delta["rss"] for delta in last.values())
     on_gpu = [delta["gpu"] for delta in last.values() if "gpu" in delta]
@@ -226,4 +235,4 @@ def _add_step(sample: Sample, step: Delta) -> None:
     if step["wait"]:
         sample.waited.add(Histogram(step["wait"]))
     sample.errors += step["errors"]
-    sample.sizes.update({int(size): count for size, count in step["sizes"].items()})
+    sample.sizes += Counter({int(k): n for k, n in step["sizes"].items()})

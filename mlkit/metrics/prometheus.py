@@ -73,7 +73,9 @@ class _Collector:
         )
         errors = CounterMetricFamily("mlkit_step_errors", "Requests it failed.", labels=labels)
         sizes = CounterMetricFamily(
-            "mlkit_step_batched_items", "Items by the size of their batch.", labels=[*labels, "size"]
+            "mlkit_step_batched_items",
+            "Items by the size of their batch.",
+            labels=[*labels, "size"],
         )
         for key, series in sorted(totals.runs.items()):
             where = [self.pipeline, *key]

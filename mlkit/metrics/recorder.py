@@ -37,6 +37,7 @@ class Recorder:
         stage: the process's.
         push: is given each delta, on a thread of this; where it raises, the delta is kept and goes
             with the next.
+        front: whether it answers requests; what comes to other stages are calls of the front's.
         gauges: gives what is going on at the moment: ``in_flight`` and ``queued`` by step.
         every_s: seconds from one delta to the next.
         now: seconds since the epoch.
@@ -47,11 +48,13 @@ class Recorder:
         stage: str,
         push: Callable[[Delta], None] | None = None,
         *,
+        front: bool = True,
         gauges: Callable[[], Mapping[str, Any]] = dict,
         every_s: float = PUSH_EVERY_S,
         now: Callable[[], float] = time.time,
     ) -> None:
         self.stage = stage
+        self.front = front
         self.gauges = gauges
         self._push = push
         self._every_s = every_s
@@ -91,6 +94,11 @@ class Recorder:
         if len(self._traces) < MOST_TRACES:
             self._traces.append(trace)
 
+    def called(self, held_s: float, failed: bool) -> None:
+        """Count a call of a stage that answers no requests itself."""
+        self._held.append(held_s)
+        self._status[500 if failed else 200] += 1
+
     def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
         """Count the steps of a request that ran in this process."""
         known, sizes = self._steps, self._sizes
@@ -123,6 +131,7 @@ class Recorder:
             used, self._cpu_s = cpu_s - self._cpu_s, cpu_s
         delta: Delta = {
             "stage": self.stage,
+            "front": self.front,
             "pid": os.getpid(),
             "at": at,
             "span_s": at - since,

@@ -94,8 +94,9 @@ class Trace:
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> Trace:
         """One again."""
-        *whole, spans, pid = packed
-        return cls(*whole, tuple(Span(*span) for span in spans), pid)
+        id, at, total_s, status, began_s, ended_s, spans, pid = packed
+        steps = tuple(Span(*span) for span in spans)
+        return cls(id, at, total_s, status, began_s, ended_s, steps, pid)
 
     def __str__(self) -> str:
         from mlkit.reprs.waterfall import to_text

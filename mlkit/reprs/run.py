@@ -14,7 +14,7 @@ from mlkit.reprs.values import Preview, preview, words
 if TYPE_CHECKING:
     from mlkit.execute.run import NodeRun, Run
 
-__all__ = ["Row", "Tick", "to_html", "to_text"]
+__all__ = ["Row", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
 
 _ERROR_LINES = 6
 _RESULT = 400  # characters of what the run was for
@@ -82,7 +82,7 @@ def to_html(run: Run) -> str:
         elsewhere=_elsewhere(run),
         inputs=[(name, preview(value)) for name, value in run.arguments.items()],
         rows=[_row(node, span) for node in run.nodes],
-        ticks=_ticks(span),
+        ticks=time_ticks(span),
         total=milliseconds(run.total_s),
         output=preview(run.output, _RESULT),
     )
@@ -156,7 +156,7 @@ def _bar(start: float, end: float, span: float) -> Bar:
     return Bar(round(left, 2), round(min(max((end - start) / span * 100, _LEAST), 100 - left), 2))
 
 
-def _ticks(span: float) -> Sequence[Tick]:
+def time_ticks(span: float) -> Sequence[Tick]:
     """Three to six round numbers of milliseconds along the axis."""
     total = span * 1e3
     rough = total / 4

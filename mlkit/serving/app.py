@@ -26,9 +26,11 @@ from mlkit.errors import (
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
+from mlkit.metrics import History, Trace
 from mlkit.plan import Plan
 from mlkit.serving.access import new_code
 from mlkit.serving.client import Codec, PreparedRequest
+from mlkit.serving.observed import Observed, Slowest
 from mlkit.serving.output import LogLine, read_failures, read_logs
 from mlkit.serving.placement import Placement
 from mlkit.serving.problem import Failure
@@ -98,6 +100,7 @@ class App:
         self._codec = Codec(graph)
         self._closed = False
         self._header = self._write_header()
+        self._observed = Observed(session, self.name)
 
     # ---- calling ----------------------------------------------------------------------------
 
@@ -251,6 +254,29 @@ class App:
     def failures(self) -> list[Failure]:
         """The last failures of its steps, oldest first; each has the traceback."""
         return read_failures(self.session.folder / "logs", self.name)[-100:]
+
+    @property
+    def metrics(self) -> History:
+        """What was counted of all replicas up to now: ``app.metrics.to_frame()``.
+
+        On an app that was shut down it is what was read before.
+        """
+        return self._observed.history(read=not self._closed)
+
+    def slowest(self, count: int = 10) -> Slowest:
+        """The slowest of the last 5,000 requests, the slowest first."""
+        return self._observed.slowest(count)
+
+    def trace(self, id: str) -> Trace:
+        """Where the time of one request went: ``app.trace(id).plot()``.
+
+        Args:
+            id: the ``X-Request-Id`` of its answer, or what `slowest` shows.
+
+        Raises:
+            InputError: it is not among the last 5,000, or younger than a second.
+        """
+        return self._observed.trace(id)
 
     # ---- ending -----------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ def deploy(
     ray_actor_options: Mapping[str, Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    observe: bool = True,
     progress: bool = True,
 ) -> App:
     """Serve a pipeline on Ray Serve, behind FastAPI; the same cell again updates it in place.
@@ -67,6 +68,7 @@ def deploy(
         ray_actor_options: resources of one of these by Ray's names (``num_cpus``, ``num_gpus``).
         limits: on bodies, requests at once and time.
         workers: threads of a replica that run steps; two more than its cores by default.
+        observe: whether requests are counted and timed, for `App.metrics` and its like.
         progress: whether to say what is going on while it comes up.
 
     Raises:
@@ -96,6 +98,7 @@ def deploy(
             fresh=fresh,
             limits=limits,
             workers=workers,
+            observe=observe,
             say=say,
         )
 
@@ -122,6 +125,7 @@ def deploy_to(
     limits: Limits,
     fresh: bool = False,
     workers: int | None = None,
+    observe: bool = True,
     say: Progress = lambda text: None,
 ) -> App:
     """Bring a plan, and what `mlkit.serving.bundle.pack` made of it, to a session; see `deploy`."""
@@ -145,6 +149,7 @@ def deploy_to(
         limits=dataclasses.asdict(limits),
         token=_token(session, name, token),
         workers=workers,
+        observe=observe,
         fresh=secrets.token_hex(4) if fresh else "",
     )
     return App(session, planned, about)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.errors import Cancelled, DeployError, MlkitError
-from mlkit.serving import depot, folders, rayserve, wire
+from mlkit.serving import depot, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
 from mlkit.serving.replica import VERSION_PATH
 from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
@@ -31,6 +31,8 @@ from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
 __all__ = ["Host"]
 
 ANSWER_TIMEOUT_S = 30.0
+QUICK = ("about", "status", "placement", "stop", "metrics", "traces")
+"""Calls that change nothing."""
 
 
 class Host:
@@ -42,6 +44,8 @@ class Host:
         self.owner = Owner(**settings["owner"])
         self.lease_s = float(settings["lease_s"])
         self.apps: dict[str, dict[str, Any]] = {}
+        self.gatherer = f"mlkit-metrics-{folder.name}"
+        self._gatherer = gathering.start_gatherer(self.gatherer)  # it lives as long as this
         self._rollouts: dict[str, Rollout] = {}
         # What changes something is done one after the other; what only asks need not wait for it.
         self._busy = ThreadPoolExecutor(1, thread_name_prefix="mlkit-host")
@@ -90,7 +94,7 @@ class Host:
 
         name = message.pop("call")
         method = getattr(self, f"do_{name}")
-        pool = self._quick if name in ("about", "status", "placement", "stop") else self._busy
+        pool = self._quick if name in QUICK else self._busy
         work = loop.run_in_executor(
             pool, _answered, lambda: method(say=say, given_up=is_given_up, **message)
         )
@@ -135,6 +139,7 @@ class Host:
         spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
         at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
         prefix = "/" if at_root else f"/{name}"
+        spec["gatherer"] = self.gatherer if spec.get("observe", True) else ""
         new = rollout(spec, str(self.folder / "logs"), prefix, before)
         done = changes(before, new)
         about = self._describe(new, spec, done)
@@ -239,10 +244,23 @@ class Host:
         names = {s.target.name: s.name for s in known.all} if known else {}
         return rayserve.placement(names)
 
+    def do_metrics(self, say: Any, given_up: Any, app: str, since: int) -> dict[str, Any]:
+        """What was counted after a number that an earlier answer gave; 0 for all."""
+        last, deltas = gathering.gathered(self.gatherer, "since", app, since)
+        return {"last": last, "deltas": deltas}
+
+    def do_traces(
+        self, say: Any, given_up: Any, app: str, slowest: int = 0, id: str = ""
+    ) -> list[Any]:
+        """Packed traces: the slowest, or the one of an id."""
+        found: list[Any] = gathering.gathered(self.gatherer, "traces", app, slowest, id)
+        return found
+
     def do_delete(self, say: Any, given_up: Any, app: str) -> None:
         """Remove an app; one that is not there is no error."""
         if self.apps.pop(app, None) is not None:
             rayserve.delete(sorted(_applications(self._rollouts.pop(app))))
+            gathering.gathered(self.gatherer, "forget", app)
 
     def do_stop(self, say: Any, given_up: Any) -> None:
         """End this session."""

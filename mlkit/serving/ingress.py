@@ -30,7 +30,9 @@ from mlkit.define.docstring import words
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, MlkitError, Overloaded
 from mlkit.execute import Executor
+from mlkit.execute.execution import Execution
 from mlkit.execute.inputs import signature_of
+from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving import problem, stream
 from mlkit.serving.access import Access
 from mlkit.serving.client import packed_type
@@ -43,6 +45,7 @@ from mlkit.serving.documentation import (
     schemas,
 )
 from mlkit.serving.limits import Limits
+from mlkit.serving.observe import HOPS, Observer, given_id, length_of
 from mlkit.serving.payload import Payloads, from_route
 from mlkit.serving.userapp import SCOPE_KEY, derived
 
@@ -58,6 +61,7 @@ class Served:
     executor: Executor
     limits: Limits = field(default_factory=Limits)
     failures: problem.Failures = field(default_factory=problem.Failures)
+    observer: Observer = field(default_factory=lambda: Observer(None))
 
     @property
     def graph(self) -> Graph:
@@ -80,15 +84,35 @@ class Served:
             StepError: a step raised.
             DeadlineExceeded: it took longer than ``request_timeout_s``.
         """
+        came, execution = perf_counter(), None
+        try:
+            execution = await self.run(arguments, on_node)
+            if execution.error is not None:
+                raise execution.error
+        except Exception as error:
+            status = error.status if isinstance(error, MlkitError) else 500
+            self.observer.answered(execution, came, None, status=status)
+            raise
+        self.observer.answered(execution, came, None)
+        return execution.output
+
+    async def run(
+        self,
+        arguments: Mapping[str, Any],
+        on_node: Callable[[str, Any], None] | None = None,
+    ) -> Execution:
+        """Run one request, whatever it ends with, and count nothing; see `__call__`.
+
+        Raises:
+            Overloaded: too many are going on.
+        """
         if self.executor.in_flight >= self.limits.max_ongoing_requests:
             raise Overloaded("too many requests are going on", fix="try again in a second")
+        HOPS.set([])
         deadline = perf_counter() + self.limits.request_timeout_s
-        execution = await self.executor.run(
+        return await self.executor.run(
             {**self._defaults, **arguments}, deadline=deadline, on_node=on_node
         )
-        if execution.error is not None:
-            raise execution.error
-        return execution.output
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
@@ -118,6 +142,7 @@ def create_app(
     fastapi: FastAPI | None = None,
     others: Mapping[str, Served] | None = None,
     guarded: bool = True,
+    metrics: Callable[[], Awaitable[bytes]] | None = None,
 ) -> ASGIApp:
     """The ASGI application of a pipeline.
 
@@ -130,6 +155,7 @@ def create_app(
         fastapi: an application to which the routes of the pipeline are added; its own come first.
         others: further pipelines by name.
         guarded: whether it is looked at who calls; without a token, by which name of the host.
+        metrics: gives what ``GET /metrics`` answers; there is no such route without it.
     """
     app = _bare(graph) if fastapi is None else derived(fastapi)
     app.state.schemas = {}
@@ -141,6 +167,7 @@ def create_app(
         for name, (one, give) in found.items()
     }
     _add_health(app, served, version)
+    _add_metrics(app, graph.name, metrics)
     add_docs(app, graph.name, secured=token is not None)
     _add_problems(app, graph.name, served)
     given: ASGIApp = Pipelines(app, {name: give for name, (_, give) in found.items()})
@@ -177,19 +204,27 @@ def _add_pipeline(
         pipeline = served()
         if pipeline is None:
             return problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
+        came, execution, headers = perf_counter(), None, request.headers
         try:
             arguments = await payloads.read(request)
-            accept = request.headers.get("accept", "")
+            accept = headers.get("accept", "")
             if accept in stream.MEDIA_TYPES:
                 return events.answer(accept, pipeline, arguments)
-            result = await pipeline(arguments)
+            execution = await pipeline.run(arguments)
+            if execution.error is not None:
+                raise execution.error
             if packed and accept == packed:
-                return Response(_pack(graph, result), media_type=packed)
-            return Response(encode(result), media_type=media_type)
+                response = Response(_pack(graph, execution.output), media_type=packed)
+            else:
+                response = Response(encode(execution.output), media_type=media_type)
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            return problem.of_error(error, graph.name, pipeline.failures)
+            response = problem.of_error(error, graph.name, pipeline.failures)
+        pipeline.observer.answered(
+            execution, came, response, received=length_of(headers), id=given_id(headers)
+        )
+        return response
 
     app.post(
         f"/{graph.name}",
@@ -253,6 +288,27 @@ def _add_health(app: FastAPI, served: Callable[[], Served | None], version: str)
         ready = served() is not None
         status = "ready" if ready else "starting"
         return JSONResponse({"status": status, "version": version}, 200 if ready else 503)
+
+
+def _add_metrics(app: FastAPI, name: str, metrics: Callable[[], Awaitable[bytes]] | None) -> None:
+    if metrics is None:
+        return
+
+    @app.get(
+        "/metrics",
+        summary="Counts of all replicas, in Prometheus's text format",
+        tags=["health"],
+        response_class=Response,
+        responses={
+            200: {"description": "counts", "content": {"text/plain": {}}},
+            503: {"description": "they cannot be had at the moment"},
+        },
+    )
+    async def scrape() -> Response:
+        try:
+            return Response(await metrics(), media_type=CONTENT_TYPE)
+        except Exception:  # the actor that gathers them is being started again
+            return problem.answer(503, "no counts yet", headers={"Retry-After": "1"})
 
 
 def _add_problems(app: FastAPI, pipeline: str, served: Callable[[], Served | None]) -> None:

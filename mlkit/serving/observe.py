@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from time import perf_counter
@@ -12,12 +13,24 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
+from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.metrics import Recorder, Span, Trace
 from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
 
-__all__ = ["HOPS", "Hop", "Observer", "pusher", "spans_of", "trace_of"]
+__all__ = [
+    "HOPS",
+    "Hop",
+    "Observer",
+    "gauges_of",
+    "given_id",
+    "length_of",
+    "pusher",
+    "recorder_of",
+    "spans_of",
+    "trace_of",
+]
 
 REQUEST_ID = "X-Request-Id"
 
@@ -90,9 +103,7 @@ def trace_of(
                     within=hop.segment,
                 )
             )
-    trace = Trace(
-        id, time.time() - total, total, status, began, ended, tuple(spans), os.getpid()
-    )
+    trace = Trace(id, time.time() - total, total, status, began, ended, tuple(spans), os.getpid())
     return trace, [span for span in mine if not span.hop]
 
 
@@ -117,9 +128,10 @@ class Observer:
         Args:
             execution: of its steps; None where none could begin.
             came: when it came, on `perf_counter`'s clock.
-            response: the answer; None where it is sent in another way, with this ``status``.
+            response: the answer; None where it is sent in another way.
             received: bytes of its body.
             id: as its caller calls it; made where it does not.
+            status: of an answer that is sent in another way.
         """
         if self.recorder is None:
             return None
@@ -151,11 +163,40 @@ def given_id(headers: Mapping[str, str]) -> str:
     return id if len(id) <= 64 and id.isascii() and id.replace("-", "").isalnum() else ""
 
 
+def length_of(headers: Mapping[str, str]) -> int:
+    """Bytes of a request's body, as far as its head says."""
+    length = headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
+def recorder_of(
+    stage: str,
+    app: str,
+    gatherer: str,
+    gauges: Callable[[], Mapping[str, Any]],
+    front: bool = False,
+) -> Recorder | None:
+    """What counts in this process; None where nobody gathers (``gatherer`` is "")."""
+    if not gatherer:
+        return None
+    return Recorder(stage, pusher(app, gatherer), front=front, gauges=gauges)
+
+
+def gauges_of(executors: Iterable[Executor]) -> dict[str, Any]:
+    """What is going on in executors at the moment."""
+    queued: Counter[str] = Counter()
+    in_flight = 0
+    for executor in executors:
+        queued.update(executor.queued())
+        in_flight += executor.in_flight
+    return {"in_flight": in_flight, "queued": {n: count for n, count in queued.items() if count}}
+
+
 def pusher(app: str, gatherer: str) -> Callable[[Mapping[str, Any]], None]:
     """What hands deltas to the session's actor; raises where it cannot be had."""
 
     def push(delta: Mapping[str, Any]) -> None:
-        from mlkit.serving.rayserve import push as to_actor
+        from mlkit.serving.gathering import push as to_actor
 
         to_actor(gatherer, app, delta)
 

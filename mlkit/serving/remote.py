@@ -14,6 +14,7 @@ import cloudpickle
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
+from mlkit.serving.observe import HOPS, Hop
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
 
@@ -112,12 +113,15 @@ class Answer:
     """What a segment gave: its values, or how it failed.
 
     Attributes:
-        spans: for each node its start and end in seconds since the call came in.
+        spans: of each node its name, then when it was ready, began and ended, in seconds since the
+            call came in, and the size of its batch.
+        held_s: seconds from the call's coming in to this.
     """
 
     values: tuple[Any, ...] = ()
     fault: Fault | None = None
-    spans: Mapping[str, tuple[float, float]] | None = None
+    spans: tuple[tuple[Any, ...], ...] = ()
+    held_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -161,6 +165,9 @@ class Router:
             raise
         except Exception as error:
             raise _unreachable(step.stage, error) from error
+        hops = HOPS.get()
+        if hops is not None:
+            hops.append(Hop(step.segment, step.stage, answer.spans, answer.held_s))
         if answer.fault is not None:
             raise answer.fault.error(self.pipeline, step.segment)
         return answer.values

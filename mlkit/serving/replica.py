@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlkit.errors import DeployError
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
+from mlkit.serving import gathering
 from mlkit.serving.bundle import Origin
 from mlkit.serving.ingress import Served, create_app
 from mlkit.serving.lifespan import Lifespan
 from mlkit.serving.limits import Limits
 from mlkit.serving.loading import Loaded, Loader, settle
+from mlkit.serving.observe import Observer, gauges_of, recorder_of
 from mlkit.serving.output import capture
 from mlkit.serving.problem import Failures
 from mlkit.serving.remote import Route, Router
@@ -41,6 +43,7 @@ class Shipment:
     Attributes:
         app: name of the app.
         logs: folder for what is printed; passed over where it is not there.
+        gatherer: name of the actor that gathers what is counted; "" to count nothing.
         fresh: changes when everything is to be built anew.
     """
 
@@ -48,6 +51,7 @@ class Shipment:
     origin: Origin
     logs: str
     token: str | None
+    gatherer: str = ""
     fresh: str = ""
 
 
@@ -108,6 +112,8 @@ class Replica:
         self._failures = Failures(keep) if keep else Failures()
         shipment.origin.enter()
         self._shipment = shipment
+        recorder = recorder_of(shipment.app, shipment.app, shipment.gatherer, self._gauges, True)
+        self._observer = Observer(recorder)
         self._loader = Loader()
         self._wanted = ""
         self._rejected: dict[str, str] = {}
@@ -147,6 +153,13 @@ class Replica:
             self._hold(old.retire())
         settle()
 
+    def _gauges(self) -> dict[str, Any]:
+        served = self._version.served if self._version is not None else ()
+        return gauges_of(one.executor for one in served)
+
+    async def _metrics(self) -> bytes:
+        return await gathering.exposition(self._shipment.gatherer, self._shipment.app)
+
     def _hold(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside the rest; a loop alone does not keep its tasks."""
         task = asyncio.create_task(work)
@@ -162,7 +175,10 @@ class Replica:
         loop = asyncio.get_running_loop()
         served = {
             name: Served(
-                Executor(program, workers=config["workers"], loop=loop), limits, self._failures
+                Executor(program, workers=config["workers"], loop=loop),
+                limits,
+                self._failures,
+                self._observer if name == self._shipment.app else Observer(None),
             )
             for name, program in loaded.programs.items()
         }
@@ -176,6 +192,7 @@ class Replica:
             config["version"],
             fastapi=application,
             others=served,
+            metrics=self._metrics if self._shipment.gatherer else None,
         )
         lifespan = Lifespan(app, application)
         try:

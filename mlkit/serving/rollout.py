@@ -89,6 +89,7 @@ def _stage(
             spec["origin"],
             spec["fresh"],
             spec["workers"],
+            spec["gatherer"],
             options["ray_actor_options"],
             stage["name"],
         ]
@@ -104,7 +105,14 @@ def _stage(
         name=name,
         deployment=stage["name"],
         kind=StageReplica,
-        arguments=(spec["app"], _origin(spec), logs, spec["workers"]),
+        arguments=(
+            spec["app"],
+            _origin(spec),
+            logs,
+            spec["workers"],
+            stage["name"],
+            spec["gatherer"],
+        ),
         version=fixed,
         user_config={"versions": versions},
         options=options,
@@ -123,6 +131,7 @@ def _front(
         origin=_origin(spec),
         logs=logs,
         token=spec["token"],
+        gatherer=spec["gatherer"],
         fresh=spec["fresh"],
     )
     target = rayserve.Target(
@@ -130,7 +139,7 @@ def _front(
         deployment=spec["app"],
         kind=Replica,
         arguments=(shipment,),
-        version=_digest([spec["origin"], spec["token"], spec["fresh"]]),
+        version=_digest([spec["origin"], spec["token"], spec["fresh"], spec["gatherer"]]),
         user_config={
             "version": version,
             "bundle": front["bundle"],

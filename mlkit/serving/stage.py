@@ -14,6 +14,7 @@ from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
 from mlkit.serving.loading import Loaded, Loader, settle
+from mlkit.serving.observe import gauges_of, recorder_of, spans_of
 from mlkit.serving.output import capture
 from mlkit.serving.remote import Answer, fault_of, pack, unpack
 
@@ -55,7 +56,7 @@ class StageReplica:
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, app: str, origin: Origin, logs: str, workers: int | None
+        self, app: str, origin: Origin, logs: str, workers: int | None, stage: str, gatherer: str
     ) -> None:
         switch_promptly()
         folder = Path(logs)
@@ -63,6 +64,7 @@ class StageReplica:
             capture(folder, app)
         origin.enter()
         self._workers = workers
+        self._recorder = recorder_of(stage, app, gatherer, self._gauges)
         self._loader = Loader()
         self._wanted: dict[str, str] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -108,6 +110,11 @@ class StageReplica:
             self._loader.keep(*(one.loaded for one in self._versions.values()))
             settle()
 
+    def _gauges(self) -> dict[str, Any]:
+        return gauges_of(
+            [e for version in self._versions.values() for e in version.executors.values()]
+        )
+
     async def loaded(self) -> dict[str, Any]:
         """Versions that are there, and those that could not be loaded with why."""
         return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
@@ -119,10 +126,18 @@ class StageReplica:
         """
         if version in self._loading:  # another replica had it sooner
             await asyncio.shield(self._loading[version])
+        came = perf_counter()
         execution = await self._versions[version].executors[segment].run(unpack(packed))
+        spans = spans_of(execution, came)
+        if self._recorder is not None:
+            self._recorder.called(perf_counter() - came, execution.error is not None)
+            failed = execution.failed
+            self._recorder.steps(spans, failed.name if failed is not None else None)
+        told = tuple((s.step, s.ready_s, s.start_s, s.finish_s, s.batch) for s in spans)
+        held_s = perf_counter() - came
         if execution.error is not None:
-            return pack(Answer(fault=fault_of(execution.error)))
-        return pack(Answer(values=execution.output))
+            return pack(Answer(fault=fault_of(execution.error), spans=told, held_s=held_s))
+        return pack(Answer(values=execution.output, spans=told, held_s=held_s))
 
     async def __del__(self) -> None:
         for version in getattr(self, "_versions", {}).values():

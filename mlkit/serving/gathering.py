@@ -1,0 +1,81 @@
+"""The actor that gathers what the replicas of a session count, and how it is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from mlkit.metrics import Gatherer
+from mlkit.metrics.prometheus import exposition as exposition_of
+
+__all__ = ["exposition", "gathered", "push", "start_gatherer"]
+
+_NAMESPACE = "mlkit"
+_gatherers: dict[str, Any] = {}
+
+
+class _Gatherers:
+    """An actor: what all apps of a session have counted."""
+
+    def __init__(self) -> None:
+        self.apps: dict[str, Gatherer] = {}
+
+    def push(self, app: str, delta: dict[str, Any]) -> None:
+        self._of(app).push(delta)
+
+    def since(self, app: str, number: int) -> tuple[int, list[dict[str, Any]]]:
+        return self._of(app).since(number)
+
+    def traces(self, app: str, slowest: int, id: str) -> list[Any]:
+        return self._of(app).traces(slowest=slowest, id=id)
+
+    def exposition(self, app: str) -> bytes:
+        return exposition_of(self._of(app), app, time.time())
+
+    def forget(self, app: str) -> None:
+        self.apps.pop(app, None)
+
+    def _of(self, app: str) -> Gatherer:
+        return self.apps.setdefault(app, Gatherer())
+
+
+def start_gatherer(name: str) -> Any:
+    """Start the actor that gathers counts, in this session; whoever holds it keeps it alive."""
+    import ray
+
+    kind: Any = ray.remote(_Gatherers)
+    made = kind.options(
+        name=name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0
+    )
+    _gatherers[name] = actor = made.remote()
+    return actor
+
+
+def _gatherer(name: str) -> Any:
+    import ray
+
+    if name not in _gatherers:
+        _gatherers[name] = ray.get_actor(name, namespace=_NAMESPACE)
+    return _gatherers[name]
+
+
+def push(gatherer: str, app: str, delta: Mapping[str, Any]) -> None:
+    """Hand counts on, and wait until they have been taken; on a thread of its own."""
+    import ray
+
+    ray.get(_gatherer(gatherer).push.remote(app, delta), timeout=10)
+
+
+def gathered(gatherer: str, what: str, *arguments: Any, timeout_s: float = 10) -> Any:
+    """Ask the actor for something; see `_Gatherers`."""
+    import ray
+
+    return ray.get(getattr(_gatherer(gatherer), what).remote(*arguments), timeout=timeout_s)
+
+
+async def exposition(gatherer: str, app: str) -> bytes:
+    """The counts of an app for Prometheus, from a replica's loop."""
+    actor = _gatherer(gatherer)  # its recorder has asked for it before
+    text: bytes = await actor.exposition.remote(app)
+    return text

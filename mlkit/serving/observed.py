@@ -1,0 +1,82 @@
+"""What was counted of an app, as its kernel reads it from the session."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from mlkit.errors import InputError
+from mlkit.metrics import History, Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mlkit.serving.session import Session
+
+__all__ = ["Observed", "Slowest"]
+
+
+class Slowest(list[Trace]):
+    """Requests, the slowest first; shown as a table."""
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row for each: when, what it was answered, and its time by phase in ms."""
+        import pandas as pd
+
+        rows = [
+            {
+                "id": trace.id,
+                "time": pd.Timestamp(trace.at, unit="s", tz="UTC"),
+                "status": trace.status,
+                "total_ms": 1e3 * trace.total_s,
+                **{f"{name}_ms": 1e3 * s for name, s in trace.phases_s.items()},
+            }
+            for trace in self
+        ]
+        return pd.DataFrame(rows).set_index("id") if rows else pd.DataFrame()
+
+    def __repr__(self) -> str:
+        return self.to_frame().round(2).to_string() if self else "no requests yet: try app(...)"
+
+    def _repr_html_(self) -> str:
+        table: str = self.to_frame().round(2).to_html()
+        return table if self else repr(self)
+
+
+class Observed:
+    """Reads on where it left off; safe to use from several threads."""
+
+    def __init__(self, session: Session, app: str) -> None:
+        self.session = session
+        self.app = app
+        self._history = History()
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def history(self, *, read: bool = True) -> History:
+        """What was counted, up to now; with ``read=False`` only what was read before."""
+        with self._lock:
+            if read:
+                found = self.session.call("metrics", app=self.app, since=self._last, timeout_s=10)
+                self._last = found["last"]
+                self._history.add(found["deltas"])
+        return self._history
+
+    def slowest(self, count: int) -> Slowest:
+        """The slowest of the last thousands of requests."""
+        if count < 1:
+            raise InputError("how many of the slowest?", expected="at least 1", got=repr(count))
+        found = self.session.call("traces", app=self.app, slowest=count, timeout_s=10)
+        return Slowest(map(Trace.unpack, found))
+
+    def trace(self, id: str) -> Trace:
+        """One of the last thousands of requests."""
+        found: list[Any] = self.session.call("traces", app=self.app, id=id, timeout_s=10)
+        if not found:
+            raise InputError(
+                f"there is no request {id!r} among the last",
+                where=f"app {self.app!r}",
+                expected="the X-Request-Id of an answer that is at least a second old",
+                fix="app.slowest(10) shows some",
+            )
+        return Trace.unpack(found[-1])
