@@ -164,7 +164,8 @@ class History:
 
         samples = self.samples(by=by, last_s=last_s, every_s=every_s)
         rows = [
-            {"time": pd.Timestamp(s.at, unit="s", tz="UTC"), **({} if by == "app" else {by: s.of})}
+            {"time": pd.Timestamp(s.at, unit="s", tz="UTC")}
+            | ({} if by == "app" else {by: s.of})
             | s.to_row()
             for s in samples
         ]

@@ -36,10 +36,12 @@ class Slowest(list[Trace]):
         return pd.DataFrame(rows).set_index("id") if rows else pd.DataFrame()
 
     def __repr__(self) -> str:
-        return self.to_frame().round(2).to_string() if self else "no requests yet: try app(...)"
+        if not self:
+            return "no requests yet: try app(...)"
+        return self.to_frame().to_string(float_format="{:.2f}".format)
 
     def _repr_html_(self) -> str:
-        table: str = self.to_frame().round(2).to_html()
+        table: str = self.to_frame().to_html(float_format="{:.2f}".format)
         return table if self else repr(self)
 
 

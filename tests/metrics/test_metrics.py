@@ -1,0 +1,204 @@
+"""Counts that add up: what several processes counted is what one would have."""
+
+import math
+import random
+
+import pytest
+
+from mlkit.errors import InputError
+from mlkit.metrics import Gatherer, Histogram, History, Recorder, Span, Trace
+from mlkit.metrics.histogram import EDGES_S, bucket_counts
+from mlkit.metrics.prometheus import exposition
+from mlkit.metrics.trace import as_header
+
+
+class Clock:
+    """Seconds since the epoch, as a test sets them."""
+
+    def __init__(self):
+        self.at = 1000.0
+
+    def __call__(self):
+        return self.at
+
+
+def trace(total_s=0.02, status=200, spans=(), id="a"):
+    return Trace(id, 1000.0, total_s, status, 0.001, total_s - 0.001, tuple(spans))
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def recorder(clock):
+    return lambda stage="tag", **options: Recorder(stage, now=clock, **options)
+
+
+def test_percentiles_of_parts_are_those_of_the_whole_to_one_per_cent():
+    rng = random.Random(0)
+    values = [rng.lognormvariate(-4, 1) for _ in range(20_000)]
+    whole = Histogram()
+    for part in (values[:7000], values[7000:]):
+        whole.add(Histogram(Histogram.of(part).encode()))
+    exact = sorted(values)
+    for percent in (50, 95, 99):
+        expected = exact[math.ceil(len(exact) * percent / 100) - 1]
+        assert whole.percentile_s(percent) == pytest.approx(expected, rel=0.011)
+    assert whole.count == 20_000
+
+
+def test_a_histogram_of_nothing_has_no_percentiles():
+    assert math.isnan(Histogram().percentile_s(99))
+    assert all(math.isnan(value) for value in Histogram().percentiles_s(50, 99))
+
+
+def test_buckets_are_exact_at_their_edges():
+    counts = bucket_counts([EDGES_S[3], EDGES_S[3] + 1e-9, 1e6])
+    assert (counts[3], counts[4], counts[-1]) == (1, 1, 1)
+
+
+def test_phases_along_the_longest_way_add_up_to_the_total():
+    spans = [
+        Span("decode", 0.001, 0.002, 0.004),
+        Span("words", 0.001, 0.001, 0.002),
+        Span("classify", 0.004, 0.007, 0.012, batch=8),
+        Span("combine", 0.012, 0.012, 0.0125),
+    ]
+    one = Trace("a", 0.0, 0.014, 200, 0.001, 0.0126, tuple(spans))
+    phases = one.phases_s
+    assert sum(phases.values()) == pytest.approx(0.014)
+    assert phases["queue"] == pytest.approx(0.001)
+    assert phases["batch"] == pytest.approx(0.003)
+    assert phases["compute"] == pytest.approx(0.002 + 0.005 + 0.0005)
+
+
+def test_what_a_hop_took_beside_the_steps_behind_it_is_transfer():
+    spans = [
+        Span("models", 0.0, 0.0, 0.010, stage="models", hop=True),
+        Span("classify", 0.002, 0.003, 0.007, batch=2, stage="models", within="models"),
+    ]
+    phases = Trace("a", 0.0, 0.010, 200, 0.0, 0.010, tuple(spans)).phases_s
+    assert phases["transfer"] == pytest.approx(0.005)
+    assert phases["compute"] == pytest.approx(0.004)
+    assert phases["batch"] == pytest.approx(0.001)
+
+
+def test_the_header_has_total_phases_and_steps():
+    header = as_header({"queue": 0.0, "compute": 0.002}, 0.003, [Span("decode", 0, 0.001, 0.003)])
+    assert header == (
+        "total;dur=3.000, compute;dur=2.000, decode-wait;dur=1.000, decode-run;dur=2.000"
+    )
+
+
+def test_a_trace_survives_being_packed():
+    one = trace(spans=[Span("decode", 0.001, 0.002, 0.004, 4, "models", False, "seg")])
+    assert Trace.unpack(one.pack()) == one
+
+
+def test_deltas_of_several_processes_merge_by_time_step_and_stage(recorder, clock):
+    history = History()
+    for stage, front in (("tag", True), ("models", False)):
+        one = recorder(stage, front=front)
+        spans = [Span("decode", 0, 0.001, 0.003), Span("look", 0.003, 0.004, 0.009, batch=2)]
+        one.request(trace(), 100, 10)
+        one.steps(spans, failed="look")
+        clock.at += 0.25
+        history.add([one.take()])
+    (app,) = history.whole(60)
+    assert app.requests == 1, "what comes to a stage is no request of the app's"
+    assert app.bytes == (200, 20)
+    steps = {one.of: one for one in history.whole(60, by="step")}
+    assert steps["decode"].requests == 2
+    assert steps["look"].errors == 2
+    assert steps["look"].mean_batch == pytest.approx(2)
+    assert {one.of for one in history.whole(60, by="stage")} == {"tag", "models"}
+    frame = history.to_frame(by="step", every_s=0.5)
+    assert list(frame["step"]) == ["decode", "look"]
+    assert frame["p50_ms"].iloc[0] == pytest.approx(2, rel=0.02)
+
+
+def test_rejections_are_no_errors(recorder, clock):
+    one = recorder()
+    for status in (200, 422, 500, 503, 429, 504):
+        one.request(trace(status=status), 0, 0)
+    clock.at += 1
+    history = History()
+    history.add([one.take()])
+    (sample,) = history.samples()
+    assert (sample.requests, sample.errors, sample.rejected) == (6, 2, 2)
+
+
+def test_history_is_bounded_and_empty_history_is_an_empty_frame(recorder, clock):
+    history, one = History(keep_s=10), recorder()
+    assert history.samples() == []
+    assert list(history.to_frame(by="stage"))[:3] == ["time", "stage", "rate"]
+    for _ in range(100):
+        clock.at += 1
+        history.add([one.take()])
+    assert len(history.deltas) <= 11
+
+
+@pytest.mark.parametrize("bad", [{"by": "node"}, {"every_s": 0.1}])
+def test_what_cannot_be_asked_is_told(recorder, clock, bad):
+    history = History()
+    history.add([recorder().take()])
+    with pytest.raises(InputError):
+        history.samples(**bad)
+
+
+def test_nothing_is_lost_when_nobody_gathers_for_a_moment(recorder, clock):
+    gathered, broken = [], [True]
+
+    def push(delta):
+        if broken[0]:
+            raise OSError("gone")
+        gathered.append(delta)
+
+    one = recorder(push=push, every_s=1000)
+    one.request(trace(), 0, 0)
+    with pytest.raises(OSError, match="gone"):
+        one.flush()
+    broken[0] = False
+    one.request(trace(), 0, 0)
+    one.flush()
+    one.close()
+    assert sum(sum(delta["status"].values()) for delta in gathered) == 2
+
+
+def test_a_gatherer_tells_what_is_new_and_keeps_totals_of_what_went(recorder, clock):
+    gatherer, one = Gatherer(keep_s=5), recorder()
+    for i in range(20):
+        clock.at += 1
+        one.request(trace(total_s=0.001 * (i + 1), id=str(i)), 0, 0)
+        gatherer.push(one.take())
+    last, deltas = gatherer.since(18)
+    assert (last, len(deltas)) == (20, 2)
+    assert len(gatherer.since(0)[1]) <= 6
+    assert gatherer.totals.status["200"] == 20
+    assert [found[0] for found in gatherer.traces(slowest=2)] == ["19", "18"]
+    assert gatherer.traces(id="3")[0][0] == "3"
+
+
+def test_prometheus_can_read_it(recorder, clock):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    gatherer, one = Gatherer(), recorder(gauges=lambda: {"in_flight": 3, "queued": {"look": 2}})
+    for total in (0.004, 0.02, 0.02):
+        one.request(trace(total_s=total), 10, 5)
+    one.steps([Span("look", 0, 0.001, 0.003, batch=2)])
+    gatherer.push(one.take())
+    text = exposition(gatherer, "tag", clock.at).decode()
+    found = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    at = ("pipeline", "tag")
+    assert found["mlkit_requests_total", at, ("status", "200")] == 3
+    assert found["mlkit_request_duration_seconds_bucket", ("le", "0.005"), at] == 1
+    assert found["mlkit_request_duration_seconds_bucket", ("le", "0.02"), at] == 3
+    assert found["mlkit_request_duration_seconds_count", at] == 3
+    assert found["mlkit_received_bytes_total", at] == 30
+    assert sum(value for key, value in found.items() if key[0] == "mlkit_queued_requests") == 2
