@@ -10,12 +10,12 @@
     result.to_frame()     # every request
     compare({"here": result, "there": other}).plot()
 
-`poisson` and `constant` send at times fixed beforehand, whatever the answers take; `closed` sends
+`poisson` and `constant`, and `ramp`, `jump` and `spike` with a rate that changes, send at times fixed beforehand, whatever the answers take; `closed` sends
 on each answer, which finds the saturated throughput and nothing else. The generator runs in a
 process of its own and reports its own lateness and its own CPU.
 """
 
-from mlkit.load.arrivals import closed, constant, poisson
+from mlkit.load.arrivals import closed, constant, jump, poisson, ramp, spike
 from mlkit.load.compare import Comparison, compare
 from mlkit.load.records import RequestRecord
 from mlkit.load.results import LoadResult
@@ -29,7 +29,10 @@ __all__ = [
     "closed",
     "compare",
     "constant",
+    "jump",
     "last_result",
     "load_test",
     "poisson",
+    "ramp",
+    "spike",
 ]

@@ -22,7 +22,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Arrivals", "Closed", "Constant", "Poisson", "closed", "constant", "poisson"]
+__all__ = [
+    "Arrivals",
+    "Closed",
+    "Constant",
+    "Jump",
+    "Poisson",
+    "Ramp",
+    "Spike",
+    "closed",
+    "constant",
+    "jump",
+    "poisson",
+    "ramp",
+    "spike",
+]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -117,6 +131,126 @@ class Poisson(Arrivals):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class Changing(Arrivals):
+    """Independent sends at a rate that changes with time (a Poisson process by thinning).
+
+    After Lewis and Shedler, "Simulation of nonhomogeneous Poisson processes by thinning" (1979):
+    times at the highest rate, each kept with the share that the rate then has of it.
+    """
+
+    seed: int = 0
+
+    def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """Requests per second at each of these times, in seconds from the start."""
+        raise NotImplementedError
+
+    @property
+    def highest_rate(self) -> float:
+        """Requests per second at most."""
+        raise NotImplementedError
+
+    def times(self, duration_s: float) -> NDArray[np.float64]:
+        """Exponential gaps at the highest rate, thinned."""
+        import numpy as np
+
+        times = Poisson(rate=self.highest_rate, seed=self.seed).times(duration_s)
+        share = self.rate_at(times, duration_s) / self.highest_rate
+        return times[np.random.default_rng([self.seed, 1]).random(len(times)) < share]
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Ramp(Changing):
+    """A rate that rises or falls evenly over the whole run; see `ramp`."""
+
+    start: float
+    end: float
+
+    def __post_init__(self) -> None:
+        _check_positive("ramp", "start", self.start, "requests per second above 0")
+        _check_positive("ramp", "end", self.end, "requests per second above 0")
+        check_seed("ramp", self.seed)
+
+    @property
+    def opening_rate(self) -> float:
+        """The rate at the start."""
+        return self.start
+
+    @property
+    def highest_rate(self) -> float:
+        """The higher of both."""
+        return max(self.start, self.end)
+
+    def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """A straight line from one rate to the other."""
+        return self.start + (self.end - self.start) * times / duration_s
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Jump(Changing):
+    """A rate that changes at once and stays; see `jump`."""
+
+    before: float
+    after: float
+    at_s: float
+
+    def __post_init__(self) -> None:
+        _check_positive("jump", "before", self.before, "requests per second above 0")
+        _check_positive("jump", "after", self.after, "requests per second above 0")
+        _check_positive("jump", "at_s", self.at_s, "seconds from the start, above 0")
+        check_seed("jump", self.seed)
+
+    @property
+    def opening_rate(self) -> float:
+        """The rate before the jump."""
+        return self.before
+
+    @property
+    def highest_rate(self) -> float:
+        """The higher of both."""
+        return max(self.before, self.after)
+
+    def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """One rate before ``at_s`` and the other from then on."""
+        import numpy as np
+
+        return np.where(times < self.at_s, self.before, self.after).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Spike(Changing):
+    """A rate that is high for a while; see `spike`."""
+
+    rate: float
+    peak: float
+    at_s: float
+    width_s: float
+
+    def __post_init__(self) -> None:
+        _check_positive("spike", "rate", self.rate, "requests per second above 0")
+        _check_positive("spike", "peak", self.peak, "requests per second above 0")
+        _check_positive("spike", "at_s", self.at_s, "seconds from the start, above 0")
+        _check_positive("spike", "width_s", self.width_s, "seconds above 0")
+        check_seed("spike", self.seed)
+
+    @property
+    def opening_rate(self) -> float:
+        """The rate outside the spike."""
+        return self.rate
+
+    @property
+    def highest_rate(self) -> float:
+        """The higher of both."""
+        return max(self.rate, self.peak)
+
+    def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """``peak`` from ``at_s`` for ``width_s``, else ``rate``."""
+        import numpy as np
+
+        within = (times >= self.at_s) & (times < self.at_s + self.width_s)
+        return np.where(within, self.peak, self.rate).astype(np.float64)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Closed(Arrivals):
     """No schedule: each answer is followed by the next request; see `closed`."""
 
@@ -156,6 +290,39 @@ def poisson(*, rate: float, seed: int = 0) -> Poisson:
     return Poisson(rate=rate, seed=seed)
 
 
+def ramp(*, start: float, end: float, seed: int = 0) -> Ramp:
+    """Independent requests at a rate that goes evenly from ``start`` to ``end`` over the run.
+
+    This shows at which rate something gives, and how autoscaling follows.
+
+    Raises:
+        LoadError: a rate is not a positive, finite number, or ``seed`` no whole number from 0 up.
+    """
+    return Ramp(start=start, end=end, seed=seed)
+
+
+def jump(*, before: float, after: float, at_s: float, seed: int = 0) -> Jump:
+    """Independent requests at the rate ``before``, and ``after`` it from ``at_s`` seconds on.
+
+    This shows how long autoscaling takes to follow.
+
+    Raises:
+        LoadError: a number is not positive and finite, or ``seed`` no whole number from 0 up.
+    """
+    return Jump(before=before, after=after, at_s=at_s, seed=seed)
+
+
+def spike(*, rate: float, peak: float, at_s: float, width_s: float, seed: int = 0) -> Spike:
+    """Independent requests at ``rate``, and at ``peak`` for ``width_s`` seconds from ``at_s`` on.
+
+    This shows what a short rush does, and how long its queue takes to go.
+
+    Raises:
+        LoadError: a number is not positive and finite, or ``seed`` no whole number from 0 up.
+    """
+    return Spike(rate=rate, peak=peak, at_s=at_s, width_s=width_s, seed=seed)
+
+
 def closed(*, concurrency: int) -> Closed:
     """``concurrency`` clients that each send their next request when they have their answer.
 
@@ -178,6 +345,9 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
         "constant": Constant,
         "poisson": Poisson,
         "closed": Closed,
+        "ramp": Ramp,
+        "jump": Jump,
+        "spike": Spike,
     }
     fields = dict(data)
     kind = fields.pop("kind", None)

@@ -145,7 +145,8 @@ class Observer:
             response.headers["Server-Timing"] = as_header(
                 trace.phases_s, trace.total_s, trace.spans
             )
-            response.headers[REQUEST_ID] = trace.id
+            if not id:  # one that came with the request Serve puts into the answer itself
+                response.headers[REQUEST_ID] = trace.id
         self.recorder.request(trace, received, sent)
         if mine:
             failed = execution.failed if execution is not None else None

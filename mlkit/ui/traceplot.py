@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from mlkit.reprs.waterfall import MEANS, headline, lines, phases_in_words
+from mlkit.reprs.waterfall import headline, lines, phases_in_words
 from mlkit.ui.plots import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def plot_trace(trace: Trace) -> Figure:
         order = [kind for kind in LOOKS if kind in kinds]
         ax.legend(
             [kinds[kind] for kind in order],
-            [MEANS[kind].partition(":")[0].partition(",")[0] for kind in order],
+            ["batch wait" if kind == "batch" else kind for kind in order],
             loc="lower left",
             bbox_to_anchor=(0, 1.0),
             ncols=len(order),

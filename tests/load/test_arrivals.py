@@ -6,15 +6,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkit.errors import LoadError
-from mlkit.load import closed, constant, poisson
+from mlkit.load import closed, constant, jump, poisson, ramp, spike
 from mlkit.load.arrivals import arrivals_from_dict
 
-SPECS = [constant(rate=2.5), poisson(rate=50, seed=7), closed(concurrency=16)]
+CHANGING = [
+    ramp(start=20, end=200, seed=3),
+    jump(before=30, after=90, at_s=20),
+    spike(rate=20, peak=200, at_s=10, width_s=5),
+]
+SPECS = [constant(rate=2.5), poisson(rate=50, seed=7), closed(concurrency=16), *CHANGING]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 def test_repr_is_the_code_that_makes_it(spec):
     makers = {"constant": constant, "poisson": poisson, "closed": closed}
+    makers |= {"ramp": ramp, "jump": jump, "spike": spike}
     assert eval(repr(spec), makers) == spec
 
 
@@ -94,3 +100,31 @@ def test_specifications_are_frozen_and_take_keywords_only():
         poisson(rate=50).rate = 60
     with pytest.raises(TypeError):
         poisson(50)
+
+
+@pytest.mark.parametrize("spec", CHANGING, ids=repr)
+def test_a_changing_rate_is_followed(spec):
+    times = spec.times(40.0)
+    assert (np.diff(times) >= 0).all()
+    assert times[-1] < 40
+    counts, edges = np.histogram(times, bins=8, range=(0, 40))
+    middle = (edges[:-1] + edges[1:]) / 2
+    expected = 5 * spec.rate_at(middle, 40.0)
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected) + 1).all()
+    assert spec.opening_rate == pytest.approx(spec.rate_at(np.zeros(1), 40.0)[0])
+    assert (times == spec.times(40.0)).all()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ramp(start=0, end=10),
+        lambda: jump(before=10, after=-1, at_s=5),
+        lambda: jump(before=10, after=20, at_s=float("nan")),
+        lambda: spike(rate=10, peak=20, at_s=5, width_s=0),
+        lambda: ramp(start=1, end=2, seed=-1),
+    ],
+)
+def test_a_changing_rate_that_cannot_be_is_told(make):
+    with pytest.raises(LoadError):
+        make()
