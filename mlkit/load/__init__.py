@@ -10,9 +10,10 @@
     result.to_frame()     # every request
     compare({"here": result, "there": other}).plot()
 
-`poisson` and `constant`, and `ramp`, `jump` and `spike` with a rate that changes, send at times fixed beforehand, whatever the answers take; `closed` sends
-on each answer, which finds the saturated throughput and nothing else. The generator runs in a
-process of its own and reports its own lateness and its own CPU.
+`poisson` and `constant` send at times fixed beforehand, whatever the answers take; so do `ramp`,
+`jump` and `spike`, at a rate that changes. `closed` sends on each answer, which finds the saturated
+throughput and nothing else. The generator runs in a process of its own and reports its own lateness
+and its own CPU.
 """
 
 from mlkit.load.arrivals import closed, constant, jump, poisson, ramp, spike

@@ -85,7 +85,7 @@ def test_a_request_can_be_looked_at_afterwards(counted):
 
 
 def test_prometheus_gets_the_counts_of_all_replicas_and_nobody_else_does(counted):
-    app, asked, client = counted
+    app, _, client = counted
     text = client.get(f"{app._base}/metrics").text
     assert f'mlkit_requests_total{{pipeline="counting",status="200"}} {float(REQUESTS)}' in text
     assert f'stage="second",step="second"}} {float(REQUESTS)}' in text
