@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
 from typing import Any
 
 from mlkit.metrics.histogram import EDGES_S
@@ -69,20 +68,27 @@ class Gatherer:
         self.last = 0
         self._deltas: deque[tuple[int, Delta]] = deque(maxlen=MOST_DELTAS)
         self._traces: deque[Any] = deque(maxlen=MOST_TRACES)
-        self._latest: dict[int, Delta] = {}
+        self._latest: dict[str, Delta] = {}
 
     def push(self, delta: Delta) -> None:
-        """Take up what one process counted."""
+        """Take up what one process counted; once, though it may be sent again."""
+        before = self._latest.get(delta["process"])
+        if before is not None and delta["number"] <= before["number"]:
+            return
         self._traces.extend(delta.pop("traces", ()))
         self.totals.add(delta)
-        self._latest[delta["pid"]] = delta
+        self._latest[delta["process"]] = delta
         self.last += 1
         self._deltas.append((self.last, delta))
         while self._deltas and self._deltas[0][1]["at"] < delta["at"] - self.keep_s:
             self._deltas.popleft()
 
     def since(self, number: int) -> tuple[int, list[Delta]]:
-        """The number of the latest delta, and those after a number."""
+        """The number of the latest delta, and those after a number.
+
+        One that is not known here is from before this was started anew: then all are.
+        """
+        number = number if number <= self.last else 0
         found = []
         for known, delta in reversed(self._deltas):
             if known <= number:
@@ -96,7 +102,7 @@ class Gatherer:
             return [trace for trace in self._traces if trace[0] == id]
         return sorted(self._traces, key=lambda trace: -trace[2])[:slowest]
 
-    def latest(self, now: float, within_s: float = 3.0) -> Mapping[int, Delta]:
+    def latest(self, now: float, within_s: float = 3.0) -> list[Delta]:
         """The last delta of each process that was heard of lately."""
-        self._latest = {p: d for p, d in self._latest.items() if d["at"] > now - within_s}
-        return self._latest
+        self._latest = {p: d for p, d in self._latest.items() if d["at"] > now - self.keep_s}
+        return [delta for delta in self._latest.values() if delta["at"] > now - within_s]

@@ -8,7 +8,7 @@ percentiles.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 __all__ = ["EDGES_S", "Histogram", "bucket_counts"]
@@ -17,8 +17,8 @@ EDGES_S: tuple[float, ...] = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
 )
-"""Upper edges of the buckets that Prometheus is told, in seconds: at most a half from one to the
-next between one and a hundred milliseconds, or nearly so."""
+"""Upper edges of the buckets that Prometheus is told, in seconds: each at most twice the one before,
+up to two seconds."""
 
 _LONGEST_US = 3_600_000_000
 _DIGITS = 2
@@ -62,9 +62,7 @@ class Histogram:
 
     def percentile_s(self, percent: float) -> float:
         """The duration in seconds that so many per cent do not exceed; NaN without any."""
-        if not self.count:
-            return float("nan")
-        return float(self._counts.get_value_at_percentile(percent)) / 1e6
+        return self.percentiles_s(percent)[0]
 
     def percentiles_s(self, *percents: float) -> tuple[float, ...]:
         """Several at once."""
@@ -74,12 +72,12 @@ class Histogram:
         return tuple(found[percent] / 1e6 for percent in percents)
 
 
-def bucket_counts(seconds: Iterable[float], edges: Sequence[float] = EDGES_S) -> list[int]:
-    """How many durations lie at or below each edge and above the one before; the last is the rest.
+def bucket_counts(seconds: Iterable[float]) -> list[int]:
+    """How many durations lie at or below each of `EDGES_S` and above the one before, then the rest.
 
     Exact: they are counted before they are rounded.
     """
-    counts = [0] * (len(edges) + 1)
+    counts = [0] * (len(EDGES_S) + 1)
     for value in seconds:
-        counts[bisect_left(edges, value)] += 1
+        counts[bisect_left(EDGES_S, value)] += 1
     return counts

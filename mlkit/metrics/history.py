@@ -179,7 +179,7 @@ def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:
     if by == "stage":
         return [(delta["stage"], delta)]
     if by == "replica":
-        return [(f"{delta['stage']} {delta['pid']}", delta)]
+        return [(f"{delta['stage']} {delta['process']}", delta)]
     if by == "app":
         return [("", delta)]
     raise InputError("there is no such part", expected="app, step, stage or replica", got=repr(by))
@@ -194,10 +194,10 @@ def _sample(
             _add_step(sample, part)
             sample.queued += int(delta.get("queued", {}).get(of, 0))
         return sample
-    last: dict[int, Delta] = {}
+    last: dict[str, Delta] = {}
     received = sent = 0
     for delta, _ in parts:
-        last[delta["pid"]] = delta
+        last[delta["process"]] = delta
         if delta["front"] or by != "app":
             _add_requests(sample, delta)
         sample.cpu += delta["cpu_s"] / span_s

@@ -105,8 +105,8 @@ class _Collector:
         queued = GaugeMetricFamily(
             "mlkit_queued_requests", "Requests waiting for a step.", labels=[*replica, "step"]
         )
-        for pid, delta in sorted(latest.items()):
-            where = [self.pipeline, delta["stage"], str(pid)]
+        for delta in latest:
+            where = [self.pipeline, delta["stage"], delta["process"]]
             memory.add_metric(where, delta["rss"])
             flight.add_metric(where, delta.get("in_flight", 0))
             for step, count in delta.get("queued", {}).items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
@@ -60,6 +61,8 @@ class Recorder:
         self._every_s = every_s
         self._now = now
         self._lock = threading.Lock()
+        self._process = secrets.token_hex(4)  # process ids of several nodes may be the same
+        self._number = 0
         self._since = now()
         self._cpu_s = time.process_time()
         self._pending: deque[Delta] = deque(maxlen=4)
@@ -87,37 +90,37 @@ class Recorder:
             received: bytes of its body.
             sent: bytes of the answer's.
         """
-        self._held.append(trace.total_s)
-        self._status[trace.status] += 1
-        self._bytes[0] += received
-        self._bytes[1] += sent
-        if len(self._traces) < MOST_TRACES:
-            self._traces.append(trace)
+        with self._lock:  # `take` must not come in between
+            self._held.append(trace.total_s)
+            self._status[trace.status] += 1
+            self._bytes[0] += received
+            self._bytes[1] += sent
+            if len(self._traces) < MOST_TRACES:
+                self._traces.append(trace)
 
     def called(self, held_s: float, failed: bool) -> None:
         """Count a call of a stage that answers no requests itself."""
-        self._held.append(held_s)
-        self._status[500 if failed else 200] += 1
+        with self._lock:
+            self._held.append(held_s)
+            self._status[500 if failed else 200] += 1
 
     def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
         """Count the steps of a request that ran in this process."""
-        known, sizes = self._steps, self._sizes
-        for span in spans:
-            try:
-                known[span.step].append((span.start_s - span.ready_s, span.finish_s - span.start_s))
-            except KeyError:
-                known[span.step] = [(span.waited_s, span.took_s)]
-            if span.batch:
-                sizes.setdefault(span.step, Counter())[span.batch] += 1
-        if failed is not None:
-            self._errors[failed] += 1
+        with self._lock:
+            for span in spans:
+                self._steps.setdefault(span.step, []).append((span.waited_s, span.took_s))
+                if span.batch:
+                    self._sizes.setdefault(span.step, Counter())[span.batch] += 1
+            if failed is not None:
+                self._errors[failed] += 1
 
     # ---- handing on -------------------------------------------------------------------------
 
     def take(self) -> Delta:
         """What was counted since the last time, as plain data.
 
-        ``stage, pid, at, span_s``; ``held`` and each step's ``wait`` and ``run`` as encoded
+        ``stage, pid, at, span_s``, and ``process`` and ``number``, by which one that comes twice is
+        known; ``held`` and each step's ``wait`` and ``run`` as encoded
         histograms with exact ``buckets`` beside; ``status`` and batch ``sizes`` (items that were in
         a batch of each size); ``bytes`` in and out; ``errors`` by step; the gauges ``in_flight``
         and ``queued``; ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
@@ -129,9 +132,12 @@ class Recorder:
             at, cpu_s = self._now(), time.process_time()
             since, self._since = self._since, at
             used, self._cpu_s = cpu_s - self._cpu_s, cpu_s
+            self._number += 1
         delta: Delta = {
             "stage": self.stage,
             "front": self.front,
+            "process": self._process,
+            "number": self._number,
             "pid": os.getpid(),
             "at": at,
             "span_s": at - since,
@@ -164,13 +170,13 @@ class Recorder:
             self._pending.popleft()
 
     def close(self) -> None:
-        """Hand on what is left, and stop."""
-        if not self._stop.is_set():
-            self._stop.set()
+        """Stop; what was counted since the last time is handed on, if anybody takes it."""
+        self._stop.set()
 
     def _run(self) -> None:
-        told = False
-        while not self._stop.wait(self._every_s):
+        told = last = False
+        while not last:
+            last = self._stop.wait(self._every_s)
             try:
                 self.flush()
                 told = False

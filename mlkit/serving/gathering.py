@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -45,9 +46,7 @@ def start_gatherer(name: str) -> Any:
     import ray
 
     kind: Any = ray.remote(_Gatherers)
-    made = kind.options(
-        name=name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1, max_task_retries=0
-    )
+    made = kind.options(name=name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1)
     _gatherers[name] = actor = made.remote()
     return actor
 
@@ -76,6 +75,6 @@ def gathered(gatherer: str, what: str, *arguments: Any, timeout_s: float = 10) -
 
 async def exposition(gatherer: str, app: str) -> bytes:
     """The counts of an app for Prometheus, from a replica's loop."""
-    actor = _gatherer(gatherer)  # its recorder has asked for it before
+    actor = await asyncio.to_thread(_gatherer, gatherer)  # the first time it asks the cluster
     text: bytes = await actor.exposition.remote(app)
     return text

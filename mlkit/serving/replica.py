@@ -212,6 +212,9 @@ class Replica:
         return _Switch(self)
 
     async def __del__(self) -> None:
+        observer = getattr(self, "_observer", None)
+        if observer is not None and observer.recorder is not None:
+            observer.recorder.close()
         version = getattr(self, "_version", None)
         if version is not None:
             version.drop()

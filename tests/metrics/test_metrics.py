@@ -202,3 +202,18 @@ def test_prometheus_can_read_it(recorder, clock):
     assert found["mlkit_request_duration_seconds_count", at] == 3
     assert found["mlkit_received_bytes_total", at] == 30
     assert sum(value for key, value in found.items() if key[0] == "mlkit_queued_requests") == 2
+
+
+def test_a_delta_that_comes_twice_counts_once(recorder, clock):
+    gatherer, one = Gatherer(), recorder()
+    one.request(trace(), 0, 0)
+    delta = one.take()
+    gatherer.push(dict(delta))
+    gatherer.push(dict(delta))
+    assert gatherer.totals.status["200"] == 1
+
+
+def test_a_reader_goes_on_when_what_gathers_was_started_anew(recorder, clock):
+    gatherer = Gatherer()
+    gatherer.push(recorder().take())
+    assert len(gatherer.since(500)[1]) == 1
