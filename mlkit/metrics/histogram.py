@@ -17,8 +17,8 @@ EDGES_S: tuple[float, ...] = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
     *(0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
 )
-"""Upper edges of the buckets that Prometheus is told, in seconds: each at most twice the one before,
-up to two seconds."""
+"""Upper edges of the buckets that Prometheus is told, in seconds: each at most twice the one
+before, up to two seconds."""
 
 _LONGEST_US = 3_600_000_000
 _DIGITS = 2

@@ -140,8 +140,9 @@ class StageReplica:
         return pack(Answer(values=execution.output, spans=told, held_s=held_s))
 
     async def __del__(self) -> None:
-        if getattr(self, "_recorder", None) is not None:
-            self._recorder.close()
+        recorder = getattr(self, "_recorder", None)
+        if recorder is not None:
+            recorder.close()
         for version in getattr(self, "_versions", {}).values():
             for executor in version.executors.values():
                 executor.close(wait=False)
