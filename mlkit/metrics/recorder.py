@@ -24,6 +24,8 @@ __all__ = ["PUSH_EVERY_S", "Delta", "Recorder"]
 logger = logging.getLogger(__name__)
 
 PUSH_EVERY_S = 0.5
+RECENT_S = 2.0
+MOST_RECENT = 2_000
 MOST_TRACES = 200
 """In one delta: more than come in half a second on a few cores."""
 
@@ -66,6 +68,8 @@ class Recorder:
         self._since = now()
         self._cpu_s = time.process_time()
         self._pending: deque[Delta] = deque(maxlen=4)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=MOST_RECENT)
+        self._cpu_before = (time.perf_counter(), self._cpu_s)
         self._clear()
         self._stop = threading.Event()
         if push is not None:
@@ -92,6 +96,7 @@ class Recorder:
         """
         with self._lock:  # `take` must not come in between
             self._held.append(trace.total_s)
+            self._recent.append((time.perf_counter(), trace.total_s))
             self._status[trace.status] += 1
             self._bytes[0] += received
             self._bytes[1] += sent
@@ -102,6 +107,7 @@ class Recorder:
         """Count a call of a stage that answers no requests itself."""
         with self._lock:
             self._held.append(held_s)
+            self._recent.append((time.perf_counter(), held_s))
             self._status[500 if failed else 200] += 1
 
     def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
@@ -113,6 +119,30 @@ class Recorder:
                     self._sizes.setdefault(span.step, Counter())[span.batch] += 1
             if failed is not None:
                 self._errors[failed] += 1
+
+    def recent(self) -> dict[str, float]:
+        """How it goes at the moment, for a policy that scales by it.
+
+        ``rate`` in calls per second and ``p50_ms``, ``p95_ms``, ``p99_ms`` of how long they were
+        held, over the last `RECENT_S`; ``cpu`` in cores since it was asked the last time; ``gpu``
+        as a share, where torch uses one and says so.
+        """
+        at, cpu_s = time.perf_counter(), time.process_time()
+        with self._lock:
+            while self._recent and self._recent[0][0] < at - RECENT_S:
+                self._recent.popleft()
+            held = sorted(held for _, held in self._recent)
+            before_at, before_s = self._cpu_before
+            self._cpu_before = at, cpu_s
+        found = {
+            "rate": len(held) / RECENT_S,
+            "cpu": (cpu_s - before_s) / max(at - before_at, 1e-3),
+        }
+        for percentile in (50, 95, 99) if held else ():
+            rank = -(-percentile * len(held) // 100) - 1  # the nearest rank
+            found[f"p{percentile}_ms"] = 1e3 * held[rank]
+        gpu = gpu_share()
+        return found if gpu is None else found | {"gpu": gpu}
 
     # ---- handing on -------------------------------------------------------------------------
 
@@ -212,6 +242,16 @@ def resident_bytes() -> int:
         import psutil
 
         return int(psutil.Process().memory_info().rss)
+
+
+def gpu_share() -> float | None:
+    """How much of the time a GPU that torch uses was busy lately; None where nobody says."""
+    if gpu_bytes() is None:
+        return None
+    try:
+        return float(sys.modules["torch"].cuda.utilization()) / 100
+    except Exception:  # it needs NVIDIA's management library
+        return None
 
 
 def gpu_bytes() -> int | None:

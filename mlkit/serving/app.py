@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from mlkit.autoscale import Scaling
 from mlkit.define.typing import show
 from mlkit.errors import (
     Cancelled,
@@ -262,6 +263,14 @@ class App:
         On an app that was shut down it is what was read before.
         """
         return self._observed.history(read=not self._closed)
+
+    @property
+    def scaling(self) -> Scaling:
+        """What was decided of its replicas and why: ``app.scaling``, ``app.scaling.plot()``.
+
+        On an app that was shut down it is what was read before.
+        """
+        return self._observed.scaling(read=not self._closed)
 
     def slowest(self, count: int = 10) -> Slowest:
         """The slowest of the last 5,000 requests, the slowest first."""

@@ -12,11 +12,12 @@ from typing import Any
 from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError
-from mlkit.plan import Layout, Plan, Profile, plan
+from mlkit.plan import Layout, Plan, Profile, Stage, plan
 from mlkit.serving.access import new_token
 from mlkit.serving.app import App
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.limits import Limits
+from mlkit.serving.scaling import as_spec
 from mlkit.serving.session import Progress, Session
 from mlkit.serving.userapp import Application
 
@@ -140,7 +141,7 @@ def deploy_to(
                 "digest": one.digest,
                 "bundle": _store(session.folder, f"{name}.{one.stage.name}-{one.digest}", one.data),
                 "manifest": dataclasses.asdict(one.manifest),
-                "options": one.stage.serve_options(),
+                "options": _options(session, name, one.stage),
             }
             for one in packed
         ],
@@ -153,6 +154,19 @@ def deploy_to(
         fresh=secrets.token_hex(4) if fresh else "",
     )
     return App(session, planned, about)
+
+
+def _options(session: Session, app: str, stage: Stage) -> dict[str, Any]:
+    """Serve's options of a stage as plain data."""
+    options = stage.serve_options()
+    scaling = options.get("autoscaling_config")
+    if scaling is not None:
+
+        def store(name: str, data: bytes) -> str:
+            return _store(session.folder, f"{app}.{name}", data)
+
+        options["autoscaling_config"] = as_spec(scaling, stage.name, stage.num_cpus, store)
+    return options
 
 
 def _store(folder: Path, name: str, data: bytes) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlkit.autoscale import ScalingLog
 from mlkit.metrics import Gatherer
 from mlkit.metrics.prometheus import exposition as exposition_of
 
-__all__ = ["exposition", "gathered", "push", "start_gatherer"]
+__all__ = ["exposition", "gathered", "push", "scaled", "start_gatherer"]
 
 _NAMESPACE = "mlkit"
 _gatherers: dict[str, Any] = {}
@@ -21,12 +22,21 @@ class _Gatherers:
 
     def __init__(self) -> None:
         self.apps: dict[str, Gatherer] = {}
+        self.scalings: dict[str, ScalingLog] = {}
 
     def push(self, app: str, delta: dict[str, Any]) -> None:
         self._of(app).push(delta)
 
-    def since(self, app: str, number: int) -> tuple[int, list[dict[str, Any]]]:
-        return self._of(app).since(number)
+    def since(
+        self, app: str, number: int, scaling: int
+    ) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+        last, deltas = self._of(app).since(number)
+        return last, deltas, self.scalings.setdefault(app, ScalingLog()).since(scaling)
+
+    def scaled(
+        self, app: str, decisions: list[dict[str, Any]], counts: list[dict[str, Any]]
+    ) -> None:
+        self.scalings.setdefault(app, ScalingLog()).push(decisions, counts)
 
     def traces(self, app: str, slowest: int, id: str) -> list[Any]:
         return self._of(app).traces(slowest=slowest, id=id)
@@ -36,6 +46,7 @@ class _Gatherers:
 
     def forget(self, app: str) -> None:
         self.apps.pop(app, None)
+        self.scalings.pop(app, None)
 
     def _of(self, app: str) -> Gatherer:
         return self.apps.setdefault(app, Gatherer())
@@ -64,6 +75,19 @@ def push(gatherer: str, app: str, delta: Mapping[str, Any]) -> None:
     import ray
 
     ray.get(_gatherer(gatherer).push.remote(app, delta), timeout=10)
+
+
+def scaled(
+    gatherer: str,
+    app: str,
+    *,
+    decisions: Sequence[Mapping[str, Any]] = (),
+    counts: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Hand on what was decided of an app's replicas, and how many there are."""
+    import ray
+
+    ray.get(_gatherer(gatherer).scaled.remote(app, list(decisions), list(counts)), timeout=10)
 
 
 def gathered(gatherer: str, what: str, *arguments: Any, timeout_s: float = 10) -> Any:

@@ -27,6 +27,7 @@ from mlkit.serving import depot, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
 from mlkit.serving.replica import VERSION_PATH
 from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
+from mlkit.serving.watch import Watch
 
 __all__ = ["Host"]
 
@@ -47,6 +48,8 @@ class Host:
         self.gatherer = f"mlkit-metrics-{folder.name}"
         self._gatherer = gathering.start_gatherer(self.gatherer)  # it lives as long as this
         self._rollouts: dict[str, Rollout] = {}
+        self._watch = Watch(self._stages, rayserve.counts, self._put_down)
+        self._watch.start()
         # What changes something is done one after the other; what only asks need not wait for it.
         self._busy = ThreadPoolExecutor(1, thread_name_prefix="mlkit-host")
         self._quick = ThreadPoolExecutor(2, thread_name_prefix="mlkit-host-ask")
@@ -58,6 +61,24 @@ class Host:
         """Names of all that it has on Serve."""
         return sorted(name for rolled in self._rollouts.values() for name in _applications(rolled))
 
+    def _stages(self) -> dict[str, tuple[bool, dict[str, str]]]:
+        """Of each app, whether it scales by itself, and its stage of each application."""
+        return {
+            app: (
+                any("autoscaling_config" in s.target.options for s in rolled.all),
+                {stage.target.name: stage.name for stage in rolled.all},
+            )
+            for app, rolled in list(self._rollouts.items())
+        }
+
+    def _put_down(self, app: str, decisions: Any, counts: Any) -> None:
+        gathering.scaled(
+            self.gatherer,
+            app,
+            decisions=[one.to_dict() for one in decisions],
+            counts=[one.to_dict() for one in counts],
+        )
+
     async def run(self) -> None:
         """Serve calls until told to stop, or until the lease runs out."""
         server = await wire.serve(self.folder, self._answer)
@@ -68,6 +89,7 @@ class Host:
         lease = asyncio.create_task(self._watch_owner())
         await self._stop.wait()
         lease.cancel()
+        self._watch.stop()
         server.close()
         # What is half done would start a Ray of its own when it finds none.
         await asyncio.to_thread(self._busy.shutdown, cancel_futures=True)
@@ -244,10 +266,13 @@ class Host:
         names = {s.target.name: s.name for s in known.all} if known else {}
         return rayserve.placement(names)
 
-    def do_metrics(self, say: Any, given_up: Any, app: str, since: int) -> dict[str, Any]:
-        """What was counted after a number that an earlier answer gave; 0 for all."""
-        last, deltas = gathering.gathered(self.gatherer, "since", app, since)
-        return {"last": last, "deltas": deltas}
+    def do_metrics(
+        self, say: Any, given_up: Any, app: str, since: int, scaling: int = 0
+    ) -> dict[str, Any]:
+        """What was counted and decided after numbers that an earlier answer gave; 0 for all."""
+        self._watch.asked()
+        last, deltas, decided = gathering.gathered(self.gatherer, "since", app, since, scaling)
+        return {"last": last, "deltas": deltas, "scaling": decided}
 
     def do_traces(
         self, say: Any, given_up: Any, app: str, slowest: int = 0, id: str = ""

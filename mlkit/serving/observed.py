@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import History, Trace
 
@@ -52,17 +53,41 @@ class Observed:
         self.session = session
         self.app = app
         self._history = History()
+        self._scaling = Scaling(self._history)
         self._last = 0
+        self._last_decided = 0
         self._lock = threading.Lock()
 
     def history(self, *, read: bool = True) -> History:
         """What was counted, up to now; with ``read=False`` only what was read before."""
-        with self._lock:
-            if read:
-                found = self.session.call("metrics", app=self.app, since=self._last, timeout_s=10)
-                self._last = found["last"]
-                self._history.add(found["deltas"])
+        if read:
+            self.read()
         return self._history
+
+    def scaling(self, *, read: bool = True) -> Scaling:
+        """What was decided of the replicas, and how many there were, up to now."""
+        if read:
+            self.read()
+        return self._scaling
+
+    def read(self) -> None:
+        """Read on where it was left off.
+
+        Raises:
+            SessionError: the session is gone.
+        """
+        with self._lock:
+            found = self.session.call(
+                "metrics",
+                app=self.app,
+                since=self._last,
+                scaling=self._last_decided,
+                timeout_s=10,
+            )
+            self._last = found["last"]
+            self._last_decided = found["scaling"]["last"]
+            self._history.add(found["deltas"])
+            self._scaling.add(found["scaling"])
 
     def slowest(self, count: int) -> Slowest:
         """The slowest of the last thousands of requests."""

@@ -17,9 +17,11 @@ from typing import Any
 
 from mlkit.errors import Cancelled, DeployError
 from mlkit.serving.flags import cluster_environment
+from mlkit.serving.watch import Found
 
 __all__ = [
     "Target",
+    "counts",
     "delete",
     "deploy",
     "handle_of",
@@ -155,6 +157,12 @@ def _application(target: Target) -> Any:
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
         **target.options,
     }
+    if "autoscaling_config" in options:
+        from mlkit.serving.scaling import serve_config
+
+        options["autoscaling_config"] = serve_config(
+            options["autoscaling_config"], replicas_of(target)
+        )
     kind = serve.ingress()(target.kind) if target.route_prefix is not None else target.kind
     made: Any = serve.deployment(kind)
     deployment = made.options(**options)
@@ -302,6 +310,35 @@ def placement(applications: Mapping[str, str]) -> dict[str, Any]:
     used = {k: round(v - free.get(k, 0.0), 4) for k, v in total.items() if not _internal(k)}
     taken = {k: v for k, v in used.items() if v or k == "CPU"}
     return {"replicas": replicas, "nodes": nodes, "taken": taken}
+
+
+def counts(applications: Mapping[str, str]) -> dict[str, Found]:
+    """How many replicas of each stage there are, should be, and have a place.
+
+    Args:
+        applications: name of the stage of each application.
+    """
+    import ray
+    from ray.serve import context
+
+    client: Any = context._get_global_client()
+    state: Any = ray
+    details = client.get_serve_details()
+    found = {}
+    free: dict[str, float] | None = None
+    for name, stage in applications.items():
+        for deployment in _deployments(details, name):
+            states = [one["state"] for one in deployment["replicas"]]
+            ready = states.count("RUNNING")
+            placed = sum(
+                one["state"] in ("RUNNING", "STARTING") and bool(one.get("node_id"))
+                for one in deployment["replicas"]
+            )
+            wanted = deployment["target_num_replicas"]
+            if placed < wanted and free is None:
+                free = state.available_resources()
+            found[stage] = Found(wanted, ready, placed, _asked(deployment), free or {})
+    return found
 
 
 def _deployments(details: Mapping[str, Any], application: str) -> list[dict[str, Any]]:

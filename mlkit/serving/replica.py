@@ -203,6 +203,10 @@ class Replica:
             raise
         return _Version(config["version"], app, (main, *served.values()), lifespan, loaded)
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """How it goes here, for the policy that scales it; Serve asks by this name."""
+        return self._observer.recorder.recent() if self._observer.recorder is not None else {}
+
     async def loaded(self) -> dict[str, Any]:
         """The version that answers, and those that could not be loaded with why."""
         names = [self._version.name] if self._version else []

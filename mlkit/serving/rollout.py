@@ -82,7 +82,7 @@ def _stage(
     options = {
         # The front's own limit answers at once; this one only bounds what is on its way.
         "max_ongoing_requests": 2 * limits["max_ongoing_requests"],
-        **stage["options"],
+        **_options(spec, stage),
     }
     fixed = _digest(
         [
@@ -148,9 +148,21 @@ def _front(
             "routes": routes,
         },
         route_prefix=route_prefix,
-        options={"max_ongoing_requests": 2 * limits["max_ongoing_requests"], **front["options"]},
+        options={
+            "max_ongoing_requests": 2 * limits["max_ongoing_requests"],
+            **_options(spec, front),
+        },
     )
     return StageTarget(spec["app"], target, version, front["bundle"], front["manifest"])
+
+
+def _options(spec: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Serve's options of a stage; how it scales is told with whom to tell of it."""
+    options = dict(stage["options"])
+    if "autoscaling_config" in options:
+        whose = {"app": spec["app"], "stage": stage["name"], "gatherer": spec["gatherer"]}
+        options["autoscaling_config"] = options["autoscaling_config"] | whose
+    return options
 
 
 def _origin(spec: Mapping[str, Any]) -> Origin:

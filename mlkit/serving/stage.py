@@ -115,6 +115,10 @@ class StageReplica:
             [e for version in self._versions.values() for e in version.executors.values()]
         )
 
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """How it goes here, for the policy that scales it; Serve asks by this name."""
+        return self._recorder.recent() if self._recorder is not None else {}
+
     async def loaded(self) -> dict[str, Any]:
         """Versions that are there, and those that could not be loaded with why."""
         return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
