@@ -21,7 +21,7 @@ Kind: TypeAlias = Literal["scaled", "held", "limited", "blocked", "ready", "fail
 
 _EPSILON_S = 1e-6
 WORTH_SAYING_S = 1.0
-"""A delay that has less to go is not put down as a decision of its own."""
+"""A delay that has less to go, or has just begun, is not put down as a decision of its own."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,14 @@ class Decider:
             why = wanted.why + waited + (f"; {bound}" if bound else "")
             found.append(Decision(now, self.stage, "scaled", target, number, why))
             return number, {**new, "wanted": number}, found
-        if state.get("said") != delay and left_s >= WORTH_SAYING_S:
+        said = state.get("said") == delay
+        # A dip of a moment is not worth a line.
+        worth = now - since >= min(WORTH_SAYING_S, delay_s / 2) and left_s >= WORTH_SAYING_S
+        if worth and not said:
             why = f"{delay} has {left_s:.0f} s to go; {wanted.why}; wants {number}"
             found.append(Decision(now, self.stage, "held", target, target, why))
-        return target, {**new, "up": up, "since": since, "said": delay}, found
+        said = said or worth
+        return target, {**new, "up": up, "since": since, "said": delay if said else None}, found
 
     def _bounded(self, wanted: Wanted, signals: Signals) -> tuple[int, str]:
         """What is wanted with the factors, within the bounds; and the bound that it ran into."""

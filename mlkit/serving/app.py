@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,10 +15,8 @@ from typing import Any, Literal
 from mlkit.autoscale import Scaling
 from mlkit.define.typing import show
 from mlkit.errors import (
-    Cancelled,
     DeployError,
     InputError,
-    MlkitError,
     RequestError,
     SessionError,
 )
@@ -30,6 +26,7 @@ from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
 from mlkit.plan import Plan
 from mlkit.serving.access import new_code
+from mlkit.serving.calls import Calls
 from mlkit.serving.client import Codec, PreparedRequest
 from mlkit.serving.observed import Observed, Slowest
 from mlkit.serving.output import LogLine, read_failures, read_logs
@@ -136,7 +133,7 @@ class App:
             early: what was not done is a `Cancelled` error in its place.
         """
         arguments = rows(inputs, self.graph.parameters)
-        results = _Calls(self, arguments, concurrency, on_error).run(progress)
+        results = Calls(self, arguments, concurrency, on_error).run(progress)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
     def prepare(self, payload: Any) -> PreparedRequest:
@@ -346,49 +343,3 @@ class App:
         from mlkit.reprs.card import to_html
 
         return to_html(self._card())
-
-
-class _Calls:
-    """Requests of one `App.map`."""
-
-    def __init__(
-        self, app: App, arguments: list[dict[str, Any]], concurrency: int, on_error: str
-    ) -> None:
-        self.app = app
-        self.arguments = arguments
-        self.concurrency = concurrency
-        self.stop_at_failure = on_error == "raise"
-        self.results: list[Any] = [Cancelled("interrupted before it was done")] * len(arguments)
-        self._stop = threading.Event()
-
-    def run(self, progress: bool) -> list[Any]:
-        from tqdm.auto import tqdm
-
-        bar = tqdm(total=len(self.arguments), desc=self.app.name, disable=not progress)
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="mlkit-map")
-        left: set[Future[None]] = {pool.submit(self._one, i) for i in range(len(self.arguments))}
-        try:
-            while left:
-                done, left = wait(left, return_when=FIRST_COMPLETED)
-                bar.update(len(done))
-                for future in done:
-                    future.result()
-        except KeyboardInterrupt:
-            made = sum(not isinstance(r, Cancelled) for r in self.results)
-            print(f"interrupted: {made} of {len(self.results)} done")  # noqa: T201
-        finally:
-            self._stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            bar.close()
-        return self.results
-
-    def _one(self, i: int) -> None:
-        if self._stop.is_set():
-            return
-        try:
-            self.results[i] = self.app._send(self.app._request(self.arguments[i]))
-        except (MlkitError, OSError) as error:
-            self.results[i] = error
-            if self.stop_at_failure:
-                self._stop.set()
-                raise

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from mlkit.serving.spares import PRELOADED
+
 __all__ = ["cluster_environment", "free_port", "ray_environment"]
 
 
@@ -59,6 +61,8 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         "RAY_event_stats": "0",
         "REPORTER_UPDATE_INTERVAL_MS": "60000",
+        # A process of Ray is kept ready before it is needed, with what a replica imports.
+        "RAY_preload_python_modules": ",".join(PRELOADED),
         # No word to anybody.
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

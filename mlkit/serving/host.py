@@ -9,29 +9,27 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mlkit.errors import Cancelled, DeployError, MlkitError
+from mlkit.errors import MlkitError
 from mlkit.serving import depot, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
-from mlkit.serving.replica import VERSION_PATH
-from mlkit.serving.rollout import Change, Rollout, StageTarget, changes, rollout
+from mlkit.serving.rollout import Change, Rollout, changes, rollout
+from mlkit.serving.spares import Spares
+from mlkit.serving.waiting import wait_answers, wait_loaded
 from mlkit.serving.watch import Watch
 
 __all__ = ["Host"]
 
-ANSWER_TIMEOUT_S = 30.0
 QUICK = ("about", "status", "placement", "stop", "metrics", "traces")
 """Calls that change nothing."""
 
@@ -48,7 +46,9 @@ class Host:
         self.gatherer = f"mlkit-metrics-{folder.name}"
         self._gatherer = gathering.start_gatherer(self.gatherer)  # it lives as long as this
         self._rollouts: dict[str, Rollout] = {}
-        self._watch = Watch(self._stages, rayserve.counts, self._put_down)
+        local = settings["address"] == "local"
+        keep = Spares().keep if local else lambda: None
+        self._watch = Watch(self._stages, rayserve.counts, self._put_down, keep)
         self._watch.start()
         # What changes something is done one after the other; what only asks need not wait for it.
         self._busy = ThreadPoolExecutor(1, thread_name_prefix="mlkit-host")
@@ -194,30 +194,14 @@ class Host:
         # The front's replicas start while the stages do; they wait for them before they answer.
         rayserve.deploy([s.target for s in pending], on_progress=say, cancelled=given_up)
         for stage in pending:
-            _wait_loaded(stage, given_up)
+            wait_loaded(stage, given_up)
         front = new.front.target
         rayserve.deploy([front], on_progress=say, cancelled=given_up)
-        _wait_loaded(new.front, given_up)
+        wait_loaded(new.front, given_up)
         if self.settings["address"] == "local":
             say("waiting for its first answers")
             replicas = front.options.get("num_replicas") or 1
-            self._wait_answers(self._base(front), new.front.version, replicas, given_up)
-
-    def _wait_answers(
-        self, base: str, version: str, replicas: int, given_up: Callable[[], bool]
-    ) -> None:
-        """Wait until the front end gives requests to the new version only.
-
-        Serve has it running a moment before HAProxy has taken the old replica off its list.
-        """
-        until, seen = time.monotonic() + ANSWER_TIMEOUT_S, 0
-        while seen < 3 * replicas:
-            if given_up():
-                raise Cancelled("the deployment was interrupted")
-            if time.monotonic() > until:
-                raise DeployError("it runs and does not answer", where=base)
-            seen = seen + 1 if _version_at(base) == version else 0
-            time.sleep(0.002 if seen else 0.02)
+            wait_answers(self._base(front), new.front.version, replicas, given_up)
 
     def _base(self, front: rayserve.Target) -> str:
         base = f"http://{self.settings['reached_at']}:{self.settings['port']}"
@@ -297,44 +281,6 @@ _SEVERITY = {"RUNNING": 0, "DEPLOYING": 1, "DELETING": 2, "UNHEALTHY": 3, "DEPLO
 
 def _applications(rolled: Rollout) -> set[str]:
     return {stage.target.name for stage in rolled.all}
-
-
-def _wait_loaded(stage: StageTarget, given_up: Callable[[], bool]) -> None:
-    """Wait until the replicas of a stage have its version.
-
-    Raises:
-        DeployError: they could not load it; what they had they still serve.
-        Cancelled: it was given up.
-    """
-    count = rayserve.replicas_of(stage.target)
-    have: set[int] = set()
-    until = math.inf
-    while len(have) < count and time.monotonic() < until:
-        if given_up():
-            raise Cancelled("the deployment was interrupted")
-        found = rayserve.loaded(stage.target)
-        if stage.version in found["rejected"]:
-            raise DeployError(
-                "the new version could not be loaded",
-                where=stage.name,
-                got=found["rejected"][stage.version],
-            )
-        if stage.version not in found["loaded"]:
-            time.sleep(0.02)
-            continue
-        have.add(found["pid"])
-        # Which replica answers is chance; what it is asked for it waits for.
-        until = min(until, time.monotonic() + 5.0)
-
-
-def _version_at(base: str) -> str | None:
-    """The version of the replica that answers at this moment, if one does."""
-    url = base + VERSION_PATH
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return str(answer.read().decode())
-    except (OSError, ValueError):
-        return None
 
 
 def _answered(method: Callable[[], Any]) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Watch:
         apps: gives, by app, the stage that each of its applications on Serve is.
         read: gives, for such a dict, what there is of each stage.
         tell: is given an app, decisions and counts.
+        settled: called when there are apps that scale by themselves, and nothing is starting.
         now: seconds since the epoch.
     """
 
@@ -68,11 +69,13 @@ class Watch:
         apps: Callable[[], Mapping[str, tuple[bool, Mapping[str, str]]]],
         read: Read,
         tell: Tell,
+        settled: Callable[[], None] = lambda: None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._apps = apps
         self._read = read
         self._tell = tell
+        self._settled = settled
         self._now = now
         self._stages: dict[tuple[str, str], _Stage] = {}
         self._asked_at = -1e9
@@ -95,16 +98,21 @@ class Watch:
     def look(self) -> None:
         """Look once at whatever is worth looking at."""
         asked = self._now() - self._asked_at < ASKED_FOR_S
+        scaling = starting = False
         for app, (scales, stages) in self._apps().items():
             if not (asked or scales):
                 continue
             decisions: list[Decision] = []
             counts: list[Count] = []
             now = self._now()
+            scaling |= scales
             for name, found in self._read(stages).items():
+                starting |= found.ready < found.wanted
                 self._see(app, name, found, now, decisions, counts)
             if decisions or counts:
                 self._tell(app, decisions, counts)
+        if scaling and not starting:
+            self._settled()
 
     def _see(
         self,

@@ -1,0 +1,94 @@
+"""Processes kept ready for the next replicas of apps that scale by themselves.
+
+A new process of Ray needs seconds to import what a replica needs, and most of the time between
+"more are wanted" and "they answer" goes there. Ray starts some ahead when it starts itself
+(``RAY_preload_python_modules`` in `flags.py` has them import it), and has a call to start more,
+``PrestartWorkers``, which is written against ray 2.60 and not public: where it fails, replicas
+start as they always did.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["PRELOADED", "Spares"]
+
+logger = logging.getLogger(__name__)
+
+SPARES = 2
+KEEP_S = 3600
+AGAIN_S = 5.0
+
+PRELOADED = ("mlkit.serving.stage", "ray.serve._private.replica")
+"""Modules that each process of Ray imports when it starts."""
+
+
+class Spares:
+    """Keeps some idle processes on the machine of a session with a Ray of its own."""
+
+    def __init__(
+        self,
+        count: int = SPARES,
+        *,
+        idle: Callable[[], int] | None = None,
+        start: Callable[[int], None] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.count = count
+        self._idle = idle or _count_idle
+        self._start = start or _prestart
+        self._now = now
+        self._next = 0.0
+        self._failed = False
+
+    def keep(self) -> None:
+        """Start what is missing. That takes a core for seconds: not while anything else starts."""
+        if self._failed or self._now() < self._next:
+            return
+        self._next = self._now() + AGAIN_S
+        try:
+            missing = self.count - self._idle()
+            if missing > 0:
+                self._start(missing)
+        except Exception as error:
+            self._failed = True
+            logger.warning("no processes are kept ready: %s", error)
+
+
+def _count_idle() -> int:
+    import psutil
+
+    count = 0
+    for child in psutil.Process().children(recursive=True):
+        try:
+            count += child.cmdline()[:1] == ["ray::IDLE"]
+        except psutil.Error:
+            continue
+    return count
+
+
+def _prestart(count: int) -> None:
+    import ray
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import common_pb2, node_manager_pb2, node_manager_pb2_grpc
+
+    state: Any = ray
+    messages: Any = node_manager_pb2
+    common: Any = common_pb2
+    node = state.nodes()[0]
+    address = f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}"
+    channel = init_grpc_channel(address, None, asynchronous=False)
+    try:
+        stub = node_manager_pb2_grpc.NodeManagerServiceStub(channel)  # type: ignore[no-untyped-call]
+        request = messages.PrestartWorkersRequest(
+            language=common.PYTHON,
+            num_workers=count,
+            keep_alive_duration_secs=KEEP_S,
+            job_id=b"\xff" * 4,  # of no job yet
+        )
+        stub.PrestartWorkers(request, timeout=5)
+    finally:
+        channel.close()
