@@ -125,6 +125,10 @@ class on_latency:  # noqa: N801
         if sum(value is not None for value in vars(self).values()) != 1:
             raise DefinitionError("on_latency takes one objective: p50_ms=, p95_ms= or p99_ms=")
 
+    def __repr__(self) -> str:
+        percentile, limit = self.objective
+        return f"on_latency(p{percentile}_ms={limit:g})"
+
     @property
     def objective(self) -> tuple[int, float]:
         """The percentile, and what it should be at most, in ms."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlkit.define.graph import Graph, Node, Source, resolver
@@ -86,6 +86,19 @@ class Program:
     output: Getter
     arguments: frozenset[str]
     """Names of the arguments that its tasks or its output read."""
+
+    def resized(self, sizes: Mapping[str, int]) -> Program:
+        """The same with other sizes of batches, by name of the task; others stay as they are."""
+        if not sizes:
+            return self
+        tasks = tuple(
+            replace(task, max_batch_size=sizes.get(task.name, task.max_batch_size))
+            if task.batched
+            else task
+            for task in self.tasks
+        )
+        roots = tuple(task for task in tasks if not task.upstream)
+        return replace(self, tasks=tasks, roots=roots)
 
 
 def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:

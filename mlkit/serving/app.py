@@ -28,11 +28,13 @@ from mlkit.plan import Plan
 from mlkit.serving.access import new_code
 from mlkit.serving.calls import Calls
 from mlkit.serving.client import Codec, PreparedRequest
+from mlkit.serving.limits import Limits
 from mlkit.serving.observed import Observed, Slowest
 from mlkit.serving.output import LogLine, read_failures, read_logs
 from mlkit.serving.placement import Placement
 from mlkit.serving.problem import Failure
 from mlkit.serving.rollout import Change
+from mlkit.serving.scale import Scaled, changes_of, scale_to, scaled
 from mlkit.serving.session import Session
 
 __all__ = ["App", "AppStatus", "Logs"]
@@ -87,15 +89,15 @@ class App:
         self.session = session
         self.plan = plan
         self.graph = graph = plan.graph
-        self.changes = tuple(
-            Change(**{**change, "built": tuple(change["built"])}) for change in about["changes"]
-        )
+        self.changes = changes_of(about)
         self.name: str = about["app"]
         self.url: str = about["url"]
         self.token: str | None = about["token"]
         self._base: str = about["base"]
         self._since: float = about["since"]
         self._codec = Codec(graph)
+        self._limits = Limits(**about["limits"])
+        self._sizes: dict[str, int] = about["sizes"]
         self._closed = False
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
@@ -179,6 +181,45 @@ class App:
         client = httpx2.Client(transport=transport, timeout=httpx2.Timeout(120, connect=5))
         weakref.finalize(self, client.close)  # running the deploy cell again leaves this app behind
         return client
+
+    # ---- changing ---------------------------------------------------------------------------
+
+    def scale(
+        self, name: str, num_replicas: int | None = None, **options: Any
+    ) -> tuple[Change, ...]:
+        """Change how it runs while it runs; nothing is loaded again, and no request is lost.
+
+        ::
+
+            app.scale("download", 3)
+            app.scale("download", min_replicas=1, max_replicas=4, target_ongoing_requests=2)
+            app.scale("classify", max_batch_size=16)
+            app.scale("tag", max_ongoing_requests=64)   # of the front: more are answered 503
+
+        Running the deploy cell again brings it back to what is written there.
+
+        Args:
+            name: of a stage; or of a step that has one to itself, or for its ``max_batch_size``.
+            num_replicas: how many there are from now on, instead of autoscaling.
+            options: ``min_replicas``, ``max_replicas``, ``target_ongoing_requests``, delays,
+                factors and ``policy`` of autoscaling; ``max_ongoing_requests``,
+                ``max_queued_requests``; ``max_batch_size``.
+
+        Returns:
+            what was changed, stage by stage, as in `changes`.
+
+        Raises:
+            DeployError: there is no such stage or option, the step shares its stage with others,
+                or the new replicas do not start: then what was there before is there again.
+            DefinitionError: a value cannot be.
+        """
+        if num_replicas is not None:
+            options["num_replicas"] = num_replicas
+        new = scaled(Scaled(self.plan, self._limits, self._sizes), name, options)
+        about = scale_to(self.session, new)
+        self.plan, self._limits, self._sizes = new.plan, new.limits, dict(new.sizes)
+        self.changes = changes_of(about)
+        return self.changes
 
     # ---- looking ----------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ class Calls:
         self._stop = threading.Event()
 
     def run(self, progress: bool) -> list[Any]:
+        """Send them; an error, or that it was not done, is in the place of its result."""
         from tqdm.auto import tqdm
 
         bar = tqdm(total=len(self.arguments), desc=self.app.name, disable=not progress)

@@ -12,12 +12,12 @@ from typing import Any
 from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError
-from mlkit.plan import Layout, Plan, Profile, Stage, plan
+from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.access import new_token
 from mlkit.serving.app import App
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.limits import Limits
-from mlkit.serving.scaling import as_spec
+from mlkit.serving.scale import options_of, store
 from mlkit.serving.session import Progress, Session
 from mlkit.serving.userapp import Application
 
@@ -139,13 +139,13 @@ def deploy_to(
             {
                 "name": one.stage.name,
                 "digest": one.digest,
-                "bundle": _store(session.folder, f"{name}.{one.stage.name}-{one.digest}", one.data),
+                "bundle": store(session.folder, f"{name}.{one.stage.name}-{one.digest}", one.data),
                 "manifest": dataclasses.asdict(one.manifest),
-                "options": _options(session, name, one.stage),
+                "options": options_of(session, name, one.stage),
             }
             for one in packed
         ],
-        plan=_store(session.folder, f"{name}-{secrets.token_hex(4)}.plan", dumps(planned)),
+        plan=store(session.folder, f"{name}-{secrets.token_hex(4)}.plan", dumps(planned)),
         origin=dataclasses.asdict(Origin.here()),
         limits=dataclasses.asdict(limits),
         token=_token(session, name, token),
@@ -154,26 +154,6 @@ def deploy_to(
         fresh=secrets.token_hex(4) if fresh else "",
     )
     return App(session, planned, about)
-
-
-def _options(session: Session, app: str, stage: Stage) -> dict[str, Any]:
-    """Serve's options of a stage as plain data."""
-    options = stage.serve_options()
-    scaling = options.get("autoscaling_config")
-    if scaling is not None:
-
-        def store(name: str, data: bytes) -> str:
-            return _store(session.folder, f"{app}.{name}", data)
-
-        options["autoscaling_config"] = as_spec(scaling, stage.name, stage.num_cpus, store)
-    return options
-
-
-def _store(folder: Path, name: str, data: bytes) -> str:
-    path = folder / "bundles" / f"{name}.pkl"
-    if not path.exists():
-        path.write_bytes(data)
-    return str(path)
 
 
 def _token(session: Session, name: str, token: str | None) -> str | None:

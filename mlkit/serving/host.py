@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mlkit.errors import MlkitError
+from mlkit.errors import DeployError, MlkitError
 from mlkit.serving import depot, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
 from mlkit.serving.rollout import Change, Rollout, changes, rollout
@@ -46,6 +46,7 @@ class Host:
         self.gatherer = f"mlkit-metrics-{folder.name}"
         self._gatherer = gathering.start_gatherer(self.gatherer)  # it lives as long as this
         self._rollouts: dict[str, Rollout] = {}
+        self._specs: dict[str, dict[str, Any]] = {}
         local = settings["address"] == "local"
         keep = Spares().keep if local else lambda: None
         self._watch = Watch(self._stages, rayserve.counts, self._put_down, keep)
@@ -156,7 +157,8 @@ class Host:
         known, before = self.apps.get(name), self._rollouts.get(name)
         if self.settings["address"] != "local":
             for stage in spec["stages"]:
-                stage["bundle"] = depot.keep(stage["bundle"])
+                if not stage["bundle"].startswith("depot:"):
+                    stage["bundle"] = depot.keep(stage["bundle"])
         # What was rebuilt by fresh=True stays as it is when nothing changes after that.
         spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
         at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
@@ -175,11 +177,33 @@ class Host:
                 self._go_back(new, before)
             raise
         self._rollouts[name] = new
+        self._specs[name] = spec
         self.apps[name] = about
         if before is not None:
             gone = _applications(before) - _applications(new)
             rayserve.delete(sorted(gone))
         return about
+
+    def do_scale(
+        self,
+        say: Callable[[str], None],
+        given_up: Callable[[], bool],
+        app: str,
+        plan: str,
+        options: dict[str, dict[str, Any]],
+        limits: dict[str, Any],
+        sizes: dict[str, int],
+    ) -> dict[str, Any]:
+        """Change how an app runs and nothing of what it runs.
+
+        ``plan`` is the path of the plan from now on, ``options`` are Serve's by stage, ``sizes``
+        those of batches by step.
+        """
+        if app not in self._specs:
+            raise DeployError("there is no such app", where=f"app {app!r}", fix="deploy it again")
+        spec = {**self._specs[app], "plan": plan, "limits": limits, "sizes": sizes}
+        spec["stages"] = [{**one, "options": options[one["name"]]} for one in spec["stages"]]
+        return self.do_deploy(say, given_up, **spec)
 
     def _roll_out(
         self,
@@ -220,6 +244,8 @@ class Host:
             "token": spec["token"],
             "fresh": spec["fresh"],
             "since": time.time(),
+            "limits": spec["limits"],
+            "sizes": spec.get("sizes", {}),
             "changes": [dataclasses.asdict(change) for change in done],
         }
 

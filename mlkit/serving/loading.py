@@ -43,16 +43,22 @@ class Loader:
     def __init__(self) -> None:
         self._known: dict[str, Resource[Any]] = {}
 
-    async def load(self, bundle: str, prepare: Prepare = lambda graphs: None) -> Loaded:
+    async def load(
+        self,
+        bundle: str,
+        prepare: Prepare = lambda graphs: None,
+        sizes: Mapping[str, int] | None = None,
+    ) -> Loaded:
         """Load one.
 
         Args:
             bundle: its path, or its place in a depot.
             prepare: is given the graphs before they are compiled.
+            sizes: most items of a batch, by step, where they differ from the steps' own.
         """
-        return await asyncio.to_thread(self._load, bundle, prepare)
+        return await asyncio.to_thread(self._load, bundle, prepare, sizes or {})
 
-    def _load(self, bundle: str, prepare: Prepare) -> Loaded:
+    def _load(self, bundle: str, prepare: Prepare, sizes: Mapping[str, int]) -> Loaded:
         unpacked = unpack(fetch(bundle))
         used: dict[str, Resource[Any]] = {}
         for key, graph in unpacked.graphs.items():
@@ -63,7 +69,9 @@ class Loader:
                     used[digest] = node.step.resources[name] = one
         built = frozenset(digest for digest, one in used.items() if not one.built)
         prepare(unpacked.graphs)
-        programs = {name: compile_graph(graph) for name, graph in unpacked.graphs.items()}
+        programs = {
+            name: compile_graph(graph).resized(sizes) for name, graph in unpacked.graphs.items()
+        }
         return Loaded(unpacked.graphs, programs, used, built, unpacked.application)
 
     def keep(self, *wanted: Loaded) -> None:

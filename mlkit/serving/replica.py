@@ -169,7 +169,7 @@ class Replica:
     async def _load(self, config: dict[str, Any]) -> _Version:
         routes = {stage: Route(*where) for stage, where in config["routes"].items()}
         router = Router(self._shipment.app, routes)
-        loaded = await self._loader.load(config["bundle"], router.connect)
+        loaded = await self._loader.load(config["bundle"], router.connect, config["sizes"])
         await router.reach()
         limits = Limits(**config["limits"])
         loop = asyncio.get_running_loop()

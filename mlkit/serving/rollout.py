@@ -95,11 +95,14 @@ def _stage(
         ]
     )
     name = f"{spec['app']}.{stage['name']}.{fixed[:8]}"
-    versions = {stage["digest"]: stage["bundle"]}
+    sizes = _sizes(spec, stage)
+    digest = _digest([stage["digest"], sizes]) if sizes else stage["digest"]
+    versions = {digest: [stage["bundle"], sizes]}
     if before is not None and before.target.name == name:
         # The front asks for the old one until it has changed over, and what it began ends there.
-        versions = {before.version: before.bundle, **versions}
-        if before.version == stage["digest"]:
+        old = before.target.user_config["versions"]
+        versions = {before.version: old[before.version], **versions}
+        if before.version == digest:
             versions = dict(before.target.user_config["versions"])
     target = rayserve.Target(
         name=name,
@@ -117,7 +120,7 @@ def _stage(
         user_config={"versions": versions},
         options=options,
     )
-    return StageTarget(stage["name"], target, stage["digest"], stage["bundle"], stage["manifest"])
+    return StageTarget(stage["name"], target, digest, stage["bundle"], stage["manifest"])
 
 
 def _front(
@@ -125,7 +128,8 @@ def _front(
 ) -> StageTarget:
     front, limits = spec["stages"][0], spec["limits"]
     routes = {s.name: [s.target.name, s.target.deployment, s.version] for s in stages}
-    version = _digest([front["digest"], limits, spec["workers"], routes, spec["fresh"]])
+    sizes = _sizes(spec, front)
+    version = _digest([front["digest"], limits, spec["workers"], routes, spec["fresh"], sizes])
     shipment = Shipment(
         app=spec["app"],
         origin=_origin(spec),
@@ -146,6 +150,7 @@ def _front(
             "limits": limits,
             "workers": spec["workers"],
             "routes": routes,
+            "sizes": sizes,
         },
         route_prefix=route_prefix,
         options={
@@ -154,6 +159,12 @@ def _front(
         },
     )
     return StageTarget(spec["app"], target, version, front["bundle"], front["manifest"])
+
+
+def _sizes(spec: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, int]:
+    """Sizes of batches that differ from the steps' own, of the steps of a stage."""
+    steps = stage["manifest"]["steps"]
+    return {name: size for name, size in spec.get("sizes", {}).items() if name in steps}
 
 
 def _options(spec: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,13 +225,38 @@ def _code_reason(old: StageTarget, new: StageTarget) -> str:
     parts += [f"{', '.join(gone)} left"] if gone else []
     calls = new.target.user_config.get("routes", {}), old.target.user_config.get("routes", {})
     parts += ["it calls new code"] if calls[0] != calls[1] else []
+    was, now = (dict(_sizes_of(one)) for one in (old, new))
+    parts += [
+        f"max_batch_size of {name} → {now.get(name, 'its own')}"
+        for name in {**was, **now}
+        if was.get(name) != now.get(name)
+    ]
     return "; ".join(parts) or "the graph, its types or the limits changed"
 
 
+def _sizes_of(stage: StageTarget) -> Mapping[str, int]:
+    config = stage.target.user_config
+    sizes: Mapping[str, int] = config.get("sizes", {})
+    return sizes if "sizes" in config else config["versions"][stage.version][1]
+
+
 def _option_reason(old: StageTarget, new: StageTarget) -> str:
-    was, now = old.target.options, new.target.options
+    was, now = _flat(old.target.options), _flat(new.target.options)
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-    return ", ".join(f"{key} {was.get(key)} → {now.get(key)}" for key in sorted(keys))
+    return ", ".join(_said(key, was.get(key), now.get(key)) for key in keys)
+
+
+def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options one by one, those of autoscaling among them."""
+    flat = {name: value for name, value in options.items() if name != "autoscaling_config"}
+    config = options.get("autoscaling_config") or {}
+    return flat | {n: v for n, v in config.items() if n not in ("app", "stage", "gatherer")}
+
+
+def _said(key: str, was: Any, now: Any) -> str:
+    if key == "policy":
+        return "another policy"
+    return f"{key} {'-' if was is None else was} → {'-' if now is None else now}"
 
 
 def _names(resources: Mapping[str, str]) -> tuple[str, ...]:

@@ -66,7 +66,7 @@ class StageReplica:
         self._workers = workers
         self._recorder = recorder_of(stage, app, gatherer, self._gauges)
         self._loader = Loader()
-        self._wanted: dict[str, str] = {}
+        self._wanted: dict[str, tuple[str, dict[str, int]]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._versions: dict[str, _Version] = {}
@@ -82,9 +82,9 @@ class StageReplica:
         self._rejected = {v: why for v, why in self._rejected.items() if v in self._wanted}
         for version in [v for v in self._versions if v not in self._wanted]:
             self._hold(self._versions.pop(version).retire())
-        for version, bundle in self._wanted.items():
+        for version, (bundle, sizes) in self._wanted.items():
             if version not in self._loading and version not in self._versions:
-                self._loading[version] = self._hold(self._add(version, bundle))
+                self._loading[version] = self._hold(self._add(version, bundle, sizes))
         if not self._versions:
             await asyncio.gather(*self._loading.values())
             if not self._versions:
@@ -97,9 +97,9 @@ class StageReplica:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _add(self, name: str, bundle: str) -> None:
+    async def _add(self, name: str, bundle: str, sizes: dict[str, int]) -> None:
         try:
-            loaded = await self._loader.load(bundle)
+            loaded = await self._loader.load(bundle, sizes=sizes)
         except BaseException as error:
             self._rejected[name] = f"{type(error).__name__}: {error}"
             return
