@@ -51,6 +51,7 @@ LATE: list[tuple[str, str, set[str]]] = [
     ("*", "mlkit.ui.profileplot", {"plot"}),
     ("*", "mlkit.ui.compareplot", {"plot"}),
     ("*", "mlkit.ui.traceplot", {"plot"}),
+    ("*", "mlkit.ui.scalingplot", {"plot"}),
     # A pipeline that is called hands itself over to be run.
     ("mlkit.define.pipeline", "mlkit.execute", {"run", "map", "__call__"}),
 ]

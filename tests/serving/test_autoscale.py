@@ -1,0 +1,124 @@
+"""A real app that scales: by a policy of a cell, to zero and back, each change with its reason."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from mlkit import batched_step, pipeline, step
+from mlkit.errors import DeployError
+
+
+@pytest.fixture(scope="module")
+def scaling(live):
+    """An app with a stage of its own that scales by itself, and reacts at once."""
+
+    @step(
+        num_cpus=0.1,
+        autoscaling_config={
+            "min_replicas": 1,
+            "max_replicas": 3,
+            "target_ongoing_requests": 1,
+            "upscale_delay_s": 0.0,
+            "downscale_delay_s": 1.0,
+        },
+    )
+    async def load(x: int) -> int:
+        await asyncio.sleep(0.2)
+        return x + 1
+
+    @batched_step(max_batch_size=4)
+    def double(xs: list[int]) -> list[int]:
+        return [2 * x for x in xs]
+
+    @pipeline
+    def growing(x: int) -> int:
+        return double(load(x))
+
+    app = live(growing)
+    yield app
+    app.shutdown()
+
+
+def until(what, timeout_s=30.0):
+    end = time.monotonic() + timeout_s
+    while not (found := what()):
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.1)
+    return found
+
+
+def running(app):
+    return app.status().stages["load"].get("RUNNING", 0)
+
+
+def test_a_load_brings_replicas_with_the_reason_and_they_go_again(scaling):
+    stop = threading.Event()
+
+    def ask(x):
+        answers = []
+        while not stop.is_set():
+            answers.append(scaling(x) == 2 * (x + 1))
+        return answers
+
+    with ThreadPoolExecutor(6) as pool:
+        asked = [pool.submit(ask, x) for x in range(6)]
+        try:
+            until(lambda: running(scaling) == 3)
+        finally:
+            stop.set()
+    assert all(answer for one in asked for answer in one.result())
+    until(lambda: running(scaling) == 1)
+    until(lambda: any(d.kind == "scaled" and d.after == 1 for d in scaling.scaling.decisions))
+    said = [d for d in scaling.scaling.decisions if d.kind == "scaled"]
+    assert said[0].stage == "load"
+    assert "ongoing per replica, target 1, over 2 s" in said[0].why
+    # One change leads to the next, and none is without a reason.
+    assert all(a.after == b.before for a, b in zip(said, said[1:], strict=False))
+    assert all(d.why for d in said)
+    # What was put down is what Ray had.
+    until(lambda: scaling.scaling.latest()["load"].ready == 1)
+    assert scaling.scaling.latest()["load"].wanted == 1
+    assert max(c.ready for c in scaling.scaling.counts if c.stage == "load") == 3
+    frame = scaling.scaling.to_frame()
+    assert list(frame.columns) == ["time", "stage", "kind", "from", "to", "why"]
+
+
+def test_a_policy_of_a_cell_and_one_that_replaces_it(scaling):
+    for number in (2, 3):
+        scaling.scale("load", policy=lambda told, number=number: number)
+        until(lambda number=number: running(scaling) == number)
+    assert "the lambda wants 3" in [d.why for d in scaling.scaling.decisions]
+    changed = scaling.scale("load", policy=None)
+    assert {c.stage: c.action for c in changed} == {"growing": "kept", "load": "scaled"}
+    until(lambda: running(scaling) == 1)
+
+
+def test_zero_and_back_loses_no_request(scaling):
+    scaling.scale("load", min_replicas=0, downscale_to_zero_delay_s=0.5)
+    until(lambda: running(scaling) == 0)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(scaling, range(4))) == [2, 4, 6, 8]
+    until(
+        lambda: any(
+            d.why == "a request came and no replica was there" for d in scaling.scaling.decisions
+        )
+    )
+    scaling.scale("load", num_replicas=1)
+
+
+def test_batches_and_admission_change_while_it_runs(scaling):
+    changes = scaling.scale("double", max_batch_size=2)
+    assert "max_batch_size of double → 2" in {c.stage: c.why for c in changes}["growing"]
+    assert scaling(1) == 4
+    scaling.scale("growing", max_ongoing_requests=1)
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(scaling, x) for x in range(8)]
+    answers = [getattr(one.exception(), "http_status", 200) for one in found]
+    assert set(answers) == {200, 503}
+    scaling.scale("growing", max_ongoing_requests=256)
+    with pytest.raises(DeployError, match="no stage or step"):
+        scaling.scale("nobody", 2)
+    assert scaling(1) == 4
