@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 SPARES = 2
 KEEP_S = 3600
 AGAIN_S = 5.0
+FREE_CORES = 0.7
 
 PRELOADED = ("mlkit.serving.stage", "ray.serve._private.replica")
 """Modules that each process of Ray imports when it starts."""
@@ -34,25 +35,30 @@ class Spares:
         count: int = SPARES,
         *,
         idle: Callable[[], int] | None = None,
+        free: Callable[[], float] | None = None,
         start: Callable[[int], None] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.count = count
         self._idle = idle or _count_idle
+        self._free = free or _free_cores
         self._start = start or _prestart
         self._now = now
         self._next = 0.0
         self._failed = False
 
     def keep(self) -> None:
-        """Start what is missing. That takes a core for seconds: not while anything else starts."""
+        """Start one that is missing, where a core is free.
+
+        It takes a core for seconds: two at once on a busy machine held up requests for as long.
+        """
         if self._failed or self._now() < self._next:
             return
         self._next = self._now() + AGAIN_S
         try:
-            missing = self.count - self._idle()
-            if missing > 0:
-                self._start(missing)
+            free = self._free() >= FREE_CORES
+            if free and self._idle() < self.count:
+                self._start(1)
         except Exception as error:
             self._failed = True
             logger.warning("no processes are kept ready: %s", error)
@@ -68,6 +74,13 @@ def _count_idle() -> int:
         except psutil.Error:
             continue
     return count
+
+
+def _free_cores() -> float:
+    """Cores that were idle since it was asked the last time."""
+    import psutil
+
+    return (psutil.cpu_count() or 1) * (1 - psutil.cpu_percent() / 100)
 
 
 def _prestart(count: int) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from mlkit.errors import InputError
-from mlkit.ui.plots import DOTS_PER_INCH, FAILED, INK, QUIET, SERVED, STYLE, WIDTH_IN
+from mlkit.ui.loadseries import spread
+from mlkit.ui.plots import (
+    DOTS_PER_INCH,
+    FAILED,
+    INK,
+    QUIET,
+    SERVED,
+    STYLE,
+    WEIGHTS,
+    WIDTH_IN,
+    plain_log_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +31,8 @@ __all__ = ["busiest", "plot_scaling", "steps_of"]
 READY = "#009e73"
 WAITING = "#e69f00"
 MOST_SAID = 8
+WIDE = 8.0
+"""From this ratio on of the highest to the lowest latency the axis is logarithmic."""
 DRAWN = ("scaled", "blocked", "failed")
 
 
@@ -114,7 +126,7 @@ def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
     if any(lost):
         ax.step(times, lost, where="pre", color=FAILED, linewidth=1.2)
     ax.set_ylim(0, max([*rates, 1.0]) * 1.25)
-    ax.set_title("requests answered per second", loc="left", fontsize=9)
+    ax.set_title("requests answered per second", loc="left", fontsize=9, pad=14)
     if rates:
         _label(ax, times[-1], rates[-1], f"{rates[-1]:.0f}/s", SERVED)
 
@@ -135,9 +147,9 @@ def _draw_replicas(ax: Axes, counts: Sequence[Count], start: float, end: float) 
 
 
 def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str) -> None:
-    from mlkit.ui.plots import plain_log_ticks
-
-    for percentile, alpha, width in ((50, 1.0, 1.4), (95, 0.75, 1.1), (99, 0.55, 0.9)):
+    last: list[tuple[str, float, float]] = []
+    for name, look in WEIGHTS.items():
+        percentile = int(name[1:])
         found = [
             (sample.at - start, 1e3 * sample.held.percentiles_s(percentile)[0])
             for sample in samples
@@ -146,13 +158,35 @@ def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str)
         if not found:
             continue
         times, values = zip(*found, strict=True)
-        ax.plot(times, values, color=SERVED, alpha=alpha, linewidth=width)
-        _label(ax, times[-1], values[-1], f"p{percentile} {values[-1]:.0f}", SERVED)
+        ax.plot(times, values, **look)
+        last.append((name, times[-1], values[-1]))
     ax.set_title(f"ms that {stage} holds a call: p50, p95, p99", loc="left", fontsize=9)
-    highest = [s.held.percentiles_s(99)[0] for s in samples if s.requests]
-    if highest and all(math.isfinite(v) for v in highest):
+    high = max((1e3 * s.held.percentiles_s(99)[0] for s in samples if s.requests), default=1.0)
+    low = min((1e3 * s.held.percentiles_s(50)[0] for s in samples if s.requests), default=1.0)
+    if high / max(low, 1e-3) > WIDE:
         ax.set_yscale("log")
         plain_log_ticks(ax.yaxis, 4)
+    else:
+        ax.set_ylim(0, high * 1.2)
+    end = max((at for _, at, _ in last), default=0.0)
+    where = [_height(ax, value) for _, _, value in last]
+    for (name, _, value), y in zip(last, spread(where, gap=0.13, low=0.05, high=1.0), strict=True):
+        ax.annotate(
+            f"{name} {value:.0f} ms",
+            (end, y),
+            (5, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=WEIGHTS[name]["color"],
+        )
+
+
+def _height(ax: Axes, value: float) -> float:
+    """Where a value is, as a share of the panel's height."""
+    y: float = ax.transAxes.inverted().transform(ax.transData.transform((0, value)))[1]
+    return y
 
 
 def _label(ax: Axes, x: float, y: float, words: str, colour: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_a_load_brings_replicas_with_the_reason_and_they_go_again(scaling):
     assert said[0].stage == "load"
     assert "ongoing per replica, target 1, over 2 s" in said[0].why
     # One change leads to the next, and none is without a reason.
-    assert all(a.after == b.before for a, b in zip(said, said[1:], strict=False))
+    assert all(a.after == b.before for a, b in pairwise(said))
     assert all(d.why for d in said)
     # What was put down is what Ray had.
     until(lambda: scaling.scaling.latest()["load"].ready == 1)

@@ -243,18 +243,27 @@ def test_an_app_that_does_not_scale_is_watched_while_somebody_asks() -> None:
 
 def test_spares_are_made_up_and_given_up_where_it_cannot_be() -> None:
     at, idle, started = [0.0], [0], []
-    spares = Spares(2, idle=lambda: idle[0], start=started.append, now=lambda: at[0])
+    free = [1.0]
+    spares = Spares(
+        2, idle=lambda: idle[0], free=lambda: free[0], start=started.append, now=lambda: at[0]
+    )
     spares.keep()
     spares.keep()
-    assert started == [2]
+    assert started == [1]  # one at a time
     at[0], idle[0] = 60.0, 1
     spares.keep()
-    assert started == [2, 1]
+    assert started == [1, 1]
+    at[0], idle[0], free[0] = 120.0, 0, 0.2
+    spares.keep()
+    assert started == [1, 1]  # the machine is busy
+    at[0], idle[0], free[0] = 180.0, 2, 1.0
+    spares.keep()
+    assert started == [1, 1]  # there are enough
 
     def refuse(count: int) -> None:
         raise OSError("no such call")
 
-    broken = Spares(1, idle=lambda: 0, start=refuse, now=lambda: at[0])
+    broken = Spares(1, idle=lambda: 0, free=lambda: 1.0, start=refuse, now=lambda: at[0])
     broken.keep()
-    at[0] = 120.0
+    at[0] = 240.0
     broken.keep()
