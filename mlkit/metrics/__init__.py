@@ -16,15 +16,19 @@ from mlkit.metrics.gather import Gatherer
 from mlkit.metrics.histogram import Histogram
 from mlkit.metrics.history import History, Sample
 from mlkit.metrics.recorder import Delta, Recorder
+from mlkit.metrics.rolling import WINDOWS, Point, Rolling
 from mlkit.metrics.trace import PHASES, Span, Trace
 
 __all__ = [
     "PHASES",
+    "WINDOWS",
     "Delta",
     "Gatherer",
     "Histogram",
     "History",
+    "Point",
     "Recorder",
+    "Rolling",
     "Sample",
     "Span",
     "Trace",

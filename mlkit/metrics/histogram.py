@@ -30,35 +30,47 @@ class Histogram:
     __slots__ = ("_counts",)
 
     def __init__(self, encoded: str | None = None) -> None:
-        from hdrh.histogram import HdrHistogram
+        self._counts: Any = None  # an empty one is asked for often, and costs 20 kB
+        if encoded is not None:
+            from hdrh.histogram import HdrHistogram
 
-        self._counts: Any = (
-            HdrHistogram(1, _LONGEST_US, _DIGITS)
-            if encoded is None
-            else HdrHistogram.decode(encoded)
-        )
+            self._counts = HdrHistogram.decode(encoded)
+
+    @property
+    def _made(self) -> Any:
+        if self._counts is None:
+            from hdrh.histogram import HdrHistogram
+
+            self._counts = HdrHistogram(1, _LONGEST_US, _DIGITS)
+        return self._counts
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Histogram:
         """One of these durations."""
         made = cls()
-        record = made._counts.record_value
+        record = made._made.record_value
         for value in seconds:
             record(min(max(1, int(value * 1e6 + 0.5)), _LONGEST_US))
         return made
 
     def add(self, other: Histogram) -> None:
         """Count what another one has counted."""
-        self._counts.add(other._counts)
+        if other._counts is not None:
+            self._made.add(other._counts)
 
     def encode(self) -> str:
         """It as text, in HdrHistogram's own compressed form."""
-        return str(self._counts.encode().decode())
+        return str(self._made.encode().decode())
 
     @property
     def count(self) -> int:
         """How many durations."""
-        return int(self._counts.total_count)
+        return int(self._counts.total_count) if self._counts is not None else 0
+
+    @property
+    def mean_s(self) -> float:
+        """The mean in seconds; 0 without any."""
+        return float(self._counts.get_mean_value()) / 1e6 if self.count else 0.0
 
     def percentile_s(self, percent: float) -> float:
         """The duration in seconds that so many per cent do not exceed; NaN without any."""

@@ -15,7 +15,7 @@ from mlkit.metrics.recorder import Delta
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["History", "Sample"]
+__all__ = ["By", "History", "Sample", "sample_of"]
 
 KEEP_S = 900.0
 By = Literal["app", "step", "stage", "replica"]
@@ -73,6 +73,22 @@ class Sample:
         """Items of a call, on average over the calls; NaN where nothing is batched."""
         calls = sum(count / size for size, count in self.sizes.items())
         return sum(self.sizes.values()) / calls if calls else math.nan
+
+    @property
+    def mean_wait_s(self) -> float:
+        """Seconds that a request waited, on average; 0 where none did."""
+        return self.waited.mean_s
+
+    def merge(self, other: Sample) -> None:
+        """Add what happened in another interval, or in another process; gauges are left alone."""
+        self.requests += other.requests
+        self.status.update(other.status)
+        self.held.add(other.held)
+        self.waited.add(other.waited)
+        self.errors += other.errors
+        self.rejected += other.rejected
+        self.sizes.update(other.sizes)
+        self.bytes = (self.bytes[0] + other.bytes[0], self.bytes[1] + other.bytes[1])
 
     def to_row(self) -> dict[str, Any]:
         """It as a row of figures; latencies in ms."""
@@ -171,6 +187,14 @@ class History:
         ]
         empty = ["time", *([] if by == "app" else [by]), *Sample(at=0, span_s=1).to_row()]
         return pd.DataFrame(rows, columns=empty)
+
+
+def sample_of(delta: Delta, by: By) -> list[Sample]:
+    """What one delta says of each part, over its own span."""
+    span_s = max(delta["span_s"], 1e-3)
+    return [
+        _sample(delta["at"], span_s, name, [(delta, part)], by) for name, part in _parts(delta, by)
+    ]
 
 
 def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:
