@@ -128,6 +128,7 @@ def picture(
     *,
     down: bool = False,
     together: Mapping[str, Iterable[str]] | None = None,
+    second: str = "",
 ) -> Picture:
     """Decide what is drawn and where.
 
@@ -136,8 +137,14 @@ def picture(
         problems: what is wrong with it.
         down: from top to bottom instead of from left to right.
         together: names of nodes that share a ground, by what is written there.
+        second: what stands under each step's name instead of its type, at its longest.
     """
     shapes = shapes_of(graph, problems)
+    if second:
+        shapes = {
+            key: replace(shape, type=second, tags=()) if shape.kind == "step" else shape
+            for key, shape in shapes.items()
+        }
     edges = _edges(graph, problems)
     layout = _laid_out(shapes, edges, down, apart=36.0 if together else 20.0)
     placed = tuple(_place(shape, layout, key) for key, shape in shapes.items())
