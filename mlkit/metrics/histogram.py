@@ -67,11 +67,6 @@ class Histogram:
         """How many durations."""
         return int(self._counts.total_count) if self._counts is not None else 0
 
-    @property
-    def mean_s(self) -> float:
-        """The mean in seconds; 0 without any."""
-        return float(self._counts.get_mean_value()) / 1e6 if self.count else 0.0
-
     def percentile_s(self, percent: float) -> float:
         """The duration in seconds that so many per cent do not exceed; NaN without any."""
         return self.percentiles_s(percent)[0]
@@ -80,8 +75,15 @@ class Histogram:
         """Several at once."""
         if not self.count:
             return (float("nan"),) * len(percents)
-        found = self._counts.get_percentile_to_value_dict(list(percents))
-        return tuple(found[percent] / 1e6 for percent in percents)
+        import numpy as np
+
+        # As the library has it, which goes over the counts in Python: 30 times slower.
+        made = self._counts
+        sums = np.cumsum(np.ctypeslib.as_array(made.counts))
+        ranks = [max(1, int(percent / 100 * made.total_count + 0.5)) for percent in percents]
+        places = np.searchsorted(sums, ranks)
+        values = (made.get_value_from_index(int(place)) for place in places)
+        return tuple(made.get_highest_equivalent_value(value) / 1e6 for value in values)
 
 
 def bucket_counts(seconds: Iterable[float]) -> list[int]:

@@ -33,6 +33,7 @@ class Sample:
         status: of the answers, counted.
         held: how long requests were held (of a step: how long it took).
         waited: how long they waited for a step.
+        waited_s: the same, all together.
         errors: answers of 500 and above; of a step, requests that it failed.
         rejected: answers 429 and 503.
         sizes: items by the size of the batch that they were in.
@@ -52,6 +53,7 @@ class Sample:
     status: Counter[str] = field(default_factory=Counter)
     held: Histogram = field(default_factory=Histogram)
     waited: Histogram = field(default_factory=Histogram)
+    waited_s: float = 0.0
     errors: int = 0
     rejected: int = 0
     sizes: Counter[int] = field(default_factory=Counter)
@@ -77,7 +79,7 @@ class Sample:
     @property
     def mean_wait_s(self) -> float:
         """Seconds that a request waited, on average; 0 where none did."""
-        return self.waited.mean_s
+        return self.waited_s / self.requests if self.requests else 0.0
 
     def merge(self, other: Sample) -> None:
         """Add what happened in another interval, or in another process; gauges are left alone."""
@@ -85,6 +87,7 @@ class Sample:
         self.status.update(other.status)
         self.held.add(other.held)
         self.waited.add(other.waited)
+        self.waited_s += other.waited_s
         self.errors += other.errors
         self.rejected += other.rejected
         self.sizes.update(other.sizes)
@@ -259,5 +262,6 @@ def _add_step(sample: Sample, step: Delta) -> None:
         sample.held.add(took)
     if step["wait"]:
         sample.waited.add(Histogram(step["wait"]))
+    sample.waited_s += step["wait_s"]
     sample.errors += step["errors"]
     sample.sizes += Counter({int(k): n for k, n in step["sizes"].items()})
