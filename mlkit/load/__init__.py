@@ -11,9 +11,9 @@
     compare({"here": result, "there": other}).plot()
 
 `poisson` and `constant` send at times fixed beforehand, whatever the answers take; so do `ramp`,
-`jump` and `spike`, at a rate that changes. `closed` sends on each answer, which finds the saturated
-throughput and nothing else. The generator runs in a process of its own and reports its own lateness
-and its own CPU.
+`jump` and `spike`, at a rate that changes, and `steered`, whose rate you change while it runs.
+`closed` sends on each answer, which finds the saturated throughput and nothing else. The generator
+runs in a process of its own and reports its own lateness and its own CPU.
 """
 
 from mlkit.load.arrivals import closed, constant, jump, poisson, ramp, spike
@@ -21,6 +21,7 @@ from mlkit.load.compare import Comparison, compare
 from mlkit.load.records import RequestRecord
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import LoadRun, last_result, load_test
+from mlkit.load.steered import steered
 
 __all__ = [
     "Comparison",
@@ -36,4 +37,5 @@ __all__ = [
     "poisson",
     "ramp",
     "spike",
+    "steered",
 ]

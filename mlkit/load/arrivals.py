@@ -84,7 +84,7 @@ class Constant(Arrivals):
     rate: float
 
     def __post_init__(self) -> None:
-        _check_positive("constant", "rate", self.rate, "requests per second above 0")
+        check_positive("constant", "rate", self.rate, "requests per second above 0")
 
     @property
     def opening_rate(self) -> float:
@@ -108,7 +108,7 @@ class Poisson(Arrivals):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_positive("poisson", "rate", self.rate, "requests per second above 0")
+        check_positive("poisson", "rate", self.rate, "requests per second above 0")
         check_seed("poisson", self.seed)
 
     @property
@@ -166,8 +166,8 @@ class Ramp(Changing):
     end: float
 
     def __post_init__(self) -> None:
-        _check_positive("ramp", "start", self.start, "requests per second above 0")
-        _check_positive("ramp", "end", self.end, "requests per second above 0")
+        check_positive("ramp", "start", self.start, "requests per second above 0")
+        check_positive("ramp", "end", self.end, "requests per second above 0")
         check_seed("ramp", self.seed)
 
     @property
@@ -194,9 +194,9 @@ class Jump(Changing):
     at_s: float
 
     def __post_init__(self) -> None:
-        _check_positive("jump", "before", self.before, "requests per second above 0")
-        _check_positive("jump", "after", self.after, "requests per second above 0")
-        _check_positive("jump", "at_s", self.at_s, "seconds from the start, above 0")
+        check_positive("jump", "before", self.before, "requests per second above 0")
+        check_positive("jump", "after", self.after, "requests per second above 0")
+        check_positive("jump", "at_s", self.at_s, "seconds from the start, above 0")
         check_seed("jump", self.seed)
 
     @property
@@ -226,10 +226,10 @@ class Spike(Changing):
     width_s: float
 
     def __post_init__(self) -> None:
-        _check_positive("spike", "rate", self.rate, "requests per second above 0")
-        _check_positive("spike", "peak", self.peak, "requests per second above 0")
-        _check_positive("spike", "at_s", self.at_s, "seconds from the start, above 0")
-        _check_positive("spike", "width_s", self.width_s, "seconds above 0")
+        check_positive("spike", "rate", self.rate, "requests per second above 0")
+        check_positive("spike", "peak", self.peak, "requests per second above 0")
+        check_positive("spike", "at_s", self.at_s, "seconds from the start, above 0")
+        check_positive("spike", "width_s", self.width_s, "seconds above 0")
         check_seed("spike", self.seed)
 
     @property
@@ -341,7 +341,10 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
     Raises:
         LoadError: the kind is not known here.
     """
+    from mlkit.load.steered import Steered
+
     makers: dict[str | None, type[Arrivals]] = {
+        "steered": Steered,
         "constant": Constant,
         "poisson": Poisson,
         "closed": Closed,
@@ -361,7 +364,8 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
     return makers[kind](**fields)
 
 
-def _check_positive(kind: str, name: str, value: Any, expected: str) -> None:
+def check_positive(kind: str, name: str, value: Any, expected: str) -> None:
+    """Raise a `LoadError` unless the value is a positive, finite number."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value <= 0:
         raise LoadError(

@@ -4,7 +4,8 @@ It touches neither the network nor the clock itself: both are handed in. In a ru
 asyncio loop and the transport a `mlkit.load.client.Pool`; in tests both are simulated, so that a
 60-second run takes milliseconds and is exact.
 
-`OpenLoop` sends at scheduled times whatever the answers do; `ClosedLoop` sends on each answer.
+`OpenLoop` and `SteeredLoop` send at drawn times whatever the answers do; `ClosedLoop` sends on each
+answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Answer", "Clock", "ClosedLoop", "Generator", "Limits", "Log", "OpenLoop", "Transport"]
+__all__ = [
+    "Answer",
+    "Clock",
+    "ClosedLoop",
+    "Generator",
+    "Limits",
+    "Log",
+    "OpenLoop",
+    "SteeredLoop",
+    "Transport",
+]
 
 NEVER = float("nan")
 RETRY_PAUSE_S = 0.05
@@ -253,6 +264,45 @@ class OpenLoop(Generator):
             self.clock.call_at(self.zero + times[self._next], self._send_due)
         else:
             self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+
+
+class SteeredLoop(Generator):
+    """Sends at times that are drawn one after the other, at a rate that may be changed.
+
+    Args:
+        rate: requests per second at first.
+        gap: gives the distance to the next request at a rate of one per second.
+    """
+
+    def __init__(self, rate: float, gap: Callable[[], float], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rate = rate
+        self._gap = gap
+        self._at = -self.limits.warmup_s
+        self._drawn = 0
+
+    def start(self) -> None:
+        """Send the first request one gap from now."""
+        self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+        self._draw()
+
+    def steer(self, rate: float) -> None:
+        """Another rate from now on; what was drawn and not sent is drawn anew."""
+        self._rate = rate
+        self._at = max(self._at, self.now())
+        self._draw()
+
+    def _draw(self) -> None:
+        self._drawn += 1
+        intended = self._at + self._gap() / self._rate
+        self.clock.call_at(self.zero + intended, self._send, intended, self._drawn)
+
+    def _send(self, intended: float, number: int) -> None:
+        if not self._sending or number != self._drawn:
+            return
+        self._at = intended
+        self._draw()
+        self._dispatch(intended)
 
 
 class ClosedLoop(Generator):

@@ -80,7 +80,11 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask it to send nothing more and to report."""
-        self._tell(b"s")
+        self._tell(b"stop\n")
+
+    def steer(self, rate: float) -> None:
+        """Ask it to send at another rate, where it is steered."""
+        self._tell(f"{rate!r}\n".encode())
 
     def kill(self) -> None:
         """End it at once, without a report."""

@@ -13,6 +13,7 @@ from mlkit.errors import LoadError
 from mlkit.load import analysis
 from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
 from mlkit.load.records import RequestRecord, parse_server_timing
+from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -195,6 +196,8 @@ class LoadResult:
         """Requests per second that the schedule asked for; None for a closed loop."""
         if isinstance(self.arrivals, Closed):
             return None
+        if isinstance(self.arrivals, Steered):
+            return _per_second(len(self), self.duration_s)
         return _per_second(len(self.arrivals.times(self.duration_s)), self.duration_s)
 
     @property

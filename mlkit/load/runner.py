@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
 
 from mlkit.errors import LoadError
-from mlkit.load.arrivals import Arrivals, Closed, check_seed
+from mlkit.load.arrivals import Arrivals, Closed, check_positive, check_seed
+from mlkit.load.checks import MAX_IN_FLIGHT, check
 from mlkit.load.job import pack
 from mlkit.load.process import Outcome, Progress, WorkerProcess
 from mlkit.load.requests import Place, Preparable, as_list, preparer, wire
 from mlkit.load.results import ClientCost, FailureSample, LoadResult
+from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadRun", "last_result", "load_test"]
 
-MAX_IN_FLIGHT = 2000
 REFRESH_S = 0.1
 
 _last: LoadResult | None = None
@@ -93,7 +95,7 @@ def load_test(
         payloads: a list, or a DataFrame whose rows are dicts; what an App takes. For a URL: bytes
             are posted as they are, None is a GET, `mlkit.load.requests.HttpRequest` is sent as it
             is, everything else is posted as JSON. Sent in a seeded order, over and over.
-        arrivals: `constant`, `poisson` or `closed`.
+        arrivals: `constant`, `poisson`, `steered`, `closed` and their like.
         duration_s: length of the measured part in seconds.
         warmup_s: seconds of the same load before it, not recorded.
         timeout_s: after this many seconds a request is given up and counts as failed.
@@ -106,7 +108,7 @@ def load_test(
         LoadError: an argument is not usable, or nothing answers at the target.
     """
     durations = {"duration_s": duration_s, "warmup_s": warmup_s, "timeout_s": timeout_s}
-    _check(arrivals, slo_ms, **durations)
+    check(arrivals, slo_ms, **durations)
     check_seed("load_test", seed)
     plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed)
     run = LoadRun(plan, WorkerProcess(job, target=plan.target, warmup_s=warmup_s))
@@ -124,6 +126,7 @@ class LoadRun:
     def __init__(self, plan: Plan, worker: WorkerProcess) -> None:
         self._plan, self._worker = plan, worker
         self._result: LoadResult | None = None
+        self._rate: float | None = None
 
     @property
     def progress(self) -> Progress:
@@ -139,6 +142,27 @@ class LoadRun:
     def duration_s(self) -> float:
         """Length of the measured part, in seconds."""
         return self._plan.duration_s
+
+    @property
+    def rate(self) -> float:
+        """Requests per second that are asked for; it can be set where the arrivals are `steered`.
+
+        Raises:
+            LoadError: they are not, or it is not a positive, finite number.
+        """
+        return self._plan.arrivals.opening_rate if self._rate is None else self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        if not isinstance(self._plan.arrivals, Steered):
+            raise LoadError(
+                "the rate of these arrivals is fixed",
+                got=repr(self._plan.arrivals),
+                fix="load_test(..., steered(rate=20), wait=False)",
+            )
+        check_positive("LoadRun", "rate", rate, "requests per second above 0")
+        self._rate = float(rate)
+        self._worker.steer(self._rate)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for its end, at most ``timeout`` seconds; whether it has ended."""
@@ -180,35 +204,6 @@ class LoadRun:
         return f"<LoadRun {what}: {state}, {now.in_flight:,} in flight>"
 
 
-def _check(arrivals: object, slo_ms: float | None, **durations: float) -> None:
-    if not isinstance(arrivals, Arrivals):
-        raise LoadError(
-            "arrivals must say how requests arrive",
-            where="load_test(target, payloads, arrivals, ...)",
-            expected="poisson(rate=50), constant(rate=50) or closed(concurrency=16)",
-            got=repr(arrivals),
-        )
-    if isinstance(arrivals, Closed) and arrivals.concurrency > MAX_IN_FLIGHT:
-        raise LoadError(
-            "too many clients for one generator",
-            where="closed(concurrency=...)",
-            expected=f"at most {MAX_IN_FLIGHT:,}",
-            got=f"{arrivals.concurrency:,}",
-        )
-    positive = {"duration_s": durations["duration_s"], "timeout_s": durations["timeout_s"]}
-    if slo_ms is not None:
-        positive["slo_ms"] = slo_ms
-    for name, value in {**durations, **positive}.items():
-        if not 0 <= value < float("inf") or (name in positive and value == 0):
-            least = "above 0" if name in positive else "of at least 0"
-            raise LoadError(
-                f"{name} is not usable",
-                where=f"load_test(..., {name}=...)",
-                expected=f"a finite number {least}",
-                got=repr(value),
-            )
-
-
 def _prepare(
     target: Preparable | str,
     payloads: Any,
@@ -221,7 +216,7 @@ def _prepare(
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(len(payloads))
-    closed = isinstance(arrivals, Closed)
+    closed = isinstance(arrivals, (Closed, Steered))
     times = np.empty(0) if closed else arrivals.times(durations["duration_s"])
     warmup = np.empty(0) if closed else arrivals.warmup_times(durations["warmup_s"])
     if not closed:
@@ -245,6 +240,7 @@ def _prepare(
         "port": place.port,
         "tls": place.tls,
         "concurrency": arrivals.concurrency if isinstance(arrivals, Closed) else None,
+        "steered": asdict(arrivals) if isinstance(arrivals, Steered) else None,
         "headless": [k for k, request in enumerate(prepared) if request.method == "HEAD"],
         "limits": {**durations, "max_in_flight": MAX_IN_FLIGHT},
     }
@@ -351,7 +347,7 @@ def _collect(plan: Plan, outcome: Outcome) -> LoadResult:
 
 def _first_slot(plan: Plan, intended: NDArray[np.float64]) -> int:
     """The slot of the first payload: in an open loop the first that is not warm-up."""
-    return 0 if isinstance(plan.arrivals, Closed) else int((intended < 0).sum())
+    return 0 if isinstance(plan.arrivals, (Closed, Steered)) else int((intended < 0).sum())
 
 
 def _texts(sparse: dict[str, str], rows: int) -> NDArray[np.str_]:

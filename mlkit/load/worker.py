@@ -1,6 +1,7 @@
 """The generator's process: ``python -m mlkit.load.worker``, fed through a pipe.
 
-Standard input: a job as `mlkit.load.job.pack` makes it, then, while it runs, one byte to stop. Its
+Standard input: a job as `mlkit.load.job.pack` makes it, then, while it runs, commands, a
+line each: ``stop``, or another rate. Its
 end means that whoever started the process is gone, and the process goes too. Standard output: one
 JSON document a line (``ready``, ``progress``, at last ``done`` or ``failed``); after ``done`` the
 columns of the log as raw bytes.
@@ -15,6 +16,7 @@ import contextlib
 import gc
 import json
 import os
+import random
 import signal
 import sys
 import time
@@ -22,7 +24,7 @@ from array import array
 from typing import Any
 
 from mlkit.load.client import Origin, Pool, new_event_loop, resolve
-from mlkit.load.generator import ClosedLoop, Generator, Limits, Log, OpenLoop
+from mlkit.load.generator import ClosedLoop, Generator, Limits, Log, OpenLoop, SteeredLoop
 from mlkit.load.job import COLUMNS, LENGTH
 
 __all__ = ["main"]
@@ -110,7 +112,15 @@ class Run:
             self.ended.set_result(None)
 
         generator: Generator
-        if self.job["concurrency"] is None:
+        steered = self.job.get("steered")
+        if steered is not None:
+            draw = random.Random(steered["seed"])
+            even = steered["shape"] == "constant"
+            gap = (lambda: 1.0) if even else (lambda: draw.expovariate(1.0))
+            generator = SteeredLoop(
+                steered["rate"], gap, self.loop, pool, self.limits, zero=zero, on_end=end
+            )
+        elif self.job["concurrency"] is None:
             generator = OpenLoop(self.times, self.loop, pool, self.limits, zero=zero, on_end=end)
         else:
             concurrency = self.job["concurrency"]
@@ -132,10 +142,15 @@ class Run:
         self.marks.setdefault(edge, (generator.now(), time.process_time()))
 
     def _on_command(self, generator: Generator) -> None:
-        if not os.read(0, 64):
+        said = os.read(0, 4096)
+        if not said:
             os._exit(0)
-        self._mark(generator, "end")
-        generator.stop(GRACE_S)
+        for command in said.decode().splitlines():
+            if command == "stop":
+                self._mark(generator, "end")
+                generator.stop(GRACE_S)
+            elif isinstance(generator, SteeredLoop):
+                generator.steer(float(command))
 
     def _check_parent(self) -> None:
         # The pipe's end says the same, unless a fork of the parent keeps it open.

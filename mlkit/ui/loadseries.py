@@ -9,6 +9,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlkit.load import analysis
+from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,9 @@ def rates(result: LoadResult) -> Rates:
 
     asked = None
     if result.asked_rate is not None:
-        asked = rate(result.arrivals.times(result.duration_s))
+        steered = isinstance(result.arrivals, Steered)
+        times = result.columns["intended"] if steered else result.arrivals.times(result.duration_s)
+        asked = rate(times)
     return Rates(edges, rate(finished[result.ok]), rate(finished[~result.ok]), asked)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlkit.load import poisson
-from mlkit.load.generator import ClosedLoop, OpenLoop
+from mlkit.load.generator import ClosedLoop, OpenLoop, SteeredLoop
 
 EVERY_10_MS = [k / 100 for k in range(6000)]
 
@@ -127,3 +127,42 @@ def test_a_few_failures_of_each_kind_are_kept_as_samples(open_loop):
     run = open_loop(EVERY_10_MS[:50], lambda now: "reset")
     assert len(run.errors) == 50
     assert [slot for slot, _ in run.generator.log.samples["reset"]] == [0, 1, 2, 3, 4]
+
+
+def steered(simulation, rate, takes=lambda at: 0.0, gap=lambda: 1.0, **limits):
+    """A steered loop on virtual time that has not begun."""
+
+    def loop(argument, *args, **kwargs):
+        return SteeredLoop(argument, gap, *args, **kwargs)
+
+    return simulation(loop, rate, takes, **limits)
+
+
+def test_a_steered_loop_sends_at_its_rate(simulation):
+    run = steered(simulation, 10.0, duration_s=2.0).run()
+    assert len(run.sent) == 20
+    assert np.allclose(np.diff(run.intended), 0.1)
+
+
+def test_another_rate_counts_from_the_moment_it_is_set(simulation):
+    run = steered(simulation, 1.0, duration_s=20.0)
+    run.clock.call_at(run.clock.time() + 10.5, run.generator.steer, 10.0)
+    run.run()
+    before, after = run.intended[run.intended <= 10.5], run.intended[run.intended > 10.5]
+    assert np.allclose(np.diff(before), 1.0)
+    assert np.allclose(np.diff(after), 0.1)
+    assert after[0] == pytest.approx(10.6)  # and not after the gap of a second drawn before
+
+
+def test_a_slow_answer_delays_no_steered_request(simulation):
+    run = steered(simulation, 10.0, takes=lambda at: 5.0, duration_s=2.0).run()
+    assert np.allclose(run.sent, run.intended)
+    assert run.generator.most_in_flight == 20
+
+
+def test_a_steered_loop_can_be_stopped(simulation):
+    run = steered(simulation, 10.0, takes=lambda at: 5.0, duration_s=100.0)
+    run.clock.call_at(run.clock.time() + 1.05, run.generator.stop, 1.0)
+    run.run()
+    assert len(run.sent) == 10
+    assert run.ends == 1

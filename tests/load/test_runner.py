@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from mlkit.errors import LoadError
-from mlkit.load import LoadRun, closed, constant, last_result, load_test, poisson
+from mlkit.load import LoadRun, closed, constant, last_result, load_test, poisson, steered
+from mlkit.load.arrivals import arrivals_from_dict
 from mlkit.load.requests import HttpRequest
 
 
@@ -176,6 +177,40 @@ def children():
 def test_no_process_is_left_after_a_run(hello):
     quick(hello)
     assert children() == []
+
+
+def test_the_rate_of_a_steered_run_is_changed_while_it_runs(hello):
+    run = quick(hello, steered(rate=20, shape="constant"), duration_s=60, wait=False)
+    while run.progress.elapsed_s < 1.0:
+        assert not run.wait(0.02)
+    run.rate = 200
+    while run.progress.elapsed_s < 2.5:
+        assert not run.wait(0.02)
+    result = run.stop()
+    gaps = np.diff(np.sort(result.columns["intended"]))
+    assert gaps[:10] == pytest.approx(1 / 20, rel=0.01)
+    assert gaps[-50:] == pytest.approx(1 / 200, rel=0.01)
+    assert result.asked_rate == pytest.approx(len(result) / result.duration_s)
+    assert arrivals_from_dict(result.arrivals.to_dict()) == result.arrivals
+    assert result.plot() is not None
+    with pytest.raises(LoadError, match="rate is not usable"):
+        run.rate = -1
+
+
+def test_the_rate_of_other_arrivals_is_fixed(hello):
+    run = quick(hello, constant(rate=20), duration_s=60, wait=False)
+    with pytest.raises(LoadError, match="fixed"):
+        run.rate = 5
+    assert run.rate == 20
+    run.kill()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rate": 0}, {"rate": 5, "shape": "even"}, {"rate": 5, "seed": -1}]
+)
+def test_a_steered_rate_that_cannot_be(wrong):
+    with pytest.raises(LoadError):
+        steered(**wrong)
 
 
 def test_a_worker_that_is_killed_is_an_error_not_a_hang(hello):

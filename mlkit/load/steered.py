@@ -1,0 +1,59 @@
+"""Arrivals at a rate that is changed while they come: what a slider moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mlkit.errors import LoadError
+from mlkit.load.arrivals import Arrivals, check_positive, check_seed
+
+__all__ = ["Steered", "steered"]
+
+SHAPES = ("poisson", "constant")
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Steered(Arrivals):
+    """No schedule made beforehand; see `steered`."""
+
+    rate: float
+    shape: str = "poisson"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_positive("steered", "rate", self.rate, "requests per second above 0")
+        check_seed("steered", self.seed)
+        if self.shape not in SHAPES:
+            raise LoadError(
+                "this shape is not known",
+                where="steered(shape=...)",
+                expected=" or ".join(SHAPES),
+                got=repr(self.shape),
+            )
+
+    @property
+    def opening_rate(self) -> float:
+        """The rate that it starts with."""
+        return self.rate
+
+
+def steered(
+    *, rate: float, shape: Literal["poisson", "constant"] = "poisson", seed: int = 0
+) -> Steered:
+    """Requests at a rate that is changed while they come: ``run.rate = 80``.
+
+    ::
+
+        run = load_test(app, payloads, steered(rate=20), duration_s=600, wait=False)
+        run.rate = 80
+        run.stop()
+
+    They are sent at the times that were drawn for them, whatever the answers take, as with
+    `poisson` and `constant`; a new rate counts from the moment it is set.
+
+    Raises:
+        LoadError: ``rate`` is not positive and finite, ``seed`` no whole number from 0 up, or the
+            shape not known.
+    """
+    return Steered(rate=rate, shape=shape, seed=seed)
