@@ -8,7 +8,8 @@ application (`userapp.py`), whose routes get the pipeline by `served`; `asgi` gi
 application in this process. The caller holds an `App`.
 """
 
-from mlkit.serving.app import App, AppStatus
+from mlkit.serving.app import App
+from mlkit.serving.appstatus import AppStatus
 from mlkit.serving.deployment import attach, deploy
 from mlkit.serving.inprocess import asgi
 from mlkit.serving.limits import Limits

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
 
@@ -25,52 +25,24 @@ from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
 from mlkit.plan import Plan
+from mlkit.reprs.live import Live
 from mlkit.serving.access import new_code
+from mlkit.serving.appstatus import AppStatus, Logs
 from mlkit.serving.calls import Calls
 from mlkit.serving.client import Codec, PreparedRequest
 from mlkit.serving.limits import Limits
 from mlkit.serving.observed import Observed, Slowest
-from mlkit.serving.output import LogLine, read_failures, read_logs
+from mlkit.serving.output import read_failures, read_logs
 from mlkit.serving.placement import Placement
 from mlkit.serving.problem import Failure
 from mlkit.serving.rollout import Change
 from mlkit.serving.scale import Scaled, changes_of, scale_to, scaled
 from mlkit.serving.session import Session
 
-__all__ = ["App", "AppStatus", "Logs"]
+__all__ = ["App"]
 
-
-@dataclass(frozen=True)
-class AppStatus:
-    """State of an app at one moment.
-
-    Attributes:
-        state: "RUNNING", "DEPLOYING", "DEPLOY_FAILED", "UNHEALTHY", "DELETING" as Serve has it, or
-            "NOT_RUNNING".
-        replicas: how many in which state, all stages together.
-        message: Serve's own words, where it has any.
-        stages: how many replicas of each stage in which state.
-    """
-
-    state: str
-    replicas: dict[str, int]
-    message: str
-    stages: dict[str, dict[str, int]]
-
-    @property
-    def ready(self) -> bool:
-        """Whether it answers requests."""
-        return self.state == "RUNNING"
-
-
-class Logs(list[LogLine]):
-    """Lines that replicas printed; its text is one a line."""
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self))
-
-    def __repr__(self) -> str:
-        return str(self) or "nothing printed yet"
+SENT, SENT_BYTES = 20, 2 * 2**20
+"""How many requests are kept to be sent again by a load, and how large one may be."""
 
 
 class App:
@@ -101,6 +73,7 @@ class App:
         self._closed = False
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
+        self._sent: deque[PreparedRequest] = deque(maxlen=SENT)
 
     # ---- calling ----------------------------------------------------------------------------
 
@@ -140,7 +113,14 @@ class App:
 
     def prepare(self, payload: Any) -> PreparedRequest:
         """The request for one payload, as bytes: what a load test sends."""
+        if isinstance(payload, PreparedRequest):
+            return payload
         return self._request(arguments_of(payload, self.graph.parameters))
+
+    @property
+    def sent(self) -> tuple[PreparedRequest, ...]:
+        """The last requests that were sent through this object, the oldest first."""
+        return tuple(self._sent)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -157,6 +137,9 @@ class App:
 
         if self._closed:
             raise RequestError("it was shut down", where=f"app {self.name!r}", fix="deploy again")
+        if len(request.body or b"") <= SENT_BYTES:
+            self._sent.append(request)
+        began = perf_counter()
         try:
             answer = self._client.request(
                 request.method, request.url, headers=request.headers, content=request.body
@@ -167,6 +150,7 @@ class App:
                 where=f"app {self.name!r}",
                 fix="app.status() says whether it runs",
             ) from error
+        self._observed.took(answer.headers.get("x-request-id", ""), perf_counter() - began)
         if answer.status_code != 200:
             raise self._codec.error(answer.status_code, answer.content)
         return self._codec.result(answer.content, answer.headers.get("content-type", ""))
@@ -310,6 +294,19 @@ class App:
         """
         return self._observed.scaling(read=not self._closed)
 
+    def view(self, window_s: int = 300) -> Live:
+        """It at this moment, without widgets: figures, charts, graph and tables.
+
+        It shows itself in a cell; ``.html``, ``.svg`` and ``str()`` give it for elsewhere. On an
+        app that was shut down it is what was seen last.
+
+        Args:
+            window_s: seconds that the charts show: 60, 300 or 900.
+        """
+        from mlkit.ui.view import view
+
+        return view(self, window_s)
+
     def slowest(self, count: int = 10) -> Slowest:
         """The slowest of the last 5,000 requests, the slowest first."""
         return self._observed.slowest(count)
@@ -324,6 +321,11 @@ class App:
             InputError: it is not among the last 5,000, or younger than a second.
         """
         return self._observed.trace(id)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was shut down through this object."""
+        return self._closed
 
     # ---- ending -----------------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
-from mlkit.metrics import History, Trace
+from mlkit.metrics import History, Rolling, Trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from mlkit.serving.session import Session
 
 __all__ = ["Observed", "Slowest"]
+
+MOST_TOOK = 2_000
 
 
 class Slowest(list[Trace]):
@@ -53,10 +56,12 @@ class Observed:
         self.session = session
         self.app = app
         self._history = History()
+        self.rolling = Rolling()
         self._scaling = Scaling(self._history)
         self._last = 0
         self._last_decided = 0
-        self._lock = threading.Lock()
+        self._took: dict[str, float] = {}
+        self.lock = threading.RLock()  # of what was read, for whoever shows it
 
     def history(self, *, read: bool = True) -> History:
         """What was counted, up to now; with ``read=False`` only what was read before."""
@@ -76,7 +81,7 @@ class Observed:
         Raises:
             SessionError: the session is gone.
         """
-        with self._lock:
+        with self.lock:
             found = self.session.call(
                 "metrics",
                 app=self.app,
@@ -87,14 +92,30 @@ class Observed:
             self._last = found["last"]
             self._last_decided = found["scaling"]["last"]
             self._history.add(found["deltas"])
+            self.rolling.add(found["deltas"])
             self._scaling.add(found["scaling"])
+
+    def took(self, id: str, seconds: float) -> None:
+        """Note what a request took as its caller saw it."""
+        if id:
+            self._took[id] = seconds
+            if len(self._took) > MOST_TOOK:
+                self._took.pop(next(iter(self._took)), None)
+
+    def _unpack(self, packed: Any) -> Trace:
+        """A trace, with the time outside the server where this kernel was the caller."""
+        trace = Trace.unpack(packed)
+        seconds = self._took.get(trace.id)
+        if seconds is None:
+            return trace
+        return replace(trace, outside_s=max(0.0, seconds - trace.total_s))
 
     def slowest(self, count: int) -> Slowest:
         """The slowest of the last thousands of requests."""
         if count < 1:
             raise InputError("how many of the slowest?", expected="at least 1", got=repr(count))
         found = self.session.call("traces", app=self.app, slowest=count, timeout_s=10)
-        return Slowest(map(Trace.unpack, found))
+        return Slowest(map(self._unpack, found))
 
     def trace(self, id: str) -> Trace:
         """One of the last thousands of requests."""
@@ -106,4 +127,4 @@ class Observed:
                 expected="the X-Request-Id of an answer that is at least a second old",
                 fix="app.slowest(10) shows some",
             )
-        return Trace.unpack(found[-1])
+        return self._unpack(found[-1])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from mlkit.errors import InputError
+from mlkit.errors import InputError, SessionError
 from mlkit.metrics import WINDOWS
 from mlkit.reprs.chart import Panel, Series, panel
 from mlkit.reprs.live import Live, Row, StageRow, Tile, relabelled
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from mlkit.autoscale import Scaling
     from mlkit.metrics import Point, Rolling, Sample
     from mlkit.plan import Plan
+    from mlkit.serving import App
 
-__all__ = ["check_window", "live_of"]
+__all__ = ["check_window", "live_of", "view"]
 
 STALE_S = 4.0
 MOST_DECISIONS = 3
@@ -44,6 +46,30 @@ def check_window(window_s: int) -> int:
         expected = ", ".join(map(str, WINDOWS))
         raise InputError("there is no such window", expected=expected, got=repr(window_s))
     return window_s
+
+
+def view(app: App, window_s: int = 300, *, read: bool = True) -> Live:
+    """An app at this moment; see `mlkit.serving.App.view`.
+
+    Args:
+        app: what is shown.
+        window_s: seconds that the charts show.
+        read: whether to ask its session for news first.
+    """
+    check_window(window_s)
+    observed = app._observed
+    with observed.lock:
+        if read and not app.closed:
+            with suppress(SessionError):  # then it shows how old it is
+                observed.read()
+        return live_of(
+            app.name,
+            app.plan,
+            observed.rolling,
+            observed.scaling(read=False),
+            window_s=window_s,
+            closed=app.closed,
+        )
 
 
 def live_of(

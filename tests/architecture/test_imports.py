@@ -52,6 +52,7 @@ LATE: list[tuple[str, str, set[str]]] = [
     ("*", "mlkit.ui.compareplot", {"plot"}),
     ("*", "mlkit.ui.traceplot", {"plot"}),
     ("*", "mlkit.ui.scalingplot", {"plot"}),
+    ("*", "mlkit.ui.view", {"view"}),
     # A pipeline that is called hands itself over to be run.
     ("mlkit.define.pipeline", "mlkit.execute", {"run", "map", "__call__"}),
 ]

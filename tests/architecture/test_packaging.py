@@ -20,7 +20,6 @@ from packaging.utils import canonicalize_name
 PYTHONS = ("3.11", "3.12", "3.13")
 # Needed without being imported: who needs them.
 UNIMPORTED = {
-    "ipywidgets": "a progress bar in a notebook is a widget of tqdm",
     "jupyterlab": "the notebooks are read in it",
     "python-multipart": "FastAPI reads multipart forms with it",
 }
