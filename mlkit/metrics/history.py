@@ -15,7 +15,7 @@ from mlkit.metrics.recorder import Delta
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["By", "History", "Sample", "sample_of"]
+__all__ = ["By", "History", "Sample", "samples_of"]
 
 KEEP_S = 900.0
 By = Literal["app", "step", "stage", "replica"]
@@ -192,12 +192,29 @@ class History:
         return pd.DataFrame(rows, columns=empty)
 
 
-def sample_of(delta: Delta, by: By) -> list[Sample]:
-    """What one delta says of each part, over its own span."""
-    span_s = max(delta["span_s"], 1e-3)
-    return [
-        _sample(delta["at"], span_s, name, [(delta, part)], by) for name, part in _parts(delta, by)
-    ]
+def samples_of(delta: Delta) -> list[tuple[By, Sample]]:
+    """What one delta says of the app, its stage and its steps, over its own span.
+
+    For who looks often: how long requests waited is only there all together.
+    """
+    at, span_s = delta["at"], max(delta["span_s"], 1e-3)
+    stage = Sample(at=at, span_s=span_s, of=delta["stage"])
+    _add_requests(stage, delta)
+    stage.cpu, stage.rss = delta["cpu_s"] / span_s, delta["rss"]
+    stage.in_flight = int(delta.get("in_flight", 0))
+    queued = delta.get("queued", {})
+    stage.queued = sum(queued.values())
+    app = Sample(at=at, span_s=span_s, cpu=stage.cpu, rss=stage.rss, queued=stage.queued)
+    if delta["front"]:
+        app.merge(stage)
+        app.in_flight = stage.in_flight
+    found: list[tuple[By, Sample]] = [("app", app), ("stage", stage)]
+    for name in {**delta["steps"], **queued}:
+        step = Sample(at=at, span_s=span_s, of=name, queued=int(queued.get(name, 0)))
+        if name in delta["steps"]:
+            _add_step(step, {**delta["steps"][name], "wait": ""})
+        found.append(("step", step))
+    return found
 
 
 def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mlkit.metrics.history import By, Sample, sample_of
+from mlkit.metrics.history import By, Sample, samples_of
 from mlkit.metrics.recorder import Delta
 
 __all__ = ["NOW_S", "WINDOWS", "Point", "Rolling"]
@@ -24,8 +24,6 @@ NOW_S = 10
 
 LATE_S = 2.5
 """Processes hand on what they counted at different times: an interval is open as long as this."""
-
-_PARTS: tuple[By, ...] = ("app", "step", "stage")
 
 
 @dataclass(frozen=True)
@@ -129,17 +127,16 @@ class Rolling:
             at, process = delta["at"], delta["process"]
             self.started = at if self.started is None else min(self.started, at)
             self.at = at if self.at is None else max(self.at, at)
-            for by in _PARTS:
-                for one in sample_of(delta, by):
-                    self._recent.append((at, process, by, one))
-                    if by == "app":
-                        self.requests += one.requests
-                        for window in self._windows.values():
-                            window.add(one, at, process)
+            for by, one in samples_of(delta):
+                self._recent.append((at, process, by, one))
+                if by == "app":
+                    self.requests += one.requests
+                    for window in self._windows.values():
+                        window.add(one, at, process)
         if self.at is not None:
             for window in self._windows.values():
                 window.settle(self.at)
-            while self._recent and self._recent[0][0] < self.at - NOW_S:
+            while self._recent and self._recent[0][0] <= self.at - NOW_S:
                 self._recent.popleft()
 
     def points(self, window_s: int) -> list[Point]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from mlkit.reprs.measure import pixels
 
@@ -62,6 +63,7 @@ class Panel:
         said: the chart in words.
         top: what the upper grid line stands for.
         ends: what is written at both ends of the time axis.
+        telling: whether resting on a mark shows its words.
     """
 
     title: str
@@ -71,6 +73,7 @@ class Panel:
     labels: tuple[Label, ...] = ()
     marks: tuple[Mark, ...] = ()
     ends: tuple[str, str] = ("", "now")
+    telling: bool = False
     left: int = LEFT
     right: int = PANEL_WIDTH - RIGHT
     upper: int = TOP
@@ -113,6 +116,7 @@ def panel(
     least: float = 1.0,
     marks: Sequence[tuple[float, str]] = (),
     ago: str = "",
+    telling: bool = False,
 ) -> Panel:
     """Draw a chart.
 
@@ -125,6 +129,7 @@ def panel(
         least: what the axis reaches at least.
         marks: moments with their words.
         ago: what the left end is called.
+        telling: whether resting on a mark shows its words.
     """
     finite = [v for one in series for v in one.values if math.isfinite(v)]
     top = nice_top(max(finite, default=0.0), least)
@@ -150,33 +155,40 @@ def panel(
         for (one, _), place in zip(wanted, places, strict=True)
     )
     said = f"{title}: " + (", ".join(one.now for one, _ in wanted) or "nothing yet")
-    inside = tuple(Mark(pixels(x(at)), words) for at, words in marks if start <= at <= end)
-    return Panel(title, said, f"{top:g}{unit}", tuple(paths), labels, inside, (ago, "now"))
+    inside = tuple(Mark(round(x(at)), words) for at, words in marks if start <= at <= end)
+    return Panel(title, said, f"{top:g}{unit}", tuple(paths), labels, inside, (ago, "now"), telling)
 
 
 def _path(one: Series, x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    """The line as SVG has it: whole runs between gaps, the ground closed at the bottom."""
+    """The line as SVG has it: whole runs between gaps, the ground closed at the bottom.
+
+    From point to point in half pixels: it is sent twice a second.
+    """
     runs: list[list[tuple[float, float]]] = [[]]
     for at, value in zip(one.at, one.values, strict=True):
         if not math.isfinite(value):
             runs.append([])
             continue
-        place = (round(x(at)), pixels(y(value)))
+        place = (round(x(at)), pixels(round(2 * y(value)) / 2))
         if one.steps and runs[-1]:
             runs[-1].append((place[0], runs[-1][-1][1]))
         runs[-1].append(place)
     bottom = HEIGHT - BOTTOM
     parts = []
-    for run in runs:
-        if not run:
-            continue
+    for run in filter(None, runs):
         lean = _lean(run)
-        text = "L".join(f"{px},{py}" for px, py in lean)
+        (left, top), line = lean[0], _relative(lean)
         if one.kind.endswith("-area"):
-            parts.append(f"M{lean[0][0]},{bottom}L{text}V{bottom}Z")
+            parts.append(f"M{left},{bottom}V{top}{line}V{bottom}Z")
         else:
-            parts.append(f"M{text}" + ("h1" if len(lean) == 1 else ""))
+            parts.append(f"M{left},{top}{line or 'h1'}")
     return "".join(parts)
+
+
+def _relative(run: list[tuple[float, float]]) -> str:
+    steps = [(pixels(b[0] - a[0]), pixels(b[1] - a[1])) for a, b in pairwise(run)]
+    text = " ".join(f"{dx},{dy}" if dy >= 0 else f"{dx}{dy}" for dx, dy in steps)
+    return f"l{text}" if text else ""
 
 
 def _lean(run: list[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from mlkit.reprs import render
 from mlkit.reprs.chart import HEIGHT, PANEL_WIDTH, Panel
@@ -122,8 +126,16 @@ def relabelled(drawn: Picture, second: Mapping[str, str]) -> Picture:
 
 def to_html(live: Live) -> str:
     """It as HTML; at most 20 kB for a pipeline of ten steps."""
-    text = render("live.html.j2", live=live, text=to_text(live))
-    return "\n".join(line for line in (line.strip() for line in text.splitlines()) if line)
+    text = render("live.html.j2", live=live, style=_style(), text=to_text(live))
+    head, pre, twin = text.partition("<pre")
+    return "".join(line.strip() for line in head.splitlines()) + pre + twin
+
+
+@cache
+def _style() -> Markup:
+    """The style sheet without what only its readers need: it is sent with every look."""
+    text = re.sub(r"\s+", " ", render("live.css.j2"))
+    return Markup(re.sub(r" ?([{};,>]) ?|(?<=:) ", r"\1", text).replace(";}", "}"))
 
 
 def to_svg(live: Live) -> str:

@@ -39,36 +39,39 @@ class Controls:
         self._busy = False
         plan = self.app.plan
         narrow = {"description_width": "118px"}
-        wide = w.Layout(width="430px", max_width="100%")
+
+        def wide() -> Any:  # one for each: they are shown and hidden one by one
+            return w.Layout(width="430px", max_width="100%")
+
         self.window = w.ToggleButtons(
             options=[(f"{s // 60} min", s) for s in WINDOWS],
             value=dashboard.window_s,
-            style={"button_width": "64px"},
+            style={"button_width": "80px"},
         )
         self.window.observe(self._on_window, "value")
         self.stage = w.Dropdown(
             options=[stage.name for stage in plan.stages],
             description="stage",
             style=narrow,
-            layout=wide,
+            layout=wide(),
         )
         self.scales = w.Checkbox(description="scales by itself", indent=False)
         self.replicas = w.IntSlider(
-            min=1, max=MOST_REPLICAS, description="replicas", style=narrow, layout=wide
+            min=1, max=MOST_REPLICAS, description="replicas", style=narrow, layout=wide()
         )
         self.bounds = w.IntRangeSlider(
-            min=0, max=MOST_REPLICAS, description="between", style=narrow, layout=wide
+            min=0, max=MOST_REPLICAS, description="between", style=narrow, layout=wide()
         )
         self.target = w.BoundedFloatText(
-            min=0.1, max=1000, step=0.5, description="ongoing, target", style=narrow, layout=wide
+            min=0.1, max=1000, step=0.5, description="ongoing, target", style=narrow, layout=wide()
         )
         self.admitted = w.BoundedIntText(
-            min=1, max=100_000, description="at once, at most", style=narrow, layout=wide
+            min=1, max=100_000, description="at once, at most", style=narrow, layout=wide()
         )
         batched = [n.name for n in plan.graph if isinstance(n.step, BatchedStep)]
-        self.step = w.Dropdown(options=batched, description="step", style=narrow, layout=wide)
+        self.step = w.Dropdown(options=batched, description="step", style=narrow, layout=wide())
         self.batch = w.IntSlider(
-            min=1, max=MOST_BATCH, description="max batch size", style=narrow, layout=wide
+            min=1, max=MOST_BATCH, description="max batch size", style=narrow, layout=wide()
         )
         self.call = w.HTML()
         self.said = w.HTML()

@@ -26,7 +26,10 @@ class LoadPanel:
         self.payloads = payloads
         self.run: LoadRun | None = None
         narrow = {"description_width": "118px"}
-        wide = w.Layout(width="430px", max_width="100%")
+
+        def wide() -> Any:
+            return w.Layout(width="430px", max_width="100%")
+
         self.rate = w.FloatLogSlider(
             value=10,
             base=10,
@@ -36,16 +39,16 @@ class LoadPanel:
             readout_format=".0f",
             description="requests/s",
             style=narrow,
-            layout=wide,
+            layout=wide(),
         )
         self.shape = w.Dropdown(
             options=["poisson", "constant", "ramp", "spike"],
             description="arrivals",
             style=narrow,
-            layout=wide,
+            layout=wide(),
         )
         self.duration = w.BoundedFloatText(
-            value=60, min=1, max=LONGEST_S, description="seconds", style=narrow, layout=wide
+            value=60, min=1, max=LONGEST_S, description="seconds", style=narrow, layout=wide()
         )
         self.start = w.Button(description="Start", icon="play", tooltip="send requests")
         self.stop = w.Button(description="Stop", icon="stop", disabled=True, tooltip="end the load")

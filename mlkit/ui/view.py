@@ -28,10 +28,11 @@ __all__ = ["check_window", "live_of", "view"]
 
 STALE_S = 4.0
 MOST_DECISIONS = 3
+MOST_MARKS = 8
 MOST_IN_GRAPH = 14
 """Steps that are drawn; a larger graph is a table only."""
 MOST_LAYOUTS = 8
-LONGEST = "99,999/s · 9,999 ms"
+LONGEST = "9,999/s · 999 ms"
 SLOW_FROM = 0.5
 """Requests that wait for a step, on average, before it is called slow."""
 
@@ -247,7 +248,7 @@ def _panels(
         (one.at, str(one))
         for one in scaling.decisions
         if one.kind in ("scaled", "blocked", "failed") and one.at >= start
-    ][-20:]
+    ][-MOST_MARKS:]
     common: dict[str, Any] = {"start": start, "end": end, "marks": marks}
     common["ago"] = f"{window_s // 60} min ago"
     at = [point.at for point in points]
@@ -263,7 +264,7 @@ def _rate(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> P
     rates = [point.rate for point in points]
     lost = [point.errors + point.rejected for point in points]
     now = f"{_figure(rates[-1])}/s" if rates else ""
-    series = [Series("served-area", at, rates), Series("served", at, rates, now)]
+    series = [Series("served-area", at, rates, now)]
     if any(lost):
         series.append(Series("error", at, lost, f"✕ {_figure(lost[-1])}/s"))
     return panel("requests per second", series, least=10, **common)
@@ -298,7 +299,7 @@ def _replicas(
         Series("ready-area", times, ready, f"{ready[-1]} ready" if ready else "", steps=True),
         Series("wanted", times, wanted, f"{wanted[-1]} wanted" if wanted else "", steps=True),
     ]
-    return panel(f"replicas of {stage}", series, least=2, **common)
+    return panel(f"replicas of {stage}", series, least=2, telling=True, **common)
 
 
 def _picture(plan: Plan, second: dict[str, str]) -> Picture | None:
