@@ -8,8 +8,6 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
 from mlkit.reprs import render
 from mlkit.reprs.chart import HEIGHT, PANEL_WIDTH, Panel
 
@@ -132,10 +130,10 @@ def to_html(live: Live) -> str:
 
 
 @cache
-def _style() -> Markup:
+def _style() -> str:
     """The style sheet without what only its readers need: it is sent with every look."""
     text = re.sub(r"\s+", " ", render("live.css.j2"))
-    return Markup(re.sub(r" ?([{};,>]) ?|(?<=:) ", r"\1", text).replace(";}", "}"))
+    return re.sub(r" ?([{};,>]) ?|(?<=:) ", r"\1", text).replace(";}", "}")
 
 
 def to_svg(live: Live) -> str:
