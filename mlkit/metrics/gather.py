@@ -13,6 +13,8 @@ __all__ = ["Gatherer", "Totals"]
 KEEP_S = 900.0
 MOST_DELTAS = 12_000
 MOST_TRACES = 5_000
+MOST_PEEKS = 20
+MOST_PEEKED = 8
 
 
 class Totals:
@@ -69,12 +71,21 @@ class Gatherer:
         self._deltas: deque[tuple[int, Delta]] = deque(maxlen=MOST_DELTAS)
         self._traces: deque[Any] = deque(maxlen=MOST_TRACES)
         self._latest: dict[str, Delta] = {}
+        self._until: dict[str, float] = {}
+        self._peeks: dict[str, deque[dict[str, Any]]] = {}
 
-    def push(self, delta: Delta) -> None:
-        """Take up what one process counted; once, though it may be sent again."""
+    def push(self, delta: Delta, now: float | None = None) -> list[str]:
+        """Take up what one process counted; once, though it may be sent again.
+
+        Returns:
+            the steps that somebody wants to look into.
+        """
+        wanted = self._wanted(delta["at"] if now is None else now)
         before = self._latest.get(delta["process"])
         if before is not None and delta["number"] <= before["number"]:
-            return
+            return wanted
+        for one in delta.pop("peeks", ()):
+            self._peeks.setdefault(one["step"], deque(maxlen=MOST_PEEKS)).append(one)
         self._traces.extend(delta.pop("traces", ()))
         self.totals.add(delta)
         self._latest[delta["process"]] = delta
@@ -82,6 +93,17 @@ class Gatherer:
         self._deltas.append((self.last, delta))
         while self._deltas and self._deltas[0][1]["at"] < delta["at"] - self.keep_s:
             self._deltas.popleft()
+        return wanted
+
+    def _wanted(self, now: float) -> list[str]:
+        self._until = {step: until for step, until in self._until.items() if until > now}
+        return list(self._until)
+
+    def peek(self, step: str, until: float) -> list[dict[str, Any]]:
+        """What was seen of a step, the latest first; processes look into it until then."""
+        if len(self._until) < MOST_PEEKED:
+            self._until[step] = until
+        return list(self._peeks.get(step, ()))[::-1]
 
     def since(self, number: int) -> tuple[int, list[Delta]]:
         """The number of the latest delta, and those after a number.

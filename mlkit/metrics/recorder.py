@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mlkit.metrics.histogram import Histogram, bucket_counts
 from mlkit.metrics.trace import Span, Trace
+from mlkit.reprs.peek import sample
 
 __all__ = ["PUSH_EVERY_S", "Delta", "Recorder"]
 
@@ -39,7 +40,7 @@ class Recorder:
     Args:
         stage: the process's.
         push: is given each delta, on a thread of this; where it raises, the delta is kept and goes
-            with the next.
+            with the next. What it gives back are the steps that somebody wants to look into.
         front: whether it answers requests; what comes to other stages are calls of the front's.
         gauges: gives what is going on at the moment: ``in_flight`` and ``queued`` by step.
         every_s: seconds from one delta to the next.
@@ -49,7 +50,7 @@ class Recorder:
     def __init__(
         self,
         stage: str,
-        push: Callable[[Delta], None] | None = None,
+        push: Callable[[Delta], Iterable[str] | None] | None = None,
         *,
         front: bool = True,
         gauges: Callable[[], Mapping[str, Any]] = dict,
@@ -68,6 +69,7 @@ class Recorder:
         self._since = now()
         self._cpu_s = time.process_time()
         self._pending: deque[Delta] = deque(maxlen=4)
+        self.peeking: frozenset[str] = frozenset()
         self._recent: deque[tuple[float, float]] = deque(maxlen=MOST_RECENT)
         self._cpu_before = (time.perf_counter(), self._cpu_s)
         self._clear()
@@ -83,6 +85,7 @@ class Recorder:
         self._sizes: dict[str, Counter[int]] = {}
         self._errors: Counter[str] = Counter()
         self._traces: list[Trace] = []
+        self._peeks: dict[str, tuple[str, Mapping[str, Any], Any]] = {}
 
     # ---- counting ---------------------------------------------------------------------------
 
@@ -119,6 +122,11 @@ class Recorder:
                     self._sizes.setdefault(span.step, Counter())[span.batch] += 1
             if failed is not None:
                 self._errors[failed] += 1
+
+    def peeked(self, step: str, id: str, inputs: Mapping[str, Any], output: Any) -> None:
+        """Keep what went in and came out of a step that is looked into: one in each half second."""
+        with self._lock:
+            self._peeks.setdefault(step, (id, inputs, output))
 
     def recent(self) -> dict[str, float]:
         """How it goes at the moment, for a policy that scales by it.
@@ -158,6 +166,7 @@ class Recorder:
         with self._lock:
             held, status, transferred = self._held, self._status, self._bytes
             steps, sizes, errors, traces = self._steps, self._sizes, self._errors, self._traces
+            peeks = self._peeks
             self._clear()
             at, cpu_s = self._now(), time.process_time()
             since, self._since = self._since, at
@@ -183,6 +192,10 @@ class Recorder:
             "cpu_s": used,
             "rss": resident_bytes(),
             "traces": [trace.pack() for trace in traces],
+            "peeks": [
+                {"step": step, "id": id, "at": at, **sample(inputs, output)}
+                for step, (id, inputs, output) in peeks.items()
+            ],
             **self.gauges(),
         }
         gpu = gpu_bytes()
@@ -196,8 +209,9 @@ class Recorder:
             return
         self._pending.append(self.take())
         while self._pending:
-            self._push(self._pending[0])
+            wanted = self._push(self._pending[0])
             self._pending.popleft()
+            self.peeking = frozenset(wanted or ())
 
     def close(self) -> None:
         """Stop; what was counted since the last time is handed on, if anybody takes it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections import Counter, deque
 from collections.abc import Iterable
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -13,7 +12,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 from mlkit.autoscale import Scaling
-from mlkit.define.typing import show
 from mlkit.errors import (
     DeployError,
     InputError,
@@ -26,8 +24,9 @@ from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
 from mlkit.plan import Plan
 from mlkit.reprs.live import Live
+from mlkit.reprs.peek import Peek
 from mlkit.serving.access import new_code
-from mlkit.serving.appstatus import AppStatus, Logs
+from mlkit.serving.appstatus import AppStatus, Logs, card_of
 from mlkit.serving.calls import Calls
 from mlkit.serving.client import Codec, PreparedRequest
 from mlkit.serving.limits import Limits
@@ -263,12 +262,8 @@ class App:
         Raises:
             DeployError: there is no such step.
         """
-        if step is not None and step not in self.graph:
-            raise DeployError(
-                f"there is no step {step!r}",
-                where=f"app {self.name!r}",
-                expected=f"one of {', '.join(node.name for node in self.graph)}",
-            )
+        if step is not None:
+            self._check_step(step)
         lines = read_logs(self.session.folder / "logs", self.name)
         picked = [line for line in lines if step is None or line.step == step]
         return Logs(picked if last is None else picked[-last:])
@@ -310,6 +305,31 @@ class App:
     def slowest(self, count: int = 10) -> Slowest:
         """The slowest of the last 5,000 requests, the slowest first."""
         return self._observed.slowest(count)
+
+    def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:
+        """What went into a step and what came out: samples of the last requests, with pictures.
+
+        Its replicas keep one sample in each half second, from the first call until half a minute
+        after the last; before that nothing is kept.
+
+        Args:
+            step: its name.
+            last: samples at most; 20 are kept.
+            timeout_s: how long to wait for the first one.
+
+        Raises:
+            DeployError: there is no such step.
+        """
+        self._check_step(step)
+        return self._observed.peek(step, last, timeout_s)
+
+    def _check_step(self, step: str) -> None:
+        if step not in self.graph:
+            raise DeployError(
+                f"there is no step {step!r}",
+                where=f"app {self.name!r}",
+                expected=f"one of {', '.join(node.name for node in self.graph)}",
+            )
 
     def trace(self, id: str) -> Trace:
         """Where the time of one request went: ``app.trace(id).plot()``.
@@ -359,23 +379,7 @@ class App:
         return f"<app {self.name} {state}>"
 
     def _card(self) -> Any:
-        from mlkit.reprs.card import Card
-
-        parameters = ", ".join(
-            f"{p.name}: {show(p.type)}" + ("" if p.required else f" = {p.default!r}")
-            for p in self.graph.parameters
-        )
-        return Card(
-            name=self.name,
-            state="stopped" if self._closed else "ready",
-            url=self.url,
-            routes=(f"POST /{self.name}", "GET /docs"),
-            doc=self.graph.doc.partition("\n")[0],
-            call=f"app({parameters}) -> {show(self.graph.returns)}",
-            curl="" if self._closed else self.curl(),
-            steps=tuple(node.name for node in self.graph),
-            since=datetime.fromtimestamp(self._since).astimezone(),
-        )
+        return card_of(self, self._since)
 
     def __str__(self) -> str:
         from mlkit.reprs.card import to_text

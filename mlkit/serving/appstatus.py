@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
 
+from mlkit.define.typing import show
+from mlkit.reprs.card import Card
 from mlkit.serving.output import LogLine
 
-__all__ = ["AppStatus", "Logs"]
+if TYPE_CHECKING:
+    from mlkit.serving.app import App
+
+__all__ = ["AppStatus", "Logs", "card_of"]
 
 
 @dataclass(frozen=True)
@@ -40,3 +47,22 @@ class Logs(list[LogLine]):
 
     def __repr__(self) -> str:
         return str(self) or "nothing printed yet"
+
+
+def card_of(app: App, since: float) -> Card:
+    """What an app shows of itself in a cell; it was deployed at ``since``."""
+    parameters = ", ".join(
+        f"{p.name}: {show(p.type)}" + ("" if p.required else f" = {p.default!r}")
+        for p in app.graph.parameters
+    )
+    return Card(
+        name=app.name,
+        state="stopped" if app.closed else "ready",
+        url=app.url,
+        routes=(f"POST /{app.name}", "GET /docs"),
+        doc=app.graph.doc.partition("\n")[0],
+        call=f"app({parameters}) -> {show(app.graph.returns)}",
+        curl="" if app.closed else app.curl(),
+        steps=tuple(node.name for node in app.graph),
+        since=datetime.fromtimestamp(since).astimezone(),
+    )

@@ -24,8 +24,11 @@ class _Gatherers:
         self.apps: dict[str, Gatherer] = {}
         self.scalings: dict[str, ScalingLog] = {}
 
-    def push(self, app: str, delta: dict[str, Any]) -> None:
-        self._of(app).push(delta)
+    def push(self, app: str, delta: dict[str, Any]) -> list[str]:
+        return self._of(app).push(delta)
+
+    def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
+        return self._of(app).peek(step, until)
 
     def since(
         self, app: str, number: int, scaling: int
@@ -70,11 +73,16 @@ def _gatherer(name: str) -> Any:
     return _gatherers[name]
 
 
-def push(gatherer: str, app: str, delta: Mapping[str, Any]) -> None:
-    """Hand counts on, and wait until they have been taken; on a thread of its own."""
+def push(gatherer: str, app: str, delta: Mapping[str, Any]) -> list[str]:
+    """Hand counts on, and wait until they have been taken; on a thread of its own.
+
+    Returns:
+        the steps that somebody wants to look into.
+    """
     import ray
 
-    ray.get(_gatherer(gatherer).push.remote(app, delta), timeout=10)
+    wanted: list[str] = ray.get(_gatherer(gatherer).push.remote(app, delta), timeout=10)
+    return wanted
 
 
 def scaled(

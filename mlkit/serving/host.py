@@ -30,7 +30,7 @@ from mlkit.serving.watch import Watch
 
 __all__ = ["Host"]
 
-QUICK = ("about", "status", "placement", "stop", "metrics", "traces")
+QUICK = ("about", "status", "placement", "stop", "metrics", "traces", "peek")
 """Calls that change nothing."""
 
 
@@ -289,6 +289,14 @@ class Host:
     ) -> list[Any]:
         """Packed traces: the slowest, or the one of an id."""
         found: list[Any] = gathering.gathered(self.gatherer, "traces", app, slowest, id)
+        return found
+
+    def do_peek(
+        self, say: Any, given_up: Any, app: str, step: str, for_s: float
+    ) -> list[dict[str, Any]]:
+        """What was seen of a step lately; its replicas look into it from now on for a while."""
+        until = time.time() + for_s
+        found: list[dict[str, Any]] = gathering.gathered(self.gatherer, "peek", app, step, until)
         return found
 
     def do_delete(self, say: Any, given_up: Any, app: str) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "gauges_of",
     "given_id",
     "length_of",
+    "peek_into",
     "pusher",
     "recorder_of",
     "spans_of",
@@ -148,6 +149,8 @@ class Observer:
             if not id:  # one that came with the request Serve puts into the answer itself
                 response.headers[REQUEST_ID] = trace.id
         self.recorder.request(trace, received, sent)
+        if self.recorder.peeking and execution is not None:
+            peek_into(self.recorder, execution, trace.id)
         if mine:
             failed = execution.failed if execution is not None else None
             self.recorder.steps(mine, failed.name if failed is not None else None)
@@ -193,12 +196,23 @@ def gauges_of(executors: Iterable[Executor]) -> dict[str, Any]:
     return {"in_flight": in_flight, "queued": {n: count for n, count in queued.items() if count}}
 
 
-def pusher(app: str, gatherer: str) -> Callable[[Mapping[str, Any]], None]:
+def peek_into(recorder: Recorder, execution: Execution, id: str) -> None:
+    """Keep what went into the steps that are looked into, and what came out of them."""
+    for task in execution.program.tasks:
+        if isinstance(task.step, RemoteStep):
+            continue  # its stage sees the steps themselves
+        if task.name in recorder.peeking and task.name in execution.results:
+            found = execution.arguments, execution.results
+            inputs = {name: get(*found) for name, get in task.inputs}
+            recorder.peeked(task.name, id, inputs, execution.results[task.name])
+
+
+def pusher(app: str, gatherer: str) -> Callable[[Mapping[str, Any]], list[str]]:
     """What hands deltas to the session's actor; raises where it cannot be had."""
 
-    def push(delta: Mapping[str, Any]) -> None:
+    def push(delta: Mapping[str, Any]) -> list[str]:
         from mlkit.serving.gathering import push as to_actor
 
-        to_actor(gatherer, app, delta)
+        return to_actor(gatherer, app, delta)
 
     return push

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import History, Rolling, Trace
+from mlkit.reprs.peek import Peek
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Observed", "Slowest"]
 
 MOST_TOOK = 2_000
+PEEK_FOR_S = 30.0
 
 
 class Slowest(list[Trace]):
@@ -94,6 +97,17 @@ class Observed:
             self._history.add(found["deltas"])
             self.rolling.add(found["deltas"])
             self._scaling.add(found["scaling"])
+
+    def peek(self, step: str, last: int, timeout_s: float) -> Peek:
+        """The last samples of a step; waits for the first one."""
+        until = time.monotonic() + timeout_s
+        while True:
+            found = self.session.call(
+                "peek", app=self.app, step=step, for_s=PEEK_FOR_S, timeout_s=10
+            )
+            if found or time.monotonic() > until:
+                return Peek(step, tuple(found[:last]))
+            time.sleep(0.2)
 
     def took(self, id: str, seconds: float) -> None:
         """Note what a request took as its caller saw it."""

@@ -14,7 +14,7 @@ from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
 from mlkit.serving.loading import Loaded, Loader, settle
-from mlkit.serving.observe import gauges_of, recorder_of, spans_of
+from mlkit.serving.observe import gauges_of, peek_into, recorder_of, spans_of
 from mlkit.serving.output import capture
 from mlkit.serving.remote import Answer, fault_of, pack, unpack
 
@@ -137,6 +137,8 @@ class StageReplica:
             self._recorder.called(perf_counter() - came, execution.error is not None)
             failed = execution.failed
             self._recorder.steps(spans, failed.name if failed is not None else None)
+            if self._recorder.peeking:
+                peek_into(self._recorder, execution, "")
         told = tuple((s.step, s.ready_s, s.start_s, s.finish_s, s.batch) for s in spans)
         held_s = perf_counter() - came
         if execution.error is not None:

@@ -2,14 +2,18 @@
 
 import math
 import random
+import time
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from mlkit.errors import InputError
-from mlkit.metrics import Gatherer, Histogram, History, Recorder, Span, Trace
+from mlkit.metrics import Gatherer, Histogram, History, Recorder, Rolling, Span, Trace
 from mlkit.metrics.histogram import EDGES_S, bucket_counts
 from mlkit.metrics.prometheus import exposition
 from mlkit.metrics.trace import as_header
+from mlkit.reprs.peek import Peek, sample
 
 
 class Clock:
@@ -217,3 +221,100 @@ def test_a_reader_goes_on_when_what_gathers_was_started_anew(recorder, clock):
     gatherer = Gatherer()
     gatherer.push(recorder().take())
     assert len(gatherer.since(500)[1]) == 1
+
+
+def test_a_step_is_looked_into_only_while_somebody_asks() -> None:
+    gatherer = Gatherer()
+    recorder = Recorder("shop", gatherer.push, every_s=60)
+    recorder.flush()
+    assert not recorder.peeking
+    assert gatherer.peek("look", until=time.time() + 30) == []
+    recorder.flush()
+    assert recorder.peeking == {"look"}
+    recorder.peeked("look", "first", {"x": 1}, [1, 2])
+    recorder.peeked("look", "second", {"x": 2}, [3])  # one in each half second
+    recorder.flush()
+    (one,) = gatherer.peek("look", until=time.time() + 30)
+    assert one["id"] == "first"
+    assert one["inputs"] == [["x", "1", []]]
+    assert one["output"] == ["[1, 2]", []]
+    gatherer.peek("look", until=time.time() - 1)
+    recorder.flush()
+    assert not recorder.peeking
+    recorder.close()
+    assert "peeks" not in gatherer.since(0)[1][0]
+
+
+def test_a_picture_is_shown_with_its_box() -> None:
+    @dataclass
+    class Box:
+        x0: int
+        y0: int
+        x1: int
+        y1: int
+
+    picture = np.zeros((100, 200, 3), np.uint8)
+    found = sample({"picture": picture}, [Box(20, 10, 120, 60)])
+    assert found["boxes"] == [[0.1, 0.1, 0.5, 0.5]]
+    assert found["inputs"][0][2][0].startswith("data:image/jpeg")
+    html = Peek("look", ({**found, "id": "abc", "at": 0.0},))._repr_html_()
+    assert '<rect x="0.1" y="0.1"' in html
+    assert "no request came by" in str(Peek("look", ()))
+
+
+def test_the_rolling_view_counts_what_the_history_counts() -> None:
+    clock = [1000.0]
+    recorders = [Recorder("shop", now=lambda: clock[0]) for _ in range(2)]
+    history, rolling = History(), Rolling()
+    draw = random.Random(1)
+    for _ in range(240):
+        clock[0] += 0.5
+        for recorder in recorders:
+            for _ in range(draw.randrange(9)):
+                took = draw.lognormvariate(-3, 1)
+                span = Span("look", 0.0, took / 4, took)
+                recorder.request(Trace("a", clock[0], took, 200, 0, took, (span,), 1), 1, 1)
+                recorder.steps([span])
+            delta = recorder.take()
+            history.add([delta])
+            rolling.add([delta])
+    (whole,) = history.whole(1e6)
+    assert rolling.requests == whole.requests
+    assert sum(p.requests for p in rolling.points(900)) <= whole.requests
+    (now,) = rolling.now()
+    (same,) = history.whole(10 - 1e-6)
+    assert now.requests == same.requests
+    assert now.held.percentiles_s(50, 95, 99) == same.held.percentiles_s(50, 95, 99)
+    (step,) = rolling.now("step")
+    (kept,) = history.whole(10 - 1e-6, by="step")
+    assert (step.requests, step.waited_s) == (kept.requests, pytest.approx(kept.waited_s))
+    # A minute, second by second: what is closed is what the history has.
+    for point in rolling.points(60)[5:]:
+        inside = [s for s in history.samples(every_s=1.0, now=point.at - 1e-6) if s.at <= point.at]
+        assert point.requests == inside[-1].requests
+
+
+def test_what_comes_late_is_counted_in_its_own_interval() -> None:
+    clock = [1000.2]
+    early, late = (Recorder("shop", now=lambda: clock[0]) for _ in range(2))
+    late.request(Trace("a", 1000.0, 0.1, 200, 0, 0.1, (), 1), 1, 1)
+    held_back = late.take()
+    rolling = Rolling()
+    for _ in range(4):
+        clock[0] += 0.5
+        rolling.add([early.take()])
+    rolling.add([held_back])
+    for _ in range(12):
+        clock[0] += 0.5
+        rolling.add([early.take()])
+    assert [p.requests for p in rolling.points(60)][:2] == [1, 0]
+
+
+def test_how_it_goes_at_the_moment() -> None:
+    recorder = Recorder("shop")
+    assert recorder.recent()["rate"] == 0
+    for took in range(1, 101):
+        recorder.called(took / 1000, failed=False)
+    found = recorder.recent()
+    assert (found["p50_ms"], found["p95_ms"], found["p99_ms"]) == (50, 95, 99)
+    assert found["rate"] == 50
