@@ -3,10 +3,11 @@
 import time
 
 import httpx2
+import psutil
 import pytest
 
 from mlkit import batched_step, pipeline, step
-from mlkit.errors import InputError
+from mlkit.errors import DeployError, InputError
 from mlkit.load.records import parse_server_timing
 
 REQUESTS = 60
@@ -90,3 +91,67 @@ def test_prometheus_gets_the_counts_of_all_replicas_and_nobody_else_does(counted
     assert f'mlkit_requests_total{{pipeline="counting",status="200"}} {float(REQUESTS)}' in text
     assert f'stage="second",step="second"}} {float(REQUESTS)}' in text
     assert httpx2.get(f"{app._base}/metrics").status_code == 401
+
+
+def test_a_step_can_be_looked_into(counted):
+    app, _, _ = counted
+    assert "no request came by" in str(app.peek("second", timeout_s=0))
+    deadline = time.monotonic() + 15
+    while not len(found := app.peek("second", 2, timeout_s=0.0)):
+        app(4)
+        assert time.monotonic() < deadline
+    assert found.samples[0]["inputs"] == [["xs", "5", []]]
+    assert found.samples[0]["output"][0] == "10"
+    with pytest.raises(DeployError, match="no step"):
+        app.peek("third")
+
+
+def test_the_time_outside_is_that_of_the_caller(counted):
+    app, _, _ = counted
+    app(7)
+    deadline = time.monotonic() + 10
+    while not (mine := [one for one in app.slowest(500) if one.outside_s is not None]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert 0 < mine[0].outside_s < 5
+    assert "outside" in str(mine[0])
+
+
+def test_a_view_shows_what_was_counted(counted):
+    app, _, _ = counted
+    app(8)
+    view = app.view(60)
+    assert view.state == "serving"
+    assert {row.stage for row in view.stages} == {"counting", "second"}
+    assert "second" in view.html
+
+
+def test_what_a_killed_replica_had_handed_on_is_not_lost(counted):
+    app, _, client = counted
+    before = app.metrics.whole(900)[0].requests
+    for x in range(30):
+        assert client.post(app.url, json={"x": x}).status_code == 200
+    deadline = time.monotonic() + 10
+    while app.metrics.whole(900)[0].requests < before + 30:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    front = [one for one in app.placement().replicas if one["stage"] == "counting"]
+    psutil.Process(front[0]["pid"]).kill()
+    deadline = time.monotonic() + 60
+    while True:  # another one takes its place
+        try:
+            if client.post(app.url, json={"x": 1}, timeout=5).status_code == 200:
+                break
+        except httpx2.HTTPError:
+            pass
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    time.sleep(1.2)
+    assert app.metrics.whole(900)[0].requests >= before + 31
+    text = client.get(app._base + "/metrics").text
+    total = sum(
+        float(line.split()[-1])
+        for line in text.splitlines()
+        if line.startswith("mlkit_requests_total")
+    )
+    assert total >= before + 31
