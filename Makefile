@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-notebooks lab lint bench browser lock environment clean distclean
+.PHONY: help demo test test-code test-notebooks lab lint bench bench-observe browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -48,6 +48,9 @@ lint: $(STAMP) ## ruff, its format and mypy
 
 bench: $(STAMP) ## measure what is claimed about speed
 	$(BIN)/python -m mlkit.bench $(BENCH)
+
+bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
+	$(BIN)/python -m mlkit.bench observe
 
 browser: ## install Chromium for the tests that drive a browser (Debian and its kin)
 	.ci/install-browser

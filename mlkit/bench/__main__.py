@@ -1,4 +1,4 @@
-"""``python -m mlkit.bench [pipeline|engine|PART ...] [--blocks 5] [--seconds 3] [--out DIR]``."""
+"""``python -m mlkit.bench [pipeline|engine|observe|PART ...] [--blocks 5] [--seconds 3] [--out DIR]``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ __all__ = ["main"]
 
 def main(words: list[str] | None = None) -> int:
     """Measure and write down; the exit status."""
+    from mlkit.bench import observe
     from mlkit.bench.engine import PARTS, measure
     from mlkit.demo.interrupts import Interrupts
 
@@ -25,14 +26,15 @@ def main(words: list[str] | None = None) -> int:
         nargs="*",
         default=["pipeline", "engine"],
         help="pipeline: the tagging pipeline against eager torch and its own offline limit; "
-        f"engine: all of {', '.join(PARTS)}, which can be named by themselves",
+        f"engine: all of {', '.join(PARTS)}, which can be named by themselves; "
+        f"observe: all of {', '.join(observe.PARTS)}, likewise",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a block")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     given = parser.parse_args(words)
     given.blocks = max(5, given.blocks)
-    unknown = set(given.parts) - {"pipeline", "engine", *PARTS}
+    unknown = set(given.parts) - {"pipeline", "engine", "observe", *PARTS, *observe.PARTS}
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     try:
@@ -42,6 +44,10 @@ def main(words: list[str] | None = None) -> int:
             parts = [part for part in PARTS if part in given.parts or "engine" in given.parts]
             if parts:
                 measure(given.out, parts, given.blocks, given.seconds, check)
+            asked = set(given.parts)
+            parts = [part for part in observe.PARTS if asked & {part, "observe"}]
+            if parts:
+                observe.measure(given.out, parts, given.blocks, given.seconds, check)
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; everything that was started is ended", file=sys.stderr)
         return 130
