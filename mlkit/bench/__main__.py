@@ -1,4 +1,4 @@
-"""``python -m mlkit.bench [pipeline|engine|observe|PART ...] [--blocks 5] [--seconds 3] [--out DIR]``."""
+"""``python -m mlkit.bench [pipeline|engine|observe|PART ...] [--blocks 5] [--seconds 3]``."""
 
 from __future__ import annotations
 
