@@ -107,7 +107,9 @@ class Sample:
         counts = ("requests", "errors", "rejected", "in_flight", "queued", "mean_batch", "cpu")
         row |= {name: getattr(self, name) for name in counts}
         received, sent = self.bytes
-        return row | {"rss_mb": self.rss / 1e6, "received": received, "sent": sent}
+        gpu_mb = math.nan if self.gpu is None else self.gpu / 1e6
+        row |= {"rss_mb": self.rss / 1e6, "gpu_mb": gpu_mb}
+        return row | {"received": received, "sent": sent}
 
 
 class History:

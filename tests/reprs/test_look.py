@@ -10,8 +10,13 @@ import numpy as np
 import pytest
 
 from mlkit import Pipeline
+from mlkit.autoscale import Decision, Scaling
 from mlkit.execute import NodeRun, Run
+from mlkit.metrics import Recorder, Rolling, Span, Trace
+from mlkit.plan import plan
 from mlkit.reprs import card, graph, run
+from mlkit.reprs.peek import Peek, sample
+from mlkit.ui.view import live_of
 
 pytestmark = pytest.mark.browser
 
@@ -113,6 +118,32 @@ def show(browser: Any) -> Iterator[Callable[..., Any]]:
         page.close()
 
 
+def scaled() -> Scaling:
+    """Decisions with much to say."""
+    made = Scaling()
+    why = "7.4 ongoing per replica, target 2, over 2 s; bounded by max_replicas 4"
+    decisions = [Decision(1e9 + i, "download", "scaled", i, i + 1, why) for i in range(5)]
+    decisions.append(Decision(1e9 + 9, "download", "held", 3, 3, why))
+    counts = [{"at": 1e9 + i, "stage": "download", "wanted": i, "ready": 1} for i in range(9)]
+    made.add({"decisions": [d.to_dict() for d in decisions], "counts": counts})
+    return made
+
+
+def live_view(tagging: Pipeline[..., Any]) -> str:
+    """A dashboard's picture of an app under load."""
+    clock = [1e9]
+    recorder = Recorder("tag", now=lambda: clock[0])
+    rolling = Rolling()
+    for _ in range(40):
+        clock[0] += 0.5
+        spans = tuple(Span(n.name, 0.0, 0.3, 0.5, 0) for n in tagging.graph)
+        for status in (200, 500, 503):
+            recorder.request(Trace("a", clock[0], 0.6, status, 0, 0.6, spans, 1), 1, 1)
+        recorder.steps(spans, "decode")
+        rolling.add([recorder.take()])
+    return live_of("tag", plan(tagging), rolling, scaled(), window_s=60, now=clock[0]).html
+
+
 @pytest.fixture
 def views(tagging: Pipeline[..., Any], troubled: Pipeline[..., Any]) -> dict[str, str]:
     """One of each view, with much to say."""
@@ -145,6 +176,18 @@ def views(tagging: Pipeline[..., Any], troubled: Pipeline[..., Any]) -> dict[str
                 call='app("shoe.jpg")',
             )
         ),
+        "live": live_view(tagging),
+        "scaling": scaled()._repr_html_(),
+        "peek": Peek(
+            "localise",
+            (
+                {
+                    **sample({"picture": np.zeros((60, 80, 3), np.uint8)}, "word " * 60),
+                    "id": "04f13352-d098",
+                    "at": 0.0,
+                },
+            ),
+        )._repr_html_(),
         "failed card": card.to_html(
             card.Card(name="tag", state="failed", message="DeployError: " + "word" * 60)
         ),
