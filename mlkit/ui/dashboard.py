@@ -6,6 +6,7 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import InputError
@@ -80,13 +81,13 @@ class Dashboard:
         """Whether it is kept up to date."""
         return self._thread is not None and self._thread.is_alive()
 
-    def look(self) -> Live:
-        """Bring it up to date now."""
+    def look(self, *, again: bool = False) -> Live:
+        """Bring it up to date now; ``again`` shows it though nothing has changed."""
         shown = view(self.app, self._window_s)
         with self._lock:
             self.view = shown
             text = shown.html
-            if text != self._last:
+            if again or text != self._last:
                 self._last = text
                 for show in self._shown:
                     show(shown)
@@ -98,6 +99,10 @@ class Dashboard:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)
+        if thread is not None:
+            # From here, and not from the thread: who runs a notebook without a page takes up only
+            # what is published by the cell that runs.
+            self.look(again=True)
         self._drop_controls()
 
     def _ipython_display_(self) -> None:
@@ -106,6 +111,8 @@ class Dashboard:
 
         show: Any = display
 
+        with suppress(Exception):  # what cannot be had now is shown as soon as it can
+            self.look()
         handle = show(self.view, display_id=True)
         self._shown.append(handle.update)
         if self._controlled and not self.app.closed:

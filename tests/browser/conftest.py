@@ -67,22 +67,23 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     root = Path(tempfile.mkdtemp(prefix="mlk-", dir="/tmp"))
+    sessions = Path(tempfile.mkdtemp(prefix="mlk-", dir="/tmp"))  # a short path, as sockets need
     settings = root / "settings"
     settings.mkdir()
     (settings / "overrides.json").write_text(json.dumps(QUIET))
     port = free_port()
     environment = {
         **os.environ,
-        "MLKIT_RUNTIME_DIR": str(root / "run"),
+        "MLKIT_RUNTIME_DIR": str(sessions),
         "JUPYTER_CONFIG_DIR": str(root / "config"),
         "JUPYTER_RUNTIME_DIR": str(root / "jupyter"),
         "MLKIT_LEASE_S": "5",
     }
-    (root / "run").mkdir()
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1"),
             *(f"--port={port}", "--IdentityProvider.token=", "--allow-root"),
+            "--ServerApp.disable_check_xsrf=True",
             *(f"--ServerApp.root_dir={root}", f"--LabApp.app_settings_dir={settings}"),
         ],
         env=environment,
@@ -98,8 +99,9 @@ def lab() -> Iterator[Lab]:
             found.ask("DELETE", f"/api/kernels/{kernel['id']}")
         process.terminate()
         process.wait(20)
-        _until(lambda: not list((root / "run").glob("*/ready")), 60)  # the lease ends its session
-        shutil.rmtree(root, ignore_errors=True)
+        _until(lambda: not list(sessions.glob("*/ready")), 60)  # the lease ends its session
+        for folder in (root, sessions):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _answers(lab: Lab) -> bool:
