@@ -139,6 +139,9 @@ class on_latency:  # noqa: N801
         """Replicas, by how far the latency is from the objective."""
         percentile, limit = self.objective
         have = signals.current_num_replicas
+        if have and not signals.latest.get("rate"):
+            why = "no replica has said how long it takes (with observe=False none does)"
+            return Wanted(signals.target_num_replicas, why)
         latency = signals.latency_ms(percentile)
         if latency is None:
             idle = signals.total_num_requests < 0.1

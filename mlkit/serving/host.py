@@ -164,6 +164,7 @@ class Host:
         at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
         prefix = "/" if at_root else f"/{name}"
         spec["gatherer"] = self.gatherer if spec.get("observe", True) else ""
+        spec["watcher"] = self.gatherer  # of the replicas, whether requests are counted or not
         new = rollout(spec, str(self.folder / "logs"), prefix, before)
         done = changes(before, new)
         about = self._describe(new, spec, done)

@@ -171,7 +171,7 @@ def _options(spec: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any
     """Serve's options of a stage; how it scales is told with whom to tell of it."""
     options = dict(stage["options"])
     if "autoscaling_config" in options:
-        whose = {"app": spec["app"], "stage": stage["name"], "gatherer": spec["gatherer"]}
+        whose = {"app": spec["app"], "stage": stage["name"], "gatherer": spec["watcher"]}
         options["autoscaling_config"] = options["autoscaling_config"] | whose
     return options
 

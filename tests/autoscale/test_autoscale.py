@@ -204,8 +204,10 @@ def test_latency_far_below_its_objective_gives_one_back_if_the_others_can_take_i
     assert policy(signals(3, 2, **readings(50, p50_ms=20))).replicas == 2
     assert policy(signals(3, 9, **readings(50, p50_ms=20))).replicas == 3
     assert policy(signals(3, 2, **readings(50, p50_ms=80))).replicas == 3
-    assert policy(signals(3, 0)).replicas == 0
-    assert policy(signals(3, 5)).replicas == 3  # none answered, though some wait
+    assert policy(signals(3, 0, **readings(0))).replicas == 0
+    assert policy(signals(3, 5, **readings(0))).replicas == 3  # none answered, though some wait
+    assert policy(signals(3, 0)).replicas == 3  # nobody says
+    assert "observe=False" in policy(signals(3, 0)).why
 
 
 def test_latency_of_several_replicas_is_weighted_by_their_calls() -> None:
