@@ -52,8 +52,9 @@ bench: $(STAMP) ## measure what is claimed about speed
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
 	$(BIN)/python -m mlkit.bench observe
 
-browser: ## install Chromium for the tests that drive a browser (Debian and its kin)
+browser: $(STAMP) ## the tests that drive a browser; installs Chromium for them (Debian and its kin); screenshots in build/browser/
 	.ci/install-browser
+	$(BIN)/pytest -m browser
 
 lock: ## write requirements.lock; UPGRADE=1 takes the newest of everything
 	.ci/lock "$(PYTHON)"
