@@ -102,7 +102,8 @@ class Dashboard:
         if thread is not None:
             # From here, and not from the thread: who runs a notebook without a page takes up only
             # what is published by the cell that runs.
-            self.look(again=True)
+            with suppress(Exception):
+                self.look(again=True)
         self._drop_controls()
 
     def _ipython_display_(self) -> None:
@@ -152,10 +153,10 @@ class Dashboard:
         while not self._stop.wait(self.every_s):
             try:
                 shown = self.look()
+                if self._controls is not None:
+                    self._controls.refresh(shown)
             except Exception:  # a look that fails must not end the others
                 continue
-            if self._controls is not None:
-                self._controls.refresh(shown)
             if shown.state != "stale":
                 last_news = time.monotonic()
             if shown.state == "closed" or time.monotonic() - last_news > GONE_S:
