@@ -171,8 +171,8 @@ def _tiles(rolling: Rolling) -> tuple[Tile, ...]:
         Tile("rejected", _figure(one.rejected / one.span_s), "/s", full),
         Tile("in flight", str(one.in_flight)),
         Tile("queued", str(one.queued)),
-        Tile("CPU", f"{one.cpu:.2f}", "cores"),
-        Tile("memory", f"{one.rss / 1e6:,.0f}", "MB"),
+        Tile("CPU cores", f"{one.cpu:.2f}"),
+        Tile("memory MB", f"{one.rss / 1e6:,.0f}"),
     )
 
 

@@ -102,7 +102,7 @@ def notebook(lab: Any, chromium: Any, until: Any) -> Page:
 def test_the_dashboard_appears_with_its_controls(notebook: Page, pictures: Path) -> None:
     cell = notebook.cell(1)
     assert cell.locator(".mlkit-live svg").count() >= 4
-    assert cell.locator(".jupyter-button", has_text="Apply").first.is_visible()
+    cell.locator(".jupyter-button", has_text="Apply").first.wait_for(timeout=20_000)
     assert "loading" in cell.locator(".mlkit-live").inner_text()
     notebook.shot(pictures / "dashboard_appears.png")
 

@@ -2,13 +2,14 @@
 
 import pickle
 import shutil
+from dataclasses import asdict
 
 import pytest
 
 from mlkit import pipeline, step
 from mlkit.errors import InputError, StepError
 from mlkit.plan import plan
-from mlkit.serving import App
+from mlkit.serving import App, Limits
 from mlkit.serving.session import Session
 
 
@@ -30,6 +31,8 @@ def app(tmp_path):
         "base": "http://127.0.0.1:1",
         "token": "secret-token",
         "since": 0.0,
+        "limits": asdict(Limits()),
+        "sizes": {},
         "changes": [],
     }
     return App(Session(tmp_path / "gone"), plan(joined), about)
