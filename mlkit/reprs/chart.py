@@ -156,7 +156,9 @@ def panel(
     )
     said = f"{title}: " + (", ".join(one.now for one, _ in wanted) or "nothing yet")
     inside = tuple(Mark(round(x(at)), words) for at, words in marks if start <= at <= end)
-    return Panel(title, said, f"{top:g}{unit}", tuple(paths), labels, inside, (ago, "now"), telling)
+    return Panel(
+        title, said, f"{top:,g}{unit}", tuple(paths), labels, inside, (ago, "now"), telling
+    )
 
 
 def _path(one: Series, x: Callable[[float], float], y: Callable[[float], float]) -> str:

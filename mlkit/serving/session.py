@@ -246,6 +246,7 @@ def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "mlkit.serving.host", str(folder)],
             env=environment,
+            cwd=folder,  # the notebook's may be moved away, and HAProxy starts anew in it
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,

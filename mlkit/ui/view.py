@@ -235,8 +235,16 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
 def _decisions(scaling: Scaling) -> tuple[str, ...]:
     if not scaling.decisions:
         return ()
-    last = [str(one) for one in scaling.decisions if one.kind != "ready"][-MOST_DECISIONS:]
-    return tuple(last)
+    told = [one for one in scaling.decisions if one.kind != "ready"]
+    # Of those that say that nothing changes, the last one after each other is enough.
+    kept = [
+        one
+        for one, after in zip(told, [*told[1:], None], strict=True)
+        if after is None
+        or one.kind == "scaled"
+        or (one.kind, one.stage) != (after.kind, after.stage)
+    ]
+    return tuple(map(str, kept[-MOST_DECISIONS:]))
 
 
 def _panels(
