@@ -69,7 +69,7 @@ class Live:
     """Everything that is shown.
 
     Attributes:
-        state: "serving", "starting", "empty", "stale" or "closed".
+        state: "serving", "starting", "empty", "asleep", "stale" or "closed".
         words: the state in words.
         marks: what the graph says of each step, its second line; and which one is slow.
         decisions: about replicas, the latest last.

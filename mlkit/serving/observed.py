@@ -64,6 +64,7 @@ class Observed:
         self._last = 0
         self._last_decided = 0
         self._took: dict[str, float] = {}
+        self.gone = False  # whether the session did not answer the last time
         self.lock = threading.RLock()  # of what was read, for whoever shows it
 
     def history(self, *, read: bool = True) -> History:
@@ -85,6 +86,7 @@ class Observed:
             SessionError: the session is gone.
         """
         with self.lock:
+            self.gone = True
             found = self.session.call(
                 "metrics",
                 app=self.app,
@@ -92,6 +94,7 @@ class Observed:
                 scaling=self._last_decided,
                 timeout_s=10,
             )
+            self.gone = False
             self._last = found["last"]
             self._last_decided = found["scaling"]["last"]
             self._history.add(found["deltas"])

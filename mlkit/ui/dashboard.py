@@ -157,7 +157,7 @@ class Dashboard:
                     self._controls.refresh(shown)
             except Exception:  # a look that fails must not end the others
                 continue
-            if shown.state != "stale":
+            if not self.app._observed.gone:
                 last_news = time.monotonic()
             if shown.state == "closed" or time.monotonic() - last_news > GONE_S:
                 self._drop_controls()

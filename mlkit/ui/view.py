@@ -95,7 +95,9 @@ def live_of(
         now: seconds since the epoch.
     """
     now = time.time() if now is None else now
-    state, words = _state(rolling, closed, now, name)
+    count = scaling.latest().get(plan.front.name)
+    asleep = count is not None and count.wanted == count.ready == 0
+    state, words = _state(rolling, closed, now, asleep)
     end = rolling.at if rolling.at is not None and state in ("stale", "closed") else now
     clock = datetime.fromtimestamp(end).strftime("%H:%M:%S")
     window = f"{window_s // 60} min"
@@ -127,13 +129,15 @@ def live_of(
     )
 
 
-def _state(rolling: Rolling, closed: bool, now: float, name: str) -> tuple[str, str]:
+def _state(rolling: Rolling, closed: bool, now: float, asleep: bool) -> tuple[str, str]:
     if closed:
         at = datetime.fromtimestamp(rolling.at or now).strftime("%H:%M:%S")
         return "closed", f"shut down; this is how it was at {at}"
     if rolling.at is None:
         return "starting", "starting: nothing has been counted yet"
     age_s = now - rolling.at
+    if age_s > STALE_S and asleep:
+        return "asleep", "scaled to zero: the next request starts a replica"
     if age_s > STALE_S:
         return "stale", f"last sample {age_s:.0f} s ago"
     if not rolling.requests:

@@ -171,6 +171,10 @@ def test_each_state_has_its_words(app: App) -> None:
     assert shown(idle).words == "ready, no requests yet: try app(...)"
     assert shown(app, now=NOW + 14).words == "last sample 14 s ago"
     assert shown(app, closed=True).state == "closed"
+    none = {"at": NOW, "stage": "shop", "wanted": 0, "ready": 0}
+    sleeping = App(counted(["load"]))
+    sleeping._observed._scaling.add({"decisions": [], "counts": [none]})
+    assert shown(sleeping, now=NOW + 14).state == "asleep"
     assert shown(app).words == "serving"
 
 
@@ -244,6 +248,18 @@ def test_it_ends_with_its_app_and_keeps_the_last_state(app: App, cell: Cell) -> 
     until(lambda: not dashboard.running)
     assert cell.updates[-1].state == "closed"
     assert "20" in cell.updates[-1].html
+
+
+def test_it_ends_when_its_session_has_been_gone_for_long(
+    app: App, cell: Cell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlkit.ui.dashboard.GONE_S", 0.5)
+    dashboard = Dashboard(app, controls=False, every_s=0.2)  # type: ignore[arg-type]
+    dashboard._ipython_display_()
+    time.sleep(1.0)
+    assert dashboard.running  # old as what it shows is
+    app._observed.gone = True
+    until(lambda: not dashboard.running)
 
 
 def test_a_look_that_fails_does_not_end_it(app: App, cell: Cell) -> None:
