@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import InputError
@@ -155,13 +156,23 @@ class Dashboard:
                 shown = self.look()
                 if self._controls is not None:
                     self._controls.refresh(shown)
-            except Exception:  # a look that fails must not end the others
+            except Exception as error:  # a look that fails must not end the others
+                with suppress(Exception):
+                    self._complain(error)
                 continue
             if not self.app._observed.gone:
                 last_news = time.monotonic()
             if shown.state == "closed" or time.monotonic() - last_news > GONE_S:
                 self._drop_controls()
                 return
+
+    def _complain(self, error: Exception) -> None:
+        """Say that what is shown is old, and why: a picture that stands still looks like calm."""
+        words = f"not brought up to date since {self.view.time}: {type(error).__name__}: {error}"
+        with self._lock:
+            self._last = ""
+            for show in self._shown:
+                show(replace(self.view, state="stale", words=words))
 
     def __repr__(self) -> str:
         return str(self.view)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import InputError, SessionError
@@ -237,13 +238,11 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
 
 
 def _decisions(scaling: Scaling) -> tuple[str, ...]:
-    if not scaling.decisions:
-        return ()
     told = [one for one in scaling.decisions if one.kind != "ready"]
     # Of those that say that nothing changes, the last one after each other is enough.
     kept = [
         one
-        for one, after in zip(told, [*told[1:], None], strict=True)
+        for one, after in zip_longest(told, told[1:])
         if after is None
         or one.kind == "scaled"
         or (one.kind, one.stage) != (after.kind, after.stage)

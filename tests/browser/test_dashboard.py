@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 pytestmark = [pytest.mark.browser, pytest.mark.serve, pytest.mark.timeout(240)]
 
-CELLS = [
-    """
+CELLS = {
+    "connect": "1",
+    "deploy": """
 import asyncio
 from mlkit import pipeline, step
 from mlkit.load import constant, last_result, load_test
@@ -35,13 +37,14 @@ def shop(x: int) -> int:
 app = deploy(shop, progress=False)
 app(2)
 """,
-    "dashboard = Dashboard(app, window_s=60)\ndashboard",
-    "sorted(app.map(range(40), progress=False))[-1]",
-    "sorted((name, n.get('RUNNING', 0)) for name, n in app.status().stages.items())",
-    "result = load_test(app, [1, 2], constant(rate=20), duration_s=300, progress=False)",
-    "result.interrupted, len(result) > 10, len(last_result()) == len(result)",
-    "dashboard.close()\n'closed'",
-]
+    "show": "dashboard = Dashboard(app, window_s=60)\ndashboard",
+    "ask": "sorted(app.map(range(40), progress=False))[-1]",
+    "replicas": "sorted((n, v.get('RUNNING', 0)) for n, v in app.status().stages.items())",
+    "load": "result = load_test(app, [1, 2], constant(rate=20), duration_s=300, progress=False)",
+    "kept": "result.interrupted, len(result) > 10, len(last_result()) == len(result)",
+    "close": "dashboard.close()\n'closed'",
+}
+ORDER = list(CELLS)
 
 
 class Page:
@@ -51,32 +54,51 @@ class Page:
         self.page = page
         self.until = until
 
-    def cell(self, number: int) -> Any:
-        return self.page.locator(".jp-Notebook .jp-CodeCell").nth(number)
+    def cell(self, name: str) -> Any:
+        return self.page.locator(".jp-Notebook .jp-CodeCell").nth(ORDER.index(name))
 
-    def start(self, number: int) -> None:
+    def start(self, name: str) -> None:
         """Click into a cell and run it."""
-        self.cell(number).scroll_into_view_if_needed()
-        self.cell(number).locator(".cm-content").click()
+        self.cell(name).scroll_into_view_if_needed()
+        self.cell(name).locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
 
-    def done(self, number: int) -> bool:
-        prompt = self.cell(number).locator(".jp-InputPrompt").inner_text()
+    def done(self, name: str) -> bool:
+        """Whether a number stands beside the cell; a star while it runs."""
+        prompt = self.cell(name).locator(".jp-InputPrompt").inner_text()
         return re.search(r"\d", prompt) is not None
 
-    def run(self, number: int, timeout_s: float = 60) -> str:
-        """Run a cell to its end; the text that it shows."""
-        self.start(number)
-        self.until(lambda: self.done(number), timeout_s)
-        return self.text(number)
+    def connect(self) -> None:
+        """Run a cell until it has its number: Lab says idle before its kernel takes requests, and
+        forgets a cell that was begun in between."""
+        for _ in range(20):
+            self.start("connect")
+            for _ in range(30):
+                if self.done("connect"):
+                    return
+                self.page.wait_for_timeout(100)
+        raise AssertionError("the kernel runs no cell")
 
-    def text(self, number: int) -> str:
-        outputs = self.cell(number).locator(".jp-OutputArea-output")
+    def run(self, name: str, timeout_s: float = 60) -> str:
+        """Run a cell to its end; the text that it shows."""
+        self.start(name)
+        self.until(lambda: self.done(name), timeout_s)
+        return self.text(name)
+
+    def text(self, name: str) -> str:
+        outputs = self.cell(name).locator(".jp-OutputArea-output")
         return "\n".join(outputs.all_inner_texts())
 
-    def tile(self, name: str) -> float:
+    def shows(self, name: str, pattern: str, timeout_s: float) -> None:
+        """Wait until an output has that text; else fail with the text it has."""
+        end = time.monotonic() + timeout_s
+        while not re.search(pattern, text := self.text(name)):
+            assert time.monotonic() < end, f"no {pattern!r} in:\n{text}"
+            self.page.wait_for_timeout(100)
+
+    def tile(self, label: str) -> float:
         """A figure of the dashboard."""
-        tile = self.cell(1).locator(".tiles div", has_text=name).first
+        tile = self.cell("show").locator(".tiles div", has_text=label).first
         found = re.search(r"[\d.,]+", tile.inner_text())
         return float(found.group().replace(",", "")) if found else 0.0
 
@@ -86,21 +108,22 @@ class Page:
 
 @pytest.fixture(scope="module")
 def notebook(lab: Any, chromium: Any, until: Any) -> Page:
-    """The notebook, with its first two cells run."""
-    lab.write("shop.ipynb", CELLS)
+    """The notebook, with its app deployed and the dashboard shown."""
+    lab.write("shop.ipynb", list(CELLS.values()))
     page = chromium.new_page(viewport={"width": 1280, "height": 1300})
     page.goto(f"{lab.url}/lab/tree/shop.ipynb?reset")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
     made = Page(page, until)
-    assert made.run(0, 120).splitlines()[-1] == "4"
-    made.start(1)
+    made.connect()
+    assert made.run("deploy", 120).splitlines()[-1] == "4"
+    made.start("show")
     page.wait_for_selector(".mlkit-live .tiles", timeout=30_000)
     return made
 
 
 def test_the_dashboard_appears_with_its_controls(notebook: Page, pictures: Path) -> None:
-    cell = notebook.cell(1)
+    cell = notebook.cell("show")
     assert cell.locator(".mlkit-live svg").count() >= 4
     cell.locator(".jupyter-button", has_text="Apply").first.wait_for(timeout=20_000)
     assert "loading" in cell.locator(".mlkit-live").inner_text()
@@ -109,13 +132,13 @@ def test_the_dashboard_appears_with_its_controls(notebook: Page, pictures: Path)
 
 def test_the_numbers_move_under_load(notebook: Page, pictures: Path) -> None:
     before = notebook.tile("throughput")
-    assert notebook.run(2) == "78"
+    assert notebook.run("ask") == "78"
     notebook.until(lambda: notebook.tile("throughput") > before + 1, 10)
     notebook.shot(pictures / "numbers_move.png")
 
 
 def test_a_slider_changes_the_replicas_that_ray_has(notebook: Page, pictures: Path) -> None:
-    cell = notebook.cell(1)
+    cell = notebook.cell("show")
     cell.locator("select").first.select_option("loading")
     readout = cell.locator(".widget-readout:visible").first
     readout.click()
@@ -124,15 +147,15 @@ def test_a_slider_changes_the_replicas_that_ray_has(notebook: Page, pictures: Pa
     cell.get_by_text("app.scale('loading', num_replicas=2)").wait_for()
     cell.locator(".jupyter-button:visible", has_text="Apply").first.click()
     cell.get_by_text("num_replicas 1 → 2").wait_for(timeout=30_000)
-    assert "('loading', 2)" in notebook.run(3)
+    assert "('loading', 2)" in notebook.run("replicas")
     notebook.shot(pictures / "slider.png")
 
 
 def test_a_load_from_the_panel_runs_and_stop_ends_it(notebook: Page, pictures: Path) -> None:
-    cell = notebook.cell(1)
+    cell = notebook.cell("show")
     cell.locator(".lm-TabBar-tab", has_text="load").click()
     cell.locator(".jupyter-button:visible", has_text="Start").click()
-    notebook.until(lambda: re.search(r"\d+ answered", notebook.text(1)), 20)
+    notebook.shows("show", r"\d+ answered", 20)
     notebook.until(lambda: notebook.tile("throughput") > 4, 20)
     notebook.shot(pictures / "load_panel.png")
     cell.locator(".jupyter-button:visible", has_text="Stop").click()
@@ -140,13 +163,13 @@ def test_a_load_from_the_panel_runs_and_stop_ends_it(notebook: Page, pictures: P
 
 
 def test_an_interrupt_ends_a_blocking_load_and_keeps_its_records(notebook: Page) -> None:
-    notebook.start(4)
+    notebook.start("load")
     notebook.page.wait_for_timeout(4000)
     notebook.page.keyboard.press("Escape")
     notebook.page.keyboard.press("i")
     notebook.page.keyboard.press("i")
-    notebook.until(lambda: notebook.done(4), 20)
-    assert notebook.run(5) == "(True, True, True)"
+    notebook.until(lambda: notebook.done("load"), 20)
+    assert notebook.run("kept") == "(True, True, True)"
 
 
 def test_the_saved_notebook_shows_the_picture_without_a_kernel(
@@ -156,14 +179,14 @@ def test_the_saved_notebook_shows_the_picture_without_a_kernel(
     notebook.page.keyboard.press("Escape")
     notebook.page.keyboard.press("Control+s")
     notebook.page.wait_for_timeout(2000)
-    live = lab.saved("shop.ipynb")["cells"][1]["outputs"]
+    live = lab.saved("shop.ipynb")["cells"][ORDER.index("show")]["outputs"]
     assert "mlkit-live" in "".join(live[0]["data"]["text/html"])
     # And as one that was closed does.
-    assert "closed" in notebook.run(6)
+    assert "closed" in notebook.run("close")
     notebook.page.keyboard.press("Escape")
     notebook.page.keyboard.press("Control+s")
     notebook.page.wait_for_timeout(2000)
-    outputs = lab.saved("shop.ipynb")["cells"][1]["outputs"]
+    outputs = lab.saved("shop.ipynb")["cells"][ORDER.index("show")]["outputs"]
     assert not any("widget-view" in kind for one in outputs for kind in one.get("data", {}))
     notebook.page.close()
     (lab.root / "again.ipynb").write_text((lab.root / "shop.ipynb").read_text())

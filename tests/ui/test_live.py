@@ -178,6 +178,13 @@ def test_each_state_has_its_words(app: App) -> None:
     assert shown(app).words == "serving"
 
 
+def test_replicas_that_are_ready_are_no_news_of_their_own(app: App) -> None:
+    app._observed._scaling.decisions.clear()
+    assert shown(app).decisions == ()
+    app._observed._scaling.decisions.append(Decision(NOW, "loading", "ready", 1, 2, "2 answer"))
+    assert shown(app).decisions == ()
+
+
 def test_a_name_is_escaped_wherever_it_stands(app: App) -> None:
     live = live_of("<b>x</b>", app.plan, app._observed.rolling, app._observed._scaling, now=NOW)
     assert "<b>x</b>" not in live.html
@@ -266,9 +273,11 @@ def test_a_look_that_fails_does_not_end_it(app: App, cell: Cell) -> None:
     dashboard = Dashboard(app, controls=False, every_s=0.2)  # type: ignore[arg-type]
     good, app._observed.rolling = app._observed.rolling, None  # type: ignore[assignment]
     dashboard._ipython_display_()
-    time.sleep(0.3)
-    app._observed.rolling = good
     until(lambda: cell.updates)
+    assert cell.updates[-1].state == "stale"  # and it says that it stands still, and why
+    assert "AttributeError" in cell.updates[-1].words
+    app._observed.rolling = good
+    until(lambda: "AttributeError" not in cell.updates[-1].words)
     assert dashboard.running
     dashboard.close()
 
