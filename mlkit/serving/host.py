@@ -17,13 +17,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mlkit.autoscale.decide import Decision
 from mlkit.errors import DeployError, MlkitError
 from mlkit.serving import depot, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
-from mlkit.serving.rollout import Change, Rollout, changes, rollout
+from mlkit.serving.rollout import Change, Rollout, changes, rollout, set_replicas
 from mlkit.serving.spares import Spares
 from mlkit.serving.waiting import wait_answers, wait_loaded
 from mlkit.serving.watch import Watch
@@ -79,6 +81,18 @@ class Host:
             decisions=[one.to_dict() for one in decisions],
             counts=[one.to_dict() for one in counts],
         )
+
+    def _put_down_set(self, app: str, before: Rollout, new: Rollout, why: str) -> None:
+        """Put down the replicas that a person asked for, beside what policies decided."""
+        now = time.time()
+        told = [
+            Decision(now, stage, "scaled", was, count, why)
+            for stage, known, count in set_replicas(before, new)
+            if (was := self._watch.wanted(app, stage, known)) != count
+        ]
+        with suppress(Exception):  # the change itself is what counts
+            if told:
+                self._put_down(app, told, ())
 
     async def run(self) -> None:
         """Serve calls until told to stop, or until the lease runs out."""
@@ -171,11 +185,15 @@ class Host:
         if before is not None and all(change.action == "kept" for change in done):
             self.apps[name]["changes"] = about["changes"]
             return self.apps[name]
+        if before is not None:
+            self._put_down_set(name, before, new, "set by hand")
         try:
             self._roll_out(new, before, say, given_up)
         except BaseException:
             if not self._stop.is_set():
                 self._go_back(new, before)
+                if before is not None:
+                    self._put_down_set(name, new, before, "set back: the change failed")
             raise
         self._rollouts[name] = new
         self._specs[name] = spec

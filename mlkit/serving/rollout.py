@@ -18,7 +18,7 @@ from mlkit.serving.bundle import Origin
 from mlkit.serving.replica import Replica, Shipment
 from mlkit.serving.stage import StageReplica
 
-__all__ = ["Change", "Rollout", "StageTarget", "changes", "rollout"]
+__all__ = ["Change", "Rollout", "StageTarget", "changes", "rollout", "set_replicas"]
 
 
 @dataclass(frozen=True)
@@ -238,6 +238,28 @@ def _sizes_of(stage: StageTarget) -> Mapping[str, int]:
     config = stage.target.user_config
     sizes: Mapping[str, int] = config.get("sizes", {})
     return sizes if "sizes" in config else config["versions"][stage.version][1]
+
+
+def set_replicas(before: Rollout, new: Rollout) -> list[tuple[str, int | None, int]]:
+    """Stages that have another fixed number of replicas from now on.
+
+    Returns:
+        each with its number before, None where it scaled by itself, and the number from now on.
+    """
+    fixed = {stage.name: _fixed_count(stage) for stage in before.all}
+    return [
+        (stage.name, fixed[stage.name], now)
+        for stage in new.all
+        if stage.name in fixed
+        and (now := _fixed_count(stage)) is not None
+        and now != fixed[stage.name]
+    ]
+
+
+def _fixed_count(stage: StageTarget) -> int | None:
+    if "autoscaling_config" in stage.target.options:
+        return None
+    return int(stage.target.options.get("num_replicas") or 1)
 
 
 def _option_reason(old: StageTarget, new: StageTarget) -> str:

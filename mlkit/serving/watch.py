@@ -95,6 +95,13 @@ class Watch:
         self._stop = True
         self._wake.set()
 
+    def wanted(self, app: str, stage: str, known: int | None) -> int:
+        """Replicas wanted of a stage: what is known of it, else as it was seen last."""
+        if known is not None:
+            return known
+        seen = self._stages.get((app, stage))
+        return 0 if seen is None else max(0, seen.wanted)
+
     def look(self) -> None:
         """Look once at whatever is worth looking at."""
         asked = self._now() - self._asked_at < ASKED_FOR_S

@@ -110,6 +110,14 @@ def test_zero_and_back_loses_no_request(scaling):
     scaling.scale("load", num_replicas=1)
 
 
+def test_replicas_that_were_set_by_hand_are_told_too(scaling):
+    scaling.scale("load", num_replicas=2)
+    until(lambda: scaling.scaling.latest()["load"].ready == 2)
+    scaling.scale("load", num_replicas=1)
+    by_hand = [d for d in scaling.scaling.decisions if d.why == "set by hand"]
+    assert [(d.stage, d.before, d.after) for d in by_hand[-2:]] == [("load", 1, 2), ("load", 2, 1)]
+
+
 def test_batches_and_admission_change_while_it_runs(scaling):
     changes = scaling.scale("double", max_batch_size=2)
     assert "max_batch_size of double → 2" in {c.stage: c.why for c in changes}["growing"]
