@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,65 @@ class Lab:
         return json.loads(text) if text else None
 
 
+class Page:
+    """A notebook as a person has it before them; its cells by name."""
+
+    def __init__(self, page: Any, order: list[str]) -> None:
+        self.page = page
+        self.order = order
+        self.until = _until
+
+    def cell(self, name: str) -> Any:
+        return self.page.locator(".jp-Notebook .jp-CodeCell").nth(self.order.index(name))
+
+    def start(self, name: str) -> None:
+        """Click into a cell and run it."""
+        self.cell(name).locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+
+    def done(self, name: str) -> bool:
+        """Whether a number stands beside the cell; a star while it runs."""
+        prompt = self.cell(name).locator(".jp-InputPrompt").inner_text()
+        return re.search(r"\d", prompt) is not None
+
+    def connect(self) -> None:
+        """Run a cell until it has its number: Lab says idle before its kernel takes requests, and
+        forgets a cell that was begun in between."""
+        for _ in range(20):
+            self.start("connect")
+            for _ in range(30):
+                if self.done("connect"):
+                    return
+                self.page.wait_for_timeout(100)
+        raise AssertionError("the kernel runs no cell")
+
+    def run(self, name: str, timeout_s: float = 60) -> str:
+        """Run a cell to its end; the text that it shows."""
+        self.start(name)
+        self.until(lambda: self.done(name), timeout_s)
+        return self.text(name)
+
+    def text(self, name: str) -> str:
+        outputs = self.cell(name).locator(".jp-OutputArea-output")
+        return "\n".join(outputs.all_inner_texts())
+
+    def shows(self, name: str, pattern: str, timeout_s: float) -> None:
+        """Wait until an output has that text; else fail with the text it has."""
+        end = time.monotonic() + timeout_s
+        while not re.search(pattern, text := self.text(name)):
+            assert time.monotonic() < end, f"no {pattern!r} in:\n{text}"
+            self.page.wait_for_timeout(100)
+
+    def tile(self, label: str) -> float:
+        """A figure of the dashboard that the cell "show" has."""
+        tile = self.cell("show").locator(".tiles div", has_text=label).first
+        found = re.search(r"[\d.,]+", tile.inner_text())
+        return float(found.group().replace(",", "")) if found else 0.0
+
+    def shot(self, path: Path) -> None:
+        self.page.screenshot(path=str(path))
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     root = Path(tempfile.mkdtemp(prefix="mlk-", dir="/tmp"))
@@ -121,11 +181,6 @@ def _until(what: Callable[[], Any], timeout_s: float) -> Any:
 
 
 @pytest.fixture(scope="module")
-def until() -> Callable[..., Any]:
-    return _until
-
-
-@pytest.fixture(scope="module")
 def chromium(browser_path: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
@@ -136,6 +191,23 @@ def chromium(browser_path: str) -> Iterator[Any]:
         )
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def open_notebook(lab: Lab, chromium: Any) -> Callable[[str, dict[str, str]], Page]:
+    """Writes a notebook of these cells, by name, opens it and connects its kernel."""
+
+    def opened(name: str, cells: dict[str, str]) -> Page:
+        lab.write(name, ["1", *cells.values()])
+        page = chromium.new_page(viewport={"width": 1280, "height": 1300})
+        page.goto(f"{lab.url}/lab/tree/{name}?reset")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
+        made = Page(page, ["connect", *cells])
+        made.connect()
+        return made
+
+    return opened
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,6 @@ import pytest
 pytestmark = [pytest.mark.browser, pytest.mark.serve, pytest.mark.timeout(240)]
 
 CELLS = {
-    "connect": "1",
     "deploy": """
 import asyncio
 from mlkit import pipeline, step
@@ -44,85 +41,21 @@ app(2)
     "kept": "result.interrupted, len(result) > 10, len(last_result()) == len(result)",
     "close": "dashboard.close()\n'closed'",
 }
-ORDER = list(CELLS)
-
-
-class Page:
-    """The notebook as a person has it before them."""
-
-    def __init__(self, page: Any, until: Callable[..., Any]) -> None:
-        self.page = page
-        self.until = until
-
-    def cell(self, name: str) -> Any:
-        return self.page.locator(".jp-Notebook .jp-CodeCell").nth(ORDER.index(name))
-
-    def start(self, name: str) -> None:
-        """Click into a cell and run it."""
-        self.cell(name).scroll_into_view_if_needed()
-        self.cell(name).locator(".cm-content").click()
-        self.page.keyboard.press("Control+Enter")
-
-    def done(self, name: str) -> bool:
-        """Whether a number stands beside the cell; a star while it runs."""
-        prompt = self.cell(name).locator(".jp-InputPrompt").inner_text()
-        return re.search(r"\d", prompt) is not None
-
-    def connect(self) -> None:
-        """Run a cell until it has its number: Lab says idle before its kernel takes requests, and
-        forgets a cell that was begun in between."""
-        for _ in range(20):
-            self.start("connect")
-            for _ in range(30):
-                if self.done("connect"):
-                    return
-                self.page.wait_for_timeout(100)
-        raise AssertionError("the kernel runs no cell")
-
-    def run(self, name: str, timeout_s: float = 60) -> str:
-        """Run a cell to its end; the text that it shows."""
-        self.start(name)
-        self.until(lambda: self.done(name), timeout_s)
-        return self.text(name)
-
-    def text(self, name: str) -> str:
-        outputs = self.cell(name).locator(".jp-OutputArea-output")
-        return "\n".join(outputs.all_inner_texts())
-
-    def shows(self, name: str, pattern: str, timeout_s: float) -> None:
-        """Wait until an output has that text; else fail with the text it has."""
-        end = time.monotonic() + timeout_s
-        while not re.search(pattern, text := self.text(name)):
-            assert time.monotonic() < end, f"no {pattern!r} in:\n{text}"
-            self.page.wait_for_timeout(100)
-
-    def tile(self, label: str) -> float:
-        """A figure of the dashboard."""
-        tile = self.cell("show").locator(".tiles div", has_text=label).first
-        found = re.search(r"[\d.,]+", tile.inner_text())
-        return float(found.group().replace(",", "")) if found else 0.0
-
-    def shot(self, path: Path) -> None:
-        self.page.screenshot(path=str(path))
+SHOWN = list(CELLS).index("show") + 1
+"""Its place in the file: the first cell only connects the kernel."""
 
 
 @pytest.fixture(scope="module")
-def notebook(lab: Any, chromium: Any, until: Any) -> Page:
+def notebook(open_notebook: Any) -> Any:
     """The notebook, with its app deployed and the dashboard shown."""
-    lab.write("shop.ipynb", list(CELLS.values()))
-    page = chromium.new_page(viewport={"width": 1280, "height": 1300})
-    page.goto(f"{lab.url}/lab/tree/shop.ipynb?reset")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-    made = Page(page, until)
-    made.connect()
+    made = open_notebook("shop.ipynb", CELLS)
     assert made.run("deploy", 120).splitlines()[-1] == "4"
     made.start("show")
-    page.wait_for_selector(".mlkit-live .tiles", timeout=30_000)
+    made.page.wait_for_selector(".mlkit-live .tiles", timeout=30_000)
     return made
 
 
-def test_the_dashboard_appears_with_its_controls(notebook: Page, pictures: Path) -> None:
+def test_the_dashboard_appears_with_its_controls(notebook: Any, pictures: Path) -> None:
     cell = notebook.cell("show")
     assert cell.locator(".mlkit-live svg").count() >= 4
     cell.locator(".jupyter-button", has_text="Apply").first.wait_for(timeout=20_000)
@@ -130,14 +63,14 @@ def test_the_dashboard_appears_with_its_controls(notebook: Page, pictures: Path)
     notebook.shot(pictures / "dashboard_appears.png")
 
 
-def test_the_numbers_move_under_load(notebook: Page, pictures: Path) -> None:
+def test_the_numbers_move_under_load(notebook: Any, pictures: Path) -> None:
     before = notebook.tile("throughput")
     assert notebook.run("ask") == "78"
     notebook.until(lambda: notebook.tile("throughput") > before + 1, 10)
     notebook.shot(pictures / "numbers_move.png")
 
 
-def test_a_slider_changes_the_replicas_that_ray_has(notebook: Page, pictures: Path) -> None:
+def test_a_slider_changes_the_replicas_that_ray_has(notebook: Any, pictures: Path) -> None:
     cell = notebook.cell("show")
     cell.locator("select").first.select_option("loading")
     readout = cell.locator(".widget-readout:visible").first
@@ -152,7 +85,7 @@ def test_a_slider_changes_the_replicas_that_ray_has(notebook: Page, pictures: Pa
     notebook.shot(pictures / "slider.png")
 
 
-def test_a_load_from_the_panel_runs_and_stop_ends_it(notebook: Page, pictures: Path) -> None:
+def test_a_load_from_the_panel_runs_and_stop_ends_it(notebook: Any, pictures: Path) -> None:
     cell = notebook.cell("show")
     cell.locator(".lm-TabBar-tab", has_text="load").click()
     cell.locator(".jupyter-button:visible", has_text="Start").click()
@@ -163,7 +96,7 @@ def test_a_load_from_the_panel_runs_and_stop_ends_it(notebook: Page, pictures: P
     cell.get_by_text(re.compile(r"stopped: [\d,]+ requests")).wait_for(timeout=20_000)
 
 
-def test_an_interrupt_ends_a_blocking_load_and_keeps_its_records(notebook: Page) -> None:
+def test_an_interrupt_ends_a_blocking_load_and_keeps_its_records(notebook: Any) -> None:
     notebook.start("load")
     notebook.page.wait_for_timeout(4000)
     notebook.page.keyboard.press("Escape")
@@ -174,20 +107,20 @@ def test_an_interrupt_ends_a_blocking_load_and_keeps_its_records(notebook: Page)
 
 
 def test_the_saved_notebook_shows_the_picture_without_a_kernel(
-    notebook: Page, lab: Any, chromium: Any, pictures: Path
+    notebook: Any, lab: Any, chromium: Any, pictures: Path
 ) -> None:
     # While the dashboard still runs, and as a kernel that is killed leaves it.
     notebook.page.keyboard.press("Escape")
     notebook.page.keyboard.press("Control+s")
     notebook.page.wait_for_timeout(2000)
-    live = lab.saved("shop.ipynb")["cells"][ORDER.index("show")]["outputs"]
+    live = lab.saved("shop.ipynb")["cells"][SHOWN]["outputs"]
     assert "mlkit-live" in "".join(live[0]["data"]["text/html"])
     # And as one that was closed does.
     assert "closed" in notebook.run("close")
     notebook.page.keyboard.press("Escape")
     notebook.page.keyboard.press("Control+s")
     notebook.page.wait_for_timeout(2000)
-    outputs = lab.saved("shop.ipynb")["cells"][ORDER.index("show")]["outputs"]
+    outputs = lab.saved("shop.ipynb")["cells"][SHOWN]["outputs"]
     assert not any("widget-view" in kind for one in outputs for kind in one.get("data", {}))
     notebook.page.close()
     (lab.root / "again.ipynb").write_text((lab.root / "shop.ipynb").read_text())

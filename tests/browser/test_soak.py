@@ -51,15 +51,12 @@ dashboard
 """
 
 
-def test_memory_stays(lab: Any, chromium: Any, until: Any, pictures: Path) -> None:
-    lab.write("soak.ipynb", [CELL, "run.kill()\napp.shutdown()"])
-    page = chromium.new_page(viewport={"width": 1280, "height": 1300})
-    page.goto(f"{lab.url}/lab/tree/soak.ipynb?reset")
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=60_000)
-    page.locator(".jp-CodeCell .cm-content").first.click()
-    page.keyboard.press("Control+Enter")
+def test_memory_stays(open_notebook: Any, pictures: Path) -> None:
+    notebook = open_notebook("soak.ipynb", {"show": CELL, "end": "run.kill()\napp.shutdown()"})
+    page = notebook.page
+    notebook.start("show")
     page.wait_for_selector(".mlkit-live .tiles", timeout=90_000)
-    pid = int(page.locator(".jp-OutputArea-output").first.inner_text())
+    pid = int(notebook.cell("show").locator(".jp-OutputArea-output").first.inner_text())
     kernel, devtools = psutil.Process(pid), page.context.new_cdp_session(page)
     devtools.send("Performance.enable")
     rows = []
@@ -79,10 +76,11 @@ def test_memory_stays(lab: Any, chromium: Any, until: Any, pictures: Path) -> No
             }
         )
         (pictures / "soak.json").write_text(json.dumps(rows, indent=1))
-    page.screenshot(path=str(pictures / "soak.png"))
+    notebook.shot(pictures / "soak.png")
     # The first minutes fill the histories; from then on nothing may grow by a tenth.
     settled, last = rows[len(rows) // 2], rows[-1]
     assert last["kernel_mb"] < 1.1 * settled["kernel_mb"] + 5
     assert last["page_mb"] < 1.1 * settled["page_mb"] + 5
     assert last["nodes"] < 1.1 * settled["nodes"] + 500
+    notebook.run("end")
     page.close()
