@@ -185,7 +185,13 @@ class on_cpu:  # noqa: N801
 
 @dataclass(frozen=True)
 class on_gpu:  # noqa: N801
-    """Keep the GPU use of each replica at a share; where no GPU is read, nothing changes."""
+    """Keep the GPU use of each replica at a share of what it was given.
+
+    It needs ``nvidia-ml-py`` where replicas run; where no GPU is read, nothing changes.
+
+    Attributes:
+        target: share of the replica's ``num_gpus`` (of one GPU where it has none).
+    """
 
     target: float = 0.7
 
@@ -194,12 +200,16 @@ class on_gpu:  # noqa: N801
 
     def __call__(self, signals: Signals) -> Wanted:
         """Replicas, in proportion."""
-        share = signals.mean("gpu")
-        if share is None:
-            return Wanted(signals.current_num_replicas, "no replica reads a GPU")
+        used = signals.mean("gpu")
+        if used is None:
+            return Wanted(
+                signals.current_num_replicas,
+                "no replica reads a GPU: that takes torch on one, and nvidia-ml-py",
+            )
+        given = signals.config.num_gpus or 1.0
         return Wanted(
-            signals.current_num_replicas * share / self.target,
-            f"GPU used {share:.0%} per replica, target {self.target:.0%}",
+            signals.current_num_replicas * (used / given) / self.target,
+            f"{used:.2f} of {given:g} GPU used per replica, target {self.target:.0%}",
         )
 
 

@@ -22,6 +22,7 @@ class ScalingConfig:
         downscaling_factor: and on the way down.
         look_back_period_s: seconds that requests are averaged over.
         num_cpus: that Ray sets aside for a replica.
+        num_gpus: likewise.
     """
 
     min_replicas: int = 1
@@ -34,6 +35,7 @@ class ScalingConfig:
     downscaling_factor: float = 1.0
     look_back_period_s: float = 2.0
     num_cpus: float = 0.0
+    num_gpus: float = 0.0
 
     def get_target_ongoing_requests(self) -> float:
         """The target, as Serve's policies ask for it."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import sys
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from mlkit.metrics.gpu import gpu_bytes, gpu_share
 from mlkit.metrics.histogram import Histogram, bucket_counts
 from mlkit.metrics.trace import Span, Trace
 from mlkit.reprs.peek import sample
@@ -133,7 +133,7 @@ class Recorder:
 
         ``rate`` in calls per second and ``p50_ms``, ``p95_ms``, ``p99_ms`` of how long they were
         held, over the last `RECENT_S`; ``cpu`` in cores since it was asked the last time; ``gpu``
-        as a share, where torch uses one and says so.
+        as a share of one, where torch uses one and NVIDIA's library says so.
         """
         at, cpu_s = time.perf_counter(), time.process_time()
         with self._lock:
@@ -256,21 +256,3 @@ def resident_bytes() -> int:
         import psutil
 
         return int(psutil.Process().memory_info().rss)
-
-
-def gpu_share() -> float | None:
-    """How much of the time a GPU that torch uses was busy lately; None where nobody says."""
-    if gpu_bytes() is None:
-        return None
-    try:
-        return float(sys.modules["torch"].cuda.utilization()) / 100
-    except Exception:  # it needs NVIDIA's management library
-        return None
-
-
-def gpu_bytes() -> int | None:
-    """Memory of a GPU that torch has taken in this process, in bytes; None where it uses none."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return None
-    return int(torch.cuda.memory_reserved())

@@ -111,7 +111,9 @@ def options_of(session: Session, app: str, stage: Stage) -> dict[str, Any]:
         def keep(name: str, data: bytes) -> str:
             return store(session.folder, f"{app}.{name}", data)
 
-        options["autoscaling_config"] = as_spec(scaling, stage.name, stage.num_cpus, keep)
+        options["autoscaling_config"] = as_spec(
+            scaling, stage.name, keep, num_cpus=stage.num_cpus, num_gpus=stage.num_gpus
+        )
     return options
 
 

@@ -34,12 +34,18 @@ DEFAULTS: Mapping[str, Any] = {
 }
 """What is left out reacts in seconds; Serve's own defaults take the better part of a minute."""
 
-OURS = {field.name for field in fields(ScalingConfig)} - {"num_cpus"}
+GIVEN = ("num_cpus", "num_gpus")
+OURS = {field.name for field in fields(ScalingConfig)} - set(GIVEN)
 SERVES = {"initial_replicas", "metrics_interval_s", "aggregation_function"}
 
 
 def as_spec(
-    config: Mapping[str, Any], where: str, num_cpus: float, store: Callable[[str, bytes], str]
+    config: Mapping[str, Any],
+    where: str,
+    store: Callable[[str, bytes], str],
+    *,
+    num_cpus: float,
+    num_gpus: float,
 ) -> dict[str, Any]:
     """An ``autoscaling_config`` as plain data, with the policy in a file.
 
@@ -47,8 +53,9 @@ def as_spec(
         config: by Serve's names. ``policy`` is a policy of `mlkit.autoscale`, a function, or in
             Serve's own form ``{"policy_function": ..., "policy_kwargs": ...}``.
         where: the stage, for errors.
-        num_cpus: that Ray sets aside for a replica.
         store: is given a name and bytes, and gives the path of a file that holds them.
+        num_cpus: that Ray sets aside for a replica.
+        num_gpus: likewise.
 
     Raises:
         DefinitionError: there is no such option, or a value cannot be.
@@ -70,7 +77,13 @@ def as_spec(
             where=f"stage {where!r}",
             got=f"{least} and {most}",
         )
-    spec: dict[str, Any] = {**given, "num_cpus": num_cpus, "policy": None, "policy_name": ""}
+    spec: dict[str, Any] = {
+        **given,
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "policy": None,
+        "policy_name": "",
+    }
     policy = _policy(config.get("policy"), where)
     if policy is not None:
         name = f"{where}-policy-{fingerprint(policy)[:16]}"
@@ -139,7 +152,7 @@ def serve_config(spec: Mapping[str, Any], running: int) -> Any:
     bounds = given.get("min_replicas", 1), given.get("max_replicas", 1)
     given["initial_replicas"] = min(max(first, bounds[0]), bounds[1])
     data = Path(spec["policy"]).read_bytes() if spec["policy"] else b""
-    config: dict[str, Any] = {name: spec[name] for name in OURS | {"num_cpus"} if name in spec}
+    config: dict[str, Any] = {name: spec[name] for name in OURS | set(GIVEN) if name in spec}
     adapter = Adapter(app, stage, gatherer, config, data, spec["policy_name"])
     # Serve compares policies by name alone.
     digest = hashlib.sha256(json.dumps(dict(spec), sort_keys=True, default=str).encode())
@@ -148,8 +161,8 @@ def serve_config(spec: Mapping[str, Any], running: int) -> Any:
         cloudpickle.dumps(adapter),  # type: ignore[no-untyped-call]
     )
     ours = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
-    factors = ("upscaling_factor", "downscaling_factor", "num_cpus", "policy", "policy_name")
-    kept = {name: v for name, v in given.items() if name not in (*ours, *factors)}
+    factors = ("upscaling_factor", "downscaling_factor", "policy", "policy_name")
+    kept = {name: v for name, v in given.items() if name not in (*ours, *factors, *GIVEN)}
     config = {**kept, **dict.fromkeys(ours, 0.0), "policy": policy}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metrics_interval_s, which is what Serve goes by

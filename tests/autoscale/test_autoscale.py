@@ -219,7 +219,17 @@ def test_processor_use_is_a_share_of_what_the_replica_was_given() -> None:
     half = replace(signals(2, **readings(50, cpu=0.4)), config=ScalingConfig(num_cpus=0.5))
     assert on_cpu(0.4)(half).replicas == pytest.approx(4)
     assert on_cpu(0.5)(signals(2)).replicas == 2
+
+
+def test_gpu_use_is_a_share_of_what_the_replica_was_given() -> None:
     assert on_gpu(0.5)(signals(2, **readings(50, gpu=1.0))).replicas == 4
+    # Three that share one GPU and keep it busy want as many as they did when they were one.
+    quarter = ScalingConfig(num_gpus=0.25)
+    three = replace(signals(3, **readings(50, gpu=0.3)), config=quarter)
+    one = replace(signals(1, **readings(50, gpu=0.9)), config=quarter)
+    assert on_gpu(0.9)(three).replicas == pytest.approx(on_gpu(0.9)(one).replicas)
+    assert on_gpu(0.9)(three).why == "0.30 of 0.25 GPU used per replica, target 90%"
+    assert "nvidia-ml-py" in on_gpu()(signals(2)).why
 
 
 def test_the_highest_of_several_wins_with_its_own_reason() -> None:

@@ -110,7 +110,9 @@ def spec(**config: object) -> tuple[dict, dict[str, bytes]]:
         kept[name] = data
         return name
 
-    return as_spec({"max_replicas": 4, **config}, "fetching", 0.5, store), kept
+    return as_spec(
+        {"max_replicas": 4, **config}, "fetching", store, num_cpus=0.5, num_gpus=0.0
+    ), kept
 
 
 def test_what_is_left_out_reacts_in_seconds() -> None:
