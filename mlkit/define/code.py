@@ -38,7 +38,15 @@ def _is_local_file(file: str) -> bool:
     path = Path(file).resolve()
     if path.suffix != ".py" or {"site-packages", "dist-packages"} & set(path.parts):
         return False
-    return not any(path.is_relative_to(folder) for folder in (*_STANDARD, _OWN))
+    if any(path.is_relative_to(folder) for folder in (*_STANDARD, _OWN)):
+        return False
+    return not any(_holds_packages(folder) for folder in path.parents)
+
+
+@cache
+def _holds_packages(folder: Path) -> bool:
+    """Whether pip installed into it under another name: ``pip install --target``."""
+    return any(folder.glob("*.dist-info/RECORD"))
 
 
 def travels(value: Any) -> bool:

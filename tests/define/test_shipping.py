@@ -142,6 +142,16 @@ def test_an_installed_module_travels_by_name(module: Callable[..., ModuleType]) 
     assert b"TABLE" not in dumps(installed.helper)
 
 
+def test_a_folder_that_pip_installed_into_is_one_whatever_its_name(
+    module: Callable[..., ModuleType],
+) -> None:
+    installed = module("vendored", folder="target")
+    folder = Path(installed.__file__ or "").parent
+    (folder / "vendored-1.0.dist-info").mkdir()
+    (folder / "vendored-1.0.dist-info" / "RECORD").touch()
+    assert not is_local(installed)
+
+
 def test_a_step_of_an_installed_module_stays_the_same_step(
     module: Callable[..., ModuleType],
 ) -> None:
