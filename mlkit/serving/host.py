@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import math
 import os
 import signal
 import subprocess
@@ -26,6 +27,7 @@ from mlkit.errors import DeployError, MlkitError
 from mlkit.serving import depot, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
 from mlkit.serving.rollout import Change, Rollout, changes, rollout, set_replicas
+from mlkit.serving.room import NO_ROOM_S
 from mlkit.serving.spares import Spares
 from mlkit.serving.waiting import wait_answers, wait_loaded
 from mlkit.serving.watch import Watch
@@ -191,6 +193,7 @@ class Host:
             self._roll_out(new, before, say, given_up)
         except BaseException:
             if not self._stop.is_set():
+                say("it failed: back to what was there")
                 self._go_back(new, before)
                 if before is not None:
                     self._put_down_set(name, new, before, "set back: the change failed")
@@ -235,13 +238,15 @@ class Host:
         had = {stage.target.name: stage.target for stage in before.all} if before else {}
         pending = [s for s in new.stages if had.get(s.target.name) != s.target]
         # The front's replicas start while the stages do; they wait for them before they answer.
-        rayserve.deploy([s.target for s in pending], on_progress=say, cancelled=given_up)
+        local = self.settings["address"] == "local"
+        patience_s = NO_ROOM_S if local else math.inf
+        rayserve.deploy([s.target for s in pending], say, given_up, patience_s)
         for stage in pending:
             wait_loaded(stage, given_up)
         front = new.front.target
-        rayserve.deploy([front], on_progress=say, cancelled=given_up)
+        rayserve.deploy([front], say, given_up, patience_s)
         wait_loaded(new.front, given_up)
-        if self.settings["address"] == "local":
+        if local:
             say("waiting for its first answers")
             replicas = front.options.get("num_replicas") or 1
             wait_answers(self._base(front), new.front.version, replicas, given_up)
@@ -272,11 +277,8 @@ class Host:
         """Undo what was begun; stages that are only in the new one go."""
         extra = _applications(new) - (_applications(before) if before else set())
         if before is not None:
-            rayserve.deploy(
-                [stage.target for stage in before.all],
-                on_progress=lambda text: None,
-                cancelled=self._stop.is_set,
-            )
+            targets = [stage.target for stage in before.all]
+            rayserve.deploy(targets, lambda text: None, self._stop.is_set)
         rayserve.delete(sorted(extra))
 
     def do_status(self, say: Any, given_up: Any, app: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 
 from mlkit.errors import Cancelled, DeployError
 from mlkit.serving.flags import cluster_environment
+from mlkit.serving.room import Room
 from mlkit.serving.watch import Found
 
 __all__ = [
@@ -117,14 +118,20 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
 
 def deploy(
     targets: Sequence[Target],
-    *,
     on_progress: Callable[[str], None],
     cancelled: Callable[[], bool],
+    patience_s: float = float("inf"),
 ) -> None:
     """Bring applications to their targets and wait until Serve has all of them running.
 
+    Args:
+        targets: what there should be.
+        on_progress: is told how far it is.
+        cancelled: says whether it was given up.
+        patience_s: how long a replica may be without a place; see `Room`.
+
     Raises:
-        DeployError: replicas do not come up.
+        DeployError: replicas do not come up, or there is no room for them.
         Cancelled: it was given up.
     """
     from ray import serve
@@ -141,7 +148,7 @@ def deploy(
         wait_for_ingress_deployment_creation=False,
         wait_for_applications_running=False,
     )
-    _wait(targets, on_progress, cancelled)
+    _wait(targets, on_progress, cancelled, patience_s)
 
 
 def _application(target: Target) -> Any:
@@ -171,12 +178,15 @@ def _application(target: Target) -> Any:
 
 
 def _wait(
-    targets: Sequence[Target], on_progress: Callable[[str], None], cancelled: Callable[[], bool]
+    targets: Sequence[Target],
+    on_progress: Callable[[str], None],
+    cancelled: Callable[[], bool],
+    patience_s: float,
 ) -> None:
     from ray import serve
 
     said = ""
-    names = [target.name for target in targets]
+    room = Room(lambda: counts({t.name: t.deployment for t in targets}, beside=True), patience_s)
     while True:
         if cancelled():
             raise Cancelled("the deployment was interrupted")
@@ -190,10 +200,10 @@ def _wait(
         if not waiting:
             return
         target, found = waiting[0]
-        text = _progress(list(found.deployments.values()) if found else [])
-        if len(names) > 1:
-            done = len(names) - len(waiting)
-            text = f"{target.deployment}: {text} ({done} of {len(names)} stages ready)"
+        text = room.lacking() or _progress(list(found.deployments.values()) if found else [])
+        if len(targets) > 1:
+            done = f"{len(targets) - len(waiting)} of {len(targets)}"
+            text = f"{target.deployment}: {text} ({done} stages ready)"
         if text != said:
             on_progress(text)
             said = text
@@ -312,11 +322,12 @@ def placement(applications: Mapping[str, str]) -> dict[str, Any]:
     return {"replicas": replicas, "nodes": nodes, "taken": taken}
 
 
-def counts(applications: Mapping[str, str]) -> dict[str, Found]:
+def counts(applications: Mapping[str, str], *, beside: bool = False) -> dict[str, Found]:
     """How many replicas of each stage there are, should be, and have a place.
 
     Args:
         applications: name of the stage of each application.
+        beside: whether old replicas that serve until the new ones are ready count as wanted.
     """
     import ray
     from ray.serve import context
@@ -335,6 +346,11 @@ def counts(applications: Mapping[str, str]) -> dict[str, Found]:
                 for one in deployment["replicas"]
             )
             wanted = deployment["target_num_replicas"]
+            if beside:
+                wanted = placed + sum(
+                    one["state"] == "STARTING" and not one.get("node_id")
+                    for one in deployment["replicas"]
+                )
             if placed < wanted and free is None:
                 free = state.available_resources()
             found[stage] = Found(wanted, ready, placed, _asked(deployment), free or {})
