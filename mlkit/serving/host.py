@@ -24,7 +24,7 @@ from typing import Any
 
 from mlkit.autoscale.decide import Decision
 from mlkit.errors import DeployError, MlkitError
-from mlkit.serving import depot, folders, gathering, rayserve, wire
+from mlkit.serving import depot, details, folders, gathering, rayserve, wire
 from mlkit.serving.owner import Owner
 from mlkit.serving.rollout import Change, Rollout, changes, rollout, set_replicas
 from mlkit.serving.room import NO_ROOM_S
@@ -53,7 +53,7 @@ class Host:
         self._specs: dict[str, dict[str, Any]] = {}
         local = settings["address"] == "local"
         keep = Spares().keep if local else lambda: None
-        self._watch = Watch(self._stages, rayserve.counts, self._put_down, keep)
+        self._watch = Watch(self._stages, details.counts, self._put_down, keep)
         self._watch.start()
         # What changes something is done one after the other; what only asks need not wait for it.
         self._busy = ThreadPoolExecutor(1, thread_name_prefix="mlkit-host")
@@ -295,7 +295,7 @@ class Host:
         """Where each replica of an app sits, and what is taken of each node."""
         known = self._rollouts.get(app)
         names = {s.target.name: s.name for s in known.all} if known else {}
-        return rayserve.placement(names)
+        return details.placement(names)
 
     def do_metrics(
         self, say: Any, given_up: Any, app: str, since: int, scaling: int = 0

@@ -10,24 +10,22 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlkit.errors import Cancelled, DeployError
+from mlkit.serving.details import counts
 from mlkit.serving.flags import cluster_environment
 from mlkit.serving.room import Room
-from mlkit.serving.watch import Found
 
 __all__ = [
     "Target",
-    "counts",
     "delete",
     "deploy",
     "handle_of",
     "loaded",
-    "placement",
     "start",
     "status",
     "stop",
@@ -186,7 +184,8 @@ def _wait(
     from ray import serve
 
     said = ""
-    room = Room(lambda: counts({t.name: t.deployment for t in targets}, beside=True), patience_s)
+    stages = {target.name: target.deployment for target in targets}
+    room = Room(lambda: counts(stages, beside=True), patience_s)
     while True:
         if cancelled():
             raise Cancelled("the deployment was interrupted")
@@ -284,93 +283,6 @@ def _state(found: Any) -> dict[str, Any]:
             name = str(getattr(state, "value", state))
             replicas[name] = replicas.get(name, 0) + count
     return {"state": found.status.value, "message": found.message, "replicas": replicas}
-
-
-def placement(applications: Mapping[str, str]) -> dict[str, Any]:
-    """Where replicas sit and what is taken of each node, as Ray has it.
-
-    Args:
-        applications: name of the stage of each application.
-    """
-    import ray
-    from ray.serve import context
-
-    client: Any = context._get_global_client()
-    state: Any = ray
-    details = client.get_serve_details()
-    replicas = [
-        {
-            "stage": stage,
-            "replica": one["replica_id"],
-            "state": one["state"],
-            "pid": one.get("pid"),
-            "node": one.get("node_id"),
-            "resources": _asked(deployment),
-        }
-        for name, stage in applications.items()
-        for deployment in _deployments(details, name)
-        for one in deployment["replicas"]
-    ]
-    total, free = state.cluster_resources(), state.available_resources()
-    nodes = [
-        {"node": n["NodeID"], "address": n["NodeManagerAddress"], "resources": n["Resources"]}
-        for n in state.nodes()
-        if n["Alive"]
-    ]
-    used = {k: round(v - free.get(k, 0.0), 4) for k, v in total.items() if not _internal(k)}
-    taken = {k: v for k, v in used.items() if v or k == "CPU"}
-    return {"replicas": replicas, "nodes": nodes, "taken": taken}
-
-
-def counts(applications: Mapping[str, str], *, beside: bool = False) -> dict[str, Found]:
-    """How many replicas of each stage there are, should be, and have a place.
-
-    Args:
-        applications: name of the stage of each application.
-        beside: whether old replicas that serve until the new ones are ready count as wanted.
-    """
-    import ray
-    from ray.serve import context
-
-    client: Any = context._get_global_client()
-    state: Any = ray
-    details = client.get_serve_details()
-    found = {}
-    free: dict[str, float] | None = None
-    for name, stage in applications.items():
-        for deployment in _deployments(details, name):
-            states = [one["state"] for one in deployment["replicas"]]
-            ready = states.count("RUNNING")
-            placed = sum(
-                one["state"] in ("RUNNING", "STARTING") and bool(one.get("node_id"))
-                for one in deployment["replicas"]
-            )
-            wanted = deployment["target_num_replicas"]
-            if beside:
-                wanted = placed + sum(
-                    one["state"] == "STARTING" and not one.get("node_id")
-                    for one in deployment["replicas"]
-                )
-            if placed < wanted and free is None:
-                free = state.available_resources()
-            found[stage] = Found(wanted, ready, placed, _asked(deployment), free or {})
-    return found
-
-
-def _deployments(details: Mapping[str, Any], application: str) -> list[dict[str, Any]]:
-    found = details["applications"].get(application)
-    return list(found["deployments"].values()) if found else []
-
-
-def _asked(deployment: Mapping[str, Any]) -> dict[str, float]:
-    options = deployment["deployment_config"].get("ray_actor_options") or {}
-    named = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    asked = {named[k]: float(v) for k, v in options.items() if k in named and v}
-    return asked | {k: float(v) for k, v in (options.get("resources") or {}).items()}
-
-
-def _internal(resource: str) -> bool:
-    return resource.startswith("node:") or resource == "object_store_memory"
 
 
 def delete(applications: Sequence[str]) -> None:

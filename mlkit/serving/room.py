@@ -21,8 +21,7 @@ class Room:
     """Watches the replicas of some stages that have no place yet.
 
     Args:
-        read: gives what there is of each stage; ``wanted`` counts old replicas too while new ones
-            start beside them.
+        read: gives what there is of each stage, as `mlkit.serving.rayserve.promised` does.
         patience_s: how long one may be without a place before it is an error. A cluster may get
             more nodes: there it is `math.inf`.
         now: seconds on any clock.
@@ -52,27 +51,26 @@ class Room:
             return self._words
         self._looked_at, self._words = now, ""
         for stage, found in self._read().items():
-            if found.placed >= found.wanted:
+            lack = missing(found)
+            if found.placed >= found.wanted or not lack:  # or its process is only slow to start
                 self._since.pop(stage, None)
                 continue
             placed, since = self._since.get(stage, (-1, now))
             if placed != found.placed:  # one more has found its place
                 since = now
             self._since[stage] = (found.placed, since)
-            lack = missing(found)
-            words = f"{lack} missing" if lack else "no node has enough of all"
             if now - since >= self._patience_s:
                 raise DeployError(
                     f"there is no room for {found.wanted - found.placed} of its {found.wanted} "
                     "replicas",
                     where=f"stage {stage!r}",
                     expected=_asked(found),
-                    got=f"{words} after {now - since:.0f} s",
+                    got=f"{lack} missing after {now - since:.0f} s",
                     fix="fewer replicas, less for each of them (num_cpus, num_gpus), or shut down "
                     "what runs beside it",
                 )
             if now - since >= SAID_AFTER_S:
-                self._words = f"no room yet: {words}"
+                self._words = f"no room yet: {lack} missing"
         return self._words
 
 

@@ -74,13 +74,25 @@ def runtime_folder():
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@step
+def wait(x: int) -> int:
+    return x
+
+
+@pipeline
+def waiting_room(x: int) -> int:
+    return wait(x)
+
+
 @pytest.fixture(scope="session")
 def live(runtime_folder):
     """Deploys into one Ray session for all tests, in a folder of this run; ends it at the end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLKIT_RUNTIME_DIR", str(runtime_folder))
-        session = Session.of_this_notebook() or Session.start()
+        session = Session.start()
+        kept = deploy(waiting_room, progress=False)  # the last app's end would be the session's
         yield lambda pipe, **options: deploy(pipe, progress=False, **options)
+        assert not kept.closed
         session.stop()
         assert processes_of(session.folder.name) == []
         assert not session.folder.exists()

@@ -118,22 +118,6 @@ def test_replicas_that_were_set_by_hand_are_told_too(scaling):
     assert [(d.stage, d.before, d.after) for d in by_hand[-2:]] == [("load", 1, 2), ("load", 2, 1)]
 
 
-def test_what_there_is_no_room_for_is_said_and_undone(live, scaling):
-    @step(stage="far", ray_actor_options={"resources": {"moonlight": 1}})
-    def dream(x: int) -> int:
-        return x
-
-    @pipeline
-    def roomless(x: int) -> int:
-        return dream(x)
-
-    with pytest.raises(DeployError, match="no room for 1 of its 1 replicas") as caught:
-        live(roomless)
-    assert "stage 'far'" in str(caught.value)
-    assert "1 moonlight missing" in str(caught.value)
-    assert scaling(1) == 4
-
-
 def test_batches_and_admission_change_while_it_runs(scaling):
     changes = scaling.scale("double", max_batch_size=2)
     assert "max_batch_size of double → 2" in {c.stage: c.why for c in changes}["growing"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from mlkit.errors import DeployError
+from mlkit.serving.details import found_of
 from mlkit.serving.room import NO_ROOM_S, Room
-from mlkit.serving.watch import Found
+from mlkit.serving.watch import Found, missing
 
 FULL = Found(3, 1, 1, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 8.0})
 
@@ -62,8 +64,63 @@ def test_a_cluster_may_get_more_nodes() -> None:
     assert stage.after(3600) == "no room yet: 1 GPU missing"
 
 
-def test_enough_in_all_and_on_no_node() -> None:
+def test_a_process_that_is_only_slow_to_start_is_waited_for() -> None:
     stage = Stage()
-    stage.found = Found(2, 1, 1, {"CPU": 2.0}, {"CPU": 3.0})
+    stage.found = Found(3, 0, 0, {"CPU": 0.5}, {"CPU": 1.5})
     stage.after(0)
-    assert stage.after(3) == "no room yet: no node has enough of all"
+    assert stage.after(600) == ""
+
+
+# ---- what Serve and Ray say ------------------------------------------------------------------
+
+
+def deployment(cpus: float, target: int, *states: str) -> dict[str, Any]:
+    """As in Serve's details; a state with a + has a place."""
+    return {
+        "deployments": {
+            "only": {
+                "target_num_replicas": target,
+                "deployment_config": {"ray_actor_options": {"num_cpus": cpus}},
+                "replicas": [
+                    {"state": state.rstrip("+"), "node_id": "n" if state.endswith("+") else None}
+                    for state in states
+                ],
+            }
+        }
+    }
+
+
+def seen(beside: bool = False, **applications: Any) -> dict[str, Found]:
+    return found_of(
+        {"applications": applications},
+        lambda: {"CPU": 2.0},
+        {name: name for name in applications},
+        beside=beside,
+    )
+
+
+def test_replicas_that_start_hold_what_they_were_promised() -> None:
+    found = seen(front=deployment(0.5, 1, "RUNNING+"), models=deployment(0.5, 3, *3 * ["STARTING"]))
+    assert found["front"] == Found(1, 1, 1, {"CPU": 0.5}, {})
+    assert found["models"] == Found(3, 0, 0, {"CPU": 0.5}, {"CPU": 1.5})
+    assert missing(found["models"]) == ""  # they have their room, and are slow
+
+
+def test_what_is_promised_beyond_what_there_is_is_missing() -> None:
+    found = seen(
+        front=deployment(1.0, 1, "RUNNING+"), models=deployment(0.5, 4, "RUNNING+", "STARTING")
+    )
+    assert missing(found["models"]) == "1 CPU"  # two are still to be made
+
+
+def test_what_stops_holds_nothing_for_long() -> None:
+    found = seen(models=deployment(1.0, 2, "STOPPING+", "RUNNING+", "STARTING"))
+    assert found["models"].wanted == 2
+    assert missing(found["models"]) == ""
+
+
+def test_the_old_one_counts_until_the_new_one_is_ready() -> None:
+    states = "RUNNING+", "STARTING"
+    assert seen(models=deployment(1.5, 1, *states))["models"].wanted == 1
+    beside = seen(True, models=deployment(1.5, 1, *states))["models"]
+    assert (beside.wanted, missing(beside)) == (2, "1 CPU")
