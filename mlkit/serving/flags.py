@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import secrets
 import socket
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -85,11 +86,30 @@ def cluster_environment() -> dict[str, str]:
 _BLOCK = 100
 
 
+_given: deque[int] = deque(maxlen=64)
+
+
 def free_port() -> int:
-    """A TCP port of the loopback interface that is free now."""
+    """A TCP port of the loopback interface that is free now, and not given out lately.
+
+    It is none that the system takes by itself: until a server listens on it, every connection
+    that Ray's processes make could be given the same number.
+    """
+    while True:
+        port = random.randrange(30_000, 32_768)
+        if port not in _given and _can_listen(port):
+            _given.append(port)
+            return port
+
+
+def _can_listen(port: int) -> bool:
     with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def _free_block() -> int:

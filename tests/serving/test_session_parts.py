@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from mlkit.errors import DeployError, SessionError
 from mlkit.serving import folders, haproxy, watchdog, wire
+from mlkit.serving.flags import free_port
 from mlkit.serving.owner import Owner
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -311,3 +313,20 @@ default = AutoscalingConfig.default()
 assert {name: getattr(default, name) for name in AUTO} == AUTO
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # tests import no Ray
+
+
+def test_ports_are_none_that_a_connection_could_be_given_meanwhile() -> None:
+    ports = [free_port() for _ in range(20)]
+    assert len(set(ports)) == 20
+    assert all(30_000 <= port < 32_768 for port in ports)
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        taken.listen()
+        port = taken.getsockname()[1]
+        numbers = iter([port, port + 1 if port < 32_767 else 30_000])
+        monkeypatch.setattr("random.randrange", lambda *bounds: next(numbers))
+        monkeypatch.setattr("mlkit.serving.flags._given", deque())
+        assert free_port() != port
