@@ -23,6 +23,10 @@ _EPSILON_S = 1e-6
 WORTH_SAYING_S = 1.0
 """A delay that has less to go, or has just begun, is not put down as a decision of its own."""
 
+NOTE_AFTER_S = 5.0
+"""A policy that has nothing to go by yet, or whose reading crosses a line for a moment."""
+NOTE_AGAIN_S = 60.0
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -91,7 +95,14 @@ class Decider:
             return target, {**state, "wanted": target, "said": why}, found
         number, bound = self._bounded(wanted, signals)
         new = {"wanted": target, "user": dict(wanted.state), "said": bound or None}
+        note, since, said_at = state.get("noted") or ("", now, -math.inf)
+        if note != wanted.note:
+            note, since = wanted.note, now
         if number == target:
+            if note and now - since >= NOTE_AFTER_S and now - said_at >= NOTE_AGAIN_S:
+                found.append(Decision(now, self.stage, "held", target, target, wanted.why))
+                said_at = now
+            new["noted"] = (note, since, said_at)
             if bound and state.get("said") != bound:
                 why = f"{wanted.why}; wants {math.ceil(wanted.replicas)}, {bound}"
                 found.append(Decision(now, self.stage, "limited", target, target, why))

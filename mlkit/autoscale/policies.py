@@ -40,11 +40,14 @@ class Wanted:
         replicas: how many, not rounded.
         why: in words, as for "3.7 ongoing per replica, target 2".
         state: what it is told the next time as ``policy_state``.
+        note: what it was that kept it from wanting another number, where one might expect it. After
+            some seconds of it ``why`` is put down as "held", once a minute.
     """
 
     replicas: float
     why: str = ""
     state: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 Policy: TypeAlias = Callable[[Signals], "Wanted | float | tuple[float, Mapping[str, Any]]"]
@@ -141,7 +144,7 @@ class on_latency:  # noqa: N801
         have = signals.current_num_replicas
         if have and not signals.latest.get("rate"):
             why = "no replica has said how long it takes (with observe=False none does)"
-            return Wanted(signals.target_num_replicas, why)
+            return Wanted(signals.target_num_replicas, why, note="nothing read")
         latency = signals.latency_ms(percentile)
         if latency is None:
             idle = signals.total_num_requests < 0.1
@@ -150,7 +153,7 @@ class on_latency:  # noqa: N801
         if latency > limit:
             if signals.ongoing_per_replica <= 1.0:
                 said += f", but only {signals.ongoing_per_replica:.1f} ongoing per replica"
-                return Wanted(have, f"{said}: more replicas would not help")
+                return Wanted(have, f"{said}: more replicas would not help", note="would not help")
             return Wanted(have * min(latency / limit, MOST_AT_ONCE), said)
         spare = latency < IDLE_SHARE * limit and have > 1
         if spare and signals.total_num_requests / (have - 1) <= 2.0:
@@ -175,7 +178,8 @@ class on_cpu:  # noqa: N801
         """Replicas, in proportion."""
         cores = signals.mean("cpu")
         if cores is None:
-            return Wanted(signals.current_num_replicas, "no replica has said what it uses")
+            why = "no replica has said what it uses (with observe=False none does)"
+            return Wanted(signals.current_num_replicas, why, note="nothing read")
         given = signals.config.num_cpus or 1.0
         return Wanted(
             signals.current_num_replicas * (cores / given) / self.target,
@@ -202,10 +206,8 @@ class on_gpu:  # noqa: N801
         """Replicas, in proportion."""
         used = signals.mean("gpu")
         if used is None:
-            return Wanted(
-                signals.current_num_replicas,
-                "no replica reads a GPU: that takes torch on one, and nvidia-ml-py",
-            )
+            why = "no replica reads a GPU: that takes torch on one, and nvidia-ml-py"
+            return Wanted(signals.current_num_replicas, why, note="nothing read")
         given = signals.config.num_gpus or 1.0
         return Wanted(
             signals.current_num_replicas * (used / given) / self.target,
@@ -229,7 +231,8 @@ class highest:  # noqa: N801
             told = replace(signals, policy_state=mine)
             found.append(wanted_of(policy(told), getattr(policy, "__name__", repr(policy))))
         best = max(found, key=lambda one: one.replicas)
-        return Wanted(best.replicas, best.why, {str(i): one.state for i, one in enumerate(found)})
+        states = {str(i): one.state for i, one in enumerate(found)}
+        return Wanted(best.replicas, best.why, states, best.note)
 
     def __repr__(self) -> str:
         return f"highest({', '.join(map(repr, self.policies))})"

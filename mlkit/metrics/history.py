@@ -203,10 +203,12 @@ def samples_of(delta: Delta) -> list[tuple[By, Sample]]:
     stage = Sample(at=at, span_s=span_s, of=delta["stage"])
     _add_requests(stage, delta)
     stage.cpu, stage.rss = delta["cpu_s"] / span_s, delta["rss"]
+    stage.gpu = delta.get("gpu")
     stage.in_flight = int(delta.get("in_flight", 0))
     queued = delta.get("queued", {})
     stage.queued = sum(queued.values())
     app = Sample(at=at, span_s=span_s, cpu=stage.cpu, rss=stage.rss, queued=stage.queued)
+    app.gpu = stage.gpu
     if delta["front"]:
         app.merge(stage)
         app.in_flight = stage.in_flight

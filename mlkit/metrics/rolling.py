@@ -51,11 +51,14 @@ class _Bin:
     sample: Sample
     cpu_s: float = 0.0
     gauges: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    gpus: dict[str, int] = field(default_factory=dict)
 
     def add(self, one: Sample, process: str) -> None:
         self.sample.merge(one)
         self.cpu_s += one.cpu * one.span_s
         self.gauges[process] = (one.in_flight, one.queued, one.rss)
+        if one.gpu is not None:
+            self.gpus[process] = one.gpu
 
     def close(self) -> Sample:
         """It with the gauges of all processes together."""
@@ -64,6 +67,7 @@ class _Bin:
         sample.in_flight, sample.queued, sample.rss = (
             sum(found) for found in zip(*self.gauges.values(), strict=True)
         )
+        sample.gpu = sum(self.gpus.values()) if self.gpus else None
         sample.processes = len(self.gauges)
         return sample
 

@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage's figures."""
+    """A stage's figures; ``gpu`` is memory of one, "" where the stage uses none."""
 
     stage: str
     ready: str
@@ -62,6 +62,7 @@ class StageRow:
     cpu: str
     memory: str
     scaling: str = ""
+    gpu: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,11 @@ class Live:
     picture: Picture | None = None
     queues: Mapping[str, float] = field(default_factory=dict)
     slow: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any stage uses a GPU."""
+        return any(stage.gpu for stage in self.stages)
 
     def _repr_html_(self) -> str:
         return to_html(self)
@@ -169,7 +175,11 @@ def to_text(live: Live) -> str:
     if live.stages:
         head2 = ("stage", "ready", "wanted", "in flight", "CPU", "MB")
         rows2 = [(s.stage, s.ready, s.wanted, s.in_flight, s.cpu, s.memory) for s in live.stages]
-        lines += _columns([head2, *rows2], 1)
+        table: list[Sequence[str]] = [head2, *rows2]
+        if live.on_gpu:
+            gpu = ["GPU MB", *(stage.gpu for stage in live.stages)]
+            table = [(*row, one) for row, one in zip(table, gpu, strict=True)]
+        lines += _columns(table, 1)
     return "\n".join([*lines, *live.decisions])
 
 

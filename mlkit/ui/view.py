@@ -232,6 +232,7 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
                 f"{found.cpu:.2f}" if found else "0",
                 f"{found.rss / 1e6:,.0f}" if found else "0",
                 scales,
+                f"{found.gpu / 1e6:,.0f}" if found and found.gpu is not None else "",
             )
         )
     return tuple(rows)

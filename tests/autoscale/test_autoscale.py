@@ -232,6 +232,31 @@ def test_gpu_use_is_a_share_of_what_the_replica_was_given() -> None:
     assert "nvidia-ml-py" in on_gpu()(signals(2)).why
 
 
+def test_what_keeps_a_policy_from_acting_is_said_once_a_minute() -> None:
+    stage = Stage(on_gpu())
+    stage.see(0)
+    stage.see(2)
+    assert stage.words == []  # the first readings are on their way
+    for _ in range(40):
+        stage.see(2)
+    (first, again) = stage.said
+    assert first.kind == "held"
+    assert "no replica reads a GPU" in first.why
+    assert again.at - first.at >= 60
+    stage.see(2, **readings(50, gpu=0.7))
+    stage.see(2)
+    assert len(stage.said) == 2
+
+
+def test_latency_that_replicas_do_not_help_is_said() -> None:
+    stage = Stage(on_latency(p99_ms=100))
+    for _ in range(4):
+        stage.see(2, ongoing=0.8, **readings(5, p99_ms=150))
+    (said,) = stage.said
+    assert (said.kind, said.before, said.after) == ("held", 1, 1)
+    assert "more replicas would not help" in said.why
+
+
 def test_the_highest_of_several_wins_with_its_own_reason() -> None:
     both = highest(on_ongoing_requests(2), on_latency(p95_ms=100))
     found = both(signals(1, 2, **readings(50, p95_ms=180)))

@@ -157,6 +157,16 @@ def test_a_look_is_small_and_whole(window: int) -> None:
     ElementTree.fromstring(shown(app, window_s=window).svg)
 
 
+def test_a_stage_on_a_gpu_shows_its_memory(app: App) -> None:
+    assert "GPU MB" not in shown(app).html
+    deltas = counted(["load"])
+    for delta in deltas:
+        delta["gpu"] = 2_120_000_000
+    text = str(shown(App(deltas)))
+    assert re.search(r"MB\s+GPU MB\n.*shop .*2,120", text)
+    assert '<th scope="col">GPU MB</th>' in shown(App(deltas)).html
+
+
 def test_every_chart_says_what_it_stands_at(app: App) -> None:
     said = [panel.said for panel in shown(app, window_s=60).panels]
     assert said[0].startswith("requests per second: 20/s")
