@@ -90,7 +90,7 @@ class Host:
         told = [
             Decision(now, stage, "scaled", was, count, why)
             for stage, known, count in set_replicas(before, new)
-            if (was := self._watch.wanted(app, stage, known)) != count
+            if (was := self._watch.wanted(app, stage) if known is None else known) != count
         ]
         with suppress(Exception):  # the change itself is what counts
             if told:

@@ -21,7 +21,7 @@ class Room:
     """Watches the replicas of some stages that have no place yet.
 
     Args:
-        read: gives what there is of each stage, as `mlkit.serving.rayserve.promised` does.
+        read: gives what there is of each stage: `mlkit.serving.details.counts`, ``beside``.
         patience_s: how long one may be without a place before it is an error. A cluster may get
             more nodes: there it is `math.inf`.
         now: seconds on any clock.
@@ -52,7 +52,7 @@ class Room:
         self._looked_at, self._words = now, ""
         for stage, found in self._read().items():
             lack = missing(found)
-            if found.placed >= found.wanted or not lack:  # or its process is only slow to start
+            if not lack:  # all have a place, or a process is only slow to start
                 self._since.pop(stage, None)
                 continue
             placed, since = self._since.get(stage, (-1, now))

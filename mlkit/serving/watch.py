@@ -95,10 +95,8 @@ class Watch:
         self._stop = True
         self._wake.set()
 
-    def wanted(self, app: str, stage: str, known: int | None) -> int:
-        """Replicas wanted of a stage: what is known of it, else as it was seen last."""
-        if known is not None:
-            return known
+    def wanted(self, app: str, stage: str) -> int:
+        """Replicas wanted of a stage when it was seen last."""
         seen = self._stages.get((app, stage))
         return 0 if seen is None else max(0, seen.wanted)
 
