@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mlkit.errors import DefinitionError, MlkitError
 from mlkit.models import cache
-from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target
+from mlkit.models.model import (
+    Array,
+    ArraySpec,
+    CompiledModel,
+    PrecisionUsed,
+    Structure,
+    Target,
+)
+from mlkit.models.timing import quickest
 from mlkit.models.target import Device, Engine, Precision, choose
 from mlkit.models.whole import Preprocess, is_module, tensors, whole
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_model"]
 
-FORMAT = "1"
+FORMAT = "2"
 """Changes with what is cached, so that old entries are not read."""
 
 
@@ -39,8 +48,8 @@ def compile_model(
     """Compile a torch module for this machine; what comes back takes and returns numpy arrays.
 
     A CUDA device is used where there is one, through torch; else OpenVINO on the CPU, in bfloat16
-    where the CPU has that. A module that OpenVINO cannot convert is run by torch, with a warning
-    (with ``engine="openvino"`` it is an error).
+    where the CPU has that and it proves faster. A module that OpenVINO cannot convert is run by
+    torch, with a warning (with ``engine="openvino"`` it is an error).
 
     Args:
         module: the module, or a function without arguments that returns it.
@@ -49,7 +58,8 @@ def compile_model(
         preprocess: what to do to the first array before the module sees it; the example is then
             an array as it is before that.
         engine: ``auto``, ``openvino`` or ``torch``.
-        precision: ``auto``, ``fp32`` or ``bf16``.
+        precision: ``auto``, ``fp32`` or ``bf16``. With ``auto``, a CPU that has bfloat16 runs the
+            example in both: only some are quicker in it. What was found is kept in the cache.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: calls that run side by side; as many as threads by default.
         threads: CPU threads shared by all calls; by default `MLKIT_THREADS`, or every CPU that
@@ -76,7 +86,9 @@ def compile_model(
     if target.engine == "torch":
         return source.on_torch(target, inputs, independent=bool(sizes))
     try:
-        return _on_openvino(source, target, inputs, sizes, cache_key)
+        timed = precision == "auto" and target.precision == "bf16"
+        precisions: tuple[PrecisionUsed, ...] = ("fp32", "bf16") if timed else (target.precision,)
+        return _on_openvino(source, target, precisions, inputs, sizes, cache_key)
     except MlkitError as error:
         if engine == "openvino":
             raise
@@ -134,6 +146,7 @@ class _Source:
 def _on_openvino(
     source: _Source,
     target: Target,
+    precisions: tuple[PrecisionUsed, ...],
     inputs: tuple[ArraySpec, ...],
     sizes: tuple[int, ...],
     cache_key: str | None,
@@ -145,12 +158,16 @@ def _on_openvino(
     def build() -> OpenVinoModel:
         module, structure = source.load()
         model = convert(module, source.examples, inputs)
-        return OpenVinoModel.build(model, target, inputs, structure, sizes)
+        made = [
+            OpenVinoModel.build(model, replace(target, precision=one), inputs, structure, sizes)
+            for one in precisions
+        ]
+        return made[0] if len(made) == 1 else quickest(made, source.examples)
 
     if cache_key is None:
         return build()
     key = cache.content_key(
-        [FORMAT, fingerprint(), target.precision, cache_key]
+        [FORMAT, fingerprint(), *precisions, cache_key]
         + [repr(part) for part in (inputs, sizes, source.preprocess)]
     )
     return _cached(key, build, lambda folder: OpenVinoModel.load(folder, target, inputs))

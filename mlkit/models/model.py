@@ -19,7 +19,10 @@ else:
     Array: TypeAlias = Any
     Outputs: TypeAlias = Any
 
-__all__ = ["Array", "ArraySpec", "CompiledModel", "Outputs", "Structure", "Target"]
+__all__ = ["Array", "ArraySpec", "CompiledModel", "Outputs", "PrecisionUsed", "Structure", "Target"]
+
+
+PrecisionUsed: TypeAlias = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,7 @@ class Target:
 
     engine: Literal["openvino", "torch"]
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: PrecisionUsed
     workers: int
     threads: int
 
@@ -121,12 +124,15 @@ class CompiledModel(ABC):
         target: where and how it runs.
         inputs: the arrays it takes.
         structure: how it hands out its results.
+        timed_ms: what a call of the example took in each precision that was tried; empty where
+            there was no choice.
     """
 
     def __init__(self, target: Target, inputs: tuple[ArraySpec, ...], structure: Structure) -> None:
         self.target = target
         self.inputs = inputs
         self.structure = structure
+        self.timed_ms: dict[str, float] = {}
 
     def __call__(self, *arrays: Array) -> Outputs:
         """Run the model.
@@ -164,9 +170,10 @@ class CompiledModel(ABC):
 
     def __repr__(self) -> str:
         t = self.target
+        timed = ", ".join(f"{ms:.2g} ms in {name}" for name, ms in self.timed_ms.items())
         return (
             f"<model ({', '.join(str(spec) for spec in self.inputs)}) on {t.device}: "
-            f"{t.engine} {t.precision}, {t.workers} at once>"
+            f"{t.engine} {t.precision}{f' ({timed})' if timed else ''}, {t.workers} at once>"
         )
 
     def __reduce__(self) -> NoReturn:

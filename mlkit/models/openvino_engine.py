@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,7 +177,12 @@ class OpenVinoModel(CompiledModel):
             blob = executable.export_model().getvalue()
             (folder / f"{size}.blob").write_bytes(blob)
             sizes[size] = len(blob)
-        about = {"blobs": sizes, "structure": asdict(self.structure)}
+        about = {
+            "blobs": sizes,
+            "structure": asdict(self.structure),
+            "precision": self.target.precision,
+            "timed_ms": self.timed_ms,
+        }
         (folder / "about.json").write_text(json.dumps(about))
 
     @classmethod
@@ -190,14 +195,18 @@ class OpenVinoModel(CompiledModel):
         """
         try:
             about = json.loads((folder / "about.json").read_text())
+            target = replace(target, precision=about["precision"])
             executables = {
                 int(size): _import(folder / f"{size}.blob", length, target)
                 for size, length in about["blobs"].items()
             }
             kind, names = about["structure"]["kind"], about["structure"]["names"]
+            timed_ms = dict(about["timed_ms"])
         except (OSError, ValueError, KeyError, RuntimeError):
             return None
-        return cls(executables, target, inputs, Structure(kind, tuple(names)))
+        loaded = cls(executables, target, inputs, Structure(kind, tuple(names)))
+        loaded.timed_ms = timed_ms
+        return loaded
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         import numpy as np
