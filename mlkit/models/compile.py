@@ -18,8 +18,8 @@ from mlkit.models.model import (
     Structure,
     Target,
 )
-from mlkit.models.timing import quickest
 from mlkit.models.target import Device, Engine, Precision, choose
+from mlkit.models.timing import quickest
 from mlkit.models.whole import Preprocess, is_module, tensors, whole
 
 if TYPE_CHECKING:
