@@ -5,7 +5,8 @@ What runs here, offline and in a replica is this. Its rules:
 - A free worker never waits while anything can run: no timers, but for a step that asks for one
   with ``batch_wait_timeout_s``.
 - What it takes next, `queues.py` says: batches fill while there is work to fill them with, a lone
-  request never waits for company, and under load requests are finished before new ones are begun.
+  request never waits for company, under load requests are finished before new ones are begun, and
+  where batches are not quicker, the oldest request goes first.
 - An exception in a batch is traced to its item by halving: the others are not harmed. A step with
   ``split_failed_batches=False`` is not called again: its whole batch fails.
 - A request that is cancelled, late or failed is skipped wherever it is queued, and its async steps
@@ -67,7 +68,7 @@ class Executor:
         self.workers = workers or default_workers()
         self._loop = loop
         self._context = contextvars.copy_context()
-        self._flow = Flow(program)
+        self._flow = Flow(program, self.workers)
         # Plain locks only: an interrupt that comes while one written in Python is being taken can
         # leave it taken.
         self._lock = threading.Lock()

@@ -7,7 +7,7 @@ time, and acts afterwards on what it is told in `After`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -46,9 +46,9 @@ class After:
 class Flow:
     """All requests of an executor that are under way."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, workers: int) -> None:
         self.program = program
-        self.queues = Queues(program)
+        self.queues = Queues(program, workers)
         self.open: set[Execution] = set()
         self.sizes: list[Counter[int]] = [Counter() for _ in program.tasks]
         self._given_up = 0
@@ -92,11 +92,11 @@ class Flow:
             if not execution.left:
                 self.finish(execution, None, None, after)
 
-    def count(self, task: Task, sizes: Iterable[int], took_s: float | None = None) -> None:
+    def count(self, task: Task, sizes: Sequence[int], took_s: float | None = None) -> None:
         """Note the sizes of a task's calls, and how long a whole batch took."""
         self.sizes[task.index].update(sizes)
-        if took_s is not None:
-            self.queues.took(task, took_s)
+        if took_s is not None and len(sizes) == 1:  # one that was split says nothing of others
+            self.queues.took(task, sizes[0], took_s)
 
     def finish(
         self, execution: Execution, task: Task | None, error: BaseException | None, after: After

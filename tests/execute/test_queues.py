@@ -39,8 +39,10 @@ def queues() -> Queues:
     return Queues(compile_graph(flow.graph))
 
 
-def request(name: str, *, finished: bool = False, late: bool = False) -> Any:
-    return SimpleNamespace(name=name, finished=finished, deadline=0.0, expired=late)
+def request(name: str, *, began: float = 0.0, finished: bool = False, late: bool = False) -> Any:
+    return SimpleNamespace(
+        name=name, began=began, finished=finished, deadline=0.0, expired=late, ready_at=[0.0] * 3
+    )
 
 
 def pick(queues: Queues) -> tuple[str, list[str]] | None:
@@ -75,7 +77,7 @@ def test_full_batches_then_single_items_from_the_end_then_part_batches(queues: Q
 def test_a_batch_that_waited_longer_than_it_takes_goes_before_single_items() -> None:
     clock = [10.0]
     queues = Queues(compile_graph(flow.graph), now=lambda: clock[0])
-    queues.took(TASKS["many"], 0.5)
+    queues.took(TASKS["many"], 3, 0.5)
     waiting = request("old")
     waiting.ready_at = {TASKS["many"].index: 10.0}
     push(queues, "many", waiting)
@@ -85,11 +87,81 @@ def test_a_batch_that_waited_longer_than_it_takes_goes_before_single_items() -> 
     clock[0] = 10.6
     assert pick(queues) == ("many", ["old"])
     push(queues, "many", waiting)
-    queues.took(TASKS["many"], 1.5)  # calls have become longer: 0.8 * 0.5 + 0.2 * 1.5
+    queues.took(TASKS["many"], 3, 1.5)  # calls have become longer: 0.8 * 0.5 + 0.2 * 1.5
     clock[0] = 10.65
     assert pick(queues) == ("begin", ["b"])
     clock[0] = 10.75
     assert pick(queues) == ("many", ["old"])
+
+
+@pytest.fixture
+def flat() -> Queues:
+    """With what was measured of a step whose batches are no quicker; one worker."""
+    queues = Queues(compile_graph(flow.graph), now=lambda: 0.0)
+    queues.took(TASKS["many"], 1, 0.010)
+    queues.took(TASKS["many"], 3, 0.027)
+    return queues
+
+
+def test_where_batches_are_not_quicker_the_oldest_request_goes_first_and_alone(
+    flat: Queues,
+) -> None:
+    push(flat, "begin", request("new", began=3.0))
+    push(flat, "many", request("old", began=1.0), request("younger", began=2.0))
+    assert [pick(flat) for _ in range(4)] == [
+        ("many", ["old"]),
+        ("many", ["younger"]),
+        ("begin", ["new"]),
+        None,
+    ]
+
+
+def test_of_two_that_came_together_the_one_nearer_to_its_result_goes_first(flat: Queues) -> None:
+    push(flat, "begin", request("a", began=1.0))
+    push(flat, "end", request("b", began=1.0))
+    assert pick(flat) == ("end", ["b"])
+
+
+def test_where_work_piles_up_batches_are_made_whatever_was_measured(flat: Queues) -> None:
+    push(flat, "begin", request("oldest", began=0.5))
+    push(flat, "many", *(request(name, began=1.0) for name in "abcd"))
+    assert pick(flat) == ("many", ["a", "b", "c"])
+
+
+def test_batches_that_have_become_quicker_are_made_again(flat: Queues) -> None:
+    for _ in range(10):  # an average of what was lately
+        flat.took(TASKS["many"], 3, 0.012)
+    push(flat, "many", request("a", began=1.0), request("b", began=2.0))
+    assert pick(flat) == ("many", ["a", "b"])
+
+
+def test_so_long_as_nothing_is_known_batches_are_made(queues: Queues) -> None:
+    queues.took(TASKS["many"], 1, 0.010)
+    push(queues, "many", request("a", began=1.0), request("b", began=2.0))
+    assert pick(queues) == ("many", ["a", "b"])
+
+
+def test_what_lets_a_batch_wait_is_not_overruled_by_age() -> None:
+    @batched_step(max_batch_size=3, batch_wait_timeout_s=5.0)
+    def patient(xs: list[int]) -> list[int]:
+        return xs
+
+    @pipeline
+    def waits(x: int) -> int:
+        return patient(begin(x))
+
+    clock = [0.0]
+    program = compile_graph(waits.graph)
+    tasks = {task.name: task for task in program.tasks}
+    queues = Queues(program, now=lambda: clock[0])
+    queues.took(tasks["patient"], 1, 0.010)
+    queues.took(tasks["patient"], 3, 0.030)
+    queues.push(tasks["patient"], request("old", began=0.0))
+    queues.push(tasks["begin"], request("new", began=1.0))
+    assert pick(queues) == ("begin", ["new"])
+    assert pick(queues) is None
+    clock[0] = 5.1
+    assert pick(queues) == ("patient", ["old"])
 
 
 def test_finished_requests_are_skipped_and_not_counted(queues: Queues) -> None:
