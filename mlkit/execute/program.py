@@ -47,7 +47,7 @@ class Task:
         resources: keywords that are the same for every call, built.
         upstream: how many tasks it waits for.
         downstream: tasks that wait for it, by index.
-        depth: length of the longest way to it; what is deeper is nearer to the result.
+        to_go: steps on the longest way from it to the result, itself among them.
         max_batch_size: items of one call; 0 for a step that is not batched.
         wait_s: how long a batch that is not full waits for more.
         splits: whether a batch that raises is halved to find the item at fault.
@@ -62,7 +62,7 @@ class Task:
     resources: Mapping[str, Any]
     upstream: int
     downstream: tuple[int, ...]
-    depth: int
+    to_go: int
     max_batch_size: int
     wait_s: float
     splits: bool
@@ -116,10 +116,13 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
     nodes = [node for node in graph if node.name in needed]
     index = {node.name: i for i, node in enumerate(nodes)}
     ups = [tuple(index[u] for u in node.upstream if u in index) for node in nodes]
-    depth: list[int] = []
-    for up in ups:
-        depth.append(1 + max((depth[u] for u in up), default=0))
-    tasks = tuple(_compile(node, i, ups, depth[i]) for i, node in enumerate(nodes))
+    downs = [tuple(j for j, up in enumerate(ups) if i in up) for i in range(len(nodes))]
+    to_go = [1] * len(nodes)
+    for i in reversed(range(len(nodes))):
+        to_go[i] += max((to_go[j] for j in downs[i]), default=0)
+    tasks = tuple(
+        _compile(node, i, len(ups[i]), downs[i], to_go[i]) for i, node in enumerate(nodes)
+    )
     return Program(
         graph,
         given,
@@ -130,7 +133,7 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
     )
 
 
-def _compile(node: Node, i: int, ups: list[tuple[int, ...]], depth: int) -> Task:
+def _compile(node: Node, i: int, upstream: int, downstream: tuple[int, ...], to_go: int) -> Task:
     step = node.step
     return Task(
         i,
@@ -138,9 +141,9 @@ def _compile(node: Node, i: int, ups: list[tuple[int, ...]], depth: int) -> Task
         step,
         tuple((parameter, resolver(source)) for parameter, source in node.inputs.items()),
         {name: resource.get() for name, resource in step.resources.items()},
-        len(ups[i]),
-        tuple(j for j, up in enumerate(ups) if i in up),
-        depth,
+        upstream,
+        downstream,
+        to_go,
         step.max_batch_size if isinstance(step, BatchedStep) else 0,
         step.options.batch_wait_timeout_s,
         step.options.split_failed_batches,

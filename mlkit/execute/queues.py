@@ -1,10 +1,10 @@
 """What is waiting for a worker, and which of it goes next.
 
 - Where batches are quicker, so far as is known, or where work piles up, throughput goes first: full
-  batches, and those that have waited for longer than they take; then single items, those nearest to
-  a result first; then batches that are not full.
-- Else the oldest request goes first, whatever it waits for, and alone: requests that share the cores
-  slow one another, and one after the other they are finished sooner.
+  batches, and those that have waited for longer than they take; then single items, those nearest
+  to a result first; then batches that are not full.
+- Else the oldest request goes first, whatever it waits for, and alone: requests that share the
+  cores slow one another, and one after the other they are finished sooner.
 - A batch that is not full may wait for more, where its step asks for that.
 - Requests that are finished (cancelled, failed) are skipped.
 """
@@ -52,7 +52,7 @@ class Queues:
         self._few = FEW * workers
         self._took = [_Took() for _ in program.tasks]
         self._batches_pay = any(task.batched for task in program.tasks)
-        nearest_first = sorted(program.tasks, key=lambda task: -task.depth)
+        nearest_first = sorted(program.tasks, key=lambda task: task.to_go)
         self._queues: list[deque[Work]] = [deque() for _ in program.tasks]
         pairs = [(task, self._queues[task.index]) for task in nearest_first]
         self._batched = [(task, queue) for task, queue in pairs if task.batched]

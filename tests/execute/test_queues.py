@@ -164,6 +164,28 @@ def test_what_lets_a_batch_wait_is_not_overruled_by_age() -> None:
     assert pick(queues) == ("patient", ["old"])
 
 
+def test_a_short_side_branch_is_as_near_to_the_result_as_the_end_of_a_long_one() -> None:
+    @step
+    def side(x: int) -> int:
+        return x
+
+    @step
+    def both(a: int, b: int) -> int:
+        return a + b
+
+    @pipeline
+    def joins(x: int) -> int:
+        return both(side(x), end(begin(x)))
+
+    tasks = {task.name: task for task in compile_graph(joins.graph).tasks}
+    to_go = {name: task.to_go for name, task in tasks.items()}
+    assert to_go == {"side": 2, "begin": 3, "end": 2, "both": 1}
+    queues = Queues(compile_graph(joins.graph), workers=0)  # work piles up from the first
+    queues.push(tasks["begin"], request("a"))
+    queues.push(tasks["side"], request("b"))
+    assert [pick(queues), pick(queues)] == [("side", ["b"]), ("begin", ["a"])]
+
+
 def test_finished_requests_are_skipped_and_not_counted(queues: Queues) -> None:
     push(queues, "many", request("a", finished=True), request("b"), request("c", finished=True))
     assert queues.waiting() == [0, 1, 0]
