@@ -10,9 +10,10 @@ from statistics import median
 from typing import Any
 
 from mlkit.bench import bare, nodes, small, trials
+from mlkit.bench.tail import poisson60
 from mlkit.demo import baseline, offline, served
 from mlkit.demo.offline import Block
-from mlkit.load import LoadResult, closed, compare, load_test, poisson
+from mlkit.load import LoadResult, closed, compare, load_test
 from mlkit.load.analysis import ratio
 from mlkit.serving import App, Limits
 from mlkit.serving.flags import free_port
@@ -122,33 +123,21 @@ def _fused(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, 
             [load, lambda: offline.run_offline(tag, payloads, seconds)], blocks, check
         )
         left = [b.rate * (1 - c / CORES) for b, c in zip(theirs, clients, strict=True)]
-        rate = median([b.rate for b in mine])
-        one = load_test(
-            app, payloads, closed(concurrency=1), duration_s=seconds, progress=False
-        ).summary()
-        found = load_test(
-            app, payloads, poisson(rate=0.6 * rate), duration_s=2100 / (0.6 * rate), progress=False
-        ).summary()
+        tail = poisson60(
+            app, payloads, concurrency=concurrency, cores=CORES, blocks=blocks, check=check
+        )
     pairs = zip(mine, theirs, strict=True)
     extra = sorted(a.cpu_ms - b.cpu_ms for a, b in pairs)
     return {
         "served_over_offline": _ratio([b.rate for b in mine], left),
         "overhead_cpu_ms": {"value": median(extra), "low": extra[0], "high": extra[-1]},
-        "served_rps": rate,
+        "served_rps": median([b.rate for b in mine]),
         "offline_rps": median([b.rate for b in theirs]),
         "offline_alone_rps": median(alone),
         "idle_share": 1 - (median(cores) + median(clients)) / CORES,
         "client_cores": median(clients),
         "concurrency": concurrency,
-        "s1_ms": one["p50_ms"],
-        "poisson60": {
-            "rate": 0.6 * rate,
-            "requests": found["requests"],
-            "p50_ms": found["p50_ms"],
-            "p99_ms": found["p99_ms"],
-            "p99_over_s1": found["p99_ms"] / one["p50_ms"],
-            "void": found["void"],
-        },
+        "poisson60": tail,
     }
 
 
