@@ -1,8 +1,8 @@
 """What is waiting for a worker, and which of it goes next.
 
-- Where batches are quicker, so far as is known, or where work piles up, throughput goes first: full
-  batches, and those that have waited for longer than they take; then single items, those nearest
-  to a result first; then batches that are not full.
+- Where batches are quicker, so far as is known, or where work has piled up, throughput goes first:
+  full batches, and those that have waited for longer than they take; then single items, those
+  nearest to a result first; then batches that are not full.
 - Else the oldest request goes first, whatever it waits for, and alone: requests that share the
   cores slow one another, and one after the other they are finished sooner.
 - A batch that is not full may wait for more, where its step asks for that.
@@ -22,11 +22,11 @@ from mlkit.execute.program import Program, Task
 
 __all__ = ["Job", "Queues"]
 
-FEW = 3
-"""Jobs waiting for each worker, up to which the oldest request goes first.
+FEW = 2
+"""Jobs waiting for each worker, on an average, up to which work does not pile up."""
 
-A request at 60% load seldom sees more; in a closed loop of many callers more wait all the time.
-"""
+WHILE_S = 0.5
+"""Seconds that this average looks back, roughly: a burst is none, callers who never stop are."""
 
 WORTH = 0.75
 """Share of the time of a call for one that an item of a batch may take for batches to be worth it.
@@ -50,6 +50,7 @@ class Queues:
     ) -> None:
         self._now = now
         self._few = FEW * workers
+        self._backlog = _Backlog(now)
         self._took = [_Took() for _ in program.tasks]
         self._batches_pay = any(task.batched for task in program.tasks)
         nearest_first = sorted(program.tasks, key=lambda task: task.to_go)
@@ -72,7 +73,7 @@ class Queues:
         Args:
             late: gets the requests that were found past their deadline, and were taken out.
         """
-        if self._batches_pay or sum(map(len, self._queues)) > self._few:
+        if self._backlog.mean(sum(map(len, self._queues))) > self._few or self._batches_pay:
             return self._pick_for_throughput(late)
         while (found := self._oldest()) is not None:
             task, queue = found
@@ -149,6 +150,24 @@ def _until(task: Task, queue: deque[Work]) -> float:
     while queue and queue[0].finished:
         queue.popleft()
     return queue[0].ready_at[task.index] + task.wait_s if queue else inf
+
+
+class _Backlog:
+    """How many jobs have been waiting lately, as an exponential average over time."""
+
+    __slots__ = ("_looked", "_mean", "_now")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._mean = 0.0
+        self._looked = now()
+
+    def mean(self, waiting: int) -> float:
+        """The average, with how many wait now."""
+        now = self._now()
+        self._mean += (waiting - self._mean) * min(1.0, (now - self._looked) / WHILE_S)
+        self._looked = now
+        return self._mean
 
 
 class _Took:

@@ -122,10 +122,17 @@ def test_of_two_that_came_together_the_one_nearer_to_its_result_goes_first(flat:
     assert pick(flat) == ("end", ["b"])
 
 
-def test_where_work_piles_up_batches_are_made_whatever_was_measured(flat: Queues) -> None:
-    push(flat, "begin", request("oldest", began=0.5))
-    push(flat, "many", *(request(name, began=1.0) for name in "abcd"))
-    assert pick(flat) == ("many", ["a", "b", "c"])
+def test_where_work_has_piled_up_batches_are_made_whatever_was_measured() -> None:
+    clock = [0.0]
+    queues = Queues(compile_graph(flow.graph), workers=1, now=lambda: clock[0])
+    queues.took(TASKS["many"], 1, 0.010)
+    queues.took(TASKS["many"], 3, 0.027)
+    push(queues, "begin", request("oldest", began=0.5))
+    push(queues, "many", *(request(name, began=1.0) for name in "abcdef"))
+    clock[0] = 0.1  # a burst is no pile
+    assert pick(queues) == ("begin", ["oldest"])
+    clock[0] = 0.6
+    assert pick(queues) == ("many", ["a", "b", "c"])
 
 
 def test_batches_that_have_become_quicker_are_made_again(flat: Queues) -> None:
@@ -180,7 +187,9 @@ def test_a_short_side_branch_is_as_near_to_the_result_as_the_end_of_a_long_one()
     tasks = {task.name: task for task in compile_graph(joins.graph).tasks}
     to_go = {name: task.to_go for name, task in tasks.items()}
     assert to_go == {"side": 2, "begin": 3, "end": 2, "both": 1}
-    queues = Queues(compile_graph(joins.graph), workers=0)  # work piles up from the first
+    clock = [0.0]
+    queues = Queues(compile_graph(joins.graph), workers=0, now=lambda: clock[0])
+    clock[0] = 1.0  # work has piled up: for no worker two are many
     queues.push(tasks["begin"], request("a"))
     queues.push(tasks["side"], request("b"))
     assert [pick(queues), pick(queues)] == [("side", ["b"]), ("begin", ["a"])]
