@@ -31,7 +31,7 @@ WHILE_S = 0.5
 WORTH = 0.75
 """Share of the time of a call for one that an item of a batch may take for batches to be worth it.
 
-Less than 1 by much: calls share the machine with others, and batches more than lone ones.
+Less than 1 by much: what a batch gains, each of its items pays for by waiting for all of them.
 """
 
 
@@ -171,12 +171,12 @@ class _Backlog:
 
 
 class _Took:
-    """How long the calls of a batched task have taken lately, each an exponential average.
+    """How long the calls of a batched task have taken lately.
 
     Attributes:
-        call_s: a call, of whatever size; infinite before the first.
-        alone_s: a call for one item.
-        item_s: an item of a call for several.
+        call_s: a call, of whatever size, on an average; infinite before the first.
+        alone_s: a call for one item, at its best: others hold it up, for a core or a model.
+        item_s: an item of a call for several, likewise.
     """
 
     __slots__ = ("alone_s", "call_s", "item_s")
@@ -187,9 +187,9 @@ class _Took:
     def note(self, size: int, seconds: float) -> None:
         self.call_s = _smoothed(self.call_s, seconds)
         if size == 1:
-            self.alone_s = _smoothed(self.alone_s, seconds)
+            self.alone_s = _least(self.alone_s, seconds)
         else:
-            self.item_s = _smoothed(self.item_s, seconds / size)
+            self.item_s = _least(self.item_s, seconds / size)
 
     @property
     def batches_pay(self) -> bool:
@@ -203,6 +203,11 @@ class _Took:
 
 def _smoothed(before: float, new: float) -> float:
     return new if before == inf else 0.8 * before + 0.2 * new
+
+
+def _least(before: float, new: float) -> float:
+    """The least, slowly forgotten."""
+    return min(new, 1.01 * before)
 
 
 def _take(task: Task, queue: deque[Work], most: int, late: list[tuple[Work, Task]]) -> Job | None:

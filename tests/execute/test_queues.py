@@ -136,10 +136,16 @@ def test_where_work_has_piled_up_batches_are_made_whatever_was_measured() -> Non
 
 
 def test_batches_that_have_become_quicker_are_made_again(flat: Queues) -> None:
-    for _ in range(10):  # an average of what was lately
-        flat.took(TASKS["many"], 3, 0.012)
+    flat.took(TASKS["many"], 3, 0.012)
     push(flat, "many", request("a", began=1.0), request("b", began=2.0))
     assert pick(flat) == ("many", ["a", "b"])
+
+
+def test_calls_that_were_held_up_say_nothing_of_what_batches_gain(flat: Queues) -> None:
+    for _ in range(10):
+        flat.took(TASKS["many"], 1, 0.035)  # it waited for the model that others used
+    push(flat, "many", request("a", began=1.0), request("b", began=2.0))
+    assert pick(flat) == ("many", ["a"])
 
 
 def test_so_long_as_nothing_is_known_batches_are_made(queues: Queues) -> None:
