@@ -124,7 +124,7 @@ def _end_idle_processes() -> None:
     """
     from ray._private import worker
 
-    node = worker._global_node
+    node: Any = worker._global_node
     for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
         end(check_alive=False)
 
