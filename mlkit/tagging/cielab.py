@@ -28,12 +28,27 @@ def lab(rgb: Any) -> Floats:
     """Return sRGB colours [..., 3] from 0 to 255 in CIELAB [..., 3] (CIE 15:2004, D65)."""
     import numpy as np
 
-    values = np.asarray(rgb, dtype=np.float64) / 255
-    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    ratio = linear @ np.array(_XYZ).T / _WHITE
+    x, y, z = np.moveaxis(_linear(rgb) @ np.array(_XYZ).T / _WHITE, -1, 0)
+    return _lab(x, y, z)
+
+
+def _linear(levels: Any) -> Floats:
+    """Return what sRGB levels from 0 to 255 are of the light, from 0 to 1."""
+    import numpy as np
+
+    values = np.asarray(levels, dtype=np.float64) / 255
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _lab(*ratios: Floats) -> Floats:
+    """Return the CIELAB colours [..., 3] of XYZ, each over the white's."""
+    import numpy as np
+
     delta = 6 / 29
-    f = np.where(ratio > delta**3, np.cbrt(ratio), ratio / (3 * delta**2) + 4 / 29)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    x, y, z = (
+        np.where(ratio > delta**3, np.cbrt(ratio), ratio / (3 * delta**2) + 4 / 29)
+        for ratio in ratios
+    )
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
@@ -50,9 +65,13 @@ def lab_of_codes() -> Floats:
     """Return the CIELAB colour of each code, float32 [262144, 3]: a look-up in place of roots."""
     import numpy as np
 
-    levels = np.arange(1 << BITS) * 255 / ((1 << BITS) - 1)
-    rgb = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
-    return lab(rgb.reshape(-1, 3)).astype(np.float32)
+    light = _linear(np.arange(1 << BITS) * 255 / ((1 << BITS) - 1))
+    # The roots of 64 levels in place of those of 262,144 colours: it is done in the first request.
+    ratios = [
+        red * light[:, None, None] + green * light[:, None] + blue * light
+        for red, green, blue in np.array(_XYZ) / np.array(_WHITE)[:, None]
+    ]
+    return _lab(*ratios).reshape(-1, 3).astype(np.float32)
 
 
 def difference(one: Any, other: Any) -> Floats:
