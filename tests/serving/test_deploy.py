@@ -152,6 +152,13 @@ def test_every_process_of_a_session_carries_its_mark(tagger_app) -> None:
         assert name in titles
 
 
+def test_a_session_is_without_the_processes_that_would_only_take_time(tagger_app) -> None:
+    app, _ = tagger_app
+    titles = [" ".join(process.cmdline()) for process in processes_of(app.session.folder.name)]
+    for name in ("log_monitor.py", "autoscaler/_private/monitor.py", "dashboard/dashboard.py"):
+        assert not [title for title in titles if name in title]
+
+
 def test_what_the_servers_speak_http_on_is_loopback(tagger_app) -> None:
     app, _ = tagger_app
     servers = ("haproxy", "ServeReplica", "ProxyActor", "HAProxyManager")
