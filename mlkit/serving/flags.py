@@ -62,7 +62,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         "RAY_event_stats": "0",
         "REPORTER_UPDATE_INTERVAL_MS": "60000",
-        # A turn of Serve's controller takes its time and the GCS's: at Serve's 0.1 s, 1.3% of a core
+        # A turn of Serve's controller takes its time and the GCS's: at its 0.1 s, 1.3% of a core
         # more than at this. Changes show a tenth of a second or two later.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
         # A process of Ray is kept ready before it is needed, with what a replica imports.
