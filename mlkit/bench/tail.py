@@ -17,8 +17,10 @@ __all__ = ["poisson60", "queued"]
 SHARE = 0.6
 REQUESTS = 500
 CHANGED = 1.12
+"""How much the saturated rate may differ before and after a block that counts."""
+
 MOST_BLOCKS = 3
-LEAST_BLOCKS = 3
+"""How many are made at most, for each that is wanted."""
 
 
 def poisson60(
@@ -64,7 +66,7 @@ def poisson60(
         if len(kept) == blocks:
             break
     void = [f"{len(kept)} of {blocks} blocks: the machine is not steady"] * (len(kept) < blocks)
-    counted = kept if len(kept) >= LEAST_BLOCKS else kept + others
+    counted = kept or others
     each = [block.p99_over_s1 for block in counted]
     return {
         "rate": median(block.rate for block in counted),

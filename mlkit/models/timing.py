@@ -28,8 +28,7 @@ def quickest(
     """The model that answers an example soonest; each gets what was measured as its `timed_ms`.
 
     They are called by turns, so that whatever else the machine does meets all alike, and the median
-    of each counts. A CPU may have bfloat16 and yet compute half as fast in it as in fp32: where it
-    issues one such instruction for two of the other, and turns back and forth what has no bf16.
+    of each counts. A CPU may have bfloat16 and yet be slower in it than in fp32.
 
     Args:
         models: in the order of preference; a later one has to be a tenth quicker than an earlier.
