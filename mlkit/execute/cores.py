@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["cores", "default_workers", "prompt_switching", "switch_promptly"]
+__all__ = ["cores", "default_workers", "prompt_switching", "switch_promptly", "usual_workers"]
 
 SPARE_WORKERS = 2
 
@@ -28,6 +28,15 @@ def default_workers() -> int:
     would stand idle.
     """
     return cores() + SPARE_WORKERS
+
+
+def usual_workers() -> int:
+    """How many of the default workers are busy where calls are short and work does not pile up.
+
+    One spare fills most of the gaps. A second one would take more time from older requests, for the
+    sake of younger ones, than it finds.
+    """
+    return cores() + 1
 
 
 def switch_promptly() -> None:

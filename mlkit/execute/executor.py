@@ -30,7 +30,7 @@ from typing import Any
 from mlkit.define.loop import background_loop
 from mlkit.errors import Cancelled, InputError
 from mlkit.execute.call import Outcome, call_async, call_batch, call_single
-from mlkit.execute.cores import default_workers
+from mlkit.execute.cores import default_workers, usual_workers
 from mlkit.execute.ends import deadline_passed, loop_closed
 from mlkit.execute.execution import Execution, Work
 from mlkit.execute.flow import After, Flow
@@ -48,7 +48,9 @@ class Executor:
 
     Args:
         program: what to run.
-        workers: threads that run plain and batched steps; `default_workers` by default.
+        workers: threads that run plain and batched steps, and may all be busy; by default
+            `default_workers`, of which only `usual_workers` are where calls are short and work does
+            not pile up.
         loop: where async steps run; mlkit's background loop by default.
 
     Raises:
@@ -68,7 +70,7 @@ class Executor:
         self.workers = workers or default_workers()
         self._loop = loop
         self._context = contextvars.copy_context()
-        self._flow = Flow(program, self.workers)
+        self._flow = Flow(program, self.workers, workers or usual_workers())
         # Plain locks only: an interrupt that comes while one written in Python is being taken can
         # leave it taken.
         self._lock = threading.Lock()
@@ -118,7 +120,8 @@ class Executor:
             if self._closed:
                 raise Cancelled("the executor is closed")
             self._flow.begin(execution, after)
-            self._wake(after.ready)
+            if after.ready:
+                self._wake()
         self._follow_up(after)
         return execution
 
@@ -205,11 +208,15 @@ class Executor:
         # before has decided that for himself.
         self.close(wait=not self._closed and not isinstance(error, KeyboardInterrupt))
 
-    def _wake(self, count: int) -> None:
-        """Under the lock: have so many workers look for something to do."""
-        while count > 0 and self._asleep:
+    def _wake(self) -> None:
+        """Under the lock: have another worker look for something to do, where there is room."""
+        if self._asleep and self._flow.queues.room(self._busy):
             self._asleep.popitem()[0].release()
-            count -= 1
+
+    @property
+    def _busy(self) -> int:
+        """Under the lock: workers that do something, or are looking for it."""
+        return self.workers - len(self._asleep)
 
     def _watched(self, due: float) -> bool:
         """Under the lock: whether a worker that sleeps will be awake by then."""
@@ -255,16 +262,20 @@ class Executor:
                     called = None
                 flow.record(outcomes, after)
                 outcomes.clear()
-                job = flow.pick(after)
+                room = flow.queues.room(self._busy - 1)
+                job = flow.pick(after) if room else None
                 if job is not None:
-                    self._wake(after.ready - 1)
+                    # Who is soon back takes what waits beside it himself.
+                    if self._asleep and flow.queues and not flow.queues.brief(job.task):
+                        self._wake()
                     # Of a batch that waits for more, one who has nothing else to do keeps the time.
                     if self._asleep and not self._watched(flow.queues.due):
-                        self._wake(1)
+                        self._wake()
                 elif not after:
                     if self._closed:
                         return None
-                    due = flow.queues.due
+                    # Where there is no room, those who are busy look when they are through.
+                    due = flow.queues.due if room else inf
                     until = inf if self._watched(due) else due
                     self._asleep[alarm] = until
             if job is None and not after:
@@ -348,7 +359,8 @@ class Executor:
         with self._lock:
             self._flow.count(task, (1,))
             self._flow.record([outcome], after)
-            self._wake(after.ready)
+            if after.ready:
+                self._wake()
         del outcome
         self._follow_up(after)
 

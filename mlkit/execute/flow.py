@@ -31,13 +31,13 @@ class After:
         awaited: async steps to start.
         told: request, node and value of each node that has finished and whose request wants to hear
             of it.
-        ready: jobs for the workers that were not there before.
+        ready: whether there are jobs for the workers that were not there before.
     """
 
     done: list[Execution] = field(default_factory=list)
     awaited: list[tuple[Work, Task]] = field(default_factory=list)
     told: list[tuple[Execution, str, Any]] = field(default_factory=list)
-    ready: int = 0
+    ready: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.done or self.awaited or self.told)
@@ -46,9 +46,9 @@ class After:
 class Flow:
     """All requests of an executor that are under way."""
 
-    def __init__(self, program: Program, workers: int) -> None:
+    def __init__(self, program: Program, workers: int, usual: int) -> None:
         self.program = program
-        self.queues = Queues(program, workers)
+        self.queues = Queues(program, workers, usual)
         self.open: set[Execution] = set()
         self.sizes: list[Counter[int]] = [Counter() for _ in program.tasks]
         self._given_up = 0
@@ -72,6 +72,8 @@ class Flow:
         """Take up what tasks gave."""
         for work, task, value, error, start, finish, size in outcomes:
             execution = work.root
+            if not task.step.is_async:
+                self.queues.ran(task, finish - start)
             if execution.finished:
                 continue
             if task.each is not None:
@@ -149,7 +151,7 @@ class Flow:
                 after.awaited.append((execution, task))
             else:
                 self.queues.push(task, execution)
-                after.ready += 1
+                after.ready = True
 
     def _push_each(self, execution: Execution, task: Task, now: float, after: After) -> list[Task]:
         """Queue each item of a task's list; what can run at once where it is empty."""
@@ -168,5 +170,5 @@ class Flow:
                 after.awaited.append((part, task))
             else:
                 self.queues.push(task, part)
-                after.ready += 1
+                after.ready = True
         return []

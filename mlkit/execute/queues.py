@@ -4,7 +4,8 @@
   full batches, and those that have waited for longer than they take; then single items, those
   nearest to a result first; then batches that are not full.
 - Else the oldest request goes first, whatever it waits for, and alone: requests that share the
-  cores slow one another, and one after the other they are finished sooner.
+  cores slow one another, and one after the other they are finished sooner. For the same reason
+  not all workers are busy then.
 - A batch that is not full may wait for more, where its step asks for that.
 - Requests that are finished (cancelled, failed) are skipped.
 """
@@ -34,6 +35,21 @@ WORTH = 0.75
 Less than 1 by much: what a batch gains, each of its items pays for by waiting for all of them.
 """
 
+BRIEF_S = 0.0005
+"""Seconds that a call takes on an average, below which it is not worth waking another worker.
+
+The two would wait for the interpreter, and for a core that another process has, for as long.
+"""
+
+LONG_S = 0.05
+"""Seconds that a call takes on an average, above which all workers may be busy.
+
+Whoever takes so long may be waiting and not computing, and others should not wait for him.
+"""
+
+MEMORY = 0.02
+"""Share of the newest call in these averages: what takes long once in a hundred is not brief."""
+
 
 class Job(NamedTuple):
     """What a worker runs next: one request, or the requests of a batch."""
@@ -43,14 +59,29 @@ class Job(NamedTuple):
 
 
 class Queues:
-    """One queue for each task that runs on the workers. Not safe for threads: it has no lock."""
+    """One queue for each task that runs on the workers. Not safe for threads: it has no lock.
+
+    Args:
+        program: whose tasks they are.
+        workers: how many there are.
+        usual: how many of them are to be busy at most where calls are short and work does not pile
+            up; all by default.
+        now: the clock, in seconds.
+    """
 
     def __init__(
-        self, program: Program, workers: int = 1, now: Callable[[], float] = perf_counter
+        self,
+        program: Program,
+        workers: int = 1,
+        usual: int | None = None,
+        now: Callable[[], float] = perf_counter,
     ) -> None:
         self._now = now
+        self._usual = workers if usual is None else usual
         self._few = FEW * workers
         self._backlog = _Backlog(now)
+        self._mean_s = [inf for _ in program.tasks]
+        self._long = {task.index for task in program.tasks if not task.step.is_async}
         self._took = [_Took() for _ in program.tasks]
         self._batches_pay = any(task.batched for task in program.tasks)
         nearest_first = sorted(program.tasks, key=lambda task: task.to_go)
@@ -67,13 +98,26 @@ class Queues:
         """Add a request whose task can run."""
         self._queues[task.index].append(execution)
 
+    def __bool__(self) -> bool:
+        """Whether anything is waiting."""
+        return any(self._queues)
+
+    def room(self, busy: int) -> bool:
+        """Whether another worker is to look for something to do, beside so many busy ones."""
+        return busy < self._usual or bool(self._long) or self._throughput_first
+
+    @property
+    def _throughput_first(self) -> bool:
+        piled_up = self._backlog.mean(sum(map(len, self._queues))) > self._few
+        return piled_up or self._batches_pay
+
     def pick(self, late: list[tuple[Work, Task]]) -> Job | None:
         """Take out the next job; None where nothing is waiting.
 
         Args:
             late: gets the requests that were found past their deadline, and were taken out.
         """
-        if self._backlog.mean(sum(map(len, self._queues))) > self._few or self._batches_pay:
+        if self._throughput_first:
             return self._pick_for_throughput(late)
         while (found := self._oldest()) is not None:
             task, queue = found
@@ -111,6 +155,19 @@ class Queues:
         if not task.wait_s or len(queue) >= task.max_batch_size:
             return False
         return _until(task, queue) > self._now()
+
+    def ran(self, task: Task, seconds: float) -> None:
+        """Note how long a call on a worker took."""
+        index, mean = task.index, self._mean_s[task.index]
+        self._mean_s[index] = mean = seconds if mean == inf else mean + MEMORY * (seconds - mean)
+        if mean > LONG_S:
+            self._long.add(index)
+        else:
+            self._long.discard(index)
+
+    def brief(self, task: Task) -> bool:
+        """Whether a call takes so little time that whoever makes it is back at once."""
+        return self._mean_s[task.index] < BRIEF_S
 
     def took(self, task: Task, size: int, seconds: float) -> None:
         """Note how long a call of a batched task took, for how many items."""

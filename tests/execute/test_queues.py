@@ -135,6 +135,63 @@ def test_where_work_has_piled_up_batches_are_made_whatever_was_measured() -> Non
     assert pick(queues) == ("many", ["a", "b", "c"])
 
 
+def short_calls(usual: int, clock: list[float]) -> Queues:
+    """Queues whose tasks are known to be short, and whose batches bring nothing."""
+    queues = Queues(compile_graph(flow.graph), workers=4, usual=usual, now=lambda: clock[0])
+    queues.took(TASKS["many"], 1, 0.010)
+    queues.took(TASKS["many"], 3, 0.030)
+    for task in TASKS.values():
+        queues.ran(task, 0.010)
+    return queues
+
+
+def test_not_all_workers_are_busy_where_calls_are_short_and_little_waits() -> None:
+    queues = short_calls(2, [0.0])
+    assert [queues.room(busy) for busy in range(4)] == [True, True, False, False]
+
+
+def test_there_is_room_for_all_workers_where_work_has_piled_up() -> None:
+    clock = [0.0]
+    queues = short_calls(2, clock)
+    push(queues, "begin", *(request(f"{i}") for i in range(9)))
+    assert not queues.room(2)  # a burst is no pile
+    clock[0] = 1.0
+    assert queues.room(2)
+
+
+def test_there_is_room_for_all_workers_where_batches_are_worth_it() -> None:
+    queues = short_calls(2, [0.0])
+    queues.took(TASKS["many"], 3, 0.012)
+    assert queues.room(2)
+
+
+def test_there_is_room_for_all_workers_beside_a_step_that_takes_long_until_it_does_not() -> None:
+    queues = short_calls(2, [0.0])
+    queues.ran(TASKS["end"], 5.0)
+    assert queues.room(2)
+    for _ in range(100):
+        queues.ran(TASKS["end"], 0.010)
+    assert not queues.room(2)
+
+
+def test_there_is_room_for_all_workers_until_it_is_known_how_long_steps_take() -> None:
+    queues = Queues(compile_graph(flow.graph), workers=4, usual=2, now=lambda: 0.0)
+    assert queues.room(3)
+
+
+def test_a_step_is_brief_by_its_average_and_one_that_was_never_called_is_not(
+    queues: Queues,
+) -> None:
+    assert not queues.brief(TASKS["end"])
+    for _ in range(200):
+        queues.ran(TASKS["end"], 0.0001)
+    assert queues.brief(TASKS["end"])
+    queues.ran(TASKS["end"], 0.010)  # the interpreter was taken from it
+    assert queues.brief(TASKS["end"])
+    queues.ran(TASKS["end"], 0.100)
+    assert not queues.brief(TASKS["end"])
+
+
 def test_batches_that_have_become_quicker_are_made_again(flat: Queues) -> None:
     flat.took(TASKS["many"], 3, 0.012)
     push(flat, "many", request("a", began=1.0), request("b", began=2.0))
