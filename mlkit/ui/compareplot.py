@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 from mlkit.load.card import amount, per_second, shorten
@@ -15,7 +16,6 @@ from mlkit.ui.plots import (
     STYLE,
     WEIGHTS,
     WIDTH_IN,
-    plain_log_ticks,
 )
 
 if TYPE_CHECKING:
@@ -27,14 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["plot_comparison"]
 
 ROW_IN, REST_IN = 0.42, 1.1
-WORDS = 0.36
-"""Share of the width that the latencies in words take."""
+WORDS = 0.48
+"""Share of the width of its axes that the latencies in words take."""
+
+TICK = 0.26
+"""Share of the rest that a tick's number takes."""
+
+PARTS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
+"""Where ticks may be in a decade."""
 
 
 def plot_comparison(comparison: Comparison) -> Figure:
     """Requests a second as bars on the left; on the right p50, p95 and p99 on a log axis."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     frame = comparison.to_frame()
     rows = range(len(frame))
@@ -56,12 +63,26 @@ def plot_comparison(comparison: Comparison) -> Figure:
                 at = left.text(0, row + 0.36, f"▲ {errors:,} errors", fontsize=8, color=FAILED)
                 at.set_va("center")
         left.set_xlim(0, max([1e-9, *frame["ok_rate"]]) * 1.25)
+        left.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        left.xaxis.set_major_formatter("{x:,g}")
         left.set_yticks(rows, [shorten(str(name), 26) for name in frame.index])
         left.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
         left.set_ylim(len(frame) - 0.4, -0.6)
         left.set_title("answered a second", loc="left", fontsize=9, color=QUIET)
         _latencies(right, frame)
     return figure
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from low to high, closer together the fewer decades these are apart."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for parts, step in (*((parts, 1) for parts in PARTS), ((1,), 2), ((1,), 4)):
+        ticks = [part * 10.0**decade for decade in decades[::step] for part in parts]
+        within = [tick for tick in ticks if low <= tick <= high]
+        apart = [math.log(b / a) for a, b in pairwise(within)]
+        if min(apart, default=math.inf) >= TICK * math.log(high / low):
+            break
+    return within
 
 
 def _latencies(axes: Axes, frame: Any) -> None:
@@ -72,7 +93,9 @@ def _latencies(axes: Axes, frame: Any) -> None:
         low, high = min(drawn) / 1.3, max(drawn) * 1.3
         # The words stand at the right, in the share of the width that is left for them.
         axes.set_xlim(low, low * (high / low) ** (1 / (1 - WORDS)))
-        plain_log_ticks(axes.xaxis, most=5)
+        ticks = _ticks(low, high)
+        axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        axes.minorticks_off()
     for row, (_, found) in enumerate(frame.iterrows()):
         ends = [v for v in (found["p50_ms"], found["p99_ms"]) if math.isfinite(v)]
         axes.plot(ends, [row] * len(ends), color=SERVED, linewidth=1.2)

@@ -23,6 +23,19 @@ def test_no_words_overlap_or_leave_the_picture(names, load_result, words_of, ove
         assert box.x1 <= width, words
 
 
+@pytest.mark.parametrize("typical_ms", [0.4, 9.0, 40.0, 700.0, 30_000.0])
+@pytest.mark.parametrize("name", ["a", "plain Serve, @serve.batch"])
+def test_no_words_lie_on_a_range_of_latencies(name, typical_ms, load_result, words_of) -> None:
+    both = {"fused": load_result(typical_ms=30.0), name: load_result(typical_ms=typical_ms)}
+    figure = compare(both).plot()
+    said = [box for words, box in words_of(figure) if " to " in words]  # this lays it out as well
+    axes = figure.axes[1]
+    ends = [max(line.get_xdata()) for line in axes.lines]
+    right = max(axes.transData.transform((end, 0))[0] for end in ends) + 4
+    assert len(said) == 2
+    assert all(box.x0 > right for box in said)
+
+
 def test_the_table_has_a_row_for_each(load_result) -> None:
     good, bad = load_result(), load_result(failed=0.5)
     frame = compare({"good": good, "bad": bad}).to_frame()
