@@ -68,7 +68,8 @@ def deploy(
         autoscaling_config: Serve's, for these processes, instead of ``num_replicas``.
         ray_actor_options: resources of one of these by Ray's names (``num_cpus``, ``num_gpus``).
         limits: on bodies, requests at once and time.
-        workers: threads of a replica that run steps; two more than its cores by default.
+        workers: threads of a replica that run steps; two more than its cores by default, one of
+            which rests while calls are short and little waits.
         observe: whether requests are counted and timed, for `App.metrics` and its like.
         progress: whether to say what is going on while it comes up.
 
