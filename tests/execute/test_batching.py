@@ -8,6 +8,13 @@ from mlkit.errors import Cancelled, DefinitionError, StepError
 from mlkit.execute.queues import Queues
 
 
+@pytest.fixture(autouse=True)
+def never_late(monkeypatch) -> None:
+    """Batches do not go early: what waits for longer than a call takes would, and these take
+    microseconds."""
+    monkeypatch.setattr(Queues, "took", lambda *call: None)
+
+
 @step
 def same(x: int) -> int:
     return x
@@ -61,10 +68,8 @@ def test_what_queues_up_meanwhile_goes_together_up_to_the_limit(requests, gate) 
 
 
 def test_a_full_batch_goes_before_single_items_and_those_before_a_part_of_one(
-    requests, gate, monkeypatch
+    requests, gate
 ) -> None:
-    # These calls take microseconds, and what waits for longer than that goes first, too.
-    monkeypatch.setattr(Queues, "took", lambda *call: None)
     calls: list[object] = []
 
     @step
