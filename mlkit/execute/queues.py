@@ -80,8 +80,8 @@ class Queues:
         self._usual = workers if usual is None else usual
         self._few = FEW * workers
         self._backlog = _Backlog(now)
-        self._mean_s = [inf for _ in program.tasks]
-        self._long = {task.index for task in program.tasks if not task.step.is_async}
+        # Infinite until the first call; what runs in the loop keeps no worker.
+        self._mean_s = [0.0 if task.step.is_async else inf for task in program.tasks]
         self._took = [_Took() for _ in program.tasks]
         self._batches_pay = any(task.batched for task in program.tasks)
         nearest_first = sorted(program.tasks, key=lambda task: task.to_go)
@@ -104,7 +104,9 @@ class Queues:
 
     def room(self, busy: int) -> bool:
         """Whether another worker is to look for something to do, beside so many busy ones."""
-        return busy < self._usual or bool(self._long) or self._throughput_first
+        return (
+            busy < self._usual or max(self._mean_s, default=0.0) > LONG_S or self._throughput_first
+        )
 
     @property
     def _throughput_first(self) -> bool:
@@ -158,12 +160,7 @@ class Queues:
 
     def ran(self, task: Task, seconds: float) -> None:
         """Note how long a call on a worker took."""
-        index, mean = task.index, self._mean_s[task.index]
-        self._mean_s[index] = mean = seconds if mean == inf else mean + MEMORY * (seconds - mean)
-        if mean > LONG_S:
-            self._long.add(index)
-        else:
-            self._long.discard(index)
+        self._mean_s[task.index] = _smoothed(self._mean_s[task.index], seconds, MEMORY)
 
     def brief(self, task: Task) -> bool:
         """Whether a call takes so little time that whoever makes it is back at once."""
@@ -258,8 +255,8 @@ class _Took:
         return inf in (self.alone_s, self.item_s) or self.item_s < WORTH * self.alone_s
 
 
-def _smoothed(before: float, new: float) -> float:
-    return new if before == inf else 0.8 * before + 0.2 * new
+def _smoothed(before: float, new: float, share: float = 0.2) -> float:
+    return new if before == inf else before + share * (new - before)
 
 
 def _least(before: float, new: float) -> float:
