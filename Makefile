@@ -19,7 +19,7 @@ $(STAMP): requirements.lock pyproject.toml .ci/make-venv
 	@rm -f $(VENV)/made-with-* && touch $@
 
 demo: $(STAMP) ## run, deploy, call, load-test and plot the sample pipeline; the report is build/demo/report.html
-	$(BIN)/python -m mlkit.demo $(if $(IMAGES),--images "$(IMAGES)")
+	$(BIN)/python -m tools.demo $(if $(IMAGES),--images "$(IMAGES)")
 
 test: $(STAMP) ## the tests, then the notebooks
 	@status=0; \
@@ -47,10 +47,10 @@ lint: $(STAMP) ## ruff, its format and mypy
 	exit $$status
 
 bench: $(STAMP) ## measure what is claimed about speed
-	$(BIN)/python -m mlkit.bench $(BENCH)
+	$(BIN)/python -m benchmarks $(BENCH)
 
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
-	$(BIN)/python -m mlkit.bench observe
+	$(BIN)/python -m benchmarks observe
 
 browser: $(STAMP) ## the tests that drive a browser; installs Chromium for them (Debian and its kin); screenshots in build/browser/
 	.ci/install-browser

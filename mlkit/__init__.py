@@ -34,7 +34,7 @@ from mlkit.define import (
     step,
 )
 from mlkit.errors import InputError, MlkitError
-from mlkit.images import Image
+from mlkit.media.image import Image
 
 __version__ = "0.1.0"
 

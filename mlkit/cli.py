@@ -22,7 +22,7 @@ from mlkit.errors import MlkitError
 
 if TYPE_CHECKING:
     from mlkit import Pipeline
-    from mlkit.serving.session import Session
+    from mlkit.serving.kernel.session import Session
 
 __all__ = ["main"]
 
@@ -141,7 +141,7 @@ def _version(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from mlkit.serving.doctor import examine
+    from mlkit.serving.kernel.doctor import examine
 
     found = examine(_capabilities())
     print(found.to_json() if arguments.json else found)
@@ -185,9 +185,9 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextIO) -> int:
     from mlkit.plan import plan
     from mlkit.serving.bundle import pack
-    from mlkit.serving.deployment import deploy_to
+    from mlkit.serving.kernel.deployment import deploy_to
+    from mlkit.serving.kernel.session import Session
     from mlkit.serving.limits import Limits
-    from mlkit.serving.session import Session
 
     # Before anything starts: it may have problems.
     planned = plan(

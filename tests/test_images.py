@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
-from mlkit.images import Image, decode, encode_png, source_bytes
+from mlkit.media.image import Image, decode, encode_png, source_bytes
 
 RED, GREEN, BLUE = (220, 30, 40), (20, 170, 60), (30, 60, 200)
 

@@ -137,7 +137,7 @@ class Scaling:
             stage: of which stage; the one that changed most, by default.
             last_s: only the last seconds.
         """
-        from mlkit.ui.scalingplot import plot_scaling
+        from mlkit.views.mpl.scaling import plot_scaling
 
         return plot_scaling(self, stage, last_s)
 
@@ -145,7 +145,7 @@ class Scaling:
         return "\n".join(map(str, self.decisions)) or "nothing was decided yet"
 
     def _repr_html_(self) -> str:
-        from mlkit.reprs import render
+        from mlkit.views import render
 
         return render("scaling.html.j2", decisions=_shown(list(self.decisions)))
 

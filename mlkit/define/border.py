@@ -80,6 +80,12 @@ class Port:
     from_bytes: Callable[[bytes], Any] | None = None
     to_bytes: Callable[[Any], tuple[bytes, str]] | None = None
 
+    @property
+    def packed_type(self) -> str | None:
+        """Content type that keeps more of a value than JSON does: an array's dtype."""
+        packed = self.to_bytes is not None and self.schema.get("type") == "array"
+        return self.media_type if packed else None
+
 
 @lru_cache(maxsize=256)
 def port(annotation: Any) -> Port:
@@ -102,7 +108,7 @@ def _own_port(annotation: Any) -> Port | None:
     name = f"{getattr(bare, '__module__', '')}.{getattr(origin, '__name__', '')}"
     if bare in _codecs:
         return _codec_port(bare)
-    if name == "mlkit.images.Image":
+    if name == "mlkit.media.image.Image":
         return _image_port(annotation)
     if bare is bytes:
         return _bytes_port(annotation, mark or Upload())
@@ -222,7 +228,7 @@ def _source_port(annotation: Any, mark: Upload) -> Port:
 
 
 def _image_port(annotation: Any) -> Port:
-    from mlkit.images import Image, decode, encode_png
+    from mlkit.media.image import Image, decode, encode_png
 
     def to_bytes(value: Any) -> tuple[bytes, str]:
         data = encode_png(value) if isinstance(value, Image) else _content(value)
@@ -328,7 +334,7 @@ def _content(value: Any) -> bytes:
                 got=f"{str(value)!r:.100}",
             )
         return path.read_bytes()
-    from mlkit.images import source_bytes
+    from mlkit.media.image import source_bytes
 
     return source_bytes(value)
 

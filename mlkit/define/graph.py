@@ -287,12 +287,12 @@ class Graph:
         return frozenset(wanted)
 
     def __str__(self) -> str:
-        from mlkit.reprs.graph import to_text
+        from mlkit.views.graph import to_text
 
         return to_text(self)
 
     def _repr_html_(self) -> str:
-        from mlkit.reprs.graph import to_html
+        from mlkit.views.graph import to_html
 
         return to_html(self)
 

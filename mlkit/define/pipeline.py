@@ -222,12 +222,12 @@ class Pipeline(Generic[P, R]):
         return str(self.graph)
 
     def _repr_html_(self) -> str:
-        from mlkit.reprs.graph import to_html
+        from mlkit.views.graph import to_html
 
         try:
             graph = self.graph
         except DefinitionError as error:
-            from mlkit.reprs import render
+            from mlkit.views import render
 
             return render("error.html.j2", title=repr(self), message=str(error))
         return to_html(graph, check(graph))

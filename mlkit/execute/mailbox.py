@@ -22,7 +22,10 @@ class Mailbox:
         self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     def post(self, call: Callable[..., None], *args: Any) -> bool:
-        """Have the loop make a call soon; False if it is closed. The call must not raise."""
+        """Have the loop make a call soon; False if it is closed.
+
+        An exception goes to the loop's exception handler; the calls after it are made all the same.
+        """
         with self._lock:
             if not self._calls:
                 try:
@@ -38,7 +41,12 @@ class Mailbox:
         with self._lock:
             calls, self._calls = self._calls, []
         for call, args in calls:
-            call(*args)
+            try:
+                call(*args)
+            except Exception as error:
+                self.loop.call_exception_handler(
+                    {"message": f"exception in {call!r}", "exception": error}
+                )
 
 
 class Mailboxes:

@@ -87,11 +87,11 @@ class Run:
         )
 
     def __str__(self) -> str:
-        from mlkit.reprs.run import to_text
+        from mlkit.views.run import to_text
 
         return to_text(self)
 
     def _repr_html_(self) -> str:
-        from mlkit.reprs.run import to_html
+        from mlkit.views.run import to_html
 
         return to_html(self)

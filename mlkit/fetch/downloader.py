@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import FetchError, InputError, PayloadTooLarge
 from mlkit.fetch.addresses import ALLOW_VARIABLE, is_public, parse_allowed
-from mlkit.images import MAX_BYTES
+from mlkit.media.image import MAX_BYTES
 
 if TYPE_CHECKING:
     import aiohttp

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlkit.load.arrivals import Closed
-from mlkit.reprs import render
+from mlkit.views import render
 
 if TYPE_CHECKING:
     from mlkit.load.results import LoadResult, Percentile

@@ -41,7 +41,7 @@ class Comparison:
 
     def plot(self) -> matplotlib.figure.Figure:
         """Rates as bars, and latencies from p50 to p99 as ranges, a line for each result."""
-        from mlkit.ui.compareplot import plot_comparison
+        from mlkit.views.mpl.compare import plot_comparison
 
         return plot_comparison(self)
 

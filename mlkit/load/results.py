@@ -358,7 +358,7 @@ class LoadResult:
 
     def plot(self) -> matplotlib.figure.Figure:
         """Rate and latency over time, and the distribution of the latency to p99.9."""
-        from mlkit.ui.plots import plot_load
+        from mlkit.views.mpl.load import plot_load
 
         return plot_load(self)
 

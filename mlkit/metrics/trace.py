@@ -99,18 +99,18 @@ class Trace:
         return cls(id, at, total_s, status, began_s, ended_s, steps, pid)
 
     def __str__(self) -> str:
-        from mlkit.reprs.waterfall import to_text
+        from mlkit.views.waterfall import to_text
 
         return to_text(self)
 
     def _repr_html_(self) -> str:
-        from mlkit.reprs.waterfall import to_html
+        from mlkit.views.waterfall import to_html
 
         return to_html(self)
 
     def plot(self) -> Any:
         """A Gantt chart of it, as a matplotlib figure."""
-        from mlkit.ui.traceplot import plot_trace
+        from mlkit.views.mpl.trace import plot_trace
 
         return plot_trace(self)
 

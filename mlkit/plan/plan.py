@@ -165,12 +165,12 @@ class Plan:
         return f"<plan of {self.graph.name}: {stages}, {self.layout}>"
 
     def __str__(self) -> str:
-        from mlkit.reprs.plan import to_text
+        from mlkit.views.plan import to_text
 
         return to_text(self)
 
     def _repr_html_(self) -> str:
-        from mlkit.reprs.plan import to_html
+        from mlkit.views.plan import to_html
 
         return to_html(self)
 

@@ -86,7 +86,7 @@ class Profile:
 
     def plot(self, **options: Any) -> Any:
         """Time an item over the batch size, for each batched step; a matplotlib figure."""
-        from mlkit.ui.profileplot import plot_profile
+        from mlkit.views.mpl.profile import plot_profile
 
         return plot_profile(self, **options)
 

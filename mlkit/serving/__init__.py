@@ -1,18 +1,18 @@
 """Serving: a pipeline on Ray Serve behind FastAPI, from a cell.
 
-`deploy` packs a pipeline (`bundle.py`), finds or starts a session process (`session.py`,
-`host.py`), which brings Serve to it (`rayserve.py`, the only place that talks to Ray). A replica
-(`replica.py`, `stage.py` for stages of their own) runs the pipeline behind a FastAPI application
-made from its types (`ingress.py`). With ``fastapi=`` it is the user's own
-application (`userapp.py`), whose routes get the pipeline by `served`; `asgi` gives the same
-application in this process. The caller holds an `App`.
+Three programs, each a subpackage: `kernel` is what a notebook holds (`deploy`, `attach`, `App`),
+`control` the detached session process, `replica` what runs in Ray's processes, with the HTTP face
+in `http`. `port` has every import of Ray and Ray Serve. A pipeline travels as a `bundle`.
+
+With ``fastapi=`` the application is the user's own (`http/userapp.py`), whose routes get the
+pipeline by `served`; `asgi` gives the same application in this process, without Ray.
 """
 
-from mlkit.serving.app import App
-from mlkit.serving.appstatus import AppStatus
-from mlkit.serving.deployment import attach, deploy
-from mlkit.serving.inprocess import asgi
+from mlkit.serving.http.inprocess import asgi
+from mlkit.serving.http.userapp import served
+from mlkit.serving.kernel.app import App
+from mlkit.serving.kernel.deployment import attach, deploy
+from mlkit.serving.kernel.status import AppStatus
 from mlkit.serving.limits import Limits
-from mlkit.serving.userapp import served
 
 __all__ = ["App", "AppStatus", "Limits", "asgi", "attach", "deploy", "served"]

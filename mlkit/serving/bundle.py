@@ -26,8 +26,8 @@ from mlkit.define.shipping import dumps, fingerprint
 from mlkit.errors import DeployError
 from mlkit.plan import Plan, RemoteStep, Segment, Stage
 from mlkit.plan import plan as planned
+from mlkit.serving.http.userapp import Application, pack_application
 from mlkit.serving.sources import show_sources, sources_of
-from mlkit.serving.userapp import Application, pack_application
 
 __all__ = ["Bundle", "Manifest", "Origin", "Packed", "digest_of", "pack", "unpack"]
 

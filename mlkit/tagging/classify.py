@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from mlkit.define import batched_step, resource, step
-from mlkit.images import Image
+from mlkit.media.image import Image
 from mlkit.models import CompiledModel
 from mlkit.tagging.network import CLASSES, SIDE, Outputs, facts, load_tagging_model
 from mlkit.tagging.types import Label, ProductClass

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlkit.define import step
-from mlkit.images import Image
+from mlkit.media.image import Image
 from mlkit.tagging import cielab
 from mlkit.tagging.colournames import name_of
 from mlkit.tagging.types import Box, Colour

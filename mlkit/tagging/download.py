@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 
 from mlkit.define import ImageSource, step
 from mlkit.errors import InputError, PayloadTooLarge
-from mlkit.images import MAX_BYTES
+from mlkit.media.image import MAX_BYTES
 
 __all__ = ["data_url_bytes", "download"]
 
@@ -22,7 +22,7 @@ async def download(image: ImageSource) -> bytes:
     Raises:
         InputError: it is text, but no such URL.
         FetchError: the URL could not be fetched, or leads to an address that is not public.
-        PayloadTooLarge: more than `mlkit.images.MAX_BYTES`.
+        PayloadTooLarge: more than `mlkit.media.image.MAX_BYTES`.
     """
     if isinstance(image, bytes):
         return _within_limit(image)

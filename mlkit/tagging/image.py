@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mlkit import images
 from mlkit.define import step
-from mlkit.images import Image
+from mlkit.media import image as images
+from mlkit.media.image import Image
 
 __all__ = ["MIN_SIDE", "decode"]
 
@@ -17,6 +17,6 @@ def decode(data: bytes) -> Image:
     """Return the picture in a JPEG, PNG, WebP or GIF file, upright, scaled to what is needed.
 
     Raises:
-        InputError: it is no such file, damaged, or over the limits: see `mlkit.images.decode`.
+        InputError: it is no such file, damaged, or over the limits: see `mlkit.media.image.decode`.
     """
     return images.decode(data, min_side=MIN_SIDE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkit.define import step
-from mlkit.images import Image
+from mlkit.media.image import Image
 from mlkit.tagging.classify import Seen, garment_share
 from mlkit.tagging.network import facts
 from mlkit.tagging.types import Box

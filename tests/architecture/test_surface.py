@@ -1,4 +1,4 @@
-"""Modules stay small, and say in one sorted ``__all__`` what is public."""
+"""Modules say in one sorted ``__all__`` what is public."""
 
 from __future__ import annotations
 
@@ -8,31 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-MOST_LINES = 400
-LONGER = {  # path: why it may be longer
-    "tests/execute/test_executor.py": "one fixture of gates and requests, many small tests of it",
-    "tests/execute/test_map.py": "every shape of inputs, one small test each",
-    "tests/execute/test_run.py": "one way in, many small tests of it",
-    "tests/fetch/test_fetch.py": "a table of hostile addresses and the server they are tried on",
-}
-
-
-def sources(root: Path) -> list[Path]:
-    """Returns the Python files of ``root`` that people write and read."""
-    return [
-        file
-        for folder in ("mlkit", "tests", ".ci")
-        for file in sorted((root / folder).rglob("*.py"))
-    ]
-
-
-def too_long(root: Path) -> Iterator[str]:
-    """Yields each file of more than :data:`MOST_LINES` lines that is not excused."""
-    for file in sources(root):
-        name, lines = file.relative_to(root).as_posix(), len(file.read_text().splitlines())
-        if lines > MOST_LINES and name not in LONGER:
-            yield f"{name}: {lines} lines; where a file grows past {MOST_LINES} it holds two ideas"
 
 
 def bound_names(body: list[ast.stmt]) -> set[str]:
@@ -83,17 +58,6 @@ def surface_faults(file: Path) -> Iterator[str]:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     if package and (left_out := everything - used - set(names)):
         yield f"gathered, and not in __all__: {', '.join(sorted(left_out))}"
-
-
-def test_no_file_is_too_long(repository: Path) -> None:
-    assert list(too_long(repository)) == []
-
-
-def test_a_long_file_is_found(tmp_path: Path) -> None:
-    (tmp_path / "mlkit").mkdir()
-    (tmp_path / "mlkit" / "long.py").write_text("x = 1\n" * (MOST_LINES + 1))
-    (tmp_path / "mlkit" / "fits.py").write_text("x = 1\n" * MOST_LINES)
-    assert [line.split(":")[0] for line in too_long(tmp_path)] == ["mlkit/long.py"]
 
 
 def test_every_module_says_what_is_public(repository: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from mlkit.serving.flags import free_port
+from mlkit.serving.control.flags import free_port
 
 QUIET = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}
 

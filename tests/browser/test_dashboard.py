@@ -16,7 +16,7 @@ import asyncio
 from mlkit import pipeline, step
 from mlkit.load import constant, last_result, load_test
 from mlkit.serving import deploy
-from mlkit.ui import Dashboard
+from mlkit.views import Dashboard
 
 @step(num_cpus=0.1, stage="loading")
 async def load(x: int) -> int:

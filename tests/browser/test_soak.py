@@ -29,7 +29,7 @@ import os
 from mlkit import pipeline, step
 from mlkit.load import constant, load_test
 from mlkit.serving import deploy
-from mlkit.ui import Dashboard
+from mlkit.views import Dashboard
 
 @step(stage="other")
 def first(x: int) -> int:

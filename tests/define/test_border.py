@@ -20,7 +20,7 @@ from mlkit.define import border
 from mlkit.define.border import codec, codecs, plain, port
 from mlkit.define.types import ImageSource, Upload
 from mlkit.errors import DefinitionError, InputError
-from mlkit.images import Image
+from mlkit.media.image import Image
 
 
 class Label(pydantic.BaseModel):

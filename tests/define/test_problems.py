@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlkit.define import ImageSource, Pipeline, batched_step, pipeline, step
-from mlkit.images import Image
+from mlkit.media.image import Image
 
 Cell = Callable[..., dict[str, Any]]
 

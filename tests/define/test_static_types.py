@@ -37,7 +37,7 @@ def tag(image: ImageSource, title: str = "") -> str:
     return classify(decode(download(image)))
 
 picture = decode(b"", size=3)
-reveal_type(picture)  # mlkit.images.Image
+reveal_type(picture)  # mlkit.media.image.Image
 reveal_type(download("shoe.jpg"))  # bytes
 reveal_type(classify(picture))  # str
 reveal_type(classify.batch([picture]))  # list[str]

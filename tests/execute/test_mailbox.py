@@ -12,6 +12,10 @@ class CountingLoop:
     def __init__(self) -> None:
         self.callbacks = []
         self.closed = False
+        self.exceptions = []
+
+    def call_exception_handler(self, context) -> None:
+        self.exceptions.append(context["exception"])
 
     def call_soon_threadsafe(self, callback) -> None:
         if self.closed:
@@ -35,6 +39,17 @@ def test_many_posts_are_one_wake_up_and_keep_their_order() -> None:
     assert len(loop.callbacks) == 1
     loop.turn()
     assert got == [0, 1, 2, 3, 4]
+
+
+def test_a_call_that_raises_loses_none_of_the_others() -> None:
+    loop, delivered = CountingLoop(), []
+    mailbox = Mailbox(loop)
+    mailbox.post(delivered.append, 1)
+    mailbox.post(lambda: 1 / 0)
+    mailbox.post(delivered.append, 2)
+    loop.turn()
+    assert delivered == [1, 2]
+    assert [type(error) for error in loop.exceptions] == [ZeroDivisionError]
 
 
 def test_a_post_after_the_loop_looked_wakes_it_again() -> None:

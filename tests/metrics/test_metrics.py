@@ -13,7 +13,7 @@ from mlkit.metrics import Gatherer, Histogram, History, Recorder, Rolling, Span,
 from mlkit.metrics.histogram import EDGES_S, bucket_counts
 from mlkit.metrics.prometheus import exposition
 from mlkit.metrics.trace import as_header
-from mlkit.reprs.peek import Peek, sample
+from mlkit.views.peek import Peek, sample
 
 
 class Clock:

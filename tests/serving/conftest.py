@@ -11,10 +11,10 @@ from starlette.testclient import TestClient
 from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.serving import Limits, deploy
-from mlkit.serving.client import Codec
-from mlkit.serving.ingress import Served, create_app
-from mlkit.serving.session import Session
-from mlkit.serving.watchdog import processes_of
+from mlkit.serving.control.watchdog import processes_of
+from mlkit.serving.http.ingress import Served, create_app
+from mlkit.serving.kernel.client import Codec
+from mlkit.serving.kernel.session import Session
 
 ADDRESS = "http://127.0.0.1"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from mlkit.images import Image
-from mlkit.tagging.check_catalogue import NEEDED, Checked
+from mlkit.media.image import Image
 from mlkit.tagging.colour import colours
 from mlkit.tagging.colournames import NAMES
 from mlkit.tagging.types import Colour, ProductClass, ProductTags
+from tools.check_catalogue import NEEDED, Checked
 
 DATA = Path(__file__).parents[2] / "data"
 CLASSES = {"dress", "hat", "longsleeve", "outwear", "pants"} | {

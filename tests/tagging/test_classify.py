@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mlkit.images import Image
+from mlkit.media.image import Image
 from mlkit.models import imagenet_names
 from mlkit.tagging.classify import (
     GARMENTS,

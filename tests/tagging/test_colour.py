@@ -8,7 +8,7 @@ import PIL.ImageDraw
 import pytest
 import webcolors
 
-from mlkit.images import Image
+from mlkit.media.image import Image
 from mlkit.tagging.colour import colours
 from mlkit.tagging.colournames import NAMES, name_of
 from mlkit.tagging.types import Box

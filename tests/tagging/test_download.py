@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from mlkit.errors import InputError, PayloadTooLarge
-from mlkit.images import MAX_BYTES
+from mlkit.media.image import MAX_BYTES
 from mlkit.tagging.download import data_url_bytes, download
 
 DATA = bytes(range(256))

@@ -14,7 +14,7 @@ import pytest
 
 from mlkit.errors import MlkitError, PayloadTooLarge, StepError, UnsupportedMedia
 from mlkit.tagging import ProductTags, tag
-from mlkit.tagging.check_catalogue import NEEDED, check
+from tools.check_catalogue import NEEDED, check
 
 CATALOGUE = Path(__file__).parents[2] / "data" / "catalogue"
 

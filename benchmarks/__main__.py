@@ -1,0 +1,85 @@
+"""``python -m benchmarks [pipeline|engine|observe|PART ...] [--blocks 5] [--seconds 3]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlkit.errors import Cancelled, MlkitError
+
+__all__ = ["main"]
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measure and write down; the exit status."""
+    from benchmarks import observe
+    from benchmarks.engine import PARTS, measure
+    from tools.demo.interrupts import Interrupts
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        default=["pipeline", "engine"],
+        help="pipeline: the tagging pipeline against eager torch and its own offline limit; "
+        f"engine: all of {', '.join(PARTS)}, which can be named by themselves; "
+        f"observe: all of {', '.join(observe.PARTS)}, likewise",
+    )
+    parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a block")
+    parser.add_argument("--out", type=Path, default=Path("build/bench"))
+    given = parser.parse_args(words)
+    given.blocks = max(5, given.blocks)
+    unknown = set(given.parts) - {"pipeline", "engine", "observe", *PARTS, *observe.PARTS}
+    if unknown:
+        parser.error(f"there is no part {', '.join(sorted(unknown))}")
+    try:
+        with Interrupts() as check:
+            if "pipeline" in given.parts:
+                _measure(given, check)
+            parts = [part for part in PARTS if part in given.parts or "engine" in given.parts]
+            if parts:
+                measure(given.out, parts, given.blocks, given.seconds, check)
+            asked = set(given.parts)
+            parts = [part for part in observe.PARTS if asked & {part, "observe"}]
+            if parts:
+                observe.measure(given.out, parts, given.blocks, given.seconds, check)
+    except (KeyboardInterrupt, Cancelled):
+        print("interrupted; everything that was started is ended", file=sys.stderr)
+        return 130
+    except MlkitError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _measure(given: argparse.Namespace, check: Callable[[], None]) -> None:
+    from benchmarks.compare import offline_and_eager, served_and_offline
+    from mlkit.tagging import tag
+    from tools.demo.pictures import load_payloads, sample
+    from tools.demo.served import deployed
+    from tools.demo.summary import busy, machine
+
+    payloads, facts = load_payloads(sample()), machine(tag)
+    times: dict[str, Any] = {"blocks": given.blocks, "seconds": given.seconds, "check": check}
+    print(busy(facts) or f"{facts['cpu']}, {facts['cores']} cores, {facts['precision']}")
+    _write(given.out, "offline_and_eager", offline_and_eager(tag, payloads, **times), facts)
+    with deployed(tag, lambda text: None) as (app, _):
+        found = served_and_offline(app, tag, payloads, **times)
+    _write(given.out, "served_and_offline", found, facts)
+
+
+def _write(out: Path, name: str, found: dict[str, Any], facts: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{name}.json"
+    path.write_text(json.dumps({**found, "machine": facts}, indent=2) + "\n")
+    print(f"{name.replace('_and_', ' / ')}: rate {found['rate_ratio']['words']}")
+    print(f"  CPU a picture {found['cpu_ratio']['words']}\n  {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""Picture files: from their bytes to upright pixels, within limits, in milliseconds."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    from numpy.typing import NDArray
+
+    Pixels: TypeAlias = NDArray[np.uint8]
+else:
+    # Keeps `typing.get_type_hints` working on what uses it, without importing numpy.
+    Pixels: TypeAlias = Any
+
+__all__ = ["Pixels", "read", "upright_rgb"]
+
+MAX_SCANS = 100
+"""Scans that a JPEG may have. Ten are usual; thousands make a small file slow to decode, see
+"Two Issues with the JPEG Standard" of the libjpeg-turbo project."""
+
+_FATAL = ("remature end", "bad Huffman code")
+"""What libjpeg says where pixels are missing or wrong. Its other warnings (stray bytes between
+markers, say, which cameras write) do no harm."""
+
+Sized: TypeAlias = "tuple[Pixels, tuple[int, int]]"
+"""Upright pixels, and (width, height) of the upright original."""
+
+
+def read(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
+    """Return the upright pixels of a picture file, and (width, height) of the original.
+
+    The arguments and errors are those of `mlkit.media.image.decode`.
+    """
+    if data.startswith(b"\xff\xd8\xff"):
+        return _read_jpeg(data, max_pixels, min_side)
+    for kind, (is_kind, size_of) in _HEADERS.items():
+        if is_kind(data):
+            # These cannot be scaled while they are decoded, and take up to 16 bytes a pixel.
+            _check_pixels(size_of(data), max_pixels // 2)
+            return _read_with_pillow(data, kind, max_pixels // 2, min_side)
+    raise UnsupportedMedia(
+        "this is not a picture that can be read",
+        expected="a JPEG, PNG, WebP or GIF file",
+        got=_describe(data),
+    )
+
+
+def upright_rgb(
+    picture: PIL.Image.Image, size: tuple[int, int], min_side: int | None = None
+) -> Sized:
+    """Return a PIL image of any mode as upright uint8 RGB, transparency laid on white.
+
+    Args:
+        picture: the image; its EXIF orientation is applied.
+        size: (width, height) of the original, before turning.
+        min_side: see `mlkit.media.image.decode`.
+    """
+    import numpy as np
+
+    orientation = _orientation_of(picture)
+    small = _reduced(_plain(picture), min_side)
+    return _turned(np.asarray(_on_white(small)), size, orientation)
+
+
+# --- JPEG
+
+
+def _read_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
+    import simplejpeg
+
+    _check_scans(data)
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        _check_pixels((width, height), max_pixels)
+        if space not in {"CMYK", "YCCK"}:
+            pixels = _jpeg_pixels(data, min_side)
+            return _turned(pixels, (width, height), _jpeg_orientation(data))
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        if any(words in str(error) for words in _FATAL):
+            raise _damaged("JPEG", error) from error
+    # Pillow is slower and less strict. It also knows Adobe's marker, which says whether the inks
+    # of a CMYK picture are stored inverted.
+    return _read_with_pillow(data, "JPEG", max_pixels, min_side)
+
+
+def _jpeg_pixels(data: bytes, min_side: int | None) -> Pixels:
+    import simplejpeg
+
+    least = min_side or 0
+    pixels: Pixels = simplejpeg.decode_jpeg(
+        data,
+        "RGB",
+        fastdct=True,
+        fastupsample=True,
+        min_height=least,
+        min_width=least,
+        min_factor=1,
+    )
+    return pixels
+
+
+def _check_scans(data: bytes) -> None:
+    # Inside compressed data 0xFF is always stuffed, so these two bytes begin a scan.
+    if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+        raise PayloadTooLarge(
+            "the JPEG has too many scans", expected=f"at most {MAX_SCANS}", got=f"{scans:,}"
+        )
+
+
+def _jpeg_orientation(data: bytes) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    at = data.find(b"Exif\0\0")
+    if at < 4 or data[at - 4 : at - 2] != b"\xff\xe1":
+        return 1
+    import PIL.Image
+
+    exif = PIL.Image.Exif()
+    try:
+        exif.load(data[at : at - 2 + int.from_bytes(data[at - 2 : at], "big")])
+        return _sensible(exif.get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block is no reason to refuse the picture
+        return 1
+
+
+# --- PNG, WebP and GIF
+
+
+def _read_with_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | None) -> Sized:
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=[kind]) as picture:
+            _check_pixels(picture.size, max_pixels)
+            size = picture.size
+            if kind == "JPEG" and min_side:
+                picture.draft(None, (min_side, min_side))
+            picture.load()
+            return upright_rgb(picture, size, min_side)
+    except (
+        PIL.Image.DecompressionBombError,
+        PIL.Image.DecompressionBombWarning,
+        MemoryError,
+    ) as error:
+        raise PayloadTooLarge(f"the {kind} has too many pixels", got=str(error)) from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever a decoder makes of damaged data
+        raise _damaged(kind, error) from error
+
+
+def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Return the picture in a mode that is L, RGB or RGBA, 8 bits a channel."""
+    if picture.mode.startswith("I") or picture.mode == "F":
+        return _from_deep(picture)
+    clear = picture.has_transparency_data
+    # To convert to the mode that it has would be a copy.
+    if picture.mode in ({"RGBA"} if clear else {"RGB", "L"}):
+        return picture
+    return picture.convert("RGBA" if clear else "RGB")
+
+
+def _from_deep(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Return a 16-bit grey picture (or one of floats) as 8-bit grey."""
+    import numpy as np
+    import PIL.Image
+
+    values = np.asarray(picture, dtype=np.float32)
+    top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(values.max(initial=0)))
+    return PIL.Image.fromarray((values.clip(0, top) * (255.0 / top) + 0.5).astype(np.uint8))
+
+
+def _reduced(picture: PIL.Image.Image, min_side: int | None) -> PIL.Image.Image:
+    factor = min(picture.size) // min_side if min_side else 1
+    return picture.reduce(factor) if factor >= 2 else picture
+
+
+def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
+    import PIL.Image
+
+    if picture.mode == "RGBA":
+        white = PIL.Image.new("RGBA", picture.size, "white")
+        picture = PIL.Image.alpha_composite(white, picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+# --- orientation
+
+_ORIENTATION = 0x0112
+
+
+def _orientation_of(picture: PIL.Image.Image) -> int:
+    try:
+        return _sensible(picture.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block is no reason to refuse the picture
+        return 1
+
+
+def _sensible(orientation: Any) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _turned(pixels: Pixels, size: tuple[int, int], orientation: int) -> Sized:
+    """Turn pixels and size upright. The eight cases: EXIF 2.32, tag 274."""
+    import numpy as np
+
+    if orientation >= 5:
+        pixels, size = pixels.transpose(1, 0, 2), size[::-1]
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels), size
+
+
+# --- headers
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    return int.from_bytes(data[6:8], "little"), int.from_bytes(data[8:10], "little")
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return the canvas size, see RFC 9649, sections 2.5 to 2.7."""
+    chunk = data[12:16]
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    return (
+        int.from_bytes(data[26:28], "little") & 0x3FFF,
+        int.from_bytes(data[28:30], "little") & 0x3FFF,
+    )
+
+
+_HEADERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], tuple[int, int]]]] = {
+    "PNG": (lambda data: data.startswith(b"\x89PNG\r\n\x1a\n"), _png_size),
+    "WEBP": (lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp_size),
+    "GIF": (lambda data: data[:6] in {b"GIF87a", b"GIF89a"}, _gif_size),
+}
+
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"BM": "a BMP picture",
+    b"II*\0": "a TIFF picture",
+    b"MM\0*": "a TIFF picture",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "gzip data",
+    b"<": "text that looks like HTML or XML",
+    b"{": "text that looks like JSON",
+}
+
+
+def _describe(data: bytes) -> str:
+    if data[4:8] == b"ftyp":
+        return f"a container of brand {data[8:12].decode('ascii', 'replace')!r} (HEIC, AVIF, video)"
+    for start, name in _OTHERS.items():
+        if data[:64].lstrip().startswith(start):
+            return name
+    return f"{len(data):,} bytes that begin with {data[:12]!r}"
+
+
+def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise PayloadTooLarge(
+            "the picture has too many pixels",
+            expected=f"at most {max_pixels:,}",
+            got=f"{width} x {height} = {width * height:,}",
+        )
+
+
+def _damaged(kind: str, cause: Exception) -> InputError:
+    return InputError(
+        f"the {kind} picture is truncated or damaged",
+        expected="a whole file",
+        got=f"a decoder that says: {cause}",
+    )

@@ -1,0 +1,1 @@
+"""The HTTP face of a pipeline: routes, access, payloads, problem documents and streaming."""

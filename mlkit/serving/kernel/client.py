@@ -1,0 +1,115 @@
+"""Calling a served pipeline: arguments to a request, an answer to the pipeline's result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from mlkit.define.border import Port, plain, port
+from mlkit.define.graph import Graph
+from mlkit.errors import InputError, RequestError
+
+__all__ = ["Codec", "PreparedRequest"]
+
+
+@dataclass(frozen=True)
+class PreparedRequest:
+    """A request as bytes, ready to be sent."""
+
+    method: str
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class Codec:
+    """Turns arguments of a pipeline into requests and answers into results."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.ports = {p.name: port(p.type) for p in graph.parameters}
+        self.returns = port(graph.returns)
+
+    def request(self, url: str, token: str | None, arguments: Mapping[str, Any]) -> PreparedRequest:
+        """The cheapest request that carries the arguments.
+
+        A picture alone, with plain fields beside it, is a raw body and a query; several uploads
+        are multipart; everything else is JSON.
+        """
+        unknown = set(arguments) - set(self.ports)
+        if unknown:
+            raise InputError(f"unknown argument {', '.join(sorted(unknown))}")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if packed := self.returns.packed_type:
+            headers["Accept"] = packed
+        files = {n: v for n, v in arguments.items() if self._is_file(self.ports[n], v)}
+        fields = {n: v for n, v in arguments.items() if n not in files}
+        if not files:
+            content = {n: self.ports[n].to_json(v) for n, v in fields.items()}
+            body = json.dumps(content, default=plain).encode()
+            return PreparedRequest(
+                "POST", url, {**headers, "Content-Type": "application/json"}, body
+            )
+        if len(files) == 1 and all(isinstance(v, (str, int, float)) for v in fields.values()):
+            (name, value), *_ = files.items()
+            data, kind = self._bytes(name, value)
+            query = "?" + urlencode({n: _text(v) for n, v in fields.items()}) if fields else ""
+            return PreparedRequest("POST", url + query, {**headers, "Content-Type": kind}, data)
+        return self._multipart(url, headers, fields, files)
+
+    def _is_file(self, found: Port, value: Any) -> bool:
+        return found.to_bytes is not None and not (found.url and isinstance(value, str))
+
+    def _bytes(self, name: str, value: Any) -> tuple[bytes, str]:
+        to_bytes = self.ports[name].to_bytes
+        assert to_bytes is not None
+        return to_bytes(value)
+
+    def _multipart(
+        self,
+        url: str,
+        headers: dict[str, str],
+        fields: Mapping[str, Any],
+        files: Mapping[str, Any],
+    ) -> PreparedRequest:
+        import httpx2
+
+        parts = {n: (n, *self._bytes(n, v)) for n, v in files.items()}
+        data = {
+            n: v if isinstance(v, str) else json.dumps(self.ports[n].to_json(v), default=plain)
+            for n, v in fields.items()
+        }
+        made = httpx2.Request("POST", url, headers=headers, data=data, files=parts)
+        made.read()
+        kept = {"Content-Type": made.headers["Content-Type"], **headers}
+        return PreparedRequest("POST", url, kept, made.content)
+
+    def result(self, body: bytes, media_type: str) -> Any:
+        """The pipeline's result from the body of a good answer."""
+        if media_type.startswith("application/json"):
+            return self.returns.from_json(json.loads(body))
+        assert self.returns.from_bytes is not None
+        return self.returns.from_bytes(body)
+
+    def error(self, status: int, body: bytes) -> RequestError:
+        """The error that an answer tells of."""
+        try:
+            document = json.loads(body)
+            detail = str(document["detail"])
+        except (ValueError, KeyError, TypeError):
+            document, detail = {}, body[:200].decode("utf-8", "replace") or "no word of why"
+        failure = document.get("failure_id")
+        return RequestError(
+            detail,
+            http_status=status,
+            problem=document,
+            where=f"{self.graph.name} answered {status}",
+            fix=f"app.failures has the traceback, id {failure}" if failure else None,
+        )
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,262 @@
+"""Sessions as a kernel sees them: start one, find one again, ask it for something.
+
+A session is a detached process with a Ray and a Serve of its own (`host.py`). A notebook has one.
+It is found again after the kernel was restarted, as long as its lease lasts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlkit
+from mlkit.errors import DeployError, SessionError
+from mlkit.serving.control import folders, wire
+from mlkit.serving.control.flags import free_port, ray_environment
+from mlkit.serving.control.haproxy import haproxy_binary, write_launcher
+from mlkit.serving.control.owner import Owner
+from mlkit.serving.control.watchdog import processes_of
+
+__all__ = ["Session", "notebook_key"]
+
+Progress = Callable[[str], None]
+START_TIMEOUT_S = 240.0
+LEASE_S = 120.0
+STOP_TIMEOUT_S = 30.0
+
+
+def notebook_key() -> str:
+    """What stays the same when this notebook's kernel is restarted."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return os.environ.get("JPY_SESSION_NAME") or (
+        str(Path(main).resolve()) if main else str(Path.cwd())
+    )
+
+
+@dataclass
+class Session:
+    """A running session process, by its folder."""
+
+    folder: Path
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        address: str = "local",
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        lease_s: float | None = None,
+        say: Progress = lambda text: None,
+    ) -> Session:
+        """Start a session for this process and wait until it is ready.
+
+        Raises:
+            SessionError: it did not come up; names its log.
+        """
+        folder = folders.create()
+        settings = {
+            "address": address,
+            "host": host if address == "local" else "0.0.0.0",  # other nodes ask its replicas
+            "reached_at": _reached_at(address, host),
+            "port": port or free_port(),
+            "lease_s": _lease(lease_s),
+            "notebook": notebook_key(),
+            "owner": dataclasses.asdict(Owner.of(os.getpid())),
+            "object_store_bytes": 200 * 2**20,
+        }
+        (folder / "settings.json").write_text(json.dumps(settings))
+        say("starting Ray and Serve" if address == "local" else f"joining {address}")
+        session = cls(folder)
+        try:
+            process = _started[folder] = _spawn(folder, address)
+            session._wait_ready(process)
+        except BaseException:
+            session._end()
+            folders.remove(folder)  # also where there was no process yet
+            raise
+        if "ipykernel" not in sys.modules:  # a script has nobody to come back to it
+            atexit.register(session.stop)
+        return session
+
+    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + START_TIMEOUT_S
+        while not (self.folder / "ready").exists():
+            if process.poll() is not None or time.monotonic() > until:
+                raise SessionError(
+                    "the session process did not come up",
+                    got=_last_words(self.folder / "host.log"),
+                    fix="see what `mlkit doctor` says",
+                )
+            time.sleep(0.02)
+
+    @classmethod
+    def all(cls) -> Iterator[Session]:
+        """Sessions of this user that answer."""
+        for folder in folders.all_folders():
+            session = cls(folder)
+            if (folder / wire.SOCKET).exists() and session.alive:
+                yield session
+
+    @classmethod
+    def of_this_notebook(cls) -> Session | None:
+        """This process's session, or the one that a former kernel of this notebook left."""
+        mine, left = None, None
+        for session in cls.all():
+            about = session.about()
+            owner = Owner(**about["owner"])
+            if owner.pid == os.getpid() and owner.alive:
+                mine = session
+            elif about["notebook"] == notebook_key() and not owner.alive:
+                left = session
+        if mine is None and left is not None:
+            left.own()
+        return mine or left
+
+    @property
+    def alive(self) -> bool:
+        """Whether it answers."""
+        try:
+            self.about()
+        except DeployError:
+            return False
+        return True
+
+    def about(self) -> dict[str, Any]:
+        """What it is and has."""
+        found: dict[str, Any] = self.call("about", timeout_s=5)
+        return found
+
+    def own(self) -> None:
+        """Make it live for this process."""
+        self.call("own", pid=os.getpid())
+
+    def call(self, name: str, *, say: Progress = lambda text: None, **arguments: Any) -> Any:
+        """Ask it for something; see `mlkit.serving.control.host.Host`."""
+        return wire.call(self.folder, name, on_progress=say, **arguments)
+
+    def stop(self) -> None:
+        """End it and wait until it is gone; without effect on one that is."""
+        try:
+            pid = self.about()["pid"]
+        except DeployError:
+            self._end()
+            return
+        with suppress(DeployError):  # it may be gone before it has said that it goes
+            self.call("stop", timeout_s=5)
+        if _gone(pid, STOP_TIMEOUT_S):
+            _started.pop(self.folder, None)
+        else:
+            self._end()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started here lives; asks nobody."""
+        process = _started.get(self.folder)
+        return process is not None and process.poll() is None
+
+    def _end(self) -> None:
+        """End a process that was started here and does not listen, and wait for its watchdog."""
+        process = _started.pop(self.folder, None)
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        until = time.monotonic() + 10
+        while _has_processes(self.folder) and time.monotonic() < until:
+            time.sleep(0.1)
+        folders.remove(self.folder)
+
+
+def _reached_at(address: str, host: str) -> str:
+    """The host in an app's URL."""
+    if address == "local":
+        return "127.0.0.1" if host == "0.0.0.0" else host
+    return address.removeprefix("ray://").rpartition(":")[0] or "127.0.0.1"
+
+
+_started: dict[Path, subprocess.Popen[bytes]] = {}
+"""Session processes that are children of this one, by folder."""
+
+
+def _has_processes(folder: Path) -> bool:
+    """Whether anything of a session is left: marked processes, or the watchdog that ends them."""
+    import psutil
+
+    watching = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
+    return any(watching) or bool(processes_of(folder.name))
+
+
+def _gone(pid: int, timeout_s: float) -> bool:
+    """Wait until a process has ended; False when it has not in time."""
+    until = time.monotonic() + timeout_s
+    while _exists(pid):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _exists(pid: int) -> bool:
+    import psutil
+
+    for child in _started.values():
+        if child.pid == pid:
+            return child.poll() is None
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _lease(lease_s: float | None) -> float:
+    if lease_s is not None:
+        return lease_s
+    return float(os.environ.get("MLKIT_LEASE_S", LEASE_S))
+
+
+def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    write_launcher(folder, haproxy_binary())
+    environment = {**os.environ, **ray_environment(folder)}
+    if address != "local":  # a cluster has a token of its own
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+            environment.pop(name)
+            if name in os.environ:
+                environment[name] = os.environ[name]
+    root = str(Path(mlkit.__file__).resolve().parents[1])
+    if "site-packages" not in root:  # run from a checkout: replicas need it too
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [root, *filter(None, [environment.get("PYTHONPATH")])]
+        )
+    with (folder / "host.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "mlkit.serving.control.host", str(folder)],
+            env=environment,
+            cwd=folder,  # the notebook's may be moved away, and HAProxy starts anew in it
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return "no log"
+    return lines[-1] if lines else "nothing in its log"

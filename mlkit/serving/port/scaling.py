@@ -1,0 +1,248 @@
+"""Autoscaling as Serve is told of it: mlkit's policies, bounds and delays inside a Serve policy.
+
+Serve calls a policy every tenth of a second in its controller, and then applies factors and delays
+of its own, of which it does not say what they held back. So it is told none: they are applied in
+what it calls (`Adapter`), which hands each decision to the session's gatherer with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlkit.autoscale import Decider, Decision, ScalingConfig, Signals
+from mlkit.define.shipping import dumps, fingerprint, loads
+from mlkit.errors import DefinitionError
+
+__all__ = ["Adapter", "as_spec", "serve_config"]
+
+logger = logging.getLogger(__name__)
+
+DEFAULTS: Mapping[str, Any] = {
+    "metrics_interval_s": 0.5,
+    "look_back_period_s": 2.0,
+    "upscale_delay_s": 0.5,
+    "downscale_delay_s": 30.0,
+}
+"""What is left out reacts in seconds; Serve's own defaults take the better part of a minute."""
+
+GIVEN = ("num_cpus", "num_gpus")
+OURS = {field.name for field in fields(ScalingConfig)} - set(GIVEN)
+SERVES = {"initial_replicas", "metrics_interval_s", "aggregation_function"}
+
+
+def as_spec(
+    config: Mapping[str, Any],
+    where: str,
+    store: Callable[[str, bytes], str],
+    *,
+    num_cpus: float,
+    num_gpus: float,
+) -> dict[str, Any]:
+    """An ``autoscaling_config`` as plain data, with the policy in a file.
+
+    Args:
+        config: by Serve's names. ``policy`` is a policy of `mlkit.autoscale`, a function, or in
+            Serve's own form ``{"policy_function": ..., "policy_kwargs": ...}``.
+        where: the stage, for errors.
+        store: is given a name and bytes, and gives the path of a file that holds them.
+        num_cpus: that Ray sets aside for a replica.
+        num_gpus: likewise.
+
+    Raises:
+        DefinitionError: there is no such option, or a value cannot be.
+    """
+    given = {**DEFAULTS, **{name: v for name, v in config.items() if name != "policy"}}
+    unknown = sorted(set(given) - OURS - SERVES)
+    if unknown:
+        raise DefinitionError(
+            f"autoscaling_config has no {', '.join(map(repr, unknown))}",
+            where=f"stage {where!r}",
+            expected=f"of {', '.join(sorted(OURS | SERVES))}, policy",
+        )
+    for name, value in given.items():
+        _check(name, value, where)
+    least, most = given.get("min_replicas", 1), given.get("max_replicas", 1)
+    if least > most:
+        raise DefinitionError(
+            "min_replicas is more than max_replicas",
+            where=f"stage {where!r}",
+            got=f"{least} and {most}",
+        )
+    spec: dict[str, Any] = {
+        **given,
+        "num_cpus": num_cpus,
+        "num_gpus": num_gpus,
+        "policy": None,
+        "policy_name": "",
+    }
+    policy = _policy(config.get("policy"), where)
+    if policy is not None:
+        name = f"{where}-policy-{fingerprint(policy)[:16]}"
+        spec |= {"policy": store(name, dumps(policy)), "policy_name": _name_of(policy)}
+    return spec
+
+
+def _check(name: str, value: Any, where: str) -> None:
+    if name == "aggregation_function" or (name == "downscale_to_zero_delay_s" and value is None):
+        return
+    counts = name in ("min_replicas", "max_replicas", "initial_replicas")
+    kind: Any = int if counts else (int, float)
+    least = 0 if "delay" in name or name in ("min_replicas", "initial_replicas") else 1e-9
+    if not isinstance(value, kind) or isinstance(value, bool) or not value >= least:
+        raise DefinitionError(
+            f"{name} cannot be this",
+            where=f"stage {where!r}",
+            expected=f"{'a whole' if counts else 'a'} number, "
+            + ("not negative" if not least else "positive"),
+            got=repr(value),
+        )
+
+
+def _policy(given: Any, where: str) -> Any:
+    """The policy itself, from any of the forms."""
+    arguments: dict[str, Any] = {}
+    if isinstance(given, Mapping):
+        arguments = dict(given.get("policy_kwargs") or {})
+        given = given.get("policy_function")
+    if isinstance(given, str):
+        from importlib import import_module
+
+        module, _, name = given.replace(":", ".").rpartition(".")
+        given = getattr(import_module(module), name)
+    if isinstance(given, type):
+        given = given(**arguments)
+    if given is not None and not callable(given):
+        raise DefinitionError(
+            "a policy is a function of what is known of a stage",
+            where=f"stage {where!r}",
+            expected="on_latency(p95_ms=150), or a function that gives a number of replicas",
+            got=repr(given),
+        )
+    return given
+
+
+def _name_of(policy: Any) -> str:
+    name = getattr(policy, "__name__", None)
+    return "the lambda" if name == "<lambda>" else name or repr(policy)
+
+
+def serve_config(spec: Mapping[str, Any], running: int) -> Any:
+    """Serve's ``AutoscalingConfig``.
+
+    Args:
+        spec: what `as_spec` made, with ``app``, ``stage`` and ``gatherer``.
+        running: replicas that there are now. A new configuration does not change how many there
+            are, and what is new starts with one at least, so that it is known to start.
+    """
+    from ray import cloudpickle
+    from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
+
+    given = dict(spec)
+    app, stage, gatherer = (given.pop(name) for name in ("app", "stage", "gatherer"))
+    first = running or given.get("initial_replicas") or max(1, given.get("min_replicas", 1))
+    bounds = given.get("min_replicas", 1), given.get("max_replicas", 1)
+    given["initial_replicas"] = min(max(first, bounds[0]), bounds[1])
+    data = Path(spec["policy"]).read_bytes() if spec["policy"] else b""
+    config: dict[str, Any] = {name: spec[name] for name in OURS | set(GIVEN) if name in spec}
+    adapter = Adapter(app, stage, gatherer, config, data, spec["policy_name"])
+    # Serve compares policies by name alone.
+    digest = hashlib.sha256(json.dumps(dict(spec), sort_keys=True, default=str).encode())
+    policy = AutoscalingPolicy.from_serialized_policy_def(
+        {"policy_function": f"{__name__}:{_NAMED}{digest.hexdigest()[:16]}"},
+        cloudpickle.dumps(adapter),  # type: ignore[no-untyped-call]
+    )
+    ours = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
+    factors = ("upscaling_factor", "downscaling_factor", "policy", "policy_name")
+    kept = {name: v for name, v in given.items() if name not in (*ours, *factors, *GIVEN)}
+    config = {**kept, **dict.fromkeys(ours, 0.0), "policy": policy}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metrics_interval_s, which is what Serve goes by
+        return AutoscalingConfig(**config)
+
+
+_NAMED = "policy_"
+
+
+def __getattr__(name: str) -> Any:
+    """A policy by the name that Serve knows it under: it imports that where it shows details."""
+    if name.startswith(_NAMED):
+        return shipped
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def shipped(context: Any) -> tuple[int, dict[str, Any]]:
+    """Stands for a policy that travels as a pickle; it is not called."""
+    return context.target_num_replicas, context.policy_state
+
+
+class Adapter:
+    """What Serve's controller calls: a `Decider` on what Serve knows of a stage."""
+
+    def __init__(
+        self, app: str, stage: str, gatherer: str, config: dict[str, Any], policy: bytes, name: str
+    ) -> None:
+        self.app = app
+        self.stage = stage
+        self.gatherer = gatherer
+        self.config = config
+        self.policy = policy
+        self.name = name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_decider"}
+
+    @cached_property
+    def _decider(self) -> Decider:
+        policy = loads(self.policy) if self.policy else None
+        return Decider(self.stage, ScalingConfig(**self.config), policy, self.name or "the policy")
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        """How many replicas there should be now; Serve keeps the state for the next time."""
+        state = context.policy_state.get("mlkit", {})
+        decider = self._decider
+        signals = _signals(context, decider.config, state.get("user", {}))
+        number, state, decisions = decider.decide(signals, state)
+        if decisions and self.gatherer:
+            # The controller's loop waits for nobody.
+            threading.Thread(target=self._tell, args=(decisions,), daemon=True).start()
+        return number, {"mlkit": state}
+
+    def _tell(self, decisions: list[Decision]) -> None:
+        from mlkit.serving.port.gathering import scaled
+
+        try:
+            scaled(self.gatherer, self.app, decisions=[one.to_dict() for one in decisions])
+        except Exception as error:
+            logger.warning("a decision could not be handed on: %s", error)
+
+
+def _signals(context: Any, config: ScalingConfig, state: Mapping[str, Any]) -> Signals:
+    changes = (context.last_scale_up_time, context.last_scale_down_time)
+    return Signals(
+        current_time=context.current_time,
+        current_num_replicas=context.current_num_replicas,
+        target_num_replicas=context.target_num_replicas,
+        total_num_requests=context.total_num_requests,
+        total_queued_requests=context.total_queued_requests or 0.0,
+        capacity_adjusted_min_replicas=context.capacity_adjusted_min_replicas,
+        capacity_adjusted_max_replicas=context.capacity_adjusted_max_replicas,
+        config=config,
+        policy_state=state,
+        latest={
+            name: {
+                str(replica): float(series[-1].value) for replica, series in found.items() if series
+            }
+            for name, found in (context.raw_metrics or {}).items()
+        },
+        last_change_at=max((at for at in changes if at is not None), default=None),
+        context=context,
+    )

@@ -1,0 +1,1 @@
+"""What runs inside a replica: versions of code, the front, stages, and what they record."""

@@ -1,0 +1,160 @@
+"""What replicas print and how their steps fail, as JSON lines in the session's folder."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlkit.define.step import running_step
+from mlkit.serving.http.problem import Failure
+
+__all__ = ["LogLine", "Recorder", "capture", "read_failures", "read_logs"]
+
+MAX_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line that a replica printed.
+
+    Attributes:
+        time: seconds since the epoch.
+        replica: its process id.
+        step: the step that was running, or None.
+        stream: "out", "err" or "log".
+    """
+
+    time: float
+    replica: int
+    step: str | None
+    stream: str
+    text: str
+
+    def __str__(self) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(self.time))
+        return f"{clock} {self.step or '-':<12} {self.text}"
+
+
+class Recorder:
+    """Appends JSON lines to a file of one replica, bounded in size."""
+
+    def __init__(self, path: Path) -> None:
+        self._handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=1)
+        self._handler.setFormatter(logging.Formatter("%(message)s"))
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        line = json.dumps(record, default=str)
+        self._handler.handle(logging.LogRecord("mlkit", 20, "", 0, line, None, None))
+
+
+class _Tee(io.TextIOBase):
+    """A text stream that also records whole lines, with the step that wrote them."""
+
+    def __init__(self, stream: TextIO, name: str, record: Recorder) -> None:
+        self._stream = stream
+        self._name = name
+        self._record = record
+        self._partial = threading.local()
+
+    def write(self, text: str) -> int:
+        """Write through, and record each line that is complete."""
+        self._stream.write(text)
+        # A line belongs to the thread, and so to the step, that wrote it.
+        lines = (getattr(self._partial, "text", "") + text).split("\n")
+        self._partial.text = lines.pop()
+        for line in lines:
+            self._record(_line(self._name, line))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return False
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._stream.encoding
+
+
+class _Logging(logging.Handler):
+    def __init__(self, record: Recorder) -> None:
+        super().__init__(logging.INFO)
+        self._recorder = record
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not record.name.startswith(("ray", "uvicorn")):
+            self._recorder(_line("log", f"{record.levelname} {record.name}: {record.getMessage()}"))
+
+
+def _line(stream: str, text: str) -> dict[str, Any]:
+    return {
+        "time": time.time(),
+        "replica": os.getpid(),
+        "step": running_step.get(),
+        "stream": stream,
+        "text": text,
+    }
+
+
+def _print(
+    *objects: object,
+    sep: str | None = " ",
+    end: str | None = "\n",
+    file: Any = None,
+    flush: bool = False,
+) -> None:
+    """The built-in print, which Serve replaces by one that writes to its log."""
+    stream = sys.stdout if file is None else file
+    stream.write((" " if sep is None else sep).join(map(str, objects)))
+    stream.write("\n" if end is None else end)
+    if flush:
+        stream.flush()
+
+
+def capture(folder: Path, app: str) -> Recorder:
+    """Record what this process prints and logs; the recorder for its failures."""
+    lines = Recorder(folder / f"{app}.{os.getpid()}.log.jsonl")
+    # Serve has put its logger in the place of both streams and of print; the streams beneath are
+    # the worker's log files.
+    sys.stdout = _Tee(sys.__stdout__ or sys.stdout, "out", lines)
+    sys.stderr = _Tee(sys.__stderr__ or sys.stderr, "err", lines)
+    builtins.print = _print
+    logging.getLogger().addHandler(_Logging(lines))
+    return Recorder(folder / f"{app}.{os.getpid()}.failure.jsonl")
+
+
+def read_logs(folder: Path, app: str) -> list[LogLine]:
+    """All lines of an app's replicas, those that are gone too, oldest first."""
+    lines = (LogLine(**record) for record in _read(folder, f"{app}.*.log.jsonl*"))
+    return sorted(lines, key=lambda line: line.time)
+
+
+def read_failures(folder: Path, app: str) -> list[Failure]:
+    """The failures of an app's replicas, oldest first."""
+    found = (Failure(**record) for record in _read(folder, f"{app}.*.failure.jsonl*"))
+    return sorted(found, key=lambda failure: failure.time)
+
+
+def _read(folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
+    for path in folder.glob(pattern):
+        for line in path.read_text(errors="replace").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # a line that is being written
+                continue

@@ -1,0 +1,195 @@
+"""An app at one moment: its figures, charts, graph and tables, as HTML, SVG and text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from mlkit.views import render
+from mlkit.views.chart import HEIGHT, PANEL_WIDTH, Panel
+
+if TYPE_CHECKING:
+    from mlkit.views.picture import Picture
+
+__all__ = ["Live", "Row", "StageRow", "Tile", "relabelled", "to_html", "to_svg", "to_text"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure with its unit and what it is called."""
+
+    name: str
+    value: str
+    unit: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step's figures.
+
+    Attributes:
+        slow: whether most requests wait here.
+        load: how much of its queue's bar is filled, from 0 to 1.
+    """
+
+    step: str
+    stage: str
+    rate: str
+    wait: str
+    p50: str
+    p95: str
+    p99: str
+    queued: str
+    batch: str
+    errors: str
+    slow: bool = False
+    load: float = 0.0
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """A stage's figures; ``gpu`` is memory of one, "" where the stage uses none."""
+
+    stage: str
+    ready: str
+    wanted: str
+    behind: bool
+    in_flight: str
+    cpu: str
+    memory: str
+    scaling: str = ""
+    gpu: str = ""
+
+
+@dataclass(frozen=True)
+class Live:
+    """Everything that is shown.
+
+    Attributes:
+        state: "serving", "starting", "empty", "asleep", "stale" or "closed".
+        words: the state in words.
+        marks: what the graph says of each step, its second line; and which one is slow.
+        decisions: about replicas, the latest last.
+    """
+
+    name: str
+    state: str
+    words: str
+    time: str
+    window: str
+    tiles: tuple[Tile, ...] = ()
+    panels: tuple[Panel, ...] = ()
+    steps: tuple[Row, ...] = ()
+    stages: tuple[StageRow, ...] = ()
+    decisions: tuple[str, ...] = ()
+    picture: Picture | None = None
+    queues: Mapping[str, float] = field(default_factory=dict)
+    slow: str = ""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether any stage uses a GPU."""
+        return any(stage.gpu for stage in self.stages)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
+        return {"text/plain": str(self), "text/html": self._repr_html_()}
+
+    @property
+    def html(self) -> str:
+        """It as HTML that stands alone: no scripts, nothing fetched."""
+        return to_html(self)
+
+    @property
+    def svg(self) -> str:
+        """Its charts as one SVG."""
+        return to_svg(self)
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    __repr__ = __str__
+
+
+def relabelled(drawn: Picture, second: Mapping[str, str]) -> Picture:
+    """The picture with another second line under the names of its steps."""
+    placed = tuple(
+        replace(one, shape=replace(one.shape, type=second.get(one.shape.node, "")))
+        if one.shape.kind == "step"
+        else one
+        for one in drawn.shapes
+    )
+    return replace(drawn, shapes=placed)
+
+
+def to_html(live: Live) -> str:
+    """It as HTML; at most 20 kB for a pipeline of ten steps."""
+    text = render("live.html.j2", live=live, style=_style(), text=to_text(live))
+    head, pre, twin = text.partition("<pre")
+    return "".join(line.strip() for line in head.splitlines()) + pre + twin
+
+
+@cache
+def _style() -> str:
+    """The style sheet without what only its readers need: it is sent with every look."""
+    text = re.sub(r"\s+", " ", render("live.css.j2"))
+    return re.sub(r" ?([{};,>]) ?|(?<=:) ", r"\1", text).replace(";}", "}")
+
+
+def to_svg(live: Live) -> str:
+    """The charts, two in a row."""
+    places = [
+        (one, (i % 2) * (PANEL_WIDTH + 16), (i // 2) * (HEIGHT + 8))
+        for i, one in enumerate(live.panels)
+    ]
+    rows = -(-len(live.panels) // 2)
+    return render(
+        "live.svg.j2",
+        live=live,
+        places=places,
+        width=2 * PANEL_WIDTH + 16,
+        height=max(1, rows * (HEIGHT + 8)),
+    )
+
+
+def to_text(live: Live) -> str:
+    """It in words, with the columns under each other."""
+    lines = [f"{live.name}: {live.words}"]
+    if live.tiles:
+        tiles = (f"{t.name} {t.value}{' ' + t.unit if t.unit else ''}" for t in live.tiles)
+        lines.append("  ".join(tiles))
+    if live.steps:
+        head = ("step", "stage", "1/s", "wait", "p50", "p95", "p99", "queue", "batch", "errors")
+        rows = [
+            (r.step, r.stage, r.rate, r.wait, r.p50, r.p95, r.p99, r.queued, r.batch, r.errors)
+            for r in live.steps
+        ]
+        lines += _columns([head, *rows], 2)
+        lines += [f"most requests wait for {row.step}" for row in live.steps if row.slow]
+    if live.stages:
+        head2 = ("stage", "ready", "wanted", "in flight", "CPU", "MB")
+        rows2 = [(s.stage, s.ready, s.wanted, s.in_flight, s.cpu, s.memory) for s in live.stages]
+        table: list[Sequence[str]] = [head2, *rows2]
+        if live.on_gpu:
+            gpu = ["GPU MB", *(stage.gpu for stage in live.stages)]
+            table = [(*row, one) for row, one in zip(table, gpu, strict=True)]
+        lines += _columns(table, 1)
+    return "\n".join([*lines, *live.decisions])
+
+
+def _columns(rows: Sequence[Sequence[str]], words: int) -> list[str]:
+    """Rows with their cells under each other: the first ones to the left, figures to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(widths[i]) if i < words else cell.rjust(widths[i])
+            for i, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    ]

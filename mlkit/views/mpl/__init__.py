@@ -1,0 +1,1 @@
+"""Figures: everything that is drawn with matplotlib, imported when a ``plot()`` is called."""

@@ -1,0 +1,76 @@
+"""The plot of a profile: what a batch does for the time of an item."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from mlkit.views.mpl.load import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mlkit.plan import Latency, Profile
+
+__all__ = ["plot_profile"]
+
+HEIGHT_IN = 2.6
+
+
+def plot_profile(profile: Profile) -> Figure:
+    """Milliseconds an item over the batch size, one panel for each batched step.
+
+    The chosen limit is the filled dot; a line that does not fall says that batches do not pay.
+    """
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    steps: dict[str, list[Latency]] = {}
+    for one in profile.latencies:
+        if one.batched:
+            steps.setdefault(one.step, []).append(one)
+    with mpl.rc_context(cast("Any", STYLE)):
+        figure, axes = plt.subplots(
+            len(steps) or 1,
+            1,
+            figsize=(WIDTH_IN, HEIGHT_IN * (len(steps) or 1)),
+            dpi=DOTS_PER_INCH,
+            squeeze=False,
+            layout="constrained",
+        )
+        plt.close(figure)
+        if not steps:
+            axes[0, 0].text(0.5, 0.5, "no batched step", ha="center", color=QUIET)
+            axes[0, 0].set_axis_off()
+        for (name, latencies), ax in zip(steps.items(), axes[:, 0], strict=False):
+            _panel(ax, name, latencies, profile.limits[name])
+    return figure
+
+
+def _panel(ax: Axes, name: str, latencies: list[Latency], limit: int) -> None:
+    sizes = [one.batch_size for one in latencies]
+    times = [one.ms_an_item for one in latencies]
+    ax.plot(sizes, times, color=SERVED, linewidth=1.6, marker="o", markersize=5, mfc="white")
+    chosen = sizes.index(limit)
+    ax.plot([limit], [times[chosen]], "o", color=SERVED, markersize=8)
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.set_ylim(0, max(times) * 1.3)
+    ax.set_title(
+        f"{name}: {times[chosen]:.2f} ms an item in batches of {limit}",
+        loc="left",
+        fontsize=10,
+        color=INK,
+    )
+    ax.set_xlabel("batch size")
+    ax.set_ylabel("ms an item")
+    for size, time in zip(sizes, times, strict=True):
+        ax.annotate(
+            f"{time:.2f}",
+            (size, time),
+            (0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color=QUIET,
+        )

@@ -1,0 +1,218 @@
+"""Arrivals, replicas, latency and decisions of a stage, on one time axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from mlkit.errors import InputError
+from mlkit.views.mpl.load import (
+    DOTS_PER_INCH,
+    FAILED,
+    INK,
+    QUIET,
+    SERVED,
+    STYLE,
+    WEIGHTS,
+    WIDTH_IN,
+    plain_log_ticks,
+)
+from mlkit.views.mpl.loadseries import spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mlkit.autoscale import Count, Decision, Scaling
+    from mlkit.metrics import Sample
+
+__all__ = ["busiest", "plot_scaling", "steps_of"]
+
+READY = "#009e73"
+WAITING = "#e69f00"
+MOST_SAID = 8
+WIDE = 8.0
+"""From this ratio on of the highest to the lowest latency the axis is logarithmic."""
+DRAWN = ("scaled", "blocked", "failed")
+
+
+def busiest(scaling: Scaling) -> str | None:
+    """The stage whose replicas changed most often; None where nothing was counted."""
+    changes: dict[str, int] = {}
+    for count in scaling.counts:
+        changes[count.stage] = changes.get(count.stage, 0) + 1
+    return max(changes, key=lambda name: changes[name], default=None)
+
+
+def steps_of(
+    counts: Sequence[Count], start: float, end: float
+) -> tuple[list[float], list[int], list[int]]:
+    """Times, wanted and ready, as steps from start to end: what was there before begins it."""
+    before = [count for count in counts if count.at <= start]
+    inside = [count for count in counts if start < count.at <= end]
+    known = ([before[-1]] if before else []) + inside
+    if not known:
+        return [], [], []
+    times = [max(start, count.at) for count in known] + [end]
+    wanted = [count.wanted for count in known]
+    ready = [count.ready for count in known]
+    return times, [*wanted, wanted[-1]], [*ready, ready[-1]]
+
+
+def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> Figure:
+    """Draw it; see `mlkit.autoscale.Scaling.plot`."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    stage = stage or busiest(scaling)
+    if stage is None or (scaling.stages and stage not in scaling.stages):
+        raise InputError(
+            "there is nothing to draw yet" if stage is None else f"there is no stage {stage!r}",
+            expected=f"one of {', '.join(scaling.stages)}" if scaling.stages else None,
+            fix="send it some requests first, and look again",
+        )
+    start, end = _span(scaling, last_s)
+    app = scaling.history.samples(last_s=end - start, now=end) if scaling.history else []
+    parts = scaling.history.samples(by="stage", last_s=end - start, now=end) if app else []
+    own = [sample for sample in parts if sample.of == stage]
+    decisions = [
+        d
+        for d in scaling.decisions
+        if d.stage == stage and d.kind in DRAWN and start <= d.at <= end
+    ]
+    said = decisions[-MOST_SAID:]
+    with mpl.rc_context(cast("Any", STYLE)):
+        words = 0.19 * max(1, len(said))
+        figure, axes = plt.subplots(
+            3,
+            1,
+            figsize=(WIDTH_IN, 4.8 + words),
+            dpi=DOTS_PER_INCH,
+            sharex=True,
+            layout="constrained",
+            gridspec_kw={"height_ratios": [1, 1.1, 1.2]},
+        )
+        plt.close(figure)
+        _draw_rate(axes[0], app, start)
+        _draw_replicas(axes[1], [c for c in scaling.counts if c.stage == stage], start, end)
+        _draw_latency(axes[2], own, start, stage)
+        for ax in axes:
+            for decision in decisions:
+                ax.axvline(decision.at - start, color=QUIET, linewidth=0.7, linestyle=":", zorder=1)
+        _number(axes[0], said, start)
+        axes[2].set_xlim(0, (end - start) * 1.08)
+        axes[2].set_xlabel("seconds")
+        figure.suptitle(
+            f"{stage} scales by itself", x=0.01, ha="left", fontsize=11, weight="bold", color=INK
+        )
+        _write(figure, said)
+    return figure
+
+
+def _span(scaling: Scaling, last_s: float | None) -> tuple[float, float]:
+    times = [count.at for count in scaling.counts] + [d.at for d in scaling.decisions]
+    at = scaling.history.at if scaling.history is not None else None
+    end = max([*times, *([at] if at is not None else [])])
+    first = min([*times, *(d["at"] for d in (scaling.history.deltas if scaling.history else ()))])
+    return (first if last_s is None else max(first, end - last_s)), end
+
+
+def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
+    times = [sample.at - start for sample in samples]
+    rates = [sample.rate for sample in samples]
+    ax.fill_between(times, rates, step="pre", color=SERVED, alpha=0.18, linewidth=0)
+    ax.step(times, rates, where="pre", color=SERVED, linewidth=1.2)
+    lost = [(sample.errors + sample.rejected) / sample.span_s for sample in samples]
+    if any(lost):
+        ax.step(times, lost, where="pre", color=FAILED, linewidth=1.2)
+    ax.set_ylim(0, max([*rates, 1.0]) * 1.25)
+    ax.set_title("requests answered per second", loc="left", fontsize=9, pad=14)
+    if rates:
+        _label(ax, times[-1], rates[-1], f"{rates[-1]:.0f}/s", SERVED)
+
+
+def _draw_replicas(ax: Axes, counts: Sequence[Count], start: float, end: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    times, wanted, ready = steps_of(counts, start, end)
+    shifted = [at - start for at in times]
+    ax.fill_between(shifted, ready, step="post", color=READY, alpha=0.3, linewidth=0)
+    ax.step(shifted, ready, where="post", color=READY, linewidth=1.2)
+    ax.step(shifted, wanted, where="post", color=INK, linewidth=0.9, linestyle="--")
+    ax.set_ylim(0, max([*wanted, *ready, 1]) + 0.7)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    ax.set_title("replicas: ready (filled), wanted (dashed)", loc="left", fontsize=9)
+    if ready:
+        _label(ax, shifted[-1], ready[-1], f"{ready[-1]} ready", READY)
+
+
+def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str) -> None:
+    last: list[tuple[str, float, float]] = []
+    for name, look in WEIGHTS.items():
+        percentile = int(name[1:])
+        found = [
+            (sample.at - start, 1e3 * sample.held.percentiles_s(percentile)[0])
+            for sample in samples
+            if sample.requests
+        ]
+        if not found:
+            continue
+        times, values = zip(*found, strict=True)
+        ax.plot(times, values, **look)
+        last.append((name, times[-1], values[-1]))
+    ax.set_title(f"ms that {stage} holds a call: p50, p95, p99", loc="left", fontsize=9)
+    high = max((1e3 * s.held.percentiles_s(99)[0] for s in samples if s.requests), default=1.0)
+    low = min((1e3 * s.held.percentiles_s(50)[0] for s in samples if s.requests), default=1.0)
+    if high / max(low, 1e-3) > WIDE:
+        ax.set_yscale("log")
+        plain_log_ticks(ax.yaxis, 4)
+    else:
+        ax.set_ylim(0, high * 1.2)
+    end = max((at for _, at, _ in last), default=0.0)
+    where = [_height(ax, value) for _, _, value in last]
+    for (name, _, value), y in zip(last, spread(where, gap=0.13, low=0.05, high=1.0), strict=True):
+        ax.annotate(
+            f"{name} {value:.0f} ms",
+            (end, y),
+            (5, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=WEIGHTS[name]["color"],
+        )
+
+
+def _height(ax: Axes, value: float) -> float:
+    """Where a value is, as a share of the panel's height."""
+    y: float = ax.transAxes.inverted().transform(ax.transData.transform((0, value)))[1]
+    return y
+
+
+def _label(ax: Axes, x: float, y: float, words: str, colour: str) -> None:
+    ax.annotate(
+        words, (x, y), (5, 0), textcoords="offset points", va="center", fontsize=8, color=colour
+    )
+
+
+def _number(ax: Axes, said: Sequence[Decision], start: float) -> None:
+    for number, decision in enumerate(said, 1):
+        ax.annotate(
+            str(number),
+            (decision.at - start, 1.0),
+            (0, 1),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=QUIET,
+        )
+
+
+def _write(figure: Figure, said: Sequence[Decision]) -> None:
+    """The decisions in words, below the panels."""
+    lines = [f"{number}  {decision}" for number, decision in enumerate(said, 1)]
+    figure.supxlabel(
+        "\n".join(lines) or "no replica came or went", x=0.01, ha="left", fontsize=8, color=INK
+    )

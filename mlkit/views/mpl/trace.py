@@ -1,0 +1,76 @@
+"""The Gantt chart of one request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from mlkit.views.mpl.load import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
+from mlkit.views.waterfall import headline, lines, phases_in_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from mlkit.metrics import Trace
+
+__all__ = ["plot_trace"]
+
+WAITING = "#e69f00"
+LOOKS: dict[str, dict[str, Any]] = {
+    "queue": {"color": WAITING},
+    "batch": {"facecolor": "#f6d899", "edgecolor": WAITING, "linewidth": 0.8},
+    "compute": {"color": SERVED},
+    "transfer": {"facecolor": "none", "edgecolor": QUIET, "linestyle": "--", "linewidth": 0.8},
+    "framework": {"color": "#9aa4ae"},
+    "outside": {"facecolor": "none", "edgecolor": QUIET, "linewidth": 0.8},
+}
+"""Of each kind of bar; patterns and edges tell them apart in grey too."""
+
+
+def plot_trace(trace: Trace) -> Figure:
+    """A row for each step: what it waited and what it took, in ms since the server had it."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+
+    rows = lines(trace)
+    with mpl.rc_context(cast("Any", STYLE | {"axes.grid.axis": "x"})):
+        figure, ax = plt.subplots(
+            figsize=(WIDTH_IN, 1.2 + 0.27 * len(rows)), dpi=DOTS_PER_INCH, layout="constrained"
+        )
+        plt.close(figure)
+        kinds: dict[str, Any] = {}
+        for at, row in enumerate(rows):
+            for bar in row.bars:
+                width = (bar.end_s - bar.start_s) * 1e3
+                drawn = ax.barh(at, width, left=bar.start_s * 1e3, height=0.62, **LOOKS[bar.kind])
+                kinds.setdefault(bar.kind, drawn)
+            _label(ax, at, row)
+        ax.set_yticks(range(len(rows)), ["   " * row.depth + row.name for row in rows])
+        ax.tick_params(axis="y", length=0, labelcolor=INK)
+        ax.invert_yaxis()
+        ax.set_xlim(0, (trace.total_s + (trace.outside_s or 0)) * 1e3 * 1.12)
+        ax.set_xlabel(phases_in_words(trace))
+        ax.set_title(headline(trace), loc="left", fontsize=11, weight="bold", pad=22)
+        order = [kind for kind in LOOKS if kind in kinds]
+        ax.legend(
+            [kinds[kind] for kind in order],
+            ["batch wait" if kind == "batch" else kind for kind in order],
+            loc="lower left",
+            bbox_to_anchor=(0, 1.0),
+            ncols=len(order),
+            frameon=False,
+            fontsize=8,
+            borderaxespad=0.2,
+            handlelength=1.0,
+            columnspacing=1.4,
+        )
+    return figure
+
+
+def _label(ax: Axes, at: int, row: Any) -> None:
+    end = max(bar.end_s for bar in row.bars) * 1e3
+    batch = f"  batch of {row.batch}" if row.batch else ""
+    words = f"{row.took} ms{batch}"
+    ax.annotate(
+        words, (end, at), (4, 0), textcoords="offset points", va="center", fontsize=8, color=QUIET
+    )

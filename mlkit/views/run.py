@@ -1,0 +1,172 @@
+"""A run as a table with a waterfall, and as the text that says the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlkit.views import render
+from mlkit.views.measure import shorten
+from mlkit.views.values import Preview, preview, words
+
+if TYPE_CHECKING:
+    from mlkit.execute.run import NodeRun, Run
+
+__all__ = ["Row", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
+
+_ERROR_LINES = 6
+_RESULT = 400  # characters of what the run was for
+_LEAST = 0.4  # per cent of the width: a bar that short is still seen
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A span on the time axis, in per cent of it."""
+
+    left: float
+    width: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on the time axis, in per cent of it; "" where its number has no room."""
+
+    left: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A step in the table. Times are texts, in milliseconds; "" where there is nothing to say."""
+
+    name: str
+    status: str
+    value: Preview
+    took: str = ""
+    waited: str = ""
+    batch: str = ""
+    waiting: Bar | None = None
+    running: Bar | None = None
+    said: str = ""
+    error: tuple[str, ...] = ()
+
+
+def to_text(run: Run) -> str:
+    """The run in words: a line for each step, what it returned or how it ended."""
+    rows = [_row(node, _span(run)) for node in run.nodes]
+    wide = max((len(row.name) for row in rows), default=4)
+    lines = [_headline(run)]
+    if rows:
+        lines.append(f"  {'step':{wide}}  {'ms':>7}  {'waited':>7}  {'batch':>5}  value")
+    for row in rows:
+        value = "; ".join(row.error) if row.error else row.value.text
+        value = value if row.status in ("done", "failed") else f"({row.status}) {value}".rstrip()
+        lines.append(
+            f"  {row.name:{wide}}  {row.took:>7}  {row.waited:>7}  {row.batch:>5}  {value}".rstrip()
+        )
+    if run.error is None:
+        lines.append(f"  returned {words(run.output, _RESULT)}")
+    return "\n".join(lines)
+
+
+def to_html(run: Run) -> str:
+    """The run as HTML: every step with its value, times and place on one time axis."""
+    span = _span(run)
+    return render(
+        "run.html.j2",
+        name=run.graph.name,
+        headline=_headline(run),
+        failed=run.error is not None,
+        elsewhere=_elsewhere(run),
+        inputs=[(name, preview(value)) for name, value in run.arguments.items()],
+        rows=[_row(node, span) for node in run.nodes],
+        ticks=time_ticks(span),
+        total=milliseconds(run.total_s),
+        output=preview(run.output, _RESULT),
+    )
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds in milliseconds, with as many digits as they are good for: 0.04, 2.3, 48, 1,240."""
+    ms = seconds * 1e3
+    if ms < 0.005:
+        return "0"
+    if ms < 0.995:
+        return f"{ms:.2f}"
+    return f"{ms:.1f}" if ms < 9.95 else f"{ms:,.0f}"
+
+
+def error_lines(error: BaseException) -> tuple[str, ...]:
+    """What an error says, a line each; never an error itself."""
+    name = type(error).__name__
+    try:
+        said = str(error).strip().splitlines()
+    except Exception:
+        return (f"{name}, whose message cannot be shown",)
+    lines = [f"{name}: {said[0]}", *said[1:]] if said else [name]
+    kept = lines if len(lines) <= _ERROR_LINES else [*lines[: _ERROR_LINES - 1], "…"]
+    return tuple(shorten(line, 200) for line in kept)
+
+
+def _headline(run: Run) -> str:
+    took = milliseconds(run.total_s)
+    if run.error is None:
+        return f"run of {run.graph.name}: done in {took} ms"
+    failed = [node.name for node in run.nodes if node.status == "failed"]
+    place = f" in step {', '.join(failed)}" if failed else ""
+    return f"run of {run.graph.name}: ended{place} after {took} ms"
+
+
+def _elsewhere(run: Run) -> tuple[str, ...]:
+    """How a run ended that no step of its own ended: an interrupt, a deadline."""
+    if run.error is None or any(node.status == "failed" for node in run.nodes):
+        return ()
+    return error_lines(run.error)
+
+
+def _span(run: Run) -> float:
+    return max([run.total_s, *(node.finish_s for node in run.nodes), 1e-9])
+
+
+def _row(node: NodeRun, span: float) -> Row:
+    if node.status not in ("done", "failed"):
+        value = preview(node.value) if node.status == "given" else Preview("")
+        return Row(node.name, node.status, value)
+    failed = node.status == "failed"
+    waited, start = max(node.waited_s, 0.0), node.start_s * 1e3
+    return Row(
+        node.name,
+        node.status,
+        Preview("") if failed else preview(node.value),
+        took=milliseconds(node.duration_s),
+        waited=milliseconds(waited) if waited >= 5e-5 else "",
+        batch=str(node.batch_size) if node.batch_size > 1 else "",
+        waiting=_bar(node.ready_s, node.start_s, span) if waited >= 5e-5 else None,
+        running=_bar(node.start_s, node.finish_s, span),
+        said=f"{node.name}: from {start:.1f} to {node.finish_s * 1e3:.1f} ms"
+        + (f", after waiting {milliseconds(waited)} ms" if waited >= 5e-5 else ""),
+        error=() if node.error is None else error_lines(node.error),
+    )
+
+
+def _bar(start: float, end: float, span: float) -> Bar:
+    left = min(max(start / span * 100, 0.0), 100 - _LEAST)
+    return Bar(round(left, 2), round(min(max((end - start) / span * 100, _LEAST), 100 - left), 2))
+
+
+def time_ticks(span: float) -> Sequence[Tick]:
+    """Three to six round numbers of milliseconds along the axis."""
+    total = span * 1e3
+    rough = total / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    count = int(total / step + 1e-9)
+    # Near the end a number would stand on the total's.
+    return [
+        Tick(
+            round(i * step / total * 100, 2), f"{i * step:,.6g}" if i * step < total * 0.75 else ""
+        )
+        for i in range(count + 1)
+    ]

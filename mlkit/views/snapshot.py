@@ -1,0 +1,340 @@
+"""From what was counted of an app to what is shown of it: `mlkit.views.live.Live`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from mlkit.errors import InputError, SessionError
+from mlkit.metrics import WINDOWS
+from mlkit.views.chart import Panel, Series, panel
+from mlkit.views.live import Live, Row, StageRow, Tile, relabelled
+from mlkit.views.mpl.scaling import busiest, steps_of
+from mlkit.views.picture import Picture, picture
+from mlkit.views.run import milliseconds
+
+if TYPE_CHECKING:
+    from mlkit.autoscale import Scaling
+    from mlkit.metrics import Point, Rolling, Sample
+    from mlkit.plan import Plan
+    from mlkit.serving import App
+
+__all__ = ["check_window", "live_of", "view"]
+
+STALE_S = 4.0
+MOST_DECISIONS = 3
+MOST_MARKS = 8
+MOST_IN_GRAPH = 14
+"""Steps that are drawn; a larger graph is a table only."""
+MOST_LAYOUTS = 8
+LONGEST = "9,999/s · 999 ms"
+SLOW_FROM = 0.5
+"""Requests that wait for a step, on average, before it is called slow."""
+
+
+def check_window(window_s: int) -> int:
+    """The window, or an error that names those there are.
+
+    Raises:
+        InputError: there is no such window.
+    """
+    if window_s not in WINDOWS:
+        expected = ", ".join(map(str, WINDOWS))
+        raise InputError("there is no such window", expected=expected, got=repr(window_s))
+    return window_s
+
+
+def view(app: App, window_s: int = 300, *, read: bool = True) -> Live:
+    """An app at this moment; see `mlkit.serving.App.view`.
+
+    Args:
+        app: what is shown.
+        window_s: seconds that the charts show.
+        read: whether to ask its session for news first.
+    """
+    check_window(window_s)
+    observed = app._observed
+    with observed.lock:
+        if read and not app.closed:
+            with suppress(SessionError):  # then it shows how old it is
+                observed.read()
+        return live_of(
+            app.name,
+            app.plan,
+            observed.rolling,
+            observed.scaling(read=False),
+            window_s=window_s,
+            closed=app.closed,
+        )
+
+
+def live_of(
+    name: str,
+    plan: Plan,
+    rolling: Rolling,
+    scaling: Scaling,
+    *,
+    window_s: int = 300,
+    closed: bool = False,
+    now: float | None = None,
+) -> Live:
+    """What is shown of an app.
+
+    Args:
+        name: the app's.
+        plan: its steps and stages.
+        rolling: what was counted.
+        scaling: its replicas.
+        window_s: seconds that the charts show: 60, 300 or 900.
+        closed: whether it was shut down.
+        now: seconds since the epoch.
+    """
+    now = time.time() if now is None else now
+    count = scaling.latest().get(plan.front.name)
+    asleep = count is not None and count.wanted == count.ready == 0
+    state, words = _state(rolling, closed, now, asleep)
+    end = rolling.at if rolling.at is not None and state in ("stale", "closed") else now
+    clock = datetime.fromtimestamp(end).strftime("%H:%M:%S")
+    window = f"{window_s // 60} min"
+    if rolling.at is None:
+        return Live(name, state, words, clock, window, picture=_picture(plan, {}))
+    steps, waiting = _steps(plan, rolling.now("step"))
+    slow = max(waiting, key=lambda step: waiting[step], default="")
+    if waiting.get(slow, 0.0) < SLOW_FROM:
+        slow = ""
+    most = max([*waiting.values(), 1.0])
+    second = {
+        row.step: f"{row.rate}/s · {row.p50} ms" if row.p50 else f"{row.rate}/s" for row in steps
+    }
+    rows = tuple(_marked(row, slow) for row in steps)
+    return Live(
+        name,
+        state,
+        words,
+        clock,
+        window,
+        tiles=_tiles(rolling),
+        panels=_panels(plan, rolling, scaling, window_s, end),
+        steps=rows,
+        stages=_stages(plan, rolling.now("stage"), scaling),
+        decisions=_decisions(scaling),
+        picture=_picture(plan, second),
+        queues={step: min(1.0, count / most) for step, count in waiting.items() if count >= 0.05},
+        slow=slow,
+    )
+
+
+def _state(rolling: Rolling, closed: bool, now: float, asleep: bool) -> tuple[str, str]:
+    if closed:
+        at = datetime.fromtimestamp(rolling.at or now).strftime("%H:%M:%S")
+        return "closed", f"shut down; this is how it was at {at}"
+    if rolling.at is None:
+        return "starting", "starting: nothing has been counted yet"
+    age_s = now - rolling.at
+    if age_s > STALE_S and asleep:
+        return "asleep", "scaled to zero: the next request starts a replica"
+    if age_s > STALE_S:
+        return "stale", f"last sample {age_s:.0f} s ago"
+    if not rolling.requests:
+        return "empty", "ready, no requests yet: try app(...)"
+    return "serving", "serving"
+
+
+def _figure(value: float) -> str:
+    """A count or rate with as many digits as it is good for."""
+    if not math.isfinite(value):
+        return "-"
+    if 0 < value < 9.95:
+        return f"{value:.1f}"
+    return f"{value:,.0f}"
+
+
+def _ms(seconds: float) -> str:
+    return milliseconds(seconds) if math.isfinite(seconds) else "-"
+
+
+def _tiles(rolling: Rolling) -> tuple[Tile, ...]:
+    found = rolling.now()
+    if not found:
+        return ()
+    (one,) = found
+    p50, p95, p99 = (_ms(s) for s in one.held.percentiles_s(50, 95, 99))
+    bad = "bad" if one.errors else ""
+    full = "bad" if one.rejected else ""
+    return (
+        Tile("throughput", _figure(one.rate), "/s"),
+        Tile("p50", p50, "ms"),
+        Tile("p95", p95, "ms"),
+        Tile("p99", p99, "ms"),
+        Tile("errors", _figure(one.errors / one.span_s), "/s", bad),
+        Tile("rejected", _figure(one.rejected / one.span_s), "/s", full),
+        Tile("in flight", str(one.in_flight)),
+        Tile("queued", str(one.queued)),
+        Tile("CPU cores", f"{one.cpu:.2f}"),
+        Tile("memory MB", f"{one.rss / 1e6:,.0f}"),
+    )
+
+
+def _steps(plan: Plan, samples: Sequence[Sample]) -> tuple[list[Row], dict[str, float]]:
+    """A row for each step in the graph's order, and how many requests wait for each."""
+    by_name = {sample.of: sample for sample in samples}
+    rows, waiting = [], {}
+    for node in plan.graph:
+        found = by_name.get(node.name)
+        stage = plan[node.name].name
+        if found is None or not found.requests:
+            rows.append(Row(node.name, stage, "0", "", "", "", "", "0", "", "0"))
+            continue
+        waiting[node.name] = found.rate * found.mean_wait_s  # Little's law
+        p50, p95, p99 = (_ms(s) for s in found.held.percentiles_s(50, 95, 99))
+        batch = found.mean_batch
+        rows.append(
+            Row(
+                node.name,
+                stage,
+                _figure(found.rate),
+                _ms(found.mean_wait_s),
+                p50,
+                p95,
+                p99,
+                str(found.queued),
+                f"{batch:.1f}" if math.isfinite(batch) else "",
+                str(found.errors),
+            )
+        )
+    return rows, waiting
+
+
+def _marked(row: Row, slow: str) -> Row:
+    return replace(row, slow=True) if row.step == slow else row
+
+
+def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[StageRow, ...]:
+    by_name = {sample.of: sample for sample in samples}
+    counts = scaling.latest()
+    rows = []
+    for stage in plan.stages:
+        found, count = by_name.get(stage.name), counts.get(stage.name)
+        scales = f"{stage.replicas} by itself" if stage.autoscaling_config is not None else ""
+        rows.append(
+            StageRow(
+                stage.name,
+                str(count.ready) if count else "-",
+                str(count.wanted) if count else stage.replicas,
+                bool(count and count.ready < count.wanted),
+                str(found.in_flight) if found else "0",
+                f"{found.cpu:.2f}" if found else "0",
+                f"{found.rss / 1e6:,.0f}" if found else "0",
+                scales,
+                f"{found.gpu / 1e6:,.0f}" if found and found.gpu is not None else "",
+            )
+        )
+    return tuple(rows)
+
+
+def _decisions(scaling: Scaling) -> tuple[str, ...]:
+    told = [one for one in scaling.decisions if one.kind != "ready"]
+    # Of those that say that nothing changes, the last one after each other is enough.
+    kept = [
+        one
+        for one, after in zip_longest(told, told[1:])
+        if after is None
+        or one.kind == "scaled"
+        or (one.kind, one.stage) != (after.kind, after.stage)
+    ]
+    return tuple(map(str, kept[-MOST_DECISIONS:]))
+
+
+def _panels(
+    plan: Plan, rolling: Rolling, scaling: Scaling, window_s: int, end: float
+) -> tuple[Panel, ...]:
+    points = rolling.points(window_s)
+    start = end - window_s
+    marks = [
+        (one.at, str(one))
+        for one in scaling.decisions
+        if one.kind in ("scaled", "blocked", "failed") and one.at >= start
+    ][-MOST_MARKS:]
+    common: dict[str, Any] = {"start": start, "end": end, "marks": marks}
+    common["ago"] = f"{window_s // 60} min ago"
+    at = [point.at for point in points]
+    return (
+        _rate(points, at, common),
+        _latency(points, at, common),
+        _waiting(points, at, common),
+        _replicas(plan, scaling, start, end, common),
+    )
+
+
+def _rate(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> Panel:
+    rates = [point.rate for point in points]
+    lost = [point.errors + point.rejected for point in points]
+    now = f"{_figure(rates[-1])}/s" if rates else ""
+    series = [Series("served-area", at, rates, now)]
+    if any(lost):
+        series.append(Series("error", at, lost, f"✕ {_figure(lost[-1])}/s"))
+    return panel("requests per second", series, least=10, **common)
+
+
+def _latency(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> Panel:
+    series = []
+    for name in ("p50", "p95", "p99"):
+        values = [getattr(point, f"{name}_ms") for point in points]
+        last = next((v for v in reversed(values) if math.isfinite(v)), None)
+        now = f"{name} {milliseconds(last / 1e3)} ms" if last is not None else ""
+        series.append(Series(name, at, values, now))
+    return panel("latency, ms", series, least=1, **common)
+
+
+def _waiting(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> Panel:
+    queued, going = [p.queued for p in points], [p.in_flight for p in points]
+    series = [
+        Series("waiting-area", at, queued, f"{queued[-1]} queued" if points else ""),
+        Series("quiet", at, going, f"{going[-1]} in flight" if points else ""),
+    ]
+    return panel("requests inside: in flight, queued", series, least=5, **common)
+
+
+def _replicas(
+    plan: Plan, scaling: Scaling, start: float, end: float, common: dict[str, Any]
+) -> Panel:
+    stage = busiest(scaling) or plan.front.name
+    counts = [count for count in scaling.counts if count.stage == stage]
+    times, wanted, ready = steps_of(counts, start, end)
+    series = [
+        Series("ready-area", times, ready, f"{ready[-1]} ready" if ready else "", steps=True),
+        Series("wanted", times, wanted, f"{wanted[-1]} wanted" if wanted else "", steps=True),
+    ]
+    return panel(f"replicas of {stage}", series, least=2, telling=True, **common)
+
+
+def _picture(plan: Plan, second: dict[str, str]) -> Picture | None:
+    if len(plan.graph) > MOST_IN_GRAPH:
+        return None
+    return relabelled(_layout(plan), second)
+
+
+def _layout(plan: Plan) -> Picture:
+    """Where everything is: laid out once, so that nothing moves when a number changes."""
+    known = _layouts.get(id(plan))
+    if known is None or known[0] is not plan:
+        if len(_layouts) >= MOST_LAYOUTS:
+            _layouts.clear()
+        drawn = picture(plan.graph, together=_grounds(plan) or None, second=LONGEST)
+        known = _layouts[id(plan)] = plan, drawn
+    return known[1]
+
+
+_layouts: dict[int, tuple[Plan, Picture]] = {}
+
+
+def _grounds(plan: Plan) -> dict[str, tuple[str, ...]]:
+    if len(plan.stages) == 1:
+        return {}
+    return {stage.name: stage.nodes for stage in plan.stages if stage.nodes}

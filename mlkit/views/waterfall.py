@@ -1,0 +1,151 @@
+"""The waterfall of one request: what each step waited and took, on one time axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlkit.views import render
+from mlkit.views.run import Tick, milliseconds, time_ticks
+
+if TYPE_CHECKING:
+    from mlkit.metrics import Span, Trace
+
+__all__ = ["Bar", "Line", "lines", "to_html", "to_text"]
+
+MEANS = {
+    "queue": "waiting for a worker",
+    "batch": "waiting for a batch",
+    "compute": "running",
+    "transfer": "on the way between processes",
+    "framework": "reading, checking, handing over, writing",
+    "outside": "outside the server: network and client",
+}
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A part of a line, in seconds since the server had the request."""
+
+    kind: str
+    start_s: float
+    end_s: float
+
+    @property
+    def said(self) -> str:
+        """The bar in words."""
+        return f"{MEANS[self.kind]}: {milliseconds(self.end_s - self.start_s)} ms"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the picture.
+
+    Attributes:
+        depth: 1 for a step in another process, beneath the call that goes there.
+    """
+
+    name: str
+    bars: tuple[Bar, ...]
+    batch: str = ""
+    depth: int = 0
+
+    @property
+    def took(self) -> str:
+        """What it took without waiting, in ms."""
+        working = [bar for bar in self.bars if bar.kind not in ("queue", "batch")]
+        return milliseconds(sum(bar.end_s - bar.start_s for bar in working))
+
+    @property
+    def waited(self) -> str:
+        """What it waited, in ms; "" for next to nothing."""
+        waiting = sum(b.end_s - b.start_s for b in self.bars if b.kind in ("queue", "batch"))
+        return milliseconds(waiting) if waiting >= 5e-5 else ""
+
+
+def lines(trace: Trace) -> list[Line]:
+    """What is drawn: reading, the steps as they became ready, writing, and what was outside."""
+    found = [Line("read", (Bar("framework", 0.0, trace.began_s),))]
+    outer = [span for span in trace.spans if not span.within]
+    for span in sorted(outer, key=lambda span: (span.ready_s, span.finish_s)):
+        if not span.hop:
+            found.append(_line(span))
+            continue
+        found.append(Line(f"→ {span.stage}", (Bar("transfer", span.ready_s, span.finish_s),)))
+        inner = [one for one in trace.spans if one.within == span.step]
+        found += [_line(one, 1) for one in sorted(inner, key=lambda one: one.ready_s)]
+    found.append(Line("write", (Bar("framework", trace.ended_s, trace.total_s),)))
+    if trace.outside_s:
+        end = trace.total_s + trace.outside_s
+        found.append(Line("outside", (Bar("outside", trace.total_s, end),)))
+    return found
+
+
+def to_text(trace: Trace) -> str:
+    """The waterfall in words."""
+    rows = [(" " * (2 * line.depth) + line.name, line) for line in lines(trace)]
+    wide = max(len(name) for name, _ in rows)
+    text = [
+        headline(trace),
+        f"  {'step':{wide}}  {'from':>7}  {'waited':>7}  {'ms':>7}  {'batch':>5}",
+    ]
+    text += [
+        f"  {name:{wide}}  {milliseconds(line.bars[0].start_s):>7}  {line.waited:>7}  "
+        f"{line.took:>7}  {line.batch:>5}".rstrip()
+        for name, line in rows
+    ]
+    return "\n".join([*text, f"  {phases_in_words(trace)}"])
+
+
+def to_html(trace: Trace) -> str:
+    """The waterfall as HTML."""
+    total = trace.total_s + (trace.outside_s or 0.0)
+    return render(
+        "waterfall.html.j2",
+        headline=headline(trace),
+        failed=trace.status >= 400,
+        phases=phases_in_words(trace),
+        lines=lines(trace),
+        place=lambda bar: _place(bar, total),
+        ticks=_ticks(total),
+        total=milliseconds(total),
+        means=MEANS,
+        outside=bool(trace.outside_s),
+        text=to_text(trace),
+    )
+
+
+def headline(trace: Trace) -> str:
+    """What became of the request, in one line."""
+    held = f"answered {trace.status} after {milliseconds(trace.total_s)} ms"
+    return f"request {trace.id}: {held}"
+
+
+def phases_in_words(trace: Trace) -> str:
+    """The time by phase along the longest way."""
+    parts = [
+        f"{name} {milliseconds(seconds)}"
+        for name, seconds in trace.phases_s.items()
+        if seconds >= 5e-6
+    ]
+    outside = f"; outside {milliseconds(trace.outside_s)}" if trace.outside_s else ""
+    return f"ms along the longest way: {', '.join(parts)}{outside}"
+
+
+def _line(span: Span, depth: int = 0) -> Line:
+    bars = [Bar("compute", span.start_s, span.finish_s)]
+    if span.waited_s >= 5e-6:
+        kind = "batch" if span.batch else "queue"
+        bars.insert(0, Bar(kind, span.ready_s, span.start_s))
+    return Line(span.step, tuple(bars), str(span.batch) if span.batch > 1 else "", depth)
+
+
+def _place(bar: Bar, total: float) -> tuple[float, float]:
+    """Left edge and width, in per cent."""
+    left = min(max(100 * bar.start_s / total, 0.0), 99.6)
+    width = min(max(100 * (bar.end_s - bar.start_s) / total, 0.4), 100 - left)
+    return round(left, 2), round(width, 2)
+
+
+def _ticks(total: float) -> list[Tick]:
+    return list(time_ticks(total))

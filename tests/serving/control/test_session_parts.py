@@ -1,0 +1,332 @@
+"""What a session is made of, each part alone: its wire, folder, watchdog and HAProxy launcher."""
+
+import asyncio
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from mlkit.errors import DeployError, SessionError
+from mlkit.serving.control import folders, haproxy, watchdog, wire
+from mlkit.serving.control.flags import free_port
+from mlkit.serving.control.owner import Owner
+
+SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+@pytest.fixture
+def base(runtime_folder, monkeypatch):
+    monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(runtime_folder))
+    return runtime_folder
+
+
+# ---- wire ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def session(base):
+    """Returns a function: an async generator of answers to the folder where it is called."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    folder = folders.create()
+    servers = []
+
+    def start(answer):
+        servers.append(asyncio.run_coroutine_threadsafe(wire.serve(folder, answer), loop).result())
+        return folder
+
+    yield start
+
+    async def end():
+        for server in servers:
+            server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run_coroutine_threadsafe(end(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+    folders.remove(folder)
+
+
+def test_a_call_gets_progress_and_then_its_result(session) -> None:
+    async def answer(message):
+        yield {"progress": "half"}
+        yield {"result": [message["call"], message["x"]]}
+
+    said = []
+    folder = session(answer)
+    assert wire.call(folder, "double", on_progress=said.append, x=3) == ["double", 3]
+    assert said == ["half"]
+
+
+def test_a_large_call_gets_through(session) -> None:
+    async def answer(message):
+        yield {"result": len(message["search_path"])}
+
+    folder = session(answer)
+    assert wire.call(folder, "deploy", search_path="x" * 1_000_000) == 1_000_000
+
+
+def test_an_error_keeps_its_parts(session) -> None:
+    async def answer(message):
+        yield {"error": {"what": "no", "where": "there", "fix": "do it", "got": "RuntimeError: x"}}
+
+    with pytest.raises(DeployError, match="no") as caught:
+        wire.call(session(answer), "deploy")
+    assert (caught.value.where, caught.value.fix, caught.value.got) == (
+        "there",
+        "do it",
+        "RuntimeError: x",
+    )
+
+
+def test_a_session_that_goes_away_is_told(session) -> None:
+    async def answer(message):
+        return
+        yield
+
+    with pytest.raises(SessionError, match="not there any more"):
+        wire.call(session(answer), "about")
+
+
+def test_a_folder_without_a_session_is_told(base) -> None:
+    with pytest.raises(SessionError):
+        wire.call(base / "none", "about")
+
+
+def test_a_caller_that_goes_away_gives_its_call_up(session) -> None:
+    given_up = threading.Event()
+
+    async def answer(message):
+        try:
+            await asyncio.sleep(60)
+            yield {"result": 1}
+        finally:
+            given_up.set()
+
+    folder = session(answer)
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(folder / wire.SOCKET))
+        caller.sendall(b'{"call": "deploy"}\n')
+        assert not given_up.wait(0.1)
+    assert given_up.wait(5)
+
+
+# ---- folders ------------------------------------------------------------------------------------
+
+
+def test_folders_are_for_this_user_alone(base) -> None:
+    folder = folders.create()
+    try:
+        modes = {stat.S_IMODE(path.stat().st_mode) for path in (base, folder, *folder.iterdir())}
+        assert modes == {0o700}
+        assert folder in folders.all_folders()
+    finally:
+        folders.remove(folder)
+    assert folder not in folders.all_folders()
+
+
+def test_a_folder_that_others_can_read_is_refused(base, monkeypatch) -> None:
+    (base / "o").mkdir()
+    (base / "o").chmod(0o755)
+    monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(base / "o"))
+    with pytest.raises(SessionError, match="this user alone"):
+        folders.base_folder()
+    (base / "o").rmdir()
+
+
+def test_a_link_in_the_folders_place_is_refused(base, monkeypatch, tmp_path) -> None:
+    tmp_path.chmod(0o700)
+    (base / "l").symlink_to(tmp_path)
+    monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(base / "l"))
+    with pytest.raises(SessionError, match="this user alone"):
+        folders.base_folder()
+    (base / "l").unlink()
+
+
+def test_a_path_too_long_for_sockets_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(tmp_path / "sessions"))
+    with pytest.raises(SessionError, match="too long"):
+        folders.base_folder()
+
+
+# ---- owner and watchdog -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started():
+    """Returns a function that starts a process with a mark; all are ended."""
+    processes = []
+
+    def start(mark, command=SLEEP, **options):
+        process = subprocess.Popen(command, env={**os.environ, "MLKIT_SESSION": mark}, **options)
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def until(condition, timeout_s=10.0):
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(0.01)
+
+
+def test_an_owner_is_a_process_and_not_a_later_one_of_its_number(started) -> None:
+    process = started("x")
+    owner = Owner.of(process.pid)
+    assert owner.alive
+    assert not Owner(owner.pid, owner.started - 60).alive
+    process.kill()
+    until(lambda: not owner.alive)  # though nobody has waited for it yet
+
+
+def test_the_watchdog_ends_marked_processes_and_no_others(started) -> None:
+    mine, others, child = started("mark-a"), started("mark-ab"), started("mark-a")
+    until(lambda: {p.pid for p in watchdog.processes_of("mark-a")} == {mine.pid, child.pid})
+    assert watchdog.sweep("mark-a") == 2
+    assert mine.poll() is not None
+    assert child.poll() is not None
+    assert others.poll() is None
+
+
+def test_a_process_that_does_not_listen_is_killed(started) -> None:
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(1, flush=1); time.sleep(60)"
+    )
+    deaf = started("mark-d", [sys.executable, "-c", code], stdout=subprocess.PIPE)
+    with deaf.stdout:
+        deaf.stdout.readline()
+    watchdog.sweep("mark-d", grace_s=0.2)
+    assert deaf.wait(5) == -9
+
+
+def test_the_watchdog_acts_when_the_pipe_closes(started, tmp_path) -> None:
+    left = started("mark-w")
+    folder = tmp_path / "mark-w"
+    folder.mkdir()
+    reading, writing = os.pipe()
+    script = Path(watchdog.__file__)
+    dog = subprocess.Popen(
+        [sys.executable, str(script), "mark-w", str(folder), str(reading)], pass_fds=[reading]
+    )
+    os.close(reading)
+    with pytest.raises(subprocess.TimeoutExpired):
+        dog.wait(0.5)
+    assert left.poll() is None
+    os.close(writing)
+    assert dog.wait(10) == 0
+    assert left.wait(5) != 0
+    assert not folder.exists()
+
+
+# ---- HAProxy ------------------------------------------------------------------------------------
+
+CONFIG = """
+global
+    maxconn 4096
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    errorfile 502 /nowhere/500.http
+    errorfile 503 /nowhere/500.http
+    errorfile 504 /nowhere/500.http
+frontend prometheus
+    bind :9101
+frontend http_frontend
+    bind {host}:8000
+    http-request return status 200
+listen stats
+  bind *:8404
+  stats enable
+"""
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """Returns a function: host to the configuration as HAProxy gets it, and its command line."""
+    (tmp_path / "errors").mkdir()
+    spy = tmp_path / "spy"
+    spy.write_text('#!/bin/sh\necho "$@"\n')
+    spy.chmod(0o700)
+
+    def launch(host="127.0.0.1", binary=str(spy), extra=()):
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(CONFIG.format(host=host))
+        launcher = haproxy.write_launcher(tmp_path, binary)
+        command = [str(launcher), *extra, "-db", "-f", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return config.read_text(), done
+
+    return launch
+
+
+def test_the_launcher_binds_to_loopback_and_passes_its_arguments_on(launched, tmp_path) -> None:
+    config, done = launched()
+    binds = [line.split()[1] for line in config.splitlines() if "bind " in line]
+    assert binds == ["127.0.0.1:9101", "127.0.0.1:8000", "127.0.0.1:8404"]
+    assert done.stdout.split() == ["-db", "-f", str(tmp_path / "haproxy.cfg")]
+
+
+def test_the_launcher_leaves_the_front_ends_own_address_alone(launched) -> None:
+    assert "bind 0.0.0.0:8000" in launched("0.0.0.0")[0]
+
+
+def test_haproxy_takes_the_mended_configuration(launched) -> None:
+    config, done = launched(binary=haproxy.haproxy_binary(), extra=("-c",))
+    assert done.returncode == 0, done.stderr
+    assert "/nowhere" not in config
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_haproxys_own_errors_are_problem_documents(launched, tmp_path, status) -> None:
+    launched()
+    head, _, body = (tmp_path / "errors" / f"{status}.http").read_text().partition("\n\n")
+    assert head.startswith(f"HTTP/1.1 {status} ")
+    assert "application/problem+json" in head
+    assert f"Content-Length: {len(body.encode())}" in head
+
+
+def test_what_auto_stands_for_is_what_serve_takes_it_for() -> None:
+    script = """
+from ray.serve.config import AutoscalingConfig
+from mlkit.define.options import AUTO
+default = AutoscalingConfig.default()
+assert {name: getattr(default, name) for name in AUTO} == AUTO
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # tests import no Ray
+
+
+def test_ports_are_none_that_a_connection_could_be_given_meanwhile() -> None:
+    ports = [free_port() for _ in range(20)]
+    assert len(set(ports)) == 20
+    assert all(30_000 <= port < 32_768 for port in ports)
+
+
+def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        taken.listen()
+        port = taken.getsockname()[1]
+        numbers = iter([port, port + 1 if port < 32_767 else 30_000])
+        monkeypatch.setattr("random.randrange", lambda *bounds: next(numbers))
+        monkeypatch.setattr("mlkit.serving.control.flags._given", deque())
+        assert free_port() != port

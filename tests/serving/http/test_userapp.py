@@ -1,0 +1,306 @@
+"""A user's own FastAPI application with pipelines in it; in process, without Ray."""
+
+import sqlite3
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Request,
+    Response,
+    UploadFile,
+    WebSocket,
+)
+from fastapi.responses import FileResponse
+from fastapi.security import OAuth2PasswordBearer
+from fastapi.testclient import TestClient
+from pydantic import BaseModel
+
+from mlkit import InputError, pipeline, step
+from mlkit.define import ImageSource
+from mlkit.errors import DeployError
+from mlkit.serving import asgi, served
+from mlkit.serving.http.userapp import application_of, pack_application
+
+
+class Tags(BaseModel):
+    words: list[str]
+    size: int
+
+
+@step
+def split(title: str) -> list[str]:
+    if title == "boom":
+        raise ValueError("no boom please")
+    return title.split()
+
+
+@step
+def size(image: ImageSource) -> int:
+    if image == b"bad":
+        raise InputError("no picture in it")
+    return len(image)
+
+
+@step
+def join(words: list[str], size: int) -> Tags:
+    return Tags(words=words, size=size)
+
+
+@pipeline
+def tag(image: ImageSource, title: str = "") -> Tags:
+    "Tag one product."
+    return join(split(title), size(image))
+
+
+@pipeline
+def titles(title: str) -> list[str]:
+    return split(title)
+
+
+def shop_app():
+    shop = FastAPI(title="Shop", version="7")
+    guard, seen = threading.Lock(), []
+
+    def tenant(request: Request) -> str:
+        with guard:
+            return request.headers.get("tenant", "nobody")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI):
+        seen.append("up")
+        yield {"since": "today"}
+        seen.append("down")
+
+    shop.router.lifespan_context = lifespan
+
+    @shop.middleware("http")
+    async def mark(request: Request, call_next):
+        response = await call_next(request)
+        response.headers["x-shop"] = "yes"
+        return response
+
+    @shop.post("/products/{sku}/tags")
+    async def product_tags(
+        sku: str,
+        image: UploadFile,
+        later: BackgroundTasks,
+        tenant: str = Depends(tenant),
+        tag=Depends(served(tag)),
+    ) -> Tags:
+        later.add_task(seen.append, sku)
+        tags = await tag(image=await image.read(), title=f"{sku} {tenant}")
+        return helper(tags)
+
+    @shop.get("/titles")
+    async def both(q: str, request: Request, titles=Depends(served(titles))) -> list[str]:
+        return [*await titles(q), request.state.since]
+
+    def helper(tags: Tags) -> Tags:
+        return tags
+
+    @shop.exception_handler(ZeroDivisionError)
+    async def zero(request: Request, error: Exception) -> Response:
+        return Response("mine", 418)
+
+    @shop.get("/zero")
+    def divide() -> int:
+        return 1 // 0
+
+    @shop.get("/seen")
+    def what() -> list[str]:
+        return seen
+
+    return shop
+
+
+@pytest.fixture
+def client():
+    with TestClient(asgi(tag, fastapi=shop_app())) as client:
+        yield client
+
+
+def test_a_route_calls_the_pipeline(client) -> None:
+    files = {"image": ("a.jpg", b"12345", "image/jpeg")}
+    answer = client.post("/products/ab12/tags", files=files, headers={"tenant": "me"})
+    assert answer.json() == {"words": ["ab12", "me"], "size": 5}
+    assert answer.headers["x-shop"] == "yes"
+    assert client.get("/seen").json() == ["up", "ab12"]
+
+
+def test_several_pipelines_are_in_one_application(client) -> None:
+    assert client.get("/titles", params={"q": "a b"}).json() == ["a", "b", "today"]
+    assert client.post("/titles", json={"title": "c d"}).json() == ["c", "d"]
+
+
+def test_the_pipelines_own_routes_are_there_beside_them(client) -> None:
+    answer = client.post("/tag?title=x", content=b"123", headers={"content-type": "image/jpeg"})
+    assert answer.json() == {"words": ["x"], "size": 3}
+    assert client.get("/tag/products/a/tags").status_code == 405
+    for path in ("/healthz", "/readyz", "/docs"):
+        assert client.get(path).status_code == 200
+    document = client.get("/openapi.json").json()
+    assert {"/products/{sku}/tags", "/titles", "/tag"} <= document["paths"].keys()
+    assert (document["info"]["title"], document["info"]["version"]) == ("Shop", "7")
+
+
+def test_failures_of_a_pipeline_in_a_route_are_problem_documents(client) -> None:
+    bad = client.post("/products/a/tags", files={"image": ("a", b"bad")})
+    assert (bad.status_code, bad.json()["step"]) == (422, "size")
+    boom = client.get("/titles", params={"q": "boom"})
+    assert (boom.status_code, boom.json()["step"]) == (500, "split")
+    assert boom.headers["content-type"] == "application/problem+json"
+    assert client.get("/titles").json()["errors"][0]["loc"] == ["request", "query", "q"]
+
+
+def test_the_applications_own_handlers_answer(client) -> None:
+    assert (client.get("/zero").status_code, client.get("/zero").text) == (418, "mine")
+
+
+def test_text_that_a_route_passes_on_is_never_a_path(tmp_path) -> None:
+    shop = FastAPI()
+
+    @shop.get("/size")
+    async def of(image: str, tag=Depends(served(tag))) -> Tags:
+        return await tag(image)
+
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    with TestClient(asgi(tag, fastapi=shop)) as client:
+        answer = client.get("/size", params={"image": str(secret)}).json()
+        # The step gets the text itself, not what is in the file.
+        assert answer["size"] == len(str(secret))
+
+
+def test_the_lifespan_ends_with_the_application() -> None:
+    shop = shop_app()
+    with TestClient(asgi(tag, fastapi=shop)) as client:
+        get_seen = next(r.endpoint for r in shop.routes if getattr(r, "path", "") == "/seen")
+        assert client.get("/seen").json() == ["up"]
+    assert get_seen() == ["up", "down"]
+
+
+def test_websockets_files_and_oauth_pass_through(tmp_path) -> None:
+    shop, login = FastAPI(), OAuth2PasswordBearer(tokenUrl="token")
+    file = tmp_path / "a.txt"
+    file.write_text("hello")
+
+    @shop.websocket("/live")
+    async def live(socket: WebSocket, titles=Depends(served(titles))) -> None:
+        await socket.accept()
+        await socket.send_json(await titles(await socket.receive_text()))
+        await socket.close()
+
+    @shop.get("/file")
+    def download() -> FileResponse:
+        return FileResponse(file)
+
+    @shop.get("/me")
+    def me(token: str = Depends(login)) -> str:
+        return token
+
+    with TestClient(asgi(tag, fastapi=shop, token="t0ken")) as client:
+        assert client.get("/file").status_code == 401
+        client.headers["x-mlkit-token"] = "t0ken"
+        with client.websocket_connect("/live") as socket:
+            socket.send_text("a b")
+            assert socket.receive_json() == ["a", "b"]
+        assert client.get("/file").text == "hello"
+        assert client.get("/me", headers={"authorization": "Bearer mine"}).json() == "mine"
+        assert client.get("/me").status_code == 401
+
+
+def test_overrides_of_dependencies_count() -> None:
+    shop = FastAPI()
+
+    def who() -> str:
+        return "real"
+
+    @shop.get("/who")
+    def get_who(name: str = Depends(who)) -> str:
+        return name
+
+    with TestClient(asgi(tag, fastapi=shop)) as client:
+        assert client.get("/who").json() == "real"
+        shop.dependency_overrides[who] = lambda: "fake"
+        assert client.get("/who").json() == "fake"
+    assert [r.path for r in shop.routes if r.path == "/tag"] == []
+
+
+def test_routers_are_included_with_what_they_ask_for() -> None:
+    shop, router = FastAPI(), APIRouter(prefix="/names")
+
+    @router.get("/split")
+    async def names(q: str, titles=Depends(served(titles))) -> list[str]:
+        return await titles(q)
+
+    shop.include_router(router, prefix="/v1")
+    with TestClient(asgi(tag, fastapi=shop)) as client:
+        assert client.get("/v1/names/split", params={"q": "a b"}).json() == ["a", "b"]
+
+
+def test_a_function_may_make_the_application() -> None:
+    with TestClient(asgi(tag, fastapi=shop_app)) as client:
+        assert client.get("/seen").json() == ["up"]
+
+
+# ---- on the way to another process ---------------------------------------------------------------
+
+
+def test_an_application_travels_with_locks_and_helpers() -> None:
+    data, _, pipelines = pack_application(shop_app())
+    assert set(pipelines) == {"tag", "titles"}
+    again = application_of(data)
+    with TestClient(again) as client:
+        assert client.get("/seen").json() == ["up"]
+
+
+def test_its_digest_changes_with_its_code() -> None:
+    def app(text: str) -> FastAPI:
+        names = {"__name__": "__main__", "FastAPI": FastAPI}
+        exec(
+            "app = FastAPI()\n@app.get('/a')\ndef a() -> str:\n    return helper()\n"
+            f"def helper() -> str:\n    return {text!r}",
+            names,
+        )
+        return names["app"]
+
+    assert pack_application(app("x"))[1] == pack_application(app("x"))[1]
+    assert pack_application(app("x"))[1] != pack_application(app("y"))[1]
+
+
+def test_what_cannot_travel_is_named_with_the_way_out() -> None:
+    shop, connection = FastAPI(), sqlite3.connect(":memory:")
+
+    def rows() -> list[int]:
+        return connection.execute("select 1").fetchall()
+
+    @shop.get("/rows")
+    def get_rows() -> list[int]:
+        return rows()
+
+    with pytest.raises(DeployError, match="'connection'") as caught:
+        pack_application(shop)
+    assert "the route GET /rows" in str(caught.value)
+    assert "lifespan" in caught.value.fix
+
+
+def test_a_pipeline_that_is_called_directly_is_told_apart() -> None:
+    shop = FastAPI()
+
+    @shop.get("/direct")
+    def direct(q: str) -> list[str]:
+        return titles(q)
+
+    with pytest.raises(DeployError, match="called directly") as caught:
+        pack_application(shop)
+    assert "Depends(served(titles))" in str(caught.value)
+
+
+def test_what_is_no_application_is_refused() -> None:
+    with pytest.raises(DeployError, match="FastAPI application"):
+        asgi(tag, fastapi="shop")
