@@ -15,6 +15,7 @@
     ├── Overloaded              the queue is full; try again later                             (503)
     ├── DeployError             a pipeline could not be deployed; what served before still does
     │   └── SessionError        the process that holds Ray could not be started, or is gone
+    │       └── SessionTimeout  it is there, as far as is known, and did not answer in time
     ├── RequestError            an app answered a request with an error
     └── LoadError               a load test could not be run, or its result is void
 
@@ -41,6 +42,7 @@ __all__ = [
     "PlaceholderError",
     "RequestError",
     "SessionError",
+    "SessionTimeout",
     "StepError",
     "UnsupportedMedia",
 ]
@@ -186,6 +188,10 @@ class DeployError(MlkitError):
 
 class SessionError(DeployError):
     """The process that holds Ray could not be started, or is gone."""
+
+
+class SessionTimeout(SessionError):
+    """The session process did not answer in time; that does not mean that it is gone."""
 
 
 class RequestError(MlkitError):

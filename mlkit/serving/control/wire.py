@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlkit.errors import DeployError, SessionError
+from mlkit.errors import DeployError, SessionError, SessionTimeout
 
 __all__ = ["SOCKET", "call", "serve"]
 
@@ -36,6 +36,7 @@ def call(
     """Call the session in a folder and wait for its answer.
 
     Raises:
+        SessionTimeout: it did not answer in time; it may well be there.
         SessionError: it is not there, or went away before it answered.
         DeployError: it answered with an error.
     """
@@ -46,6 +47,12 @@ def call(
             connection.sendall(json.dumps({"call": name, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 return _answer(lines, on_progress)
+    except TimeoutError as error:
+        raise SessionTimeout(
+            f"the session process did not answer within {timeout_s:g} s",
+            where=f"session {folder.name}",
+            fix="try again: it may be busy, or its machine may",
+        ) from error
     except OSError as error:
         raise _gone(folder) from error
 

@@ -6,7 +6,6 @@ it, at the root and under ``/<name>``, are ``/docs``, ``/openapi.json``, ``/heal
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -49,6 +48,9 @@ from mlkit.serving.http.userapp import SCOPE_KEY, derived
 from mlkit.serving.limits import Limits
 
 __all__ = ["Served", "create_app"]
+
+CLIENT_CLOSED_REQUEST = 499
+"""nginx's status for a client that left; nobody reads it."""
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -216,8 +218,8 @@ def _add_pipeline(
                 response = Response(_pack(graph, execution.output), media_type=packed)
             else:
                 response = Response(encode(execution.output), media_type=media_type)
-        except asyncio.CancelledError:
-            raise
+        except ClientDisconnect:  # it left while its body was read: no failure of the pipeline's
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
         except Exception as error:
             response = problem.of_error(error, graph.name, pipeline.failures)
         pipeline.observer.answered(
@@ -356,10 +358,7 @@ class Direct:
         if handler is None:
             await self.app(scope, receive, send)
             return
-        try:
-            response = await handler(Request(scope, receive))
-        except ClientDisconnect:  # nobody is left to be answered
-            return
+        response = await handler(Request(scope, receive))
         await response(scope, receive, send)
 
 

@@ -17,6 +17,7 @@ from mlkit.errors import (
     InputError,
     RequestError,
     SessionError,
+    SessionTimeout,
 )
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments
@@ -39,6 +40,8 @@ from mlkit.views.live import Live
 from mlkit.views.peek import Peek
 
 __all__ = ["App"]
+
+ANSWER_MARGIN_S = 30.0
 
 SENT, SENT_BYTES = 20, 2 * 2**20
 """How many requests are kept to be sent again by a load, and how large one may be."""
@@ -161,7 +164,9 @@ class App:
         limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
         # Retries are for connections that could not be made: nothing was sent then.
         transport = httpx2.HTTPTransport(retries=2, limits=limits)
-        client = httpx2.Client(transport=transport, timeout=httpx2.Timeout(120, connect=5))
+        # The server answers 504 at its own limit; an answer that is on its way then still counts.
+        timeout = httpx2.Timeout(self._limits.request_timeout_s + ANSWER_MARGIN_S, connect=5)
+        client = httpx2.Client(transport=transport, timeout=timeout)
         weakref.finalize(self, client.close)  # running the deploy cell again leaves this app behind
         return client
 
@@ -241,6 +246,8 @@ class App:
             return AppStatus("NOT_RUNNING", {}, "it was shut down", {})
         try:
             found = self.session.call("status", app=self.name, timeout_s=10)
+        except SessionTimeout:
+            raise
         except SessionError:
             return AppStatus("NOT_RUNNING", {}, "its session is gone", {})
         stages = {name: one["replicas"] for name, one in found["stages"].items()}

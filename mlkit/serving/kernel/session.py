@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import mlkit
-from mlkit.errors import DeployError, SessionError
+from mlkit.errors import DeployError, SessionError, SessionTimeout
 from mlkit.serving.control import folders, wire
 from mlkit.serving.control.flags import free_port, ray_environment
 from mlkit.serving.control.haproxy import haproxy_binary, write_launcher
@@ -33,6 +33,7 @@ Progress = Callable[[str], None]
 START_TIMEOUT_S = 240.0
 LEASE_S = 120.0
 STOP_TIMEOUT_S = 30.0
+ABOUT_TIMEOUT_S = 5.0
 
 
 def notebook_key() -> str:
@@ -102,18 +103,28 @@ class Session:
 
     @classmethod
     def all(cls) -> Iterator[Session]:
-        """Sessions of this user that answer."""
+        """Sessions of this user that listen, or did when they ended."""
         for folder in folders.all_folders():
-            session = cls(folder)
-            if (folder / wire.SOCKET).exists() and session.alive:
-                yield session
+            if (folder / wire.SOCKET).exists():
+                yield cls(folder)
 
     @classmethod
     def of_this_notebook(cls) -> Session | None:
-        """This process's session, or the one that a former kernel of this notebook left."""
+        """This process's session, or the one that a former kernel of this notebook left.
+
+        Raises:
+            SessionTimeout: it has one, which did not answer in time.
+        """
         mine, left = None, None
         for session in cls.all():
-            about = session.about()
+            try:
+                about = session.about()
+            except SessionTimeout:
+                if session._started_here:
+                    raise  # a second Ray beside a slow one helps nobody
+                continue
+            except DeployError:  # it ended a moment ago
+                continue
             owner = Owner(**about["owner"])
             if owner.pid == os.getpid() and owner.alive:
                 mine = session
@@ -124,17 +135,15 @@ class Session:
         return mine or left
 
     @property
-    def alive(self) -> bool:
-        """Whether it answers."""
-        try:
-            self.about()
-        except DeployError:
-            return False
-        return True
+    def _started_here(self) -> bool:
+        """Whether this process or this notebook started it, by its settings; asks nobody."""
+        settings = json.loads((self.folder / "settings.json").read_text())
+        owner, notebook = settings["owner"]["pid"], settings["notebook"]
+        return bool(owner == os.getpid() or notebook == notebook_key())
 
     def about(self) -> dict[str, Any]:
         """What it is and has."""
-        found: dict[str, Any] = self.call("about", timeout_s=5)
+        found: dict[str, Any] = self.call("about", timeout_s=ABOUT_TIMEOUT_S)
         return found
 
     def own(self) -> None:

@@ -30,7 +30,8 @@ from mlkit.serving.replica.remote import Route, Router
 
 __all__ = ["VERSION_PATH", "Replica", "Shipment"]
 
-RETIRE_S = 60.0
+RETIRE_MARGIN_S = 5.0
+"""Added to the request timeout, by which whatever a version has begun is answered."""
 
 VERSION_PATH = "/-/version"
 """Where a replica says which version answers; open to everybody who can reach it."""
@@ -81,7 +82,8 @@ class _Version:
 
     async def retire(self) -> None:
         """Close it when what it has begun is through."""
-        until = perf_counter() + RETIRE_S
+        longest_s = max(one.limits.request_timeout_s for one in self.served)
+        until = perf_counter() + longest_s + RETIRE_MARGIN_S
         while self._busy and perf_counter() < until:  # noqa: ASYNC110  # executors have no event
             await asyncio.sleep(0.05)
         await self.lifespan.__aexit__()
@@ -183,19 +185,19 @@ class Replica:
             for name, program in loaded.programs.items()
         }
         main = served.pop(self._shipment.app)
-        application = application_of(loaded.application)
-        app = create_app(
-            main.graph,
-            lambda: main,
-            limits,
-            self._shipment.token,
-            config["version"],
-            fastapi=application,
-            others=served,
-            metrics=self._metrics if self._shipment.gatherer else None,
-        )
-        lifespan = Lifespan(app, application)
         try:
+            application = application_of(loaded.application)
+            app = create_app(
+                main.graph,
+                lambda: main,
+                limits,
+                self._shipment.token,
+                config["version"],
+                fastapi=application,
+                others=served,
+                metrics=self._metrics if self._shipment.gatherer else None,
+            )
+            lifespan = Lifespan(app, application)
             app = await lifespan.__aenter__()
         except BaseException:
             for one in (main, *served.values()):

@@ -22,6 +22,8 @@ from mlkit.serving.http.problem import Failure
 __all__ = ["LogLine", "Recorder", "capture", "read_failures", "read_logs"]
 
 MAX_BYTES = 4 * 2**20
+MAX_LINE = 64 * 2**10
+"""Characters of a line; a longer one is recorded in parts."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,14 @@ class _Tee(io.TextIOBase):
         self._stream.write(text)
         # A line belongs to the thread, and so to the step, that wrote it.
         lines = (getattr(self._partial, "text", "") + text).split("\n")
-        self._partial.text = lines.pop()
+        partial = lines.pop()
+        if len(partial) > MAX_LINE:  # it may never end
+            lines.append(partial)
+            partial = ""
+        self._partial.text = partial[partial.rstrip("\r").rfind("\r") + 1 :]
         for line in lines:
-            self._record(_line(self._name, line))
+            # A progress bar writes over itself: what it showed last counts.
+            self._record(_line(self._name, line.removesuffix("\r").rpartition("\r")[2]))
         return len(text)
 
     def flush(self) -> None:

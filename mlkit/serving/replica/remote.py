@@ -153,7 +153,8 @@ class Router:
 
         Raises:
             StepError: one of its steps raised.
-            Overloaded: the stage does not take any more, or is not there.
+            Overloaded: the stage is full, or has no replica at the moment.
+        MlkitError: the stage itself failed.
         """
         response = self._handle(step.stage).remote(
             self.table[step.stage].version, step.segment, pack(inputs)
@@ -164,7 +165,7 @@ class Router:
             response.cancel()
             raise
         except Exception as error:
-            raise _unreachable(step.stage, error) from error
+            raise _stage_error(step.stage, error) from error
         hops = HOPS.get()
         if hops is not None:
             hops.append(Hop(step.segment, step.stage, answer.spans, answer.held_s))
@@ -187,10 +188,17 @@ class Router:
             await self._handle(stage).loaded.remote()
 
 
-def _unreachable(stage: str, error: Exception) -> MlkitError:
-    name = type(error).__name__
-    if name == "BackPressureError":
-        return Overloaded("too many requests wait for it", where=f"stage {stage!r}")
-    return Overloaded(
-        f"it did not answer: {name}", where=f"stage {stage!r}", fix="try again in a second"
-    )
+def _stage_error(stage: str, error: Exception) -> MlkitError:
+    """The error for a call that brought no `Answer`: overload, absence, or a fault of the stage."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if "BackPressureError" in kinds:
+        return Overloaded("too many requests are queued for it", where=f"stage {stage!r}")
+    # Ray raises what the replica's own code raised as a RayTaskError of that type; its other
+    # errors, and those of gRPC, mean that there is no replica to ask at the moment.
+    if "RayTaskError" not in kinds and kinds & {"RayError", "RayServeException", "RpcError"}:
+        return Overloaded(
+            f"it did not answer: {type(error).__name__}",
+            where=f"stage {stage!r}",
+            fix="try again in a second",
+        )
+    return MlkitError(f"it failed: {_line(error)}", where=f"stage {stage!r}")

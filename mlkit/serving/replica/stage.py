@@ -14,6 +14,7 @@ from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observe import gauges_of, peek_into, recorder_of, spans_of
+from mlkit.serving.http.problem import Failures
 from mlkit.serving.replica.loading import Loaded, Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.remote import Answer, fault_of, pack, unpack
@@ -60,8 +61,8 @@ class StageReplica:
     ) -> None:
         switch_promptly()
         folder = Path(logs)
-        if folder.is_dir():  # noqa: ASYNC240
-            capture(folder, app)
+        keep = capture(folder, app) if folder.is_dir() else None  # noqa: ASYNC240
+        self._failures = Failures(keep) if keep else Failures()
         origin.enter()
         self._workers = workers
         self._recorder = recorder_of(stage, app, gatherer, self._gauges)
@@ -101,6 +102,7 @@ class StageReplica:
         try:
             loaded = await self._loader.load(bundle, sizes=sizes)
         except BaseException as error:
+            self._failures.record(error)
             self._rejected[name] = f"{type(error).__name__}: {error}"
             return
         finally:

@@ -1,6 +1,7 @@
 """What a session is made of, each part alone: its wire, folder, watchdog and HAProxy launcher."""
 
 import asyncio
+import json
 import os
 import socket
 import stat
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from mlkit.errors import DeployError, SessionError
+from mlkit.errors import DeployError, SessionError, SessionTimeout
 from mlkit.serving.control import folders, haproxy, watchdog, wire
 from mlkit.serving.control.flags import free_port
 from mlkit.serving.control.owner import Owner
+from mlkit.serving.kernel import session as session_module
+from mlkit.serving.kernel.session import Session, notebook_key
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -330,3 +333,38 @@ def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch) -> None:
         monkeypatch.setattr("random.randrange", lambda *bounds: next(numbers))
         monkeypatch.setattr("mlkit.serving.control.flags._given", deque())
         assert free_port() != port
+
+
+# ---- a session that is slow ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def silent(base):
+    """Returns a function: a session that listens and never answers, started by a notebook."""
+    listening = []
+
+    def start(notebook):
+        folder = folders.create()
+        settings = {"owner": {"pid": 1, "started": 0.0}, "notebook": notebook}
+        (folder / "settings.json").write_text(json.dumps(settings))
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(folder / wire.SOCKET))
+        server.listen()
+        listening.append(server)
+
+    yield start
+    for server in listening:
+        server.close()
+
+
+def test_a_slow_session_is_not_taken_for_a_dead_one(silent, monkeypatch) -> None:
+    monkeypatch.setattr(session_module, "ABOUT_TIMEOUT_S", 0.05)
+    silent(notebook_key())
+    with pytest.raises(SessionTimeout, match=r"did not answer within 0\.05 s"):
+        Session.of_this_notebook()
+
+
+def test_another_notebooks_slow_session_is_passed_over(silent, monkeypatch) -> None:
+    monkeypatch.setattr(session_module, "ABOUT_TIMEOUT_S", 0.05)
+    silent("another notebook")
+    assert Session.of_this_notebook() is None

@@ -3,6 +3,8 @@
 import asyncio
 from types import SimpleNamespace
 
+from fastapi import FastAPI
+
 from mlkit import pipeline, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.serving.http.ingress import Served, create_app
@@ -55,3 +57,31 @@ def test_a_request_that_is_still_being_read_is_answered_by_the_version_it_came_t
         return sent[0]["status"], sent[1]["body"]
 
     assert asyncio.run(change_while_it_is_read()) == (200, b"8")
+
+
+def test_an_upload_that_its_client_aborts_is_no_failure() -> None:
+    counted, failures = [], []
+
+    async def abort(**application) -> list:
+        executor = Executor(compile_graph(twice.graph), workers=1, loop=asyncio.get_running_loop())
+        served = Served(executor, Limits())
+        served.observer = SimpleNamespace(answered=lambda *a, **k: counted.append(a))
+        served.failures = SimpleNamespace(record=failures.append)
+        app = create_app(twice.graph, lambda: served, Limits(), None, **application)
+        sent = []
+
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/twice", "headers": HEADERS}
+        scope |= {"query_string": b"", "client": ("127.0.0.1", 1), "scheme": "http"}
+        await app(scope, receive, send)
+        await asyncio.to_thread(executor.close)
+        return sent
+
+    for application in ({}, {"fastapi": FastAPI()}):
+        assert asyncio.run(abort(**application))[0]["status"] == 499
+    assert (counted, failures) == ([], [])
