@@ -31,6 +31,9 @@ _DATA_PLANE = {
     "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),
     "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(64 * 2**20),
     "RAY_SERVE_LOG_TO_STDERR": "0",
+    # A proxy that has not imported everything within three of these (5 s each by default) is
+    # killed; on a busy machine of two cores it takes longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
 }
 
 
