@@ -14,8 +14,9 @@
     ├── DeadlineExceeded        the request's time ran out                                     (504)
     ├── Overloaded              the queue is full; try again later                             (503)
     ├── DeployError             a pipeline could not be deployed; what served before still does
-    │   └── SessionError        the process that holds Ray could not be started, or is gone
-    │       └── SessionTimeout  it is there, as far as is known, and did not answer in time
+    │   ├── SessionError        the process that holds Ray could not be started, or is gone
+    │   │   └── SessionTimeout  it is there, as far as is known, and did not answer in time
+    │   └── DeployConflict      the app was changed by somebody else in the meantime
     ├── RequestError            an app answered a request with an error
     └── LoadError               a load test could not be run, or its result is void
 
@@ -32,6 +33,7 @@ __all__ = [
     "Cancelled",
     "DeadlineExceeded",
     "DefinitionError",
+    "DeployConflict",
     "DeployError",
     "FetchError",
     "InputError",
@@ -184,6 +186,10 @@ class Overloaded(MlkitError):
 
 class DeployError(MlkitError):
     """A pipeline could not be deployed. What was served before still is."""
+
+
+class DeployConflict(DeployError):
+    """The app was changed by another handle since this one last looked."""
 
 
 class SessionError(DeployError):

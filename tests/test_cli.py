@@ -236,7 +236,7 @@ def test_a_server_whose_session_dies_ends_with_an_error(server, shop, runtime_ba
     assert httpx2.post(url, json={"x": 1}, headers={name: value}).json() == 2
     assert value.split()[1] not in stderr_of(shop)
     (session,) = sessions(runtime_base)
-    (host,) = (p for p in processes_of(session) if "mlkit.serving.control.host" in p.cmdline())
+    (host,) = (p for p in processes_of(session) if "mlkit.serving.port" in p.cmdline())
     host.kill()
     assert process.wait(60) == 1
     assert "the session process is gone" in stderr_of(shop)

@@ -33,7 +33,7 @@ def test_a_process_id_that_is_used_again_is_another_process() -> None:
         ("ray::ServeContr", ["ray::ServeController.listen"], "Serve's controller"),
         ("haproxy", ["/usr/bin/haproxy", "-db"], "HAProxy"),
         ("raylet", ["/x/raylet/raylet", "--agent_command=x"], "raylet"),
-        ("python", ["python", "-m", "mlkit.serving.control.host", "/tmp/x"], "session"),
+        ("python", ["python", "-m", "mlkit.serving.port", "/tmp/x"], "session"),
         ("sleep", ["sleep", "9"], "other"),
     ],
 )

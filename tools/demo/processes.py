@@ -35,7 +35,7 @@ _ROLES = (
     ("Agent", "agents"),
     ("agent", "agents"),
     ("log_monitor", "log monitor"),
-    ("mlkit.serving.control.host", "session"),
+    ("mlkit.serving.port", "session"),
     ("watchdog", "watchdog"),
 )
 

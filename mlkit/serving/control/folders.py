@@ -11,9 +11,11 @@ from pathlib import Path
 
 from mlkit.errors import SessionError
 
-__all__ = ["all_folders", "base_folder", "create", "remove"]
+__all__ = ["BUNDLES", "LOGS", "all_folders", "base_folder", "create", "remove"]
 
 LONGEST = 20
+BUNDLES, LOGS = "bundles", "logs"
+"""Parts of a session's folder: what the kernel stores, and what replicas print."""
 
 
 def base_folder() -> Path:
@@ -48,7 +50,7 @@ def base_folder() -> Path:
 def create() -> Path:
     """A new, empty folder for a session."""
     folder = base_folder() / secrets.token_hex(4)
-    for part in ("", "bundles", "logs", "errors"):
+    for part in ("", BUNDLES, LOGS, "errors"):
         (folder / part).mkdir(mode=0o700)
     return folder
 

@@ -1,4 +1,4 @@
-"""The session process: starts Ray and Serve from its main thread, and does what kernels ask.
+"""The session process: owns the records of its apps, and answers what kernels ask.
 
 It is started detached, so that neither a kernel's end nor its signals reach Ray, and it ends by
 itself when its owner is gone for longer than the lease.
@@ -7,394 +7,346 @@ itself when its owner is gone for longer than the lease.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
-import math
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mlkit.autoscale.decide import Decision
-from mlkit.errors import DeployError, MlkitError
-from mlkit.serving.control import folders, wire
+from mlkit.autoscale import Count, Decision
+from mlkit.errors import DeployConflict, DeployError
+from mlkit.serving.control import protocol
+from mlkit.serving.control.cluster import Cluster, Target, Telemetry
+from mlkit.serving.control.deployer import Deployer, Say
+from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.owner import Owner
-from mlkit.serving.control.rollout import Change, Rollout, changes, rollout, set_replicas
-from mlkit.serving.control.room import NO_ROOM_S
+from mlkit.serving.control.records import AppRecord, AppSpec, AppState
+from mlkit.serving.control.rollout import Environment, Rollout, changes, rollout, set_replicas
+from mlkit.serving.control.server import listening
+from mlkit.serving.control.store import Store
 from mlkit.serving.control.watch import Watch
-from mlkit.serving.port import depot, details, gathering, rayserve
-from mlkit.serving.port.spares import Spares
-from mlkit.serving.port.waiting import wait_answers, wait_loaded
 
 __all__ = ["Host"]
 
-QUICK = ("about", "status", "placement", "stop", "metrics", "traces", "peek")
-"""Calls that change nothing."""
+T = TypeVar("T")
 
 
 class Host:
-    """Applications of one session, and what kernels may ask of it."""
+    """The apps of one session.
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    Args:
+        folder: the session's.
+        settings: as the kernel that started it wrote them.
+        cluster: Ray Serve.
+        telemetry: what replicas count.
+    """
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], cluster: Cluster, telemetry: Telemetry
+    ) -> None:
         self.folder = folder
         self.settings = settings
         self.owner = Owner(**settings["owner"])
-        self.lease_s = float(settings["lease_s"])
-        self.apps: dict[str, dict[str, Any]] = {}
-        self.gatherer = f"mlkit-metrics-{folder.name}"
-        self._gatherer = gathering.start_gatherer(self.gatherer)  # it lives as long as this
+        self.records: dict[str, AppRecord] = {}
         self._rollouts: dict[str, Rollout] = {}
-        self._specs: dict[str, dict[str, Any]] = {}
-        local = settings["address"] == "local"
-        keep = Spares().keep if local else lambda: None
-        self._watch = Watch(self._stages, details.counts, self._put_down, keep)
-        self._watch.start()
-        # What changes something is done one after the other; what only asks need not wait for it.
-        self._busy = ThreadPoolExecutor(1, thread_name_prefix="mlkit-host")
-        self._quick = ThreadPoolExecutor(2, thread_name_prefix="mlkit-host-ask")
+        self._cluster = cluster
+        self._telemetry = telemetry
+        self._store = Store(folder / BUNDLES)
+        self._locations: dict[str, str] = {}
+        self._deployer = Deployer(cluster, self._base)
+        self._watch = Watch(self._stages, cluster.counts, self._record_scaling, cluster.keep_spares)
+        self._changing = asyncio.Lock()  # changes are made one after the other
         self._stop = asyncio.Event()
         self._alive_at = time.monotonic()
 
     @property
     def applications(self) -> list[str]:
         """Names of all that it has on Serve."""
-        return sorted(name for rolled in self._rollouts.values() for name in _applications(rolled))
-
-    def _stages(self) -> dict[str, tuple[bool, dict[str, str]]]:
-        """Of each app, whether it scales by itself, and its stage of each application."""
-        return {
-            app: (
-                any("autoscaling_config" in s.target.options for s in rolled.all),
-                {stage.target.name: stage.name for stage in rolled.all},
-            )
-            for app, rolled in list(self._rollouts.items())
-        }
-
-    def _put_down(self, app: str, decisions: Any, counts: Any) -> None:
-        gathering.scaled(
-            self.gatherer,
-            app,
-            decisions=[one.to_dict() for one in decisions],
-            counts=[one.to_dict() for one in counts],
-        )
-
-    def _put_down_set(self, app: str, before: Rollout, new: Rollout, why: str) -> None:
-        """Put down the replicas that a person asked for, beside what policies decided."""
-        now = time.time()
-        told = [
-            Decision(now, stage, "scaled", was, count, why)
-            for stage, known, count in set_replicas(before, new)
-            if (was := self._watch.wanted(app, stage) if known is None else known) != count
-        ]
-        with suppress(Exception):  # the change itself is what counts
-            if told:
-                self._put_down(app, told, ())
+        return sorted(set().union(*(rolled.applications for rolled in self._rollouts.values())))
 
     async def run(self) -> None:
-        """Serve calls until told to stop, or until the lease runs out."""
-        server = await wire.serve(self.folder, self._answer)
-        loop = self._loop = asyncio.get_running_loop()
+        """Answer calls until told to stop, or until the lease runs out."""
+        loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
-        (self.folder / "ready").touch()
-        lease = asyncio.create_task(self._watch_owner())
-        await self._stop.wait()
-        lease.cancel()
-        self._watch.stop()
-        server.close()
-        # What is half done would start a Ray of its own when it finds none.
-        await asyncio.to_thread(self._busy.shutdown, cancel_futures=True)
+        async with listening(self.folder, self.answer):
+            (self.folder / "ready").touch()
+            beside = [
+                asyncio.create_task(work) for work in (self._watch_owner(), self._watch.run())
+            ]
+            await self._stop.wait()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _watch_owner(self) -> None:
         while True:
             await asyncio.sleep(0.5)
             if self.owner.alive:
                 self._alive_at = time.monotonic()
-            elif time.monotonic() - self._alive_at > self.lease_s:
+            elif time.monotonic() - self._alive_at > float(self.settings["lease_s"]):
                 self._stop.set()
 
-    async def _answer(self, message: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Answer one call: progress as it comes, then the result or the error."""
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        given_up = threading.Event()
+    async def answer(self, call: protocol.Call[Any], say: Say) -> Any:
+        """Answer one call. Cancelling it gives a change up, which then is undone.
 
-        def say(text: str) -> None:
-            loop.call_soon_threadsafe(queue.put_nowait, {"progress": text})
-
-        def is_given_up() -> bool:
-            return given_up.is_set() or self._stop.is_set()
-
-        name = message.pop("call")
-        method = getattr(self, f"do_{name}")
-        pool = self._quick if name in QUICK else self._busy
-        work = loop.run_in_executor(
-            pool, _answered, lambda: method(say=say, given_up=is_given_up, **message)
-        )
-        work.add_done_callback(lambda done: queue.put_nowait(done.result()))
-        try:
-            while True:
-                reply = await queue.get()
-                yield reply
-                if "progress" not in reply:
-                    return
-        finally:
-            given_up.set()
-
-    # ---- calls ------------------------------------------------------------------------------
-
-    def do_about(self, say: Any, given_up: Any) -> dict[str, Any]:
-        """What this session is and has."""
-        return {
-            "pid": os.getpid(),
-            "notebook": self.settings["notebook"],
-            "owner": dataclasses.asdict(self.owner),
-            "address": self.settings["address"],
-            "port": self.settings["port"],
-            "apps": self.apps,
-        }
-
-    def do_own(self, say: Any, given_up: Any, pid: int) -> None:
-        """Live for another process from now on."""
-        self.owner = Owner.of(pid)
-        self._alive_at = time.monotonic()
-
-    def do_deploy(
-        self, say: Callable[[str], None], given_up: Callable[[], bool], **spec: Any
-    ) -> dict[str, Any]:
-        """Bring an app to a new target; what was there before stays if that does not succeed."""
-        name = spec["app"]
-        known, before = self.apps.get(name), self._rollouts.get(name)
-        if self.settings["address"] != "local":
-            for stage in spec["stages"]:
-                if not stage["bundle"].startswith("depot:"):
-                    stage["bundle"] = depot.keep(stage["bundle"])
-        # What was rebuilt by fresh=True stays as it is when nothing changes after that.
-        spec["fresh"] = spec["fresh"] or (known["fresh"] if known else "")
-        at_root = known["root"] if known else not any(a["root"] for a in self.apps.values())
-        prefix = "/" if at_root else f"/{name}"
-        spec["gatherer"] = self.gatherer if spec.get("observe", True) else ""
-        spec["watcher"] = self.gatherer  # of the replicas, whether requests are counted or not
-        new = rollout(spec, str(self.folder / "logs"), prefix, before)
-        done = changes(before, new)
-        about = self._describe(new, spec, done)
-        if before is not None and all(change.action == "kept" for change in done):
-            self.apps[name]["changes"] = about["changes"]
-            return self.apps[name]
-        if before is not None:
-            self._put_down_set(name, before, new, "set by hand")
-        try:
-            self._roll_out(new, before, say, given_up)
-        except BaseException:
-            if not self._stop.is_set():
-                say("it failed: back to what was there")
-                self._go_back(new, before)
-                if before is not None:
-                    self._put_down_set(name, new, before, "set back: the change failed")
-            raise
-        self._rollouts[name] = new
-        self._specs[name] = spec
-        self.apps[name] = about
-        if before is not None:
-            gone = _applications(before) - _applications(new)
-            rayserve.delete(sorted(gone))
-        return about
-
-    def do_scale(
-        self,
-        say: Callable[[str], None],
-        given_up: Callable[[], bool],
-        app: str,
-        plan: str,
-        options: dict[str, dict[str, Any]],
-        limits: dict[str, Any],
-        sizes: dict[str, int],
-    ) -> dict[str, Any]:
-        """Change how an app runs and nothing of what it runs.
-
-        ``plan`` is the path of the plan from now on, ``options`` are Serve's by stage, ``sizes``
-        those of batches by step.
+        Raises:
+            DeployError: what was asked for failed.
         """
-        if app not in self._specs:
-            raise DeployError("there is no such app", where=f"app {app!r}", fix="deploy it again")
-        spec = {**self._specs[app], "plan": plan, "limits": limits, "sizes": sizes}
-        spec["stages"] = [{**one, "options": options[one["name"]]} for one in spec["stages"]]
-        return self.do_deploy(say, given_up, **spec)
+        match call:
+            case protocol.DeployApp(spec=spec):
+                async with self._changing:
+                    return await self._deploy(spec, say)
+            case protocol.ScaleApp():
+                async with self._changing:
+                    return await self._scale(call, say)
+            case protocol.DeleteApp(app=app):
+                async with self._changing:
+                    await self._delete(app)
+                return sorted(self.records)
+            case protocol.About():
+                return self._info()
+            case protocol.Own(pid=pid):
+                self.owner, self._alive_at = Owner.of(pid), time.monotonic()
+            case protocol.StopSession():
+                self._stop.set()
+            case _:
+                return await self._look(call)
+        return None
 
-    def _roll_out(
+    async def _look(self, call: protocol.Call[Any]) -> Any:
+        """Answer a call that changes nothing."""
+        match call:
+            case protocol.GetHealth(app=app):
+                return await self._health(app)
+            case protocol.GetPlacement(app=app):
+                return await self._cluster.placement(self._stages_of(app))
+            case protocol.GetMetrics(app=app, since=since, scaling=scaling):
+                self._watch.asked()
+                last, deltas, decided = await self._telemetry.since(app, since, scaling)
+                return {"last": last, "deltas": deltas, "scaling": decided}
+            case protocol.GetTraces(app=app, slowest=slowest, id=id):
+                return await self._telemetry.traces(app, slowest, id)
+            case protocol.PeekInto(app=app, step=step, for_s=for_s):
+                return await self._telemetry.peek(app, step, time.time() + for_s)
+
+    def _info(self) -> protocol.SessionInfo:
+        return protocol.SessionInfo(
+            pid=os.getpid(),
+            notebook=self.settings["notebook"],
+            owner=self.owner,
+            address=self.settings["address"],
+            port=self.settings["port"],
+            apps=self.records,
+        )
+
+    # ---- changes ----------------------------------------------------------------------------
+
+    async def _deploy(self, spec: AppSpec, say: Say) -> AppRecord:
+        """Bring an app to a specification; what was there before stays if that fails."""
+        record, before = self.records.get(spec.app), self._rollouts.get(spec.app)
+        if record is None:
+            root = not any(other.root for other in self.records.values())
+        else:
+            root = record.root
+            # What was rebuilt by fresh=True stays as it is when nothing changes after that.
+            spec = spec.model_copy(update={"fresh": spec.fresh or record.spec.fresh})
+        environment = Environment(
+            logs=str(self.folder / LOGS),
+            gatherer=self._telemetry.name,
+            route_prefix="/" if root else f"/{spec.app}",
+            locations=await self._publish(spec),
+        )
+        new = rollout(spec, environment, before)
+        done = tuple(changes(before, new))
+        if record is not None and all(change.action == "kept" for change in done):
+            self.records[spec.app] = record.model_copy(update={"changes": done})
+            return self.records[spec.app]
+        await self._replace(spec, root, new, record, before, say)
+        serving = self.records[spec.app].moved(
+            AppState.SERVING,
+            spec=spec,
+            generation=record.generation + 1 if record else 1,
+            since=time.time(),
+            changes=done,
+        )
+        self.records[spec.app], self._rollouts[spec.app] = serving, new
+        if before is not None:
+            await self._deployer.delete(before.applications - new.applications, spec.app)
+        await self._collect()
+        return serving
+
+    async def _replace(
         self,
+        spec: AppSpec,
+        root: bool,
         new: Rollout,
+        record: AppRecord | None,
         before: Rollout | None,
-        say: Callable[[str], None],
-        given_up: Callable[[], bool],
+        say: Say,
     ) -> None:
-        """Stages first, all at once; then the front, which calls them."""
-        had = {stage.target.name: stage.target for stage in before.all} if before else {}
-        pending = [s for s in new.stages if had.get(s.target.name) != s.target]
-        # The front's replicas start while the stages do; they wait for them before they answer.
-        local = self.settings["address"] == "local"
-        patience_s = NO_ROOM_S if local else math.inf
-        rayserve.deploy([s.target for s in pending], say, given_up, patience_s)
-        for stage in pending:
-            wait_loaded(stage, given_up)
-        front = new.front.target
-        rayserve.deploy([front], say, given_up, patience_s)
-        wait_loaded(new.front, given_up)
-        if local:
-            say("waiting for its first answers")
-            replicas = front.options.get("num_replicas") or 1
-            wait_answers(self._base(front), new.front.version, replicas, given_up)
+        """Roll out, and back where that fails or is given up."""
+        name, base = spec.app, self._base(new.front.target)
+        if record is None:
+            self.records[name] = AppRecord(
+                spec=spec,
+                state=AppState.STARTING,
+                generation=0,
+                root=root,
+                url=f"{base}/{name}" if root else base,
+                base=base,
+                since=time.time(),
+            )
+        else:
+            self.records[name] = record.moved(AppState.UPDATING)
+        self._rollouts[name] = new  # what may be on Serve from now on
+        await self._record_set(name, before, new, "set by hand")
+        try:
+            await self._deployer.roll_out(new, before, say)
+        except BaseException:
+            if not self._stop.is_set():  # else all of it ends
+                say("it failed: back to what was there")
+                await _to_the_end(self._undo(new, record, before))
+            raise
 
-    def _base(self, front: rayserve.Target) -> str:
+    async def _undo(self, new: Rollout, record: AppRecord | None, before: Rollout | None) -> None:
+        name = new.front.name
+        if record is not None:
+            self.records[name] = self.records[name].moved(AppState.ROLLING_BACK)
+        with suppress(DeployError):  # the cause of it all is what is told; the record says the rest
+            await self._deployer.roll_back(new, before)
+            if record is not None and before is not None:
+                self.records[name] = self.records[name].moved(AppState.SERVING)
+        if record is None or before is None:
+            del self.records[name], self._rollouts[name]
+        else:
+            self._rollouts[name] = before
+            await self._record_set(name, new, before, "set back: the change failed")
+
+    async def _scale(self, call: protocol.ScaleApp, say: Say) -> AppRecord:
+        record = self._record(call.app)
+        if record.generation != call.generation:
+            raise DeployConflict(
+                "it was changed in the meantime",
+                where=f"app {call.app!r}",
+                expected=f"generation {call.generation}",
+                got=f"generation {record.generation}",
+                fix="try again",
+            )
+        stages = tuple(
+            stage.model_copy(update={"settings": call.settings.get(stage.name, stage.settings)})
+            for stage in record.spec.stages
+        )
+        changed = {"stages": stages, "limits": call.limits, "batch_sizes": call.batch_sizes}
+        return await self._deploy(record.spec.model_copy(update=changed), say)
+
+    async def _delete(self, app: str) -> None:
+        record = self.records.get(app)
+        if record is None:
+            return
+        self.records[app] = record.moved(AppState.STOPPED)
+        rolled = self._rollouts[app]
+        try:
+            await self._deployer.delete(rolled.applications, app)
+        finally:
+            del self.records[app], self._rollouts[app]
+        await self._telemetry.forget(app)
+        await self._collect()
+
+    def _record(self, app: str) -> AppRecord:
+        if app not in self.records:
+            raise DeployError("there is no such app", where=f"app {app!r}", fix="deploy it again")
+        return self.records[app]
+
+    async def _publish(self, spec: AppSpec) -> dict[str, str]:
+        """Where replicas find each object of a specification."""
+        for stage in spec.stages:
+            if stage.bundle not in self._locations:
+                path = self._store.path(stage.bundle)
+                self._locations[stage.bundle] = await self._cluster.publish(path)
+        policies = {stage.settings.policy for stage in spec.stages} - {""}
+        return self._locations | {key: str(self._store.path(key)) for key in policies}
+
+    async def _collect(self) -> None:
+        """Delete objects that no app refers to."""
+        # A stage whose code did not change goes on with the bundle of an earlier rollout.
+        running: set[str] = set().union(*(rolled.locations for rolled in self._rollouts.values()))
+        referenced = {key for key, location in self._locations.items() if location in running}
+        referenced |= set().union(*(record.spec.objects for record in self.records.values()))
+        deleted = await asyncio.to_thread(self._store.collect, referenced)
+        await self._cluster.retract(
+            [self._locations.pop(key) for key in deleted if key in self._locations]
+        )
+
+    def _base(self, front: Target) -> str:
         base = f"http://{self.settings['reached_at']}:{self.settings['port']}"
         return base if front.route_prefix == "/" else f"{base}/{front.name}"
 
-    def _describe(self, new: Rollout, spec: dict[str, Any], done: list[Change]) -> dict[str, Any]:
-        name, front = spec["app"], new.front.target
-        root = front.route_prefix == "/"
-        base = self._base(front)
+    # ---- looking ----------------------------------------------------------------------------
+
+    def _stages_of(self, app: str) -> dict[str, str]:
+        """The stage of each application of an app."""
+        rolled = self._rollouts.get(app)
+        return {stage.target.name: stage.name for stage in rolled.all} if rolled else {}
+
+    def _stages(self) -> dict[str, tuple[bool, dict[str, str]]]:
+        """Of each app, whether it scales by itself, and its stage of each application."""
         return {
-            "app": name,
-            "root": root,
-            "url": f"{base}/{name}" if root else base,
-            "base": base,
-            "plan": spec["plan"],
-            "token": spec["token"],
-            "fresh": spec["fresh"],
-            "since": time.time(),
-            "limits": spec["limits"],
-            "sizes": spec.get("sizes", {}),
-            "changes": [dataclasses.asdict(change) for change in done],
+            app: (
+                any("autoscaling_config" in stage.target.options for stage in rolled.all),
+                self._stages_of(app),
+            )
+            for app, rolled in self._rollouts.items()
         }
 
-    def _go_back(self, new: Rollout, before: Rollout | None) -> None:
-        """Undo what was begun; stages that are only in the new one go."""
-        extra = _applications(new) - (_applications(before) if before else set())
-        if before is not None:
-            targets = [stage.target for stage in before.all]
-            rayserve.deploy(targets, lambda text: None, self._stop.is_set)
-        rayserve.delete(sorted(extra))
+    async def _health(self, app: str) -> protocol.AppHealth:
+        names = self._stages_of(app)
+        if not names:
+            return protocol.AppHealth(state="NOT_RUNNING", message="", stages={})
+        statuses = await self._cluster.status(list(names))
+        stages = {stage: statuses[name] for name, stage in names.items()}
+        worst = max(stages.values(), key=lambda status: _SEVERITY.get(status.state, 1))
+        return protocol.AppHealth(state=worst.state, message=worst.message, stages=stages)
 
-    def do_status(self, say: Any, given_up: Any, app: str) -> dict[str, Any]:
-        """State of an app and of each of its stages."""
-        known = self._rollouts.get(app)
-        if known is None:
-            return {"state": "NOT_RUNNING", "message": "", "stages": {}}
-        found = rayserve.status([stage.target.name for stage in known.all])
-        stages = {stage.name: found[stage.target.name] for stage in known.all}
-        worst = max(stages.values(), key=lambda one: _SEVERITY.get(one["state"], 1))
-        return {"state": worst["state"], "message": worst["message"], "stages": stages}
+    async def _record_scaling(
+        self, app: str, decisions: list[Decision], counts: list[Count]
+    ) -> None:
+        await self._telemetry.record_scaling(
+            app,
+            [decision.to_dict() for decision in decisions],
+            [count.to_dict() for count in counts],
+        )
 
-    def do_placement(self, say: Any, given_up: Any, app: str) -> dict[str, Any]:
-        """Where each replica of an app sits, and what is taken of each node."""
-        known = self._rollouts.get(app)
-        names = {s.target.name: s.name for s in known.all} if known else {}
-        return details.placement(names)
-
-    def do_metrics(
-        self, say: Any, given_up: Any, app: str, since: int, scaling: int = 0
-    ) -> dict[str, Any]:
-        """What was counted and decided after numbers that an earlier answer gave; 0 for all."""
-        self._watch.asked()
-        last, deltas, decided = gathering.gathered(self.gatherer, "since", app, since, scaling)
-        return {"last": last, "deltas": deltas, "scaling": decided}
-
-    def do_traces(
-        self, say: Any, given_up: Any, app: str, slowest: int = 0, id: str = ""
-    ) -> list[Any]:
-        """Packed traces: the slowest, or the one of an id."""
-        found: list[Any] = gathering.gathered(self.gatherer, "traces", app, slowest, id)
-        return found
-
-    def do_peek(
-        self, say: Any, given_up: Any, app: str, step: str, for_s: float
-    ) -> list[dict[str, Any]]:
-        """What was seen of a step lately; its replicas look into it from now on for a while."""
-        until = time.time() + for_s
-        found: list[dict[str, Any]] = gathering.gathered(self.gatherer, "peek", app, step, until)
-        return found
-
-    def do_delete(self, say: Any, given_up: Any, app: str) -> None:
-        """Remove an app; one that is not there is no error."""
-        if self.apps.pop(app, None) is not None:
-            del self._specs[app]
-            rayserve.delete(sorted(_applications(self._rollouts.pop(app))))
-            gathering.gathered(self.gatherer, "forget", app)
-
-    def do_stop(self, say: Any, given_up: Any) -> None:
-        """End this session."""
-        self._loop.call_soon_threadsafe(self._stop.set)
+    async def _record_set(self, app: str, before: Rollout | None, new: Rollout, why: str) -> None:
+        """Log the replicas that a person asked for, beside what policies decided."""
+        if before is None:
+            return
+        now = time.time()
+        decisions = [
+            Decision(now, stage, "scaled", was, count, why)
+            for stage, known, count in set_replicas(before, new)
+            if (was := self._watch.wanted(app, stage) if known is None else known) != count
+        ]
+        with suppress(Exception):  # the change itself is what counts
+            if decisions:
+                await self._record_scaling(app, decisions, [])
 
 
 _SEVERITY = {"RUNNING": 0, "DEPLOYING": 1, "DELETING": 2, "UNHEALTHY": 3, "DEPLOY_FAILED": 4}
 
 
-def _applications(rolled: Rollout) -> set[str]:
-    return {stage.target.name for stage in rolled.all}
-
-
-def _answered(method: Callable[[], Any]) -> dict[str, Any]:
-    """A call's result or error as a message."""
-    try:
-        return {"result": method()}
-    except MlkitError as error:
-        parts = {k: getattr(error, k) for k in ("what", "where", "expected", "got", "fix")}
-        return {"error": parts}
-    except BaseException as error:
-        return {"error": {"what": f"{type(error).__name__}: {error}"}}
-
-
-def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the process that cleans up after this one when this one is killed."""
-    reading, writing = os.pipe()
-    environment = {k: v for k, v in os.environ.items() if k != "MLKIT_SESSION"}
-    script = str(Path(__file__).with_name("watchdog.py"))
-    watchdog = subprocess.Popen(
-        [sys.executable, script, folder.name, str(folder), str(reading)],
-        pass_fds=[reading],
-        env=environment,
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(reading)
-    os.set_inheritable(writing, False)  # and it stays open as long as this process lives
-    return watchdog
-
-
-def main(argument: str) -> None:
-    folder = Path(argument)
-    settings = json.loads((folder / "settings.json").read_text())
-    watchdog = _start_watchdog(folder)
-    rayserve.start(
-        settings["address"],
-        host=settings["host"],
-        port=settings["port"],
-        object_store_bytes=settings["object_store_bytes"],
-        folder=folder / "ray",
-    )
-    host = Host(folder, settings)
-    try:
-        asyncio.run(host.run())
-    finally:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, signal.SIG_IGN)  # it is ending already
-        rayserve.stop(settings["address"], host.applications)
-        from mlkit.serving.control.watchdog import sweep
-
-        sweep(folder.name)
-        folders.remove(folder)
-        watchdog.terminate()  # nothing is left for it to do
-        watchdog.wait()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+async def _to_the_end(work: Awaitable[T]) -> T:
+    """Wait for something that may not be cut short; a cancellation counts afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
+    return task.result()

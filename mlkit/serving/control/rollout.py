@@ -1,4 +1,4 @@
-"""From what a kernel wants of an app to what Serve is told, and what changes by it.
+"""From what somebody wants of an app to what Serve is told, and what changes by it.
 
 A stage's application is named after what its processes cannot change while they run; so one that
 has to be replaced starts beside the one that serves, and the front is told to call it when it is
@@ -10,15 +10,34 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from mlkit.serving.bundle import Origin
-from mlkit.serving.port import rayserve
-from mlkit.serving.replica.front import Replica, Shipment
-from mlkit.serving.replica.stage import StageReplica
+from pydantic import TypeAdapter
 
-__all__ = ["Change", "Rollout", "StageTarget", "changes", "rollout", "set_replicas"]
+from mlkit.serving.control.autoscaling import autoscaling_spec
+from mlkit.serving.control.cluster import Target
+from mlkit.serving.control.records import AppSpec, Change, StageSpec
+from mlkit.serving.replica.front import Shipment
+
+__all__ = ["Environment", "Rollout", "StageTarget", "changes", "rollout", "set_replicas"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a rollout takes from the session.
+
+    Attributes:
+        logs: folder for what replicas print.
+        gatherer: name of the actor that gathers counts and scaling decisions.
+        route_prefix: of the front.
+        locations: where replicas find each object of the store, by key.
+    """
+
+    logs: str
+    gatherer: str
+    route_prefix: str
+    locations: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -27,14 +46,14 @@ class StageTarget:
 
     Attributes:
         version: of its code and resources.
-        manifest: digests of its steps and resources.
+        spec: what it is made from.
     """
 
     name: str
-    target: rayserve.Target
+    target: Target
     version: str
-    bundle: str
-    manifest: Mapping[str, Mapping[str, str]]
+    spec: StageSpec
+    batch_sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,135 +68,130 @@ class Rollout:
         """The front first."""
         return (self.front, *self.stages)
 
+    @property
+    def applications(self) -> set[str]:
+        """Names of its applications on Serve."""
+        return {stage.target.name for stage in self.all}
 
-@dataclass(frozen=True)
-class Change:
-    """What a deployment does to one stage.
-
-    Attributes:
-        action: "kept", "started", "restarted", "new code in place", "scaled" or "removed".
-        why: in words.
-        built: resources that are built for it.
-    """
-
-    stage: str
-    action: str
-    why: str
-    built: tuple[str, ...] = ()
+    @property
+    def locations(self) -> set[str]:
+        """Where its replicas find their bundles, those of a version that goes on included."""
+        versions = [stage.target.user_config["versions"] for stage in self.stages]
+        locations = {location for wanted in versions for location, _ in wanted.values()}
+        return locations | {self.front.target.user_config["bundle"]}
 
 
-def rollout(spec: Mapping[str, Any], logs: str, route_prefix: str, last: Rollout | None) -> Rollout:
+def rollout(spec: AppSpec, environment: Environment, last: Rollout | None) -> Rollout:
     """What Serve should have, given what it had last."""
     before = {stage.name: stage for stage in last.stages} if last else {}
     stages = tuple(
-        _stage(spec, stage, logs, before.get(stage["name"])) for stage in spec["stages"][1:]
+        _stage(spec, stage, environment, before.get(stage.name)) for stage in spec.stages[1:]
     )
-    return Rollout(stages, _front(spec, logs, route_prefix, stages))
+    return Rollout(stages, _front(spec, environment, stages))
 
 
 def _stage(
-    spec: Mapping[str, Any], stage: Mapping[str, Any], logs: str, before: StageTarget | None
+    spec: AppSpec, stage: StageSpec, environment: Environment, before: StageTarget | None
 ) -> StageTarget:
-    limits = spec["limits"]
-    options = {
-        # The front's own limit answers at once; this one only bounds what is on its way.
-        "max_ongoing_requests": 2 * limits["max_ongoing_requests"],
-        **_options(spec, stage),
-    }
+    options = _options(spec, stage, environment)
+    gatherer = environment.gatherer if spec.observe else ""
     fixed = _digest(
         [
-            spec["origin"],
-            spec["fresh"],
-            spec["workers"],
-            spec["gatherer"],
+            _plain(spec.origin),
+            spec.fresh,
+            spec.workers,
+            gatherer,
             options["ray_actor_options"],
-            stage["name"],
+            stage.name,
         ]
     )
-    name = f"{spec['app']}.{stage['name']}.{fixed[:8]}"
+    name = f"{spec.app}.{stage.name}.{fixed[:8]}"
     sizes = _sizes(spec, stage)
-    digest = _digest([stage["digest"], sizes]) if sizes else stage["digest"]
-    versions = {digest: [stage["bundle"], sizes]}
+    version = _digest([stage.digest, sizes]) if sizes else stage.digest
+    versions = {version: [environment.locations[stage.bundle], sizes]}
     if before is not None and before.target.name == name:
         # The front asks for the old one until it has changed over, and what it began ends there.
         old = before.target.user_config["versions"]
         versions = {before.version: old[before.version], **versions}
-        if before.version == digest:
-            versions = dict(before.target.user_config["versions"])
-    target = rayserve.Target(
+        if before.version == version:
+            versions = dict(old)
+    target = Target(
         name=name,
-        deployment=stage["name"],
-        kind=StageReplica,
-        arguments=(
-            spec["app"],
-            _origin(spec),
-            logs,
-            spec["workers"],
-            stage["name"],
-            spec["gatherer"],
-        ),
+        deployment=stage.name,
+        kind="stage",
+        arguments=(spec.app, spec.origin, environment.logs, spec.workers, stage.name, gatherer),
         version=fixed,
         user_config={"versions": versions},
         options=options,
     )
-    return StageTarget(stage["name"], target, digest, stage["bundle"], stage["manifest"])
+    return StageTarget(stage.name, target, version, stage, sizes)
 
 
-def _front(
-    spec: Mapping[str, Any], logs: str, route_prefix: str, stages: Sequence[StageTarget]
-) -> StageTarget:
-    front, limits = spec["stages"][0], spec["limits"]
+def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget]) -> StageTarget:
+    front = spec.stages[0]
+    limits = _plain(spec.limits)
     routes = {s.name: [s.target.name, s.target.deployment, s.version] for s in stages}
     sizes = _sizes(spec, front)
-    version = _digest([front["digest"], limits, spec["workers"], routes, spec["fresh"], sizes])
+    version = _digest([front.digest, limits, spec.workers, routes, spec.fresh, sizes])
+    gatherer = environment.gatherer if spec.observe else ""
     shipment = Shipment(
-        app=spec["app"],
-        origin=_origin(spec),
-        logs=logs,
-        token=spec["token"],
-        gatherer=spec["gatherer"],
-        fresh=spec["fresh"],
+        app=spec.app,
+        origin=spec.origin,
+        logs=environment.logs,
+        token=spec.token,
+        gatherer=gatherer,
+        fresh=spec.fresh,
     )
-    target = rayserve.Target(
-        name=spec["app"],
-        deployment=spec["app"],
-        kind=Replica,
+    target = Target(
+        name=spec.app,
+        deployment=spec.app,
+        kind="front",
         arguments=(shipment,),
-        version=_digest([spec["origin"], spec["token"], spec["fresh"], spec["gatherer"]]),
+        version=_digest([_plain(spec.origin), spec.token, spec.fresh, gatherer]),
         user_config={
             "version": version,
-            "bundle": front["bundle"],
+            "bundle": environment.locations[front.bundle],
             "limits": limits,
-            "workers": spec["workers"],
+            "workers": spec.workers,
             "routes": routes,
             "sizes": sizes,
         },
-        route_prefix=route_prefix,
-        options={
-            "max_ongoing_requests": 2 * limits["max_ongoing_requests"],
-            **_options(spec, front),
-        },
+        route_prefix=environment.route_prefix,
+        options=_options(spec, front, environment),
     )
-    return StageTarget(spec["app"], target, version, front["bundle"], front["manifest"])
+    return StageTarget(spec.app, target, version, front, sizes)
 
 
-def _sizes(spec: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, int]:
+def _sizes(spec: AppSpec, stage: StageSpec) -> dict[str, int]:
     """Sizes of batches that differ from the steps' own, of the steps of a stage."""
-    steps = stage["manifest"]["steps"]
-    return {name: size for name, size in spec.get("sizes", {}).items() if name in steps}
+    steps = stage.manifest.steps
+    return {name: size for name, size in spec.batch_sizes.items() if name in steps}
 
 
-def _options(spec: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Serve's options of a stage; how it scales is told with whom to tell of it."""
-    options = dict(stage["options"])
-    if "autoscaling_config" in options:
-        whose = {"app": spec["app"], "stage": stage["name"], "gatherer": spec["watcher"]}
-        options["autoscaling_config"] = options["autoscaling_config"] | whose
+def _options(spec: AppSpec, stage: StageSpec, environment: Environment) -> dict[str, Any]:
+    """Serve's options of a stage."""
+    settings = stage.settings
+    options: dict[str, Any] = {
+        # The front's own limit answers at once; this one only bounds what is on its way.
+        "max_ongoing_requests": 2 * spec.limits.max_ongoing_requests,
+        "ray_actor_options": dict(stage.ray_actor_options),
+        **stage.options,
+    }
+    for name in ("max_ongoing_requests", "max_queued_requests"):
+        if (value := getattr(settings, name)) is not None:
+            options[name] = value
+    if settings.autoscaling_config is None:
+        options["num_replicas"] = settings.num_replicas
+    else:
+        options["autoscaling_config"] = autoscaling_spec(
+            settings, stage.ray_actor_options, environment.locations
+        ) | {"app": spec.app, "stage": stage.name, "gatherer": environment.gatherer}
     return options
 
 
-def _origin(spec: Mapping[str, Any]) -> Origin:
-    return Origin(spec["origin"]["folder"], tuple(spec["origin"]["search_path"]))
+def _plain(value: Any) -> Any:
+    """A dataclass as JSON has it."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
 
 
 def _digest(value: Any) -> str:
@@ -189,22 +203,36 @@ def changes(old: Rollout | None, new: Rollout) -> list[Change]:
     before = {stage.name: stage for stage in old.all} if old else {}
     found = [_change(before.get(stage.name), stage) for stage in new.all]
     gone = [name for name in before if name not in {stage.name for stage in new.all}]
-    return found + [Change(name, "removed", "no step asks for it any more") for name in gone]
+    return found + [
+        Change(stage=name, action="removed", why="no step asks for it any more") for name in gone
+    ]
 
 
 def _change(old: StageTarget | None, new: StageTarget) -> Change:
-    resources = new.manifest["resources"]
+    resources = new.spec.manifest.resources
     if old is None:
-        return Change(new.name, "started", "it was not there", _names(resources))
+        return Change(
+            stage=new.name, action="started", why="it was not there", built=_names(resources)
+        )
     if _fixed(old) != _fixed(new):
-        return Change(new.name, "restarted", _fixed_reason(old, new), _names(resources))
+        return Change(
+            stage=new.name,
+            action="restarted",
+            why=_fixed_reason(old, new),
+            built=_names(resources),
+        )
     if old.version != new.version:
-        known = set(old.manifest["resources"].values())
+        known = set(old.spec.manifest.resources.values())
         built = {name: digest for name, digest in resources.items() if digest not in known}
-        return Change(new.name, "new code in place", _code_reason(old, new), _names(built))
+        return Change(
+            stage=new.name,
+            action="new code in place",
+            why=_code_reason(old, new),
+            built=_names(built),
+        )
     if old.target.options != new.target.options:
-        return Change(new.name, "scaled", _option_reason(old, new))
-    return Change(new.name, "kept", "nothing of it changed")
+        return Change(stage=new.name, action="scaled", why=_option_reason(old, new))
+    return Change(stage=new.name, action="kept", why="nothing of it changed")
 
 
 def _fixed(stage: StageTarget) -> tuple[Any, ...]:
@@ -218,26 +246,20 @@ def _fixed_reason(old: StageTarget, new: StageTarget) -> str:
 
 
 def _code_reason(old: StageTarget, new: StageTarget) -> str:
-    steps, were = new.manifest["steps"], old.manifest["steps"]
+    steps, were = new.spec.manifest.steps, old.spec.manifest.steps
     changed = [name for name, digest in steps.items() if were.get(name) != digest]
     gone = [name for name in were if name not in steps]
     parts = [f"{', '.join(changed)} changed"] if changed else []
     parts += [f"{', '.join(gone)} left"] if gone else []
     calls = new.target.user_config.get("routes", {}), old.target.user_config.get("routes", {})
     parts += ["it calls new code"] if calls[0] != calls[1] else []
-    was, now = (dict(_sizes_of(one)) for one in (old, new))
+    was, now = old.batch_sizes, new.batch_sizes
     parts += [
         f"max_batch_size of {name} → {now.get(name, 'its own')}"
         for name in {**was, **now}
         if was.get(name) != now.get(name)
     ]
     return "; ".join(parts) or "the graph, its types or the limits changed"
-
-
-def _sizes_of(stage: StageTarget) -> Mapping[str, int]:
-    config = stage.target.user_config
-    sizes: Mapping[str, int] = config.get("sizes", {})
-    return sizes if "sizes" in config else config["versions"][stage.version][1]
 
 
 def set_replicas(before: Rollout, new: Rollout) -> list[tuple[str, int | None, int]]:

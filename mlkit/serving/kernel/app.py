@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from mlkit.autoscale import Scaling
 from mlkit.errors import (
+    DeployConflict,
     DeployError,
     InputError,
     RequestError,
@@ -24,14 +25,15 @@ from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
 from mlkit.plan import Plan
-from mlkit.serving.control.rollout import Change
+from mlkit.serving.control.protocol import DeleteApp, GetHealth, GetPlacement, ScaleApp
+from mlkit.serving.control.records import AppRecord, Change
 from mlkit.serving.http.access import new_code
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.observed import Observed, Slowest
 from mlkit.serving.kernel.placement import Placement
-from mlkit.serving.kernel.scale import Scaled, changes_of, scale_to, scaled
+from mlkit.serving.kernel.scale import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.status import AppStatus, Logs, card_of
 from mlkit.serving.limits import Limits
@@ -42,6 +44,8 @@ from mlkit.views.peek import Peek
 __all__ = ["App"]
 
 ANSWER_MARGIN_S = 30.0
+SCALE_ATTEMPTS = 3
+"""How often a change is made anew to what somebody else has changed in the meantime."""
 
 SENT, SENT_BYTES = 20, 2 * 2**20
 """How many requests are kept to be sent again by a load, and how large one may be."""
@@ -59,23 +63,37 @@ class App:
         token: what requests carry as ``Authorization: Bearer``; None where none is asked for.
     """
 
-    def __init__(self, session: Session, plan: Plan, about: dict[str, Any]) -> None:
+    def __init__(self, session: Session, plan: Plan, record: AppRecord) -> None:
         self.session = session
-        self.plan = plan
         self.graph = graph = plan.graph
-        self.changes = changes_of(about)
-        self.name: str = about["app"]
-        self.url: str = about["url"]
-        self.token: str | None = about["token"]
-        self._base: str = about["base"]
-        self._since: float = about["since"]
+        self.name = record.app
+        self.url = record.url
+        self.token = record.spec.token
+        self._base = record.base
+        self._since = record.since
         self._codec = Codec(graph)
-        self._limits = Limits(**about["limits"])
-        self._sizes: dict[str, int] = about["sizes"]
+        self._planned = plan
+        self._see(record)
         self._closed = False
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
         self._sent: deque[PreparedRequest] = deque(maxlen=SENT)
+
+    def _see(self, record: AppRecord) -> None:
+        """Show what the session says of it from now on."""
+        self._record = record
+        self.plan = with_settings(self._planned, record.spec, self.session.store.get)
+        self.changes = record.changes
+
+    @property
+    def limits(self) -> Limits:
+        """Bounds within which each replica works."""
+        return self._record.spec.limits
+
+    @property
+    def batch_sizes(self) -> Mapping[str, int]:
+        """Largest batch by step, where it differs from the step's own."""
+        return self._record.spec.batch_sizes
 
     # ---- calling ----------------------------------------------------------------------------
 
@@ -165,7 +183,7 @@ class App:
         # Retries are for connections that could not be made: nothing was sent then.
         transport = httpx2.HTTPTransport(retries=2, limits=limits)
         # The server answers 504 at its own limit; an answer that is on its way then still counts.
-        timeout = httpx2.Timeout(self._limits.request_timeout_s + ANSWER_MARGIN_S, connect=5)
+        timeout = httpx2.Timeout(self.limits.request_timeout_s + ANSWER_MARGIN_S, connect=5)
         client = httpx2.Client(transport=transport, timeout=timeout)
         weakref.finalize(self, client.close)  # running the deploy cell again leaves this app behind
         return client
@@ -205,11 +223,42 @@ class App:
             raise DeployError("it was shut down", where=f"app {self.name!r}", fix="deploy again")
         if num_replicas is not None:
             options["num_replicas"] = num_replicas
-        new = scaled(Scaled(self.plan, self._limits, self._sizes), name, options)
-        about = scale_to(self.session, new)
-        self.plan, self._limits, self._sizes = new.plan, new.limits, dict(new.sizes)
-        self.changes = changes_of(about)
+        for attempt in range(SCALE_ATTEMPTS):
+            try:
+                self._see(self.session.call(self._scale_call(name, options)))
+                break
+            except DeployConflict:
+                if attempt + 1 == SCALE_ATTEMPTS:
+                    raise
+                self._refresh()  # the change is made to what is there now
         return self.changes
+
+    def _scale_call(self, name: str, options: Mapping[str, Any]) -> ScaleApp:
+        new = scaled(Scaled(self.plan, self.limits, self.batch_sizes), name, options)
+        before = {stage.name: stage for stage in self.plan.stages}
+        return ScaleApp(
+            app=self.name,
+            generation=self._record.generation,
+            settings={
+                stage.name: settings_of(stage, self.session.store.put)
+                for stage in new.plan.stages
+                if stage is not before[stage.name]
+            },
+            limits=new.limits,
+            batch_sizes=dict(new.sizes),
+        )
+
+    def _refresh(self) -> None:
+        record = self.session.about().apps.get(self.name)
+        if record is None:
+            raise DeployError("it is not there any more", where=f"app {self.name!r}")
+        if record.spec.plan != self._record.spec.plan:
+            raise DeployConflict(
+                "it was deployed again in the meantime",
+                where=f"app {self.name!r}",
+                fix=f"take the new one: app = attach({self.name!r})",
+            )
+        self._see(record)
 
     # ---- looking ----------------------------------------------------------------------------
 
@@ -245,21 +294,21 @@ class App:
         if self._closed:
             return AppStatus("NOT_RUNNING", {}, "it was shut down", {})
         try:
-            found = self.session.call("status", app=self.name, timeout_s=10)
+            health = self.session.call(GetHealth(app=self.name), timeout_s=10)
         except SessionTimeout:
             raise
         except SessionError:
             return AppStatus("NOT_RUNNING", {}, "its session is gone", {})
-        stages = {name: one["replicas"] for name, one in found["stages"].items()}
+        stages = {name: dict(stage.replicas) for name, stage in health.stages.items()}
         total: Counter[str] = Counter()
         for replicas in stages.values():
             total.update(replicas)
-        return AppStatus(found["state"], dict(total), found["message"], stages)
+        return AppStatus(health.state, dict(total), health.message, stages)
 
     def placement(self) -> Placement:
         """Where its replicas sit, and what is taken of each node, as Ray has it now."""
-        found = self.session.call("placement", app=self.name, timeout_s=10)
-        return Placement(self.plan, found["replicas"], found["nodes"], found["taken"])
+        reply = self.session.call(GetPlacement(app=self.name), timeout_s=10)
+        return Placement(self.plan, reply.replicas, reply.nodes, reply.taken)
 
     def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
         """What its replicas print and log, oldest first.
@@ -366,8 +415,7 @@ class App:
         if "_client" in self.__dict__:
             self._client.close()
         try:
-            self.session.call("delete", app=self.name)
-            if not self.session.about()["apps"]:
+            if not self.session.call(DeleteApp(app=self.name)):
                 self.session.stop()
         except SessionError:
             pass

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from mlkit.define.pipeline import Pipeline
@@ -14,10 +12,12 @@ from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError
 from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.bundle import Origin, Packed, pack
+from mlkit.serving.control.protocol import DeployApp
+from mlkit.serving.control.records import AppSpec
 from mlkit.serving.http.access import new_token
 from mlkit.serving.http.userapp import Application
 from mlkit.serving.kernel.app import App
-from mlkit.serving.kernel.scale import options_of, store
+from mlkit.serving.kernel.scale import spec_of
 from mlkit.serving.kernel.session import Progress, Session
 from mlkit.serving.limits import Limits
 
@@ -108,8 +108,8 @@ def deploy(
 def _check_place(session: Session, address: str, port: int | None) -> None:
     """Refuse another place than the one that this notebook's session is at already."""
     about = session.about()
-    there = about["address"], about["port"]
-    if there != (address, port or about["port"]):
+    there = about.address, about.port
+    if there != (address, port or about.port):
         raise DeployError(
             "this notebook has a session somewhere else",
             expected=f"address={there[0]!r}, port={there[1]}",
@@ -132,37 +132,27 @@ def deploy_to(
 ) -> App:
     """Bring a plan, and what `mlkit.serving.bundle.pack` made of it, to a session; see `deploy`."""
     name = planned.graph.name
-    about = session.call(
-        "deploy",
-        say=say,
+    store = session.store.put
+    spec = AppSpec(
         app=name,
-        stages=[
-            {
-                "name": one.stage.name,
-                "digest": one.digest,
-                "bundle": store(session.folder, f"{name}.{one.stage.name}-{one.digest}", one.data),
-                "manifest": dataclasses.asdict(one.manifest),
-                "options": options_of(session, name, one.stage),
-            }
-            for one in packed
-        ],
-        plan=store(session.folder, f"{name}-{secrets.token_hex(4)}.plan", dumps(planned)),
-        origin=dataclasses.asdict(Origin.here()),
-        limits=dataclasses.asdict(limits),
+        stages=tuple(spec_of(stage, store) for stage in packed),
+        plan=store(dumps(planned)),
+        origin=Origin.here(),
+        limits=limits,
         token=_token(session, name, token),
         workers=workers,
         observe=observe,
         fresh=secrets.token_hex(4) if fresh else "",
     )
-    return App(session, planned, about)
+    return App(session, planned, session.call(DeployApp(spec=spec), say=say))
 
 
 def _token(session: Session, name: str, token: str | None) -> str | None:
     """The given token, else the one that the app has already, else a new one."""
     if token != "":
         return token
-    known = session.about()["apps"].get(name)
-    return (known and known["token"]) or new_token()
+    record = session.about().apps.get(name)
+    return (record and record.spec.token) or new_token()
 
 
 def attach(name: str | None = None) -> App:
@@ -175,7 +165,7 @@ def attach(name: str | None = None) -> App:
         SessionError: there is none, or none of that name.
     """
     session = Session.of_this_notebook()
-    apps = session.about()["apps"] if session else {}
+    apps = session.about().apps if session else {}
     if session is None or not apps:
         raise SessionError("there is no app to attach to", fix="deploy(pipeline) makes one")
     if name is None and len(apps) == 1:
@@ -186,7 +176,8 @@ def attach(name: str | None = None) -> App:
             expected=f"one of {', '.join(apps)}",
             fix=f"attach({next(iter(apps))!r})",
         )
-    return App(session, loads(Path(apps[name]["plan"]).read_bytes()), apps[name])
+    record = apps[name]
+    return App(session, loads(session.store.get(record.spec.plan)), record)
 
 
 @contextmanager

@@ -276,12 +276,12 @@ def about_session(
     except MlkitError:
         yield from _about_remains(folder, processes)
         return
-    owner = Owner(**about["owner"])
+    owner = about.owner
     if not owner.alive:
         yield Finding(
             f"session {folder.name} runs on though process {owner.pid}, for which it was started, "
             "is gone; it ends by itself when its lease runs out",
-            f"attach() to it, or end it now: kill {about['pid']}",
+            f"attach() to it, or end it now: kill {about.pid}",
         )
 
 

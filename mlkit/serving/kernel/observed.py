@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import History, Rolling, Trace
+from mlkit.serving.control.protocol import GetMetrics, GetTraces, PeekInto
 from mlkit.views.peek import Peek
 
 if TYPE_CHECKING:
@@ -87,29 +88,26 @@ class Observed:
         """
         with self.lock:
             self.gone = True
-            found = self.session.call(
-                "metrics",
-                app=self.app,
-                since=self._last,
-                scaling=self._last_decided,
+            reply = self.session.call(
+                GetMetrics(app=self.app, since=self._last, scaling=self._last_decided),
                 timeout_s=10,
             )
             self.gone = False
-            self._last = found["last"]
-            self._last_decided = found["scaling"]["last"]
-            self._history.add(found["deltas"])
-            self.rolling.add(found["deltas"])
-            self._scaling.add(found["scaling"])
+            self._last = reply.last
+            self._last_decided = reply.scaling["last"]
+            self._history.add(reply.deltas)
+            self.rolling.add(reply.deltas)
+            self._scaling.add(reply.scaling)
 
     def peek(self, step: str, last: int, timeout_s: float) -> Peek:
         """The last samples of a step; waits for the first one."""
         until = time.monotonic() + timeout_s
         while True:
-            found = self.session.call(
-                "peek", app=self.app, step=step, for_s=PEEK_FOR_S, timeout_s=10
+            samples = self.session.call(
+                PeekInto(app=self.app, step=step, for_s=PEEK_FOR_S), timeout_s=10
             )
-            if found or time.monotonic() > until:
-                return Peek(step, tuple(found[:last]))
+            if samples or time.monotonic() > until:
+                return Peek(step, tuple(samples[:last]))
             time.sleep(0.2)
 
     def took(self, id: str, seconds: float) -> None:
@@ -131,17 +129,17 @@ class Observed:
         """The slowest of the last thousands of requests."""
         if count < 1:
             raise InputError("how many of the slowest?", expected="at least 1", got=repr(count))
-        found = self.session.call("traces", app=self.app, slowest=count, timeout_s=10)
-        return Slowest(map(self._unpack, found))
+        packed = self.session.call(GetTraces(app=self.app, slowest=count), timeout_s=10)
+        return Slowest(map(self._unpack, packed))
 
     def trace(self, id: str) -> Trace:
         """One of the last thousands of requests."""
-        found: list[Any] = self.session.call("traces", app=self.app, id=id, timeout_s=10)
-        if not found:
+        packed = self.session.call(GetTraces(app=self.app, id=id), timeout_s=10)
+        if not packed:
             raise InputError(
                 f"there is no request {id!r} among the last",
                 where=f"app {self.app!r}",
                 expected="the X-Request-Id of an answer that is at least a second old",
                 fix="app.slowest(10) shows some",
             )
-        return self._unpack(found[-1])
+        return self._unpack(packed[-1])

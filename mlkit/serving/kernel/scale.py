@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlkit.define.options import StepOptions
-from mlkit.define.shipping import dumps
+from mlkit.define.shipping import loads
 from mlkit.define.step import BatchedStep
 from mlkit.errors import DefinitionError, DeployError
 from mlkit.plan import Plan, Stage
-from mlkit.serving.control.rollout import Change
-from mlkit.serving.kernel.session import Session
+from mlkit.serving.bundle import Packed
+from mlkit.serving.control.autoscaling import OURS, autoscaling_settings
+from mlkit.serving.control.records import AppSpec, StageSettings, StageSpec
 from mlkit.serving.limits import Limits
-from mlkit.serving.port.scaling import OURS, as_spec
 
-__all__ = ["Scaled", "changes_of", "options_of", "scale_to", "scaled", "store"]
+__all__ = ["Scaled", "scaled", "settings_of", "spec_of", "with_settings"]
 
 ADMISSION = ("max_ongoing_requests", "max_queued_requests")
 POLICY = "policy"
@@ -83,55 +81,53 @@ def scaled(now: Scaled, name: str, changes: Mapping[str, Any]) -> Scaled:
     return Scaled(replace(now.plan, stages=stages), limits, sizes)
 
 
-def scale_to(session: Session, new: Scaled) -> dict[str, Any]:
-    """Bring an app of a session to it."""
-    name = new.plan.graph.name
-    about: dict[str, Any] = session.call(
-        "scale",
-        app=name,
-        plan=store(session.folder, f"{name}-{secrets.token_hex(4)}.plan", dumps(new.plan)),
-        options={one.name: options_of(session, name, one) for one in new.plan.stages},
-        limits=asdict(new.limits),
-        sizes=dict(new.sizes),
+def settings_of(stage: Stage, store: Callable[[bytes], str]) -> StageSettings:
+    """Settings of a planned stage; the policy of its autoscaling is stored."""
+    admission = {name: stage.options[name] for name in ADMISSION if name in stage.options}
+    if stage.autoscaling_config is None:
+        return StageSettings(num_replicas=stage.num_replicas, **admission)
+    settings = autoscaling_settings(stage.autoscaling_config, stage.name, store)
+    return settings.model_copy(update=admission)
+
+
+def spec_of(packed: Packed, store: Callable[[bytes], str]) -> StageSpec:
+    """A planned and packed stage, as the session is told of it."""
+    stage = packed.stage
+    return StageSpec(
+        name=stage.name,
+        digest=packed.digest,
+        bundle=store(packed.data),
+        manifest=packed.manifest,
+        ray_actor_options=dict(stage.ray_actor_options),
+        options={name: v for name, v in stage.options.items() if name not in ADMISSION},
+        settings=settings_of(stage, store),
     )
-    return about
 
 
-def changes_of(about: Mapping[str, Any]) -> tuple[Change, ...]:
-    """What a session says that it changed."""
-    return tuple(Change(**{**one, "built": tuple(one["built"])}) for one in about["changes"])
+def with_settings(plan: Plan, spec: AppSpec, load: Callable[[str], bytes]) -> Plan:
+    """A plan whose stages run as a specification says.
 
-
-def options_of(session: Session, app: str, stage: Stage) -> dict[str, Any]:
-    """Serve's options of a stage as plain data; its policy goes into a file of the session's."""
-    options = stage.serve_options()
-    scaling = options.get("autoscaling_config")
-    if scaling is not None:
-
-        def keep(name: str, data: bytes) -> str:
-            return store(session.folder, f"{app}.{name}", data)
-
-        options["autoscaling_config"] = as_spec(
-            scaling, stage.name, keep, num_cpus=stage.num_cpus, num_gpus=stage.num_gpus
-        )
-    return options
-
-
-def store(folder: Path, name: str, data: bytes) -> str:
-    """Put a file where a session's process finds it, whole or not at all.
-
-    An interrupted write must not leave a truncated file under a name that stands for its contents.
+    Args:
+        plan: as it was deployed.
+        spec: as it is now.
+        load: the pickled policy of a key.
     """
-    path = folder / "bundles" / f"{name}.pkl"
-    if not path.exists():
-        partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    return str(path)
+    settings = {stage.name: stage.settings for stage in spec.stages}
+    stages = tuple(_overlaid(stage, settings[stage.name], load) for stage in plan.stages)
+    return replace(plan, stages=stages)
+
+
+def _overlaid(stage: Stage, settings: StageSettings, load: Callable[[str], bytes]) -> Stage:
+    options = {name: v for name, v in stage.options.items() if name not in ADMISSION}
+    for name in ADMISSION:
+        if (value := getattr(settings, name)) is not None:
+            options[name] = value
+    config = settings.autoscaling_config
+    if config is not None and settings.policy:
+        config = {**config, "policy": loads(load(settings.policy))}
+    return replace(
+        stage, options=options, num_replicas=settings.num_replicas, autoscaling_config=config
+    )
 
 
 def _stage(plan: Plan, name: str) -> Stage:

@@ -1,6 +1,7 @@
 """Sessions as a kernel sees them: start one, find one again, ask it for something.
 
-A session is a detached process with a Ray and a Serve of its own (`host.py`). A notebook has one.
+A session is a detached process with a Ray and a Serve of its own (`mlkit.serving.control.host`). A
+notebook has one.
 It is found again after the kernel was restarted, as long as its lease lasts.
 """
 
@@ -10,26 +11,43 @@ import atexit
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 import mlkit
 from mlkit.errors import DeployError, SessionError, SessionTimeout
-from mlkit.serving.control import folders, wire
+from mlkit.serving.control import folders
 from mlkit.serving.control.flags import free_port, ray_environment
 from mlkit.serving.control.haproxy import haproxy_binary, write_launcher
 from mlkit.serving.control.owner import Owner
+from mlkit.serving.control.protocol import (
+    PROTOCOL,
+    SOCKET,
+    About,
+    Call,
+    ErrorReply,
+    Own,
+    SessionInfo,
+    StopSession,
+)
+from mlkit.serving.control.store import Store
 from mlkit.serving.control.watchdog import processes_of
 
 __all__ = ["Session", "notebook_key"]
 
 Progress = Callable[[str], None]
+Reply = TypeVar("Reply")
 START_TIMEOUT_S = 240.0
 LEASE_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -105,7 +123,7 @@ class Session:
     def all(cls) -> Iterator[Session]:
         """Sessions of this user that listen, or did when they ended."""
         for folder in folders.all_folders():
-            if (folder / wire.SOCKET).exists():
+            if (folder / SOCKET).exists():
                 yield cls(folder)
 
     @classmethod
@@ -125,10 +143,10 @@ class Session:
                 continue
             except DeployError:  # it ended a moment ago
                 continue
-            owner = Owner(**about["owner"])
+            owner = about.owner
             if owner.pid == os.getpid() and owner.alive:
                 mine = session
-            elif about["notebook"] == notebook_key() and not owner.alive:
+            elif about.notebook == notebook_key() and not owner.alive:
                 left = session
         if mine is None and left is not None:
             left.own()
@@ -141,28 +159,94 @@ class Session:
         owner, notebook = settings["owner"]["pid"], settings["notebook"]
         return bool(owner == os.getpid() or notebook == notebook_key())
 
-    def about(self) -> dict[str, Any]:
+    @property
+    def store(self) -> Store:
+        """Where code, plans and policies are put for it."""
+        return Store(self.folder / folders.BUNDLES)
+
+    def about(self) -> SessionInfo:
         """What it is and has."""
-        found: dict[str, Any] = self.call("about", timeout_s=ABOUT_TIMEOUT_S)
-        return found
+        return self.call(About(), timeout_s=ABOUT_TIMEOUT_S)
 
     def own(self) -> None:
         """Make it live for this process."""
-        self.call("own", pid=os.getpid())
+        self.call(Own(pid=os.getpid()))
 
-    def call(self, name: str, *, say: Progress = lambda text: None, **arguments: Any) -> Any:
-        """Ask it for something; see `mlkit.serving.control.host.Host`."""
-        return wire.call(self.folder, name, on_progress=say, **arguments)
+    def call(
+        self,
+        call: Call[Reply],
+        *,
+        say: Progress = lambda text: None,
+        timeout_s: float | None = None,
+    ) -> Reply:
+        """Ask it for something; see `mlkit.serving.control.protocol`.
+
+        Raises:
+            SessionTimeout: it did not answer in time; it may well be there.
+            SessionError: it is not there, went away before it answered, or cannot answer this.
+            DeployError: it answered with an error.
+        """
+        import httpx2
+
+        path = f"http://session/{PROTOCOL}/{type(call).__name__}"
+        self._check_listens()
+        try:
+            with self._client.stream(
+                "POST", path, content=call.model_dump_json(), timeout=timeout_s
+            ) as answer:
+                for line in answer.iter_lines():
+                    message = json.loads(line)
+                    if "progress" in message:
+                        say(message["progress"])
+                    elif "error" in message:
+                        raise ErrorReply.model_validate(message["error"]).error()
+                    else:
+                        reply: Reply = TypeAdapter(call.reply).validate_python(message["result"])
+                        return reply
+        except httpx2.TimeoutException as error:
+            raise SessionTimeout(
+                f"the session process did not answer within {timeout_s:g} s",
+                where=f"session {self.folder.name}",
+                fix="try again: it may be busy, or its machine may",
+            ) from error
+        except httpx2.TransportError as error:
+            raise self._gone() from error
+        raise self._gone()
+
+    def _check_listens(self) -> None:
+        """Raise where nobody listens; the client would leave a socket open there."""
+        with closing(socket.socket(socket.AF_UNIX)) as probe:
+            try:
+                probe.connect(str(self.folder / SOCKET))
+            except OSError as error:
+                raise self._gone() from error
+
+    def _gone(self) -> SessionError:
+        return SessionError(
+            "the session process is not there any more",
+            where=f"session {self.folder.name}",
+            fix="deploy again: that starts a new one",
+        )
+
+    @cached_property
+    def _client(self) -> Any:
+        import httpx2
+
+        # Nothing is encrypted on a Unix socket: loading certificates would only take time.
+        transport = httpx2.HTTPTransport(uds=str(self.folder / SOCKET), verify=False)
+        client = httpx2.Client(transport=transport)
+        weakref.finalize(self, client.close)
+        return client
 
     def stop(self) -> None:
         """End it and wait until it is gone; without effect on one that is."""
         try:
-            pid = self.about()["pid"]
+            pid = self.about().pid
         except DeployError:
             self._end()
             return
         with suppress(DeployError):  # it may be gone before it has said that it goes
-            self.call("stop", timeout_s=5)
+            self.call(StopSession(), timeout_s=5)
         if _gone(pid, STOP_TIMEOUT_S):
             _started.pop(self.folder, None)
         else:
@@ -253,7 +337,7 @@ def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
         )
     with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "mlkit.serving.control.host", str(folder)],
+            [sys.executable, "-m", "mlkit.serving.port", str(folder)],
             env=environment,
             cwd=folder,  # the notebook's may be moved away, and HAProxy starts anew in it
             start_new_session=True,

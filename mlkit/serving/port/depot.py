@@ -5,10 +5,11 @@ On one machine replicas read them from the session's folder; another node does n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["fetch", "keep"]
+__all__ = ["drop", "fetch", "keep"]
 
 NAMESPACE = "mlkit"
 
@@ -22,6 +23,11 @@ class _Depot:
     def put(self, name: str, held: list[Any]) -> None:
         """Keep one; the list keeps Ray from passing the object itself."""
         self.kept[name] = held[0]
+
+    def drop(self, names: list[str]) -> None:
+        """Forget some."""
+        for name in names:
+            self.kept.pop(name, None)
 
     def get(self, name: str) -> list[Any]:
         """The object of that name."""
@@ -43,6 +49,13 @@ def keep(path: str) -> str:
         _held[depot] = held
     ray.get(held.put.remote(Path(path).name, [ray.put(Path(path).read_bytes())]))
     return f"depot:{depot}:{Path(path).name}"
+
+
+def drop(locations: Sequence[str]) -> None:
+    """Have their depots forget what `keep` put there."""
+    for location in locations:
+        _, depot, name = location.split(":", 2)
+        _held[depot].drop.remote([name])
 
 
 _held: dict[str, Any] = {}

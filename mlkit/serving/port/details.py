@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from mlkit.serving.control.watch import Found
+from mlkit.serving.control.cluster import ReplicaCounts
 
-__all__ = ["counts", "found_of", "placement"]
+__all__ = ["counts", "counts_of", "placement"]
 
 
 def placement(applications: Mapping[str, str]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def placement(applications: Mapping[str, str]) -> dict[str, Any]:
     return {"replicas": replicas, "nodes": nodes, "taken": taken}
 
 
-def counts(applications: Mapping[str, str], *, beside: bool = False) -> dict[str, Found]:
+def counts(applications: Mapping[str, str], beside: bool = False) -> dict[str, ReplicaCounts]:
     """How many replicas of each stage there are, should be, and have a place.
 
     Args:
@@ -59,18 +59,18 @@ def counts(applications: Mapping[str, str], *, beside: bool = False) -> dict[str
 
     client: Any = context._get_global_client()
     state: Any = ray
-    return found_of(
+    return counts_of(
         client.get_serve_details(), state.cluster_resources, applications, beside=beside
     )
 
 
-def found_of(
+def counts_of(
     details: Mapping[str, Any],
     total: Callable[[], Mapping[str, float]],
     applications: Mapping[str, str],
     *,
     beside: bool,
-) -> dict[str, Found]:
+) -> dict[str, ReplicaCounts]:
     """The same from Serve's details and what the cluster has; that is asked for where it counts.
 
     What is free is what all other replicas leave, with or without a place: Ray's own count of it
@@ -92,7 +92,7 @@ def found_of(
                     resource: has.get(resource, 0.0) - taken[resource] + mine * amount
                     for resource, amount in asked.items()
                 }
-            found[stage] = Found(wanted, ready, placed, asked, free)
+            found[stage] = ReplicaCounts(wanted, ready, placed, asked, free)
     return found
 
 

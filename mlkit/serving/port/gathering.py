@@ -11,9 +11,10 @@ from mlkit.autoscale import ScalingLog
 from mlkit.metrics import Gatherer
 from mlkit.metrics.prometheus import exposition as exposition_of
 
-__all__ = ["exposition", "gathered", "push", "scaled", "start_gatherer"]
+__all__ = ["RayTelemetry", "exposition", "push", "scaled"]
 
 _NAMESPACE = "mlkit"
+ASK_TIMEOUT_S = 10.0
 _gatherers: dict[str, Any] = {}
 
 
@@ -55,16 +56,6 @@ class _Gatherers:
         return self.apps.setdefault(app, Gatherer())
 
 
-def start_gatherer(name: str) -> Any:
-    """Start the actor that gathers counts, in this session; whoever holds it keeps it alive."""
-    import ray
-
-    kind: Any = ray.remote(_Gatherers)
-    made = kind.options(name=name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1)
-    _gatherers[name] = actor = made.remote()
-    return actor
-
-
 def _gatherer(name: str) -> Any:
     import ray
 
@@ -98,11 +89,47 @@ def scaled(
     ray.get(_gatherer(gatherer).scaled.remote(app, list(decisions), list(counts)), timeout=10)
 
 
-def gathered(gatherer: str, what: str, *arguments: Any, timeout_s: float = 10) -> Any:
-    """Ask the actor for something; see `_Gatherers`."""
-    import ray
+class RayTelemetry:
+    """The session's end of the actor that gathers counts: started with this, kept alive by it.
 
-    return ray.get(getattr(_gatherer(gatherer), what).remote(*arguments), timeout=timeout_s)
+    Args:
+        name: by which replicas find the actor.
+    """
+
+    def __init__(self, name: str) -> None:
+        import ray
+
+        self.name = name
+        kind: Any = ray.remote(_Gatherers)
+        options = kind.options(name=name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1)
+        self._actor = options.remote()
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        async with asyncio.timeout(ASK_TIMEOUT_S):
+            return await getattr(self._actor, method).remote(*arguments)
+
+    async def since(self, app: str, number: int, scaling: int) -> tuple[int, list[Any], Any]:
+        """The last number, deltas after a number, and decisions after another."""
+        last, deltas, decided = await self._ask("since", app, number, scaling)
+        return last, deltas, decided
+
+    async def traces(self, app: str, slowest: int, id: str) -> list[Any]:
+        """Packed traces: the slowest, or the one of an id."""
+        return list(await self._ask("traces", app, slowest, id))
+
+    async def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
+        """Samples of a step; its replicas take more until then."""
+        return list(await self._ask("peek", app, step, until))
+
+    async def record_scaling(
+        self, app: str, decisions: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add to the log of an app's scaling."""
+        await self._ask("scaled", app, list(decisions), list(counts))
+
+    async def forget(self, app: str) -> None:
+        """Drop everything of an app."""
+        await self._ask("forget", app)
 
 
 async def exposition(gatherer: str, app: str) -> bytes:

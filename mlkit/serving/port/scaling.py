@@ -12,134 +12,25 @@ import json
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mlkit.autoscale import Decider, Decision, ScalingConfig, Signals
-from mlkit.define.shipping import dumps, fingerprint, loads
-from mlkit.errors import DefinitionError
+from mlkit.define.shipping import loads
+from mlkit.serving.control.autoscaling import OURS, PLACED
 
-__all__ = ["Adapter", "as_spec", "serve_config"]
+__all__ = ["Adapter", "serve_config"]
 
 logger = logging.getLogger(__name__)
-
-DEFAULTS: Mapping[str, Any] = {
-    "metrics_interval_s": 0.5,
-    "look_back_period_s": 2.0,
-    "upscale_delay_s": 0.5,
-    "downscale_delay_s": 30.0,
-}
-"""What is left out reacts in seconds; Serve's own defaults take the better part of a minute."""
-
-GIVEN = ("num_cpus", "num_gpus")
-OURS = {field.name for field in fields(ScalingConfig)} - set(GIVEN)
-SERVES = {"initial_replicas", "metrics_interval_s", "aggregation_function"}
-
-
-def as_spec(
-    config: Mapping[str, Any],
-    where: str,
-    store: Callable[[str, bytes], str],
-    *,
-    num_cpus: float,
-    num_gpus: float,
-) -> dict[str, Any]:
-    """An ``autoscaling_config`` as plain data, with the policy in a file.
-
-    Args:
-        config: by Serve's names. ``policy`` is a policy of `mlkit.autoscale`, a function, or in
-            Serve's own form ``{"policy_function": ..., "policy_kwargs": ...}``.
-        where: the stage, for errors.
-        store: is given a name and bytes, and gives the path of a file that holds them.
-        num_cpus: that Ray sets aside for a replica.
-        num_gpus: likewise.
-
-    Raises:
-        DefinitionError: there is no such option, or a value cannot be.
-    """
-    given = {**DEFAULTS, **{name: v for name, v in config.items() if name != "policy"}}
-    unknown = sorted(set(given) - OURS - SERVES)
-    if unknown:
-        raise DefinitionError(
-            f"autoscaling_config has no {', '.join(map(repr, unknown))}",
-            where=f"stage {where!r}",
-            expected=f"of {', '.join(sorted(OURS | SERVES))}, policy",
-        )
-    for name, value in given.items():
-        _check(name, value, where)
-    least, most = given.get("min_replicas", 1), given.get("max_replicas", 1)
-    if least > most:
-        raise DefinitionError(
-            "min_replicas is more than max_replicas",
-            where=f"stage {where!r}",
-            got=f"{least} and {most}",
-        )
-    spec: dict[str, Any] = {
-        **given,
-        "num_cpus": num_cpus,
-        "num_gpus": num_gpus,
-        "policy": None,
-        "policy_name": "",
-    }
-    policy = _policy(config.get("policy"), where)
-    if policy is not None:
-        name = f"{where}-policy-{fingerprint(policy)[:16]}"
-        spec |= {"policy": store(name, dumps(policy)), "policy_name": _name_of(policy)}
-    return spec
-
-
-def _check(name: str, value: Any, where: str) -> None:
-    if name == "aggregation_function" or (name == "downscale_to_zero_delay_s" and value is None):
-        return
-    counts = name in ("min_replicas", "max_replicas", "initial_replicas")
-    kind: Any = int if counts else (int, float)
-    least = 0 if "delay" in name or name in ("min_replicas", "initial_replicas") else 1e-9
-    if not isinstance(value, kind) or isinstance(value, bool) or not value >= least:
-        raise DefinitionError(
-            f"{name} cannot be this",
-            where=f"stage {where!r}",
-            expected=f"{'a whole' if counts else 'a'} number, "
-            + ("not negative" if not least else "positive"),
-            got=repr(value),
-        )
-
-
-def _policy(given: Any, where: str) -> Any:
-    """The policy itself, from any of the forms."""
-    arguments: dict[str, Any] = {}
-    if isinstance(given, Mapping):
-        arguments = dict(given.get("policy_kwargs") or {})
-        given = given.get("policy_function")
-    if isinstance(given, str):
-        from importlib import import_module
-
-        module, _, name = given.replace(":", ".").rpartition(".")
-        given = getattr(import_module(module), name)
-    if isinstance(given, type):
-        given = given(**arguments)
-    if given is not None and not callable(given):
-        raise DefinitionError(
-            "a policy is a function of what is known of a stage",
-            where=f"stage {where!r}",
-            expected="on_latency(p95_ms=150), or a function that gives a number of replicas",
-            got=repr(given),
-        )
-    return given
-
-
-def _name_of(policy: Any) -> str:
-    name = getattr(policy, "__name__", None)
-    return "the lambda" if name == "<lambda>" else name or repr(policy)
 
 
 def serve_config(spec: Mapping[str, Any], running: int) -> Any:
     """Serve's ``AutoscalingConfig``.
 
     Args:
-        spec: what `as_spec` made, with ``app``, ``stage`` and ``gatherer``.
+        spec: what `autoscaling_spec` returned, with ``app``, ``stage`` and ``gatherer``.
         running: replicas that there are now. A new configuration does not change how many there
             are, and what is new starts with one at least, so that it is known to start.
     """
@@ -152,7 +43,7 @@ def serve_config(spec: Mapping[str, Any], running: int) -> Any:
     bounds = given.get("min_replicas", 1), given.get("max_replicas", 1)
     given["initial_replicas"] = min(max(first, bounds[0]), bounds[1])
     data = Path(spec["policy"]).read_bytes() if spec["policy"] else b""
-    config: dict[str, Any] = {name: spec[name] for name in OURS | set(GIVEN) if name in spec}
+    config: dict[str, Any] = {name: spec[name] for name in OURS | set(PLACED) if name in spec}
     adapter = Adapter(app, stage, gatherer, config, data, spec["policy_name"])
     # Serve compares policies by name alone.
     digest = hashlib.sha256(json.dumps(dict(spec), sort_keys=True, default=str).encode())
@@ -162,7 +53,7 @@ def serve_config(spec: Mapping[str, Any], running: int) -> Any:
     )
     ours = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
     factors = ("upscaling_factor", "downscaling_factor", "policy", "policy_name")
-    kept = {name: v for name, v in given.items() if name not in (*ours, *factors, *GIVEN)}
+    kept = {name: v for name, v in given.items() if name not in (*ours, *factors, *PLACED)}
     config = {**kept, **dict.fromkeys(ours, 0.0), "policy": policy}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of metrics_interval_s, which is what Serve goes by

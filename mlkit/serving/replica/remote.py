@@ -176,7 +176,7 @@ class Router:
     def _handle(self, stage: str) -> Any:
         handle = self._handles.get(stage)
         if handle is None:
-            from mlkit.serving.port.rayserve import handle_of
+            from mlkit.serving.port.handles import handle_of
 
             route = self.table[stage]
             handle = self._handles[stage] = handle_of(route.application, route.deployment)

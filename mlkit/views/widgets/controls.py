@@ -139,7 +139,7 @@ class Controls:
 
     def _admitted(self) -> int:
         stage = self.app.plan[self.stage.value]
-        most: int = self.app._limits.max_ongoing_requests
+        most: int = self.app.limits.max_ongoing_requests
         return most if stage.front else int(stage.options.get("max_ongoing_requests", 2 * most))
 
     def _make(self, name: str, options: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ class Controls:
             return
         node = self.app.graph[self.step.value]
         own = getattr(node.step, "max_batch_size", None) or 1
-        size = self.app._sizes.get(self.step.value, own)
+        size = self.app.batch_sizes.get(self.step.value, own)
         if change is None or change["owner"] is self.step:
             self.batch.value = size
         same = self.batch.value == size

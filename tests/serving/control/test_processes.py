@@ -79,7 +79,7 @@ def test_a_killed_kernels_app_is_found_again_and_then_goes_with_its_lease(kernel
     second = kernel(SECOND, "one.ipynb")
     assert second.communicate(timeout=60)[0] == "double 10 True\n"
 
-    host = [p for p in processes_of(session) if "mlkit.serving.control.host" in p.cmdline()]
+    host = [p for p in processes_of(session) if "mlkit.serving.port" in p.cmdline()]
     assert len(host) == 1  # it waits for its lease to run out
     stranger = kernel(SECOND, "two.ipynb")
     assert "there is no app to attach to" in stranger.communicate(timeout=60)[0]

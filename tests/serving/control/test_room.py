@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from mlkit.errors import DeployError
+from mlkit.serving.control.cluster import ReplicaCounts, missing
 from mlkit.serving.control.room import NO_ROOM_S, Room
-from mlkit.serving.control.watch import Found, missing
-from mlkit.serving.port.details import found_of
+from mlkit.serving.port.details import counts_of
 
-FULL = Found(3, 1, 1, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 8.0})
+FULL = ReplicaCounts(3, 1, 1, {"CPU": 1.0, "GPU": 0.5}, {"CPU": 8.0})
 
 
 class Stage:
@@ -21,11 +21,11 @@ class Stage:
     def __init__(self, patience_s: float = NO_ROOM_S) -> None:
         self.at = 0.0
         self.found = FULL
-        self.room = Room(lambda: {"models": self.found}, patience_s, lambda: self.at)
+        self.room = Room(patience_s)
 
     def after(self, seconds: float) -> str:
         self.at += seconds
-        return self.room.lacking()
+        return self.room.lacking({"models": self.found}, self.at)
 
 
 def test_it_takes_a_moment_to_place_a_replica() -> None:
@@ -33,7 +33,7 @@ def test_it_takes_a_moment_to_place_a_replica() -> None:
     assert stage.after(0) == ""
     assert stage.after(1) == ""
     assert stage.after(2) == "no room yet: 1 GPU missing"
-    stage.found = Found(3, 1, 3)
+    stage.found = ReplicaCounts(3, 1, 3)
     assert stage.after(1) == ""
 
 
@@ -51,7 +51,7 @@ def test_a_replica_that_finds_its_place_begins_the_patience_anew() -> None:
     stage = Stage()
     stage.after(0)
     stage.after(NO_ROOM_S - 1)
-    stage.found = Found(3, 1, 2, FULL.asked, FULL.free)
+    stage.found = ReplicaCounts(3, 1, 2, FULL.requested, FULL.free)
     stage.after(2)
     stage.after(NO_ROOM_S - 1)
     with pytest.raises(DeployError, match="no room for 1 of its 3"):
@@ -66,7 +66,7 @@ def test_a_cluster_may_get_more_nodes() -> None:
 
 def test_a_process_that_is_only_slow_to_start_is_waited_for() -> None:
     stage = Stage()
-    stage.found = Found(3, 0, 0, {"CPU": 0.5}, {"CPU": 1.5})
+    stage.found = ReplicaCounts(3, 0, 0, {"CPU": 0.5}, {"CPU": 1.5})
     stage.after(0)
     assert stage.after(600) == ""
 
@@ -90,8 +90,8 @@ def deployment(cpus: float, target: int, *states: str) -> dict[str, Any]:
     }
 
 
-def seen(beside: bool = False, **applications: Any) -> dict[str, Found]:
-    return found_of(
+def seen(beside: bool = False, **applications: Any) -> dict[str, ReplicaCounts]:
+    return counts_of(
         {"applications": applications},
         lambda: {"CPU": 2.0},
         {name: name for name in applications},
@@ -101,8 +101,8 @@ def seen(beside: bool = False, **applications: Any) -> dict[str, Found]:
 
 def test_replicas_that_start_hold_what_they_were_promised() -> None:
     found = seen(front=deployment(0.5, 1, "RUNNING+"), models=deployment(0.5, 3, *3 * ["STARTING"]))
-    assert found["front"] == Found(1, 1, 1, {"CPU": 0.5}, {})
-    assert found["models"] == Found(3, 0, 0, {"CPU": 0.5}, {"CPU": 1.5})
+    assert found["front"] == ReplicaCounts(1, 1, 1, {"CPU": 0.5}, {})
+    assert found["models"] == ReplicaCounts(3, 0, 0, {"CPU": 0.5}, {"CPU": 1.5})
     assert missing(found["models"]) == ""  # they have their room, and are slow
 
 

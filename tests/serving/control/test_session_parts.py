@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from mlkit.errors import DeployError, SessionError, SessionTimeout
-from mlkit.serving.control import folders, haproxy, watchdog, wire
+from mlkit.errors import DeployConflict, DeployError, SessionError, SessionTimeout
+from mlkit.serving.control import folders, haproxy, watchdog
 from mlkit.serving.control.flags import free_port
 from mlkit.serving.control.owner import Owner
+from mlkit.serving.control.protocol import PROTOCOL, SOCKET, About, DeleteApp
+from mlkit.serving.control.server import listening
 from mlkit.serving.kernel import session as session_module
 from mlkit.serving.kernel.session import Session, notebook_key
 
@@ -30,100 +32,109 @@ def base(runtime_folder, monkeypatch):
     return runtime_folder
 
 
-# ---- wire ---------------------------------------------------------------------------------------
+# ---- the control protocol -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def session(base):
-    """Returns a function: an async generator of answers to the folder where it is called."""
+    """Returns a function: from what answers calls to a session that is called."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    folder = folders.create()
+    session = Session(folders.create())
     servers = []
 
+    def run(work):
+        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
+
     def start(answer):
-        servers.append(asyncio.run_coroutine_threadsafe(wire.serve(folder, answer), loop).result())
-        return folder
+        servers.append(listening(session.folder, answer))
+        run(servers[-1].__aenter__())
+        return session
 
     yield start
-
-    async def end():
-        for server in servers:
-            server.close()
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run_coroutine_threadsafe(end(), loop).result()
+    for server in servers:
+        run(server.__aexit__(None, None, None))
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
-    folders.remove(folder)
+    folders.remove(session.folder)
 
 
 def test_a_call_gets_progress_and_then_its_result(session) -> None:
-    async def answer(message):
-        yield {"progress": "half"}
-        yield {"result": [message["call"], message["x"]]}
+    async def answer(call, say):
+        say("half")
+        say("done")
+        return [call.app]
 
     said = []
-    folder = session(answer)
-    assert wire.call(folder, "double", on_progress=said.append, x=3) == ["double", 3]
-    assert said == ["half"]
+    assert session(answer).call(DeleteApp(app="shop"), say=said.append) == ["shop"]
+    assert said == ["half", "done"]
 
 
 def test_a_large_call_gets_through(session) -> None:
-    async def answer(message):
-        yield {"result": len(message["search_path"])}
+    async def answer(call, say):
+        return [str(len(call.app))]
 
-    folder = session(answer)
-    assert wire.call(folder, "deploy", search_path="x" * 1_000_000) == 1_000_000
-
-
-def test_an_error_keeps_its_parts(session) -> None:
-    async def answer(message):
-        yield {"error": {"what": "no", "where": "there", "fix": "do it", "got": "RuntimeError: x"}}
-
-    with pytest.raises(DeployError, match="no") as caught:
-        wire.call(session(answer), "deploy")
-    assert (caught.value.where, caught.value.fix, caught.value.got) == (
-        "there",
-        "do it",
-        "RuntimeError: x",
-    )
+    assert session(answer).call(DeleteApp(app="x" * 1_000_000)) == ["1000000"]
 
 
-def test_a_session_that_goes_away_is_told(session) -> None:
-    async def answer(message):
-        return
-        yield
+def test_an_error_keeps_its_kind_and_its_parts(session) -> None:
+    async def answer(call, say):
+        raise DeployConflict("no", where="there", fix="do it", got="RuntimeError: x")
 
-    with pytest.raises(SessionError, match="not there any more"):
-        wire.call(session(answer), "about")
+    with pytest.raises(DeployConflict, match="no") as caught:
+        session(answer).call(About())
+    error = caught.value
+    assert (error.where, error.fix, error.got) == ("there", "do it", "RuntimeError: x")
+
+
+def test_a_bug_of_the_session_is_an_error_of_the_call(session) -> None:
+    async def answer(call, say):
+        raise KeyError("x")
+
+    with pytest.raises(DeployError, match="KeyError: 'x'"):
+        session(answer).call(About())
+
+
+def test_a_call_that_the_session_does_not_know_is_refused(session, monkeypatch) -> None:
+    async def answer(call, say):
+        raise AssertionError
+
+    class Fly(About):
+        pass
+
+    asked = session(answer)
+    with pytest.raises(SessionError, match="no call 'Fly'"):
+        asked.call(Fly())
+    incomplete = type("DeleteApp", (About,), {})
+    with pytest.raises(SessionError, match="DeleteApp: app: Field required"):
+        asked.call(incomplete())
+    monkeypatch.setattr(session_module, "PROTOCOL", PROTOCOL + 1)
+    with pytest.raises(SessionError, match="another version") as caught:
+        asked.call(About())
+    assert (caught.value.expected, caught.value.got) == (str(PROTOCOL), str(PROTOCOL + 1))
 
 
 def test_a_folder_without_a_session_is_told(base) -> None:
-    with pytest.raises(SessionError):
-        wire.call(base / "none", "about")
+    with pytest.raises(SessionError, match="not there any more"):
+        Session(base / "none").call(About())
 
 
 def test_a_caller_that_goes_away_gives_its_call_up(session) -> None:
-    given_up = threading.Event()
+    begun, given_up = threading.Event(), threading.Event()
 
-    async def answer(message):
+    async def answer(call, say):
+        begun.set()
         try:
             await asyncio.sleep(60)
-            yield {"result": 1}
-        finally:
+        except asyncio.CancelledError:
             given_up.set()
+            raise
 
-    folder = session(answer)
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.connect(str(folder / wire.SOCKET))
-        caller.sendall(b'{"call": "deploy"}\n')
-        assert not given_up.wait(0.1)
+    with pytest.raises(SessionTimeout):
+        session(answer).call(About(), timeout_s=0.2)
+    assert begun.is_set()
     assert given_up.wait(5)
 
 
@@ -348,7 +359,7 @@ def silent(base):
         settings = {"owner": {"pid": 1, "started": 0.0}, "notebook": notebook}
         (folder / "settings.json").write_text(json.dumps(settings))
         server = socket.socket(socket.AF_UNIX)
-        server.bind(str(folder / wire.SOCKET))
+        server.bind(str(folder / SOCKET))
         server.listen()
         listening.append(server)
         return folder

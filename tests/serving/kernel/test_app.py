@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-from dataclasses import asdict
 
 import pytest
 
@@ -10,6 +9,9 @@ from mlkit import pipeline, step
 from mlkit.errors import DeployError, InputError, StepError
 from mlkit.plan import plan
 from mlkit.serving import App, Limits
+from mlkit.serving.bundle import Manifest, Origin
+from mlkit.serving.control.records import AppRecord, AppSpec, AppState, StageSpec
+from mlkit.serving.kernel.scale import settings_of
 from mlkit.serving.kernel.session import Session
 
 
@@ -25,17 +27,36 @@ def joined(a: str, b: str = "b", *, c: str) -> str:
 
 @pytest.fixture
 def app(tmp_path):
-    about = {
-        "app": "joined",
-        "url": "http://127.0.0.1:1/joined",
-        "base": "http://127.0.0.1:1",
-        "token": "secret-token",
-        "since": 0.0,
-        "limits": asdict(Limits()),
-        "sizes": {},
-        "changes": [],
-    }
-    return App(Session(tmp_path / "gone"), plan(joined), about)
+    planned = plan(joined)
+    spec = AppSpec(
+        app="joined",
+        stages=tuple(
+            StageSpec(
+                name=stage.name,
+                digest="",
+                bundle="",
+                manifest=Manifest({}, {}),
+                ray_actor_options={},
+                options={},
+                settings=settings_of(stage, lambda data: ""),
+            )
+            for stage in planned.stages
+        ),
+        plan="",
+        origin=Origin("/", ()),
+        limits=Limits(),
+        token="secret-token",
+    )
+    record = AppRecord(
+        spec=spec,
+        state=AppState.SERVING,
+        generation=1,
+        root=True,
+        url="http://127.0.0.1:1/joined",
+        base="http://127.0.0.1:1",
+        since=0.0,
+    )
+    return App(Session(tmp_path / "gone"), planned, record)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
+from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,10 +13,12 @@ from mlkit.autoscale import on_cpu, on_latency
 from mlkit.define.shipping import loads
 from mlkit.errors import DefinitionError, DeployError
 from mlkit.plan import plan
-from mlkit.serving.control.watch import Found, Watch, missing
-from mlkit.serving.kernel.scale import Scaled, scaled, store
+from mlkit.serving.control.autoscaling import autoscaling_settings, autoscaling_spec
+from mlkit.serving.control.cluster import ReplicaCounts, missing
+from mlkit.serving.control.records import StageSettings
+from mlkit.serving.control.watch import Watch
+from mlkit.serving.kernel.scale import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.limits import Limits
-from mlkit.serving.port.scaling import as_spec
 from mlkit.serving.port.spares import Spares
 
 
@@ -105,22 +109,23 @@ def test_a_number_of_replicas_is_a_number(now: Scaled, count: object) -> None:
 # ---- the configuration as data --------------------------------------------------------------
 
 
-def spec(**config: object) -> tuple[dict, dict[str, bytes]]:
+def settings(**config: object) -> tuple[StageSettings, dict[str, bytes]]:
     kept: dict[str, bytes] = {}
 
-    def store(name: str, data: bytes) -> str:
-        kept[name] = data
-        return name
+    def store(data: bytes) -> str:
+        key = sha256(data).hexdigest()
+        kept[key] = data
+        return key
 
-    return as_spec(
-        {"max_replicas": 4, **config}, "fetching", store, num_cpus=0.5, num_gpus=0.0
-    ), kept
+    return autoscaling_settings({"max_replicas": 4, **config}, "fetching", store), kept
 
 
 def test_what_is_left_out_reacts_in_seconds() -> None:
-    made, kept = spec()
-    assert made["metrics_interval_s"] <= 1
-    assert made["look_back_period_s"] <= 5
+    written, kept = settings()
+    spec = autoscaling_spec(written, {"num_cpus": 0.5}, {})
+    assert spec["metrics_interval_s"] <= 1
+    assert spec["look_back_period_s"] <= 5
+    assert (spec["num_cpus"], spec["num_gpus"], spec["max_replicas"]) == (0.5, 0.0, 4)
     assert not kept
 
 
@@ -131,20 +136,35 @@ def test_a_policy_travels_in_whatever_form_it_was_given() -> None:
         return limit
 
     for policy in (mine, lambda told: limit, on_cpu(0.5), {"policy_function": mine}):
-        made, kept = spec(policy=policy)
-        answer = loads(kept[made["policy"]])
-        assert callable(answer)
-    assert made["policy_name"] == "mine"
-    named, kept = spec(policy={"policy_function": "mlkit.autoscale:on_cpu"})
-    assert loads(kept[named["policy"]]) == on_cpu()
+        written, kept = settings(policy=policy)
+        assert callable(loads(kept[written.policy]))
+    assert written.policy_name == "mine"
+    written, kept = settings(policy={"policy_function": "mlkit.autoscale:on_cpu"})
+    assert loads(kept[written.policy]) == on_cpu()
 
 
 def test_a_policy_of_the_same_name_that_changed_is_another() -> None:
-    one, _ = spec(policy=lambda told: 1)
-    two, _ = spec(policy=lambda told: 2)
-    same, _ = spec(policy=lambda told: 2)
-    assert one["policy"] != two["policy"] == same["policy"]
-    assert spec(policy=on_latency(p95_ms=1))[0] != spec(policy=on_latency(p95_ms=2))[0]
+    one, two, same = (settings(policy=lambda told, n=n: n)[0] for n in (1, 2, 2))
+    assert one.policy != two.policy == same.policy
+    assert settings(policy=on_latency(p95_ms=1))[0] != settings(policy=on_latency(p95_ms=2))[0]
+
+
+def test_a_plan_shows_the_settings_that_the_session_has(now: Scaled) -> None:
+    kept: dict[str, bytes] = {}
+
+    def store(data: bytes) -> str:
+        key = sha256(data).hexdigest()
+        kept[key] = data
+        return key
+
+    changed = scaled(now, "fetch", {"max_replicas": 4, "policy": on_cpu(0.5)})
+    changed = scaled(changed, "shop", {"num_replicas": 2, "max_queued_requests": 3})
+    stages = {
+        stage.name: SimpleNamespace(name=stage.name, settings=settings_of(stage, store))
+        for stage in changed.plan.stages
+    }
+    spec = SimpleNamespace(stages=tuple(stages.values()))
+    assert with_settings(now.plan, spec, kept.__getitem__).stages == changed.plan.stages
 
 
 @pytest.mark.parametrize(
@@ -161,7 +181,7 @@ def test_a_policy_of_the_same_name_that_changed_is_another() -> None:
 )
 def test_a_configuration_that_cannot_be_is_refused_with_its_stage(config: dict) -> None:
     with pytest.raises(DefinitionError, match="fetching"):
-        spec(**config)
+        settings(**config)
 
 
 # ---- watching -------------------------------------------------------------------------------
@@ -172,53 +192,56 @@ class Place:
 
     def __init__(self, scales: bool = True) -> None:
         self.at = 100.0
-        self.found = Found(1, 1, 1)
+        self.found = ReplicaCounts(1, 1, 1)
         self.told: list = []
         self.counts: list = []
         self.settled = 0
         apps = {"shop": (scales, {"shop.fetching.1": "fetching"})}
         self.watch = Watch(
             lambda: apps,
-            lambda stages: dict.fromkeys(stages.values(), self.found),
+            self.read,
             self.tell,
             self.settle,
             now=lambda: self.at,
         )
 
-    def tell(self, app: str, decisions: list, counts: list) -> None:
+    async def read(self, stages: dict) -> dict:
+        return dict.fromkeys(stages.values(), self.found)
+
+    async def tell(self, app: str, decisions: list, counts: list) -> None:
         self.told += decisions
         self.counts += counts
 
-    def settle(self) -> None:
+    async def settle(self) -> None:
         self.settled += 1
 
-    def look(self, after_s: float, found: Found) -> None:
+    def look(self, after_s: float, found: ReplicaCounts) -> None:
         self.at, self.found = self.at + after_s, found
-        self.watch.look()
+        asyncio.run(self.watch.look())
 
 
 def test_counts_are_put_down_when_they_change() -> None:
     place = Place()
-    place.look(1, Found(1, 1, 1))
-    place.look(1, Found(1, 1, 1))
-    place.look(1, Found(3, 1, 3))
+    place.look(1, ReplicaCounts(1, 1, 1))
+    place.look(1, ReplicaCounts(1, 1, 1))
+    place.look(1, ReplicaCounts(3, 1, 3))
     assert [(c.wanted, c.ready, c.starting) for c in place.counts] == [(1, 1, 0), (3, 1, 2)]
     assert place.settled == 2
 
 
 def test_what_was_wanted_is_ready_after_some_seconds() -> None:
     place = Place()
-    place.look(1, Found(1, 1, 1))
-    place.look(1, Found(3, 1, 3))
-    place.look(2, Found(3, 2, 3))
-    place.look(0.5, Found(3, 3, 3))
+    place.look(1, ReplicaCounts(1, 1, 1))
+    place.look(1, ReplicaCounts(3, 1, 3))
+    place.look(2, ReplicaCounts(3, 2, 3))
+    place.look(0.5, ReplicaCounts(3, 3, 3))
     (said,) = place.told
     assert (said.kind, said.why) == ("ready", "3 ready, 2.5 s after more were wanted")
 
 
 def test_replicas_without_a_place_are_blocked_and_what_they_lack_is_named_once() -> None:
     place = Place()
-    full = Found(4, 1, 2, {"CPU": 1.0}, {"CPU": 0.5})
+    full = ReplicaCounts(4, 1, 2, {"CPU": 1.0}, {"CPU": 0.5})
     place.look(1, full)
     assert not place.told  # it takes a moment to place one
     place.look(2, full)
@@ -228,19 +251,19 @@ def test_replicas_without_a_place_are_blocked_and_what_they_lack_is_named_once()
 
 
 def test_what_is_missing_in_words() -> None:
-    assert missing(Found(2, 1, 1, {"CPU": 1.0, "GPU": 1.0}, {"CPU": 4.0})) == "1 GPU"
-    assert missing(Found(3, 1, 1, {"CPU": 1.0}, {})) == "2 CPUs"
-    assert missing(Found(2, 1, 1, {"CPU": 1.0}, {"CPU": 2.0})) == ""
+    assert missing(ReplicaCounts(2, 1, 1, {"CPU": 1.0, "GPU": 1.0}, {"CPU": 4.0})) == "1 GPU"
+    assert missing(ReplicaCounts(3, 1, 1, {"CPU": 1.0}, {})) == "2 CPUs"
+    assert missing(ReplicaCounts(2, 1, 1, {"CPU": 1.0}, {"CPU": 2.0})) == ""
 
 
 def test_an_app_that_does_not_scale_is_watched_while_somebody_asks() -> None:
     place = Place(scales=False)
-    place.look(1, Found(1, 1, 1))
+    place.look(1, ReplicaCounts(1, 1, 1))
     assert not place.counts
     place.watch.asked()
-    place.look(1, Found(1, 1, 1))
+    place.look(1, ReplicaCounts(1, 1, 1))
     assert place.counts
-    place.look(60, Found(2, 1, 1))
+    place.look(60, ReplicaCounts(2, 1, 1))
     assert len(place.counts) == 1
     assert not place.settled
 
@@ -271,19 +294,3 @@ def test_spares_are_made_up_and_given_up_where_it_cannot_be() -> None:
     broken.keep()
     at[0] = 240.0
     broken.keep()
-
-
-def test_an_interrupted_write_leaves_nothing_that_is_reused(tmp_path, monkeypatch) -> None:
-    (tmp_path / "bundles").mkdir()
-    write = Path.write_bytes
-
-    def interrupted(path, data):
-        write(path, data[:2])
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            store(tmp_path, "tag-0123", b"whole")
-    assert list((tmp_path / "bundles").iterdir()) == []
-    assert Path(store(tmp_path, "tag-0123", b"whole")).read_bytes() == b"whole"

@@ -100,8 +100,8 @@ class App:
         self.closed = False
         self.sent: tuple[Any, ...] = ()
         self._observed = Observed(deltas)
-        self._limits = Limits()
-        self._sizes: dict[str, int] = {}
+        self.limits = Limits()
+        self.batch_sizes: dict[str, int] = {}
         self.calls: list[tuple[str, dict]] = []
 
     def scale(self, name: str, **options: Any) -> tuple[Any, ...]:

@@ -1,0 +1,65 @@
+"""Pickled code, plans and policies of a session, as files named after their contents."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Store"]
+
+GRACE_S = 300.0
+"""A kernel stores objects before its call refers to them: younger ones are left alone."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Objects by the SHA-256 of their contents. The kernel writes, the session deletes.
+
+    Attributes:
+        folder: where they lie.
+        now: seconds since the epoch, as files have them.
+    """
+
+    folder: Path
+    now: Callable[[], float] = time.time
+
+    def put(self, data: bytes) -> str:
+        """Keep an object; returns its key. An interrupt leaves it whole or not there."""
+        key = hashlib.sha256(data).hexdigest()
+        path = self.path(key)
+        if path.exists():
+            path.touch()
+            return key
+        partial = path.with_suffix(f".{secrets.token_hex(4)}.partial")
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        return key
+
+    def get(self, key: str) -> bytes:
+        """The object of a key.
+
+        Raises:
+            FileNotFoundError: it was deleted.
+        """
+        return self.path(key).read_bytes()
+
+    def path(self, key: str) -> Path:
+        """The file of a key."""
+        return self.folder / key
+
+    def collect(self, referenced: Collection[str]) -> list[str]:
+        """Delete what nothing refers to, remains of interrupted writes included; their keys."""
+        deleted = []
+        for path in self.folder.iterdir():
+            if path.name not in referenced and self.now() - path.stat().st_mtime > GRACE_S:
+                path.unlink(missing_ok=True)
+                deleted.append(path.name)
+        return deleted

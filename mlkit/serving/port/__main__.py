@@ -1,0 +1,72 @@
+"""The session process: ``python -m mlkit.serving.port FOLDER``, started by a kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from mlkit.serving.control import folders, watchdog
+from mlkit.serving.control.host import Host
+from mlkit.serving.port.cluster import RayCluster, start_ray, stop_ray
+from mlkit.serving.port.gathering import RayTelemetry
+
+__all__ = ["main"]
+
+
+def main(argument: str) -> None:
+    """Start Ray and Serve in the main thread, and answer calls until the session ends."""
+    folder = Path(argument)
+    settings = json.loads((folder / "settings.json").read_text())
+    guard = _start_watchdog(folder)
+    start_ray(
+        settings["address"],
+        host=settings["host"],
+        port=settings["port"],
+        object_store_bytes=settings["object_store_bytes"],
+        folder=folder / "ray",
+    )
+    cluster = RayCluster(local=settings["address"] == "local")
+    host: Host | None = None
+
+    async def run() -> None:
+        nonlocal host
+        host = Host(folder, settings, cluster, RayTelemetry(f"mlkit-metrics-{folder.name}"))
+        await host.run()
+
+    try:
+        asyncio.run(run())
+    finally:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, signal.SIG_IGN)  # it is ending already
+        stop_ray(settings["address"], host.applications if host else [])
+        watchdog.sweep(folder.name)
+        folders.remove(folder)
+        guard.terminate()  # nothing is left for it to do
+        guard.wait()
+
+
+def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the process that cleans up after this one when this one is killed."""
+    reading, writing = os.pipe()
+    environment = {k: v for k, v in os.environ.items() if k != "MLKIT_SESSION"}
+    process = subprocess.Popen(
+        [sys.executable, str(Path(watchdog.__file__)), folder.name, str(folder), str(reading)],
+        pass_fds=[reading],
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(reading)
+    os.set_inheritable(writing, False)  # and it stays open as long as this process lives
+    return process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,312 @@
+"""Ray and Ray Serve as a session uses them: `mlkit.serving.control.cluster.Cluster` on ray 2.60."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlkit.serving.control.cluster import ApplicationStatus, ReplicaCounts, ReplicaReport, Target
+from mlkit.serving.control.flags import cluster_environment
+from mlkit.serving.port import depot, details
+from mlkit.serving.port.handles import handle_of
+from mlkit.serving.port.scaling import serve_config
+from mlkit.serving.port.spares import Spares
+from mlkit.serving.replica.front import VERSION_PATH, Replica
+from mlkit.serving.replica.stage import StageReplica
+
+__all__ = ["RayCluster", "start_ray", "stop_ray"]
+
+T = TypeVar("T")
+
+SETTLE_S = 10.0
+"""As long a call that was cancelled may take to reach Ray before it is left to itself."""
+REPORT_TIMEOUT_S = 30.0
+
+_KINDS = {"front": Replica, "stage": StageReplica}
+
+
+class _Lane:
+    """Runs blocking calls on threads of its own, some at a time, in the order they came."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self._threads, thread_name_prefix="mlkit-ray")
+
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
+        """Run a call; one that is cancelled is waited for, so that no later one overtakes it."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if not future.cancel():
+                await asyncio.wait({future}, timeout=SETTLE_S)
+            if not future.done():  # Ray hangs: it does so on a thread that nobody waits for
+                self._pool.shutdown(wait=False)
+                self._pool = self._new_pool()
+            elif not future.cancelled():
+                future.exception()  # or it is logged as never retrieved
+            raise
+
+
+class RayCluster:
+    """Ray Serve, in the process that `start_ray` was called in.
+
+    Args:
+        local: whether Ray is the session's own.
+    """
+
+    def __init__(self, local: bool) -> None:
+        self.local = local
+        self._changes = _Lane(1)
+        self._questions = _Lane(2)
+        self._spares = Spares()
+        self._handles: dict[tuple[str, str], Any] = {}
+
+    async def publish(self, path: Path) -> str:
+        """On one machine replicas read the file itself; other nodes do not have it."""
+        return str(path) if self.local else await self._changes.run(depot.keep, str(path))
+
+    async def retract(self, locations: Sequence[str]) -> None:
+        """Have the depot of a cluster forget them."""
+        if not self.local and locations:
+            await self._changes.run(depot.drop, locations)
+
+    async def apply(self, targets: Sequence[Target]) -> None:
+        """Tell Serve what there should be."""
+        await self._changes.run(_apply, targets)
+
+    async def delete(self, applications: Sequence[str]) -> None:
+        """Remove applications and wait until they are gone."""
+        await self._changes.run(_delete, applications)
+
+    async def status(self, applications: Sequence[str]) -> dict[str, ApplicationStatus]:
+        """What Serve says of each application."""
+        return await self._questions.run(_status, applications)
+
+    async def reports(self, target: Target) -> list[ReplicaReport]:
+        """Ask every running replica."""
+        return await self._questions.run(self._reports, target)
+
+    def _reports(self, target: Target) -> list[ReplicaReport]:
+        from ray.exceptions import RayError
+        from ray.serve.exceptions import DeploymentUnavailableError
+
+        key = target.name, target.deployment
+        if key not in self._handles:
+            self._handles[key] = handle_of(*key)
+            # Its router would run in this thread's loop, and there is none.
+            self._handles[key]._init(_run_router_in_separate_loop=True)
+        try:
+            answers = self._handles[key].broadcast("loaded").results(timeout_s=REPORT_TIMEOUT_S)
+        except DeploymentUnavailableError:  # there is none: an app that scaled to zero
+            return []
+        except RayError:  # one of them is going away: it is asked again
+            return [ReplicaReport(0, (), {})]
+        return [ReplicaReport(a["pid"], tuple(a["loaded"]), a["rejected"]) for a in answers]
+
+    async def answering_version(self, base_url: str) -> str | None:
+        """The version of the replica that answers at this moment, if one does."""
+        return await self._questions.run(_version_at, base_url)
+
+    async def counts(
+        self, applications: Mapping[str, str], *, beside: bool = False
+    ) -> dict[str, ReplicaCounts]:
+        """Counts by stage, from Serve's details."""
+        return await self._questions.run(details.counts, applications, beside)
+
+    async def placement(self, applications: Mapping[str, str]) -> dict[str, Any]:
+        """Where replicas sit, and what is taken of each node."""
+        return await self._questions.run(details.placement, applications)
+
+    async def keep_spares(self) -> None:
+        """Keep idle processes ready; only where Ray is the session's own."""
+        if self.local:
+            await self._questions.run(self._spares.keep)
+
+
+def _apply(targets: Sequence[Target]) -> None:
+    from ray import serve
+
+    serve.run_many(
+        [
+            serve.RunTarget(
+                target=_application(target), name=target.name, route_prefix=target.route_prefix
+            )
+            for target in targets
+        ],
+        wait_for_ingress_deployment_creation=False,
+        wait_for_applications_running=False,
+    )
+
+
+def _application(target: Target) -> Any:
+    from ray import serve
+
+    options = {
+        "name": target.deployment,
+        "max_surge_percent": 100,  # the old replica serves until the new one is ready
+        "max_constructor_retry_count": 1,
+        "health_check_period_s": 2.0,
+        "graceful_shutdown_wait_loop_s": 0.1,
+        "user_config": target.user_config,
+        "logging_config": {"log_level": "WARNING", "enable_access_log": False},
+        **target.options,
+    }
+    if "autoscaling_config" in options:
+        running = _status([target.name])[target.name].replicas.get("RUNNING", 0)
+        options["autoscaling_config"] = serve_config(options["autoscaling_config"], running)
+    kind: Any = _KINDS[target.kind]
+    if target.route_prefix is not None:
+        kind = serve.ingress()(kind)
+    deployment: Any = serve.deployment(kind)
+    deployment = deployment.options(**options)
+    # Not public: with a digest in it an unchanged deployment keeps its replicas; without, every
+    # `serve.run` restarts all.
+    deployment._version = target.version
+    return deployment.bind(*target.arguments)
+
+
+def _status(applications: Sequence[str]) -> dict[str, ApplicationStatus]:
+    from ray import serve
+
+    overview = serve.status().applications
+    return {name: _status_of(overview.get(name)) for name in applications}
+
+
+def _status_of(overview: Any) -> ApplicationStatus:
+    if overview is None:
+        return ApplicationStatus("NOT_RUNNING")
+    deployments = list(overview.deployments.values())
+    replicas: dict[str, int] = {}
+    for deployment in deployments:
+        for state, count in deployment.replica_states.items():
+            name = str(getattr(state, "value", state))
+            replicas[name] = replicas.get(name, 0) + count
+    state = overview.status.value
+    failed = state == "DEPLOY_FAILED" or any(
+        deployment.status.value == "DEPLOY_FAILED" for deployment in deployments
+    )
+    message = overview.message
+    if failed:
+        messages = [deployment.message for deployment in deployments if deployment.message]
+        message = _last_line((messages or [message])[0])
+    return ApplicationStatus(state, message, replicas, failed)
+
+
+def _last_line(message: str) -> str:
+    lines = [line for line in message.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no word of why"
+
+
+def _delete(applications: Sequence[str]) -> None:
+    from ray import serve
+
+    for name in applications:
+        serve.delete(name, _blocking=False)
+    for name in applications:
+        serve.delete(name)
+
+
+def _version_at(base_url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(base_url + VERSION_PATH, timeout=2) as answer:
+            return str(answer.read().decode())
+    except (OSError, ValueError):
+        return None
+
+
+def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, folder: Path) -> None:
+    """Start Ray and Serve in this process's main thread, or join a cluster.
+
+    Args:
+        address: "local" for a Ray of one's own, else a running cluster's.
+        host: interface of the HTTP front end.
+        port: of the HTTP front end.
+        object_store_bytes: shared memory for objects of a Ray of one's own.
+        folder: where such a Ray keeps its logs and sockets; goes with the session.
+    """
+    import ray
+    from ray import serve
+
+    if address == "local":
+        _start_ray(object_store_bytes, folder)
+    else:
+        # What the processes of a cluster inherit is not this one's to say, but what its jobs get.
+        variables = cluster_environment()
+        if "PYTHONPATH" in os.environ:  # run from a checkout; of use to nodes that have it too
+            variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            namespace="mlkit",
+            runtime_env={"env_vars": variables},
+        )
+    # Every node answers, unless that is said otherwise: several on one machine share their ports.
+    location = os.environ.get("MLKIT_PROXY_LOCATION", "EveryNode")
+    serve.start(
+        proxy_location=location,
+        http_options={"host": host, "port": port},
+        logging_config={"log_level": "WARNING"},
+    )
+
+
+def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None:
+    """Start a Ray of one's own; on a busy machine its own limit of 30 s may be too short."""
+    import ray
+
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                object_store_memory=object_store_bytes,
+                namespace="mlkit",
+                _temp_dir=str(folder),
+            )
+            _end_idle_processes()
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+
+
+def _end_idle_processes() -> None:
+    """End what only sends logs to drivers, asks for machines, and serves a dashboard.
+
+    Nobody here is sent logs, there is one machine, and no dashboard; together they take 1.2% of a
+    core. `ray.init` has no parameter that leaves them out.
+    """
+    from ray._private import worker
+
+    node: Any = worker._global_node
+    for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
+        end(check_alive=False)
+
+
+def stop_ray(address: str, applications: Sequence[str]) -> None:
+    """Stop Serve and Ray; on a cluster only take down what is this session's.
+
+    Args:
+        address: as for `start`.
+        applications: what the session has on a cluster.
+    """
+    import ray
+    from ray import serve
+
+    if address == "local":
+        serve.shutdown()  # type: ignore[no-untyped-call]
+    else:
+        _delete(applications)
+    ray.shutdown()

@@ -1,0 +1,298 @@
+"""Apps of a session on a cluster that is made up: every decision, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+from mlkit.errors import DeployConflict, DeployError
+from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
+from mlkit.serving.control.records import AppState
+
+from .conftest import START_S, run
+
+
+def actions(record) -> dict[str, str]:
+    return {change.stage: change.action for change in record.changes}
+
+
+# ---- deploying ----------------------------------------------------------------------------------
+
+
+def test_an_app_is_deployed_stages_first(session) -> None:
+    record = run(session.deploy())
+    assert (record.state, record.generation) == (AppState.SERVING, 1)
+    assert actions(record) == {"shop": "started", "models": "started"}
+    assert session.cluster.calls.index("status") < session.cluster.calls.index("reports")
+    assert set(session.serving) == {"shop", "models"}
+    assert record.url == "http://127.0.0.1:8123/shop"
+
+
+def test_the_first_app_is_at_the_root_and_the_second_is_not(session) -> None:
+    async def both():
+        return await session.deploy(), await session.deploy(app="other", stages=())
+
+    first, second = run(both())
+    assert (first.root, first.base) == (True, "http://127.0.0.1:8123")
+    assert (second.root, second.base) == (False, "http://127.0.0.1:8123/other")
+
+
+def test_the_same_again_keeps_everything_and_tells_the_cluster_nothing(session) -> None:
+    async def twice():
+        first = await session.deploy()
+        session.cluster.calls.clear()
+        return first, await session.deploy()
+
+    first, second = run(twice())
+    assert actions(second) == {"shop": "kept", "models": "kept"}
+    assert second.generation == first.generation
+    assert "apply" not in session.cluster.calls
+
+
+def test_changed_code_goes_into_running_replicas(session) -> None:
+    async def twice():
+        await session.deploy("v1")
+        return await session.deploy("v2")
+
+    record = run(twice())
+    assert actions(record) == {"shop": "new code in place", "models": "new code in place"}
+    assert record.generation == 2
+    assert session.serving["models"][0] == "models-v2"
+
+
+def test_a_stage_that_is_gone_is_deleted_after_the_change(session) -> None:
+    async def fewer():
+        await session.deploy("v1")
+        return await session.deploy("v2", stages=())
+
+    assert actions(run(fewer()))["models"] == "removed"
+    assert set(session.serving) == {"shop"}
+
+
+# ---- failing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["models", "models-v2", "crowded", "hang"])
+def test_a_failed_deployment_leaves_what_was_there(session, fault) -> None:
+    async def fail():
+        await session.deploy("v1")
+        before = session.serving
+        if fault == "crowded":
+            session.cluster.crowded.add("models")
+        elif fault == "hang":
+            session.cluster.hangs.add("reports")
+            asyncio.get_running_loop().call_later(ROLLOUT_S, session.cluster.hangs.clear)
+        else:
+            session.cluster.broken.add(fault)
+        with pytest.raises(DeployError) as caught:
+            await session.deploy("v2")
+        session.cluster.broken.clear()
+        session.cluster.crowded.clear()
+        return before, caught.value
+
+    before, error = run(fail())
+    if fault in ("models-v2", "hang"):  # else the rollback meets the same fault
+        assert session.state is AppState.SERVING
+    assert session.host.records["shop"].generation == 1
+    assert session.serving["shop"] == before["shop"]
+    words = {
+        "models": "do not start",
+        "models-v2": "could not be loaded",
+        "crowded": "no room",
+        "hang": "took longer than",
+    }
+    assert words[fault] in str(error)
+
+
+def test_a_first_deployment_that_fails_leaves_nothing(session) -> None:
+    session.cluster.broken.add("models")
+    with pytest.raises(DeployError, match="do not start"):
+        run(session.deploy())
+    assert session.host.records == {}
+    assert session.serving == {}
+
+
+def test_a_rollback_that_hangs_is_given_up_and_the_next_deployment_goes_on(session) -> None:
+    async def hang_twice():
+        loop = asyncio.get_running_loop()
+        await session.deploy("v1")
+        began = loop.time()
+        session.cluster.hangs.add("status")
+        with pytest.raises(DeployError, match="the rollout took longer"):
+            await session.deploy("v2")
+        took_s, state = loop.time() - began, session.state
+        session.cluster.hangs.clear()
+        return took_s, state, await session.deploy("v3")
+
+    took_s, state, record = run(hang_twice())
+    assert took_s == pytest.approx(ROLLOUT_S + ROLLBACK_S, abs=5)
+    assert state is AppState.ROLLING_BACK
+    assert record.state is AppState.SERVING
+    assert session.serving["models"][0] == "models-v3"
+
+
+def test_a_deployment_that_hangs_keeps_nobody_from_asking(session) -> None:
+    async def ask_meanwhile():
+        await session.deploy("v1")
+        session.cluster.hangs.add("apply")
+        deploying = asyncio.ensure_future(session.deploy("v2"))
+        await asyncio.sleep(1)
+        health, state = await session.health(), session.state
+        session.cluster.hangs.clear()
+        deploying.cancel()
+        await asyncio.gather(deploying, return_exceptions=True)
+        return health, state
+
+    health, state = run(ask_meanwhile())
+    assert health.state == "RUNNING"
+    assert state is AppState.UPDATING
+
+
+# ---- scaling ------------------------------------------------------------------------------------
+
+
+def test_a_stage_is_scaled_and_nothing_else_is_touched(session) -> None:
+    async def scale():
+        record = await session.deploy()
+        return await session.scale(record.generation, models=3)
+
+    record = run(scale())
+    assert actions(record) == {"shop": "kept", "models": "scaled"}
+    assert session.serving["models"][1] == 3
+    assert [d["why"] for d in session.telemetry.decisions] == ["set by hand"]
+
+
+def test_a_second_handle_does_not_undo_what_the_first_has_changed(session) -> None:
+    async def two_handles():
+        first = second = (await session.deploy(stages=("models", "words"))).generation
+        first = (await session.scale(first, models=3)).generation
+        with pytest.raises(DeployConflict, match="changed in the meantime"):
+            await session.scale(second, words=2)
+        return await session.scale(first, words=2)
+
+    run(two_handles())
+    assert (session.serving["models"][1], session.serving["words"][1]) == (3, 2)
+
+
+def test_scaling_sends_neither_plan_nor_code_again(session) -> None:
+    async def scale():
+        record = await session.deploy()
+        before = set(session.store.folder.iterdir())
+        await session.scale(record.generation, models=3)
+        return before
+
+    assert run(scale()) == set(session.store.folder.iterdir())
+
+
+# ---- deleting -----------------------------------------------------------------------------------
+
+
+def test_a_deleted_app_is_gone_and_cannot_be_scaled(session) -> None:
+    async def delete():
+        record = await session.deploy()
+        remaining = await session.delete()
+        with pytest.raises(DeployError, match="there is no such app"):
+            await session.scale(record.generation, models=2)
+        return remaining
+
+    assert run(delete()) == []
+    assert session.serving == {}
+    assert session.telemetry.forgotten == ["shop"]
+
+
+def test_deleting_waits_for_the_change_that_is_being_made(session) -> None:
+    async def delete_meanwhile():
+        deploying = asyncio.ensure_future(session.deploy())
+        await asyncio.sleep(START_S / 2)
+        await session.delete()
+        return await deploying
+
+    assert run(delete_meanwhile()).generation == 1
+    assert session.serving == {}
+
+
+def test_what_is_not_there_is_deleted_without_a_word(session) -> None:
+    assert run(session.delete("nobody")) == []
+
+
+# ---- interrupts and restarts --------------------------------------------------------------------
+
+
+async def _cancelled_at(session, count: int) -> bool:
+    """Deploys another version and interrupts it at an await; whether there was one."""
+    await session.deploy("v1")
+    before = session.serving
+    task = asyncio.ensure_future(session.deploy("v2"))
+    calls = len(session.cluster.calls)
+
+    def interrupt(number: int) -> None:
+        if number - calls == count:
+            task.cancel()
+
+    session.cluster.interrupt = interrupt
+    (outcome,) = await asyncio.gather(task, return_exceptions=True)
+    session.cluster.interrupt = lambda number: None
+    record = session.host.records["shop"]
+    assert record.state is AppState.SERVING
+    if not isinstance(outcome, asyncio.CancelledError):
+        return False
+    if record.generation == 1:
+        assert session.serving == before
+    else:  # it was interrupted after the change was made
+        assert session.serving["models"][0] == "models-v2"
+    assert await session.deploy("v3")
+    return True
+
+
+def test_an_interrupt_at_every_await_leaves_one_version_or_the_other(restarted) -> None:
+    interrupted = 0
+    while run(_cancelled_at(restarted(), interrupted)):
+        interrupted += 1
+    assert interrupted > 5
+
+
+def test_an_interrupt_while_it_waits_its_turn_changes_nothing(session) -> None:
+    async def interrupt():
+        first = asyncio.ensure_future(session.deploy("v1"))
+        await asyncio.sleep(START_S / 2)
+        second = asyncio.ensure_future(session.deploy("v2"))
+        await asyncio.sleep(0.01)
+        second.cancel()
+        return await first
+
+    assert run(interrupt()).generation == 1
+    assert session.serving["models"][0] == "models-v1"
+
+
+def test_a_session_that_was_started_anew_knows_no_app_and_says_so(session, restarted) -> None:
+    record = run(session.deploy())
+    other = restarted()
+    with pytest.raises(DeployError, match="there is no such app"):
+        run(other.scale(record.generation, models=2))
+    assert run(other.deploy()).generation == 1
+
+
+# ---- the store ----------------------------------------------------------------------------------
+
+
+def test_what_no_app_refers_to_is_deleted_from_the_store(session) -> None:
+    async def three():
+        await session.deploy("v1")
+        await session.deploy("v2")
+        for path in session.store.folder.iterdir():
+            os.utime(path, (0, 0))
+        return await session.deploy("v3")
+
+    record = run(three())
+    kept = {path.name for path in session.store.folder.iterdir()}
+    assert record.spec.objects <= kept
+    # The stage keeps its version before, which answers what was begun with it.
+    assert {session.store.get(key) for key in kept - record.spec.objects} == {b"models-v2"}
+
+
+def test_a_token_is_in_no_repr(session) -> None:
+    record = run(session.deploy())
+    rolled = session.host._rollouts["shop"]
+    assert "secret" not in repr(record) + repr(rolled) + repr(session.host._info())
