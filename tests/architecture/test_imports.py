@@ -23,6 +23,7 @@ SERVING = {
     "serving.kernel",
     "serving.limits",
     "serving.port",
+    "serving.private",
     "serving.replica",
     "serving.sources",
 }
@@ -46,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "load": {"errors", "views"},
     "autoscale": {"errors", "views"},
     "serving.limits": {"errors"},
+    "serving.private": set(),
     "serving.sources": {"define"},
     "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "serving.limits"},
     "serving.bundle": {"errors", "define", "plan", "serving.http", "serving.sources"},
@@ -57,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
     | {"autoscale", "serving.bundle", "serving.limits", "serving.replica"},
     "serving.port": BOTTOM
     | STAGES
-    | {"autoscale", "metrics", "serving.control", "serving.replica"},
+    | {"autoscale", "metrics", "serving.control", "serving.private", "serving.replica"},
     "serving.kernel": BOTTOM
     | STAGES
     | {"autoscale", "fetch", "metrics", "mlkit"}

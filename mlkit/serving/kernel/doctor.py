@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -26,6 +26,7 @@ from mlkit.serving.control.haproxy import haproxy_binary
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel.session import Session
+from mlkit.serving.private import PrivateName, missing_names
 
 __all__ = ["Examination", "Finding", "examine"]
 
@@ -111,10 +112,20 @@ def examine(capabilities: Mapping[str, str] | None = None) -> Examination:
         *about_disk(_free("/tmp"), shutil.disk_usage("/tmp").total),
         *about_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         *about_environment(os.environ),
+        *about_private_names(),
         *about_port(8000),
         *_about_folder(),
     ]
     return Examination(installed, {**_machine(), **(capabilities or {})}, tuple(findings))
+
+
+def about_private_names(missing: Sequence[PrivateName] | None = None) -> Iterator[Finding]:
+    """Whether what is installed lacks names that are not public and are used."""
+    for name in missing_names() if missing is None else missing:
+        yield Finding(
+            f"{name.name} is gone, which is {name.used_for}; {name.without}",
+            "install the version of ray, fastapi or starlette that requirements.lock names",
+        )
 
 
 def _version(package: str) -> str | None:

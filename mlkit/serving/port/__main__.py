@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from mlkit.serving.control import folders, watchdog
 from mlkit.serving.control.host import Host
 from mlkit.serving.port.cluster import RayCluster, start_ray, stop_ray
 from mlkit.serving.port.gathering import RayTelemetry
+from mlkit.serving.private import missing_names
 
 __all__ = ["main"]
 
@@ -30,6 +32,8 @@ def main(argument: str) -> None:
         object_store_bytes=settings["object_store_bytes"],
         folder=folder / "ray",
     )
+    for name in missing_names():
+        logging.warning("%s is gone (%s): %s", name.name, name.used_for, name.without)
     cluster = RayCluster(local=settings["address"] == "local")
     host: Host | None = None
 
@@ -41,8 +45,8 @@ def main(argument: str) -> None:
     try:
         asyncio.run(run())
     finally:
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, signal.SIG_IGN)  # it is ending already
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # it is ending already
         stop_ray(settings["address"], host.applications if host else [])
         watchdog.sweep(folder.name)
         folders.remove(folder)

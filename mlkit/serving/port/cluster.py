@@ -8,6 +8,7 @@ import os
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,8 @@ from mlkit.serving.replica.front import VERSION_PATH, Replica
 from mlkit.serving.replica.stage import StageReplica
 
 __all__ = ["RayCluster", "start_ray", "stop_ray"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -103,6 +106,8 @@ class RayCluster:
         key = target.name, target.deployment
         if key not in self._handles:
             self._handles[key] = handle_of(*key)
+            if not hasattr(self._handles[key], "_init"):
+                return []
             # Its router would run in this thread's loop, and there is none.
             self._handles[key]._init(_run_router_in_separate_loop=True)
         try:
@@ -169,8 +174,6 @@ def _application(target: Target) -> Any:
         kind = serve.ingress()(kind)
     deployment: Any = serve.deployment(kind)
     deployment = deployment.options(**options)
-    # Not public: with a digest in it an unchanged deployment keeps its replicas; without, every
-    # `serve.run` restarts all.
     deployment._version = target.version
     return deployment.bind(*target.arguments)
 
@@ -210,8 +213,9 @@ def _last_line(message: str) -> str:
 def _delete(applications: Sequence[str]) -> None:
     from ray import serve
 
-    for name in applications:
-        serve.delete(name, _blocking=False)
+    with suppress(TypeError):  # else one after the other
+        for name in applications:
+            serve.delete(name, _blocking=False)
     for name in applications:
         serve.delete(name)
 
@@ -288,11 +292,14 @@ def _end_idle_processes() -> None:
     Nobody here is sent logs, there is one machine, and no dashboard; together they take 1.2% of a
     core. `ray.init` has no parameter that leaves them out.
     """
-    from ray._private import worker
+    try:
+        from ray._private import worker
 
-    node: Any = worker._global_node
-    for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
-        end(check_alive=False)
+        node: Any = worker._global_node
+        for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
+            end(check_alive=False)
+    except Exception as error:
+        logger.warning("idle processes of Ray go on: %s", error)
 
 
 def stop_ray(address: str, applications: Sequence[str]) -> None:

@@ -18,11 +18,9 @@ def placement(applications: Mapping[str, str]) -> dict[str, Any]:
         applications: name of the stage of each application.
     """
     import ray
-    from ray.serve import context
 
-    client: Any = context._get_global_client()
     state: Any = ray
-    details = client.get_serve_details()
+    details = _serve_details()
     replicas = [
         {
             "stage": stage,
@@ -55,13 +53,20 @@ def counts(applications: Mapping[str, str], beside: bool = False) -> dict[str, R
         beside: whether old replicas that serve until the new ones are ready count as wanted.
     """
     import ray
-    from ray.serve import context
 
-    client: Any = context._get_global_client()
     state: Any = ray
-    return counts_of(
-        client.get_serve_details(), state.cluster_resources, applications, beside=beside
-    )
+    return counts_of(_serve_details(), state.cluster_resources, applications, beside=beside)
+
+
+def _serve_details() -> Mapping[str, Any]:
+    """What the controller knows of each replica; nothing where Serve does not let it be asked."""
+    try:
+        from ray.serve.context import _get_global_client
+    except ImportError:
+        return {"applications": {}}
+    client: Any = _get_global_client()
+    details: Mapping[str, Any] = client.get_serve_details()
+    return details
 
 
 def counts_of(
