@@ -174,7 +174,8 @@ class Host:
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         if before is not None:
-            await self._deployer.delete(before.applications - new.applications, spec.app)
+            stale = before.applications - new.applications
+            await _to_the_end(self._deployer.delete(stale, spec.app))
         await self._collect()
         return serving
 
@@ -249,7 +250,7 @@ class Host:
         self.records[app] = record.moved(AppState.STOPPED)
         rolled = self._rollouts[app]
         try:
-            await self._deployer.delete(rolled.applications, app)
+            await _to_the_end(self._deployer.delete(rolled.applications, app))
         finally:
             del self.records[app], self._rollouts[app]
         await self._telemetry.forget(app)

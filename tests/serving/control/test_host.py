@@ -224,7 +224,7 @@ async def _cancelled_at(session, count: int) -> bool:
     """Deploys another version and interrupts it at an await; whether there was one."""
     await session.deploy("v1")
     before = session.serving
-    task = asyncio.ensure_future(session.deploy("v2"))
+    task = asyncio.ensure_future(session.deploy("v2", stages=("words",)))
     calls = len(session.cluster.calls)
 
     def interrupt(number: int) -> None:
@@ -241,7 +241,9 @@ async def _cancelled_at(session, count: int) -> bool:
     if record.generation == 1:
         assert session.serving == before
     else:  # it was interrupted after the change was made
-        assert session.serving["models"][0] == "models-v2"
+        assert session.serving["words"][0] == "words-v2"
+    # Nothing is left behind that no record knows.
+    assert set(session.cluster.applications) == set(session.host.applications)
     assert await session.deploy("v3")
     return True
 
@@ -251,6 +253,18 @@ def test_an_interrupt_at_every_await_leaves_one_version_or_the_other(restarted) 
     while run(_cancelled_at(restarted(), interrupted)):
         interrupted += 1
     assert interrupted > 5
+
+
+def test_a_deletion_that_is_interrupted_is_made_all_the_same(session) -> None:
+    async def interrupt():
+        await session.deploy()
+        deleting = asyncio.ensure_future(session.delete())
+        session.cluster.interrupt = lambda number: deleting.cancel()
+        await asyncio.gather(deleting, return_exceptions=True)
+
+    run(interrupt())
+    assert session.serving == {}
+    assert session.host.records == {}
 
 
 def test_an_interrupt_while_it_waits_its_turn_changes_nothing(session) -> None:
