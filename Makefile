@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-notebooks lab lint bench bench-observe browser lock environment clean distclean
+.PHONY: help demo test test-code test-notebooks lab lint bench bench-observe figures browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,6 +51,9 @@ bench: $(STAMP) ## measure what is claimed about speed
 
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
 	$(BIN)/python -m benchmarks observe
+
+figures: $(STAMP) ## put what was measured last into README and docs
+	$(BIN)/python -m tools.figures --update
 
 browser: $(STAMP) ## the tests that drive a browser; installs Chromium for them (Debian and its kin); screenshots in build/browser/
 	.ci/install-browser
