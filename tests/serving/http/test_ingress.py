@@ -127,6 +127,8 @@ def test_a_failing_step_is_named_and_its_traceback_is_kept(face, tagger) -> None
     (failure,) = client.served.failures.last
     assert (document["step"], document["failure_id"]) == ("look", failure.id)
     assert "raise ValueError" in failure.traceback
+    assert "no boom please" not in answer.text
+    assert "no boom please" in failure.error
     assert "Traceback" not in answer.text
     assert ".py" not in answer.text
     assert client.post("/tag", content=b"1", headers=JPEG).status_code == 200
