@@ -224,8 +224,12 @@ class App:
 
     @property
     def docs(self) -> str:
-        """Address of the documentation page; opens once, within a minute, and then by cookie."""
-        code = f"?code={new_code(self.token)}" if self.token else ""
+        """Address of the documentation page; opens once, within a minute.
+
+        A cookie opens the page for eight hours from then on. It is good for nothing else: to try a
+        call on the page, put the token under "Authorize".
+        """
+        code = f"?code={new_code(self.token, self.name)}" if self.token else ""
         return f"{self._base}/docs{code}"
 
     def curl(self, file: str = "photo.jpg") -> str:
