@@ -65,7 +65,10 @@ def _main() -> None:
             "look": away,
             **{name: {"stage": FAR} for name in ("product_class", "imagenet_labels")},
         }
-        app = deploy(tag, address=cluster.address, options=options, progress=False)
+        # Ray's utility starts it without authentication, on this machine alone.
+        app = deploy(
+            tag, address=cluster.address, insecure_cluster=True, options=options, progress=False
+        )
         placement = app.placement()
         frame = placement.to_frame()
         there = list(app.map(payloads, progress=False))

@@ -1,8 +1,8 @@
 """Render measured figures into README and docs: ``python -m tools.figures [--update]``.
 
 A figure stands in the text before a comment that names it: ``282<!--demo.served_rps:.0f-->``. Its
-value is a field of ``docs/measured/demo.json``, in the format after the colon (Python's; ``%`` for a
-share). ``--update`` first copies what the commands wrote last from ``build/``.
+value is a field of ``docs/measured/demo.json``, in Python's format after the colon. ``--update``
+first copies what the commands wrote last from ``build/``.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ class HttpRequest:
 
     method: str = "POST"
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
 
 
 class Place(NamedTuple):

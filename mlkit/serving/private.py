@@ -7,6 +7,7 @@ those that are gone; each use falls back on the public API, or does without, as 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -35,7 +36,9 @@ class PrivateName:
         module, _, path = self.name.partition(":")
         path, _, parameter = path.rstrip(")").partition("(")
         try:
-            value: Any = import_module(module)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of deprecations in what is imported
+                value: Any = import_module(module)
             for part in path.split(".") if path else ():
                 value = getattr(value, part)
             return not parameter or parameter in inspect.signature(value).parameters

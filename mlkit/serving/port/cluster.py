@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from mlkit.serving.control.cluster import ApplicationStatus, ReplicaCounts, ReplicaReport, Target
 from mlkit.serving.control.flags import cluster_environment
+from mlkit.serving.control.watchdog import sweep
 from mlkit.serving.port import depot, details
 from mlkit.serving.port.handles import handle_of
 from mlkit.serving.port.scaling import serve_config
@@ -284,6 +285,8 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
         except Exception as error:
             if not left or "timed out during startup" not in str(error):
                 raise
+            ray.shutdown()
+            sweep(os.environ["MLKIT_SESSION"])  # what the attempt has started, and left behind
 
 
 def _end_idle_processes() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,6 +17,7 @@ from mlkit.errors import DeployError
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
+from mlkit.serving.http.access import RedeemedCodes
 from mlkit.serving.http.ingress import Served, create_app
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.http.observe import Observer, gauges_of, recorder_of
@@ -51,7 +52,7 @@ class Shipment:
     app: str
     origin: Origin
     logs: str
-    token: str | None
+    token: str | None = field(repr=False)
     gatherer: str = ""
     fresh: str = ""
 
@@ -110,8 +111,10 @@ class Replica:
     async def __init__(self, shipment: Shipment) -> None:  # type: ignore[misc]  # Serve awaits it
         switch_promptly()
         logs = Path(shipment.logs)
-        keep = capture(logs, shipment.app) if logs.is_dir() else None  # noqa: ASYNC240
-        self._failures = Failures(keep) if keep else Failures()
+        self._failures, self._codes = Failures(), RedeemedCodes()
+        if logs.is_dir():  # noqa: ASYNC240
+            self._failures = Failures(capture(logs, shipment.app))
+            self._codes = RedeemedCodes(logs)
         shipment.origin.enter()
         self._shipment = shipment
         recorder = recorder_of(shipment.app, shipment.app, shipment.gatherer, self._gauges, True)
@@ -195,6 +198,7 @@ class Replica:
                 config["version"],
                 fastapi=application,
                 others=served,
+                codes=self._codes,
                 metrics=self._metrics if self._shipment.gatherer else None,
             )
             lifespan = Lifespan(app, application)

@@ -152,15 +152,18 @@ def read_logs(folder: Path, app: str) -> list[LogLine]:
     return sorted(lines, key=lambda line: line.time)
 
 
-def read_failures(folder: Path, app: str) -> list[Failure]:
-    """The failures of an app's replicas, oldest first."""
-    found = (Failure(**record) for record in _read(folder, f"{app}.*.failure.jsonl*"))
-    return sorted(found, key=lambda failure: failure.time)
+def read_failures(folder: Path, app: str, id: str = "") -> list[Failure]:
+    """The failures of an app's replicas, or the one of an id; oldest first."""
+    records = _read(folder, f"{app}.*.failure.jsonl*", id)
+    failures = (Failure(**record) for record in records if id in ("", record["id"]))
+    return sorted(failures, key=lambda failure: failure.time)
 
 
-def _read(folder: Path, pattern: str) -> Iterator[dict[str, Any]]:
+def _read(folder: Path, pattern: str, word: str = "") -> Iterator[dict[str, Any]]:
     for path in folder.glob(pattern):
         for line in path.read_text(errors="replace").splitlines():
+            if word not in line:
+                continue
             try:
                 yield json.loads(line)
             except ValueError:  # a line that is being written

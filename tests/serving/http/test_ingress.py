@@ -103,6 +103,15 @@ def test_a_chunked_body_is_cut_off_at_the_limit(face, tagger) -> None:
     assert client.post("/tag", content=iter([b"12", b"3"]), headers=JPEG).json() == {"untitled": 3}
 
 
+@pytest.mark.parametrize("declared", ["3", "-1", "²", "1000", None])
+def test_the_bytes_of_a_body_count_whatever_is_declared(face, tagger, declared) -> None:
+    client = face(tagger, limits=Limits(max_body_bytes=1000))
+    length = [] if declared is None else [(b"content-length", declared.encode("latin-1"))]
+    headers = [(b"content-type", b"image/jpeg"), *length]
+    chunks = (bytes(300) for _ in range(10))
+    problem(client.post("/tag", content=chunks, headers=headers), 413)
+
+
 def test_a_step_refuses_its_input_in_its_own_words(face, tagger) -> None:
     client = face(tagger)
     document = problem(client.post("/tag", content=b"bad", headers=JPEG), 422)
@@ -118,6 +127,8 @@ def test_a_failing_step_is_named_and_its_traceback_is_kept(face, tagger) -> None
     (failure,) = client.served.failures.last
     assert (document["step"], document["failure_id"]) == ("look", failure.id)
     assert "raise ValueError" in failure.traceback
+    assert "no boom please" not in answer.text
+    assert "no boom please" in failure.error
     assert "Traceback" not in answer.text
     assert ".py" not in answer.text
     assert client.post("/tag", content=b"1", headers=JPEG).status_code == 200

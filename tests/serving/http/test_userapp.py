@@ -24,6 +24,7 @@ from mlkit import InputError, pipeline, step
 from mlkit.define import ImageSource
 from mlkit.errors import DeployError
 from mlkit.serving import asgi, served
+from mlkit.serving.http.access import new_code
 from mlkit.serving.http.userapp import application_of, pack_application
 
 
@@ -246,6 +247,72 @@ def test_routers_are_included_with_what_they_ask_for() -> None:
 def test_a_function_may_make_the_application() -> None:
     with TestClient(asgi(tag, fastapi=shop_app)) as client:
         assert client.get("/seen").json() == ["up"]
+
+
+def catch_all(shop: FastAPI) -> None:
+    @shop.get("/{path:path}")
+    def mine(path: str) -> str:
+        return "mine"
+
+
+def mounts(shop: FastAPI) -> None:
+    async def mine(scope, receive, send) -> None:
+        await Response('"mine"')(scope, receive, send)
+
+    for path in ("/swagger", "/healthz"):
+        shop.mount(path, mine)
+
+
+def included(shop: FastAPI) -> None:
+    router = APIRouter()
+    catch_all(router)
+    shop.include_router(router)
+
+
+@pytest.mark.parametrize("add_routes", [catch_all, mounts, included])
+def test_a_route_of_ones_own_needs_the_token_whatever_its_path(add_routes) -> None:
+    shop = FastAPI()
+    add_routes(shop)
+    with TestClient(asgi(tag, fastapi=shop, token="t0ken")) as client:
+        for path in ("/swagger/x", "/swagger/swagger-ui.css", "/healthz/", "/tag/healthz/x"):
+            assert client.get(path, follow_redirects=False).status_code == 401
+        answer = client.get("/swagger/x", headers={"authorization": "Bearer t0ken"})
+        assert answer.json() == "mine"
+
+
+def test_neither_code_nor_cookie_opens_a_route_of_ones_own() -> None:
+    shop = FastAPI()
+    with TestClient(asgi(tag, fastapi=shop, token="t0ken"), follow_redirects=False) as client:
+        client.get(f"/docs?code={new_code('t0ken', 'tag')}")
+        cookies = dict(client.cookies)
+    catch_all(shop)
+    with TestClient(asgi(tag, fastapi=shop, token="t0ken"), cookies=cookies) as client:
+        for query in ("", f"?code={new_code('t0ken', 'tag')}"):
+            assert client.get(f"/docs{query}", follow_redirects=False).status_code == 401
+
+
+def test_a_route_at_the_path_of_mlkits_own_needs_the_token() -> None:
+    shop = FastAPI()
+
+    @shop.get("/healthz")
+    def mine() -> str:
+        return "mine"
+
+    with TestClient(asgi(tag, fastapi=shop, token="t0ken")) as client:
+        assert client.get("/healthz").status_code == 401
+        assert client.get("/readyz").status_code == 200
+
+
+def test_a_middleware_of_ones_own_does_not_answer_callers_without_the_token() -> None:
+    shop = FastAPI()
+
+    @shop.middleware("http")
+    async def answer(request: Request, call_next) -> Response:
+        return Response("mine")
+
+    with TestClient(asgi(tag, fastapi=shop, token="t0ken")) as client:
+        assert client.get("/healthz").json() == {"status": "ok"}
+        assert client.get("/healthz", headers={"x-mlkit-token": "t0ken"}).text == "mine"
 
 
 # ---- on the way to another process ---------------------------------------------------------------

@@ -1,17 +1,19 @@
 """What an app does without asking anybody."""
 
+import json
 import pickle
 import shutil
+from dataclasses import asdict
+from types import SimpleNamespace
 
+import httpx2
 import pytest
 
 from mlkit import pipeline, step
-from mlkit.errors import DeployError, InputError, StepError
+from mlkit.errors import DeployError, InputError, RequestError, StepError
 from mlkit.plan import plan
-from mlkit.serving import App, Limits
-from mlkit.serving.bundle import Manifest, Origin
-from mlkit.serving.control.records import AppRecord, AppSpec, AppState, StageSpec
-from mlkit.serving.kernel.scale import settings_of
+from mlkit.serving import App
+from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.session import Session
 
 
@@ -26,37 +28,9 @@ def joined(a: str, b: str = "b", *, c: str) -> str:
 
 
 @pytest.fixture
-def app(tmp_path):
+def app(tmp_path, record_of):
     planned = plan(joined)
-    spec = AppSpec(
-        app="joined",
-        stages=tuple(
-            StageSpec(
-                name=stage.name,
-                digest="",
-                bundle="",
-                manifest=Manifest({}, {}),
-                ray_actor_options={},
-                options={},
-                settings=settings_of(stage, lambda data: ""),
-            )
-            for stage in planned.stages
-        ),
-        plan="",
-        origin=Origin("/", ()),
-        limits=Limits(),
-        token="secret-token",
-    )
-    record = AppRecord(
-        spec=spec,
-        state=AppState.SERVING,
-        generation=1,
-        root=True,
-        url="http://127.0.0.1:1/joined",
-        base="http://127.0.0.1:1",
-        since=0.0,
-    )
-    return App(Session(tmp_path / "gone"), planned, record)
+    return App(Session(tmp_path / "gone"), planned, record_of(planned))
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +60,40 @@ def test_an_error_leaves_the_values_of_its_request_behind_when_it_travels() -> N
     error = StepError("it broke", step="join", pipeline="joined", run=object())
     again = pickle.loads(pickle.dumps(error))
     assert (again.step, again.run) == ("join", None)
+
+
+def failing(app, monkeypatch, status=500, **problem):
+    """Has the app's server answer with a problem; returns the error that its caller gets."""
+    document = {"detail": "step 'join' failed: ValueError", "step": "join", **problem}
+
+    def request(method, url, **parts):
+        return httpx2.Response(status, json=document)
+
+    monkeypatch.setattr(app, "_client", SimpleNamespace(request=request, close=lambda: None))
+    with pytest.raises(RequestError) as caught:
+        app("x", c="z")
+    return caught.value
+
+
+def test_a_failing_step_is_told_with_the_words_in_its_own_log(app, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "gone" / "logs"
+    folder.mkdir()
+    for id, words in (("a1", "other words"), ("b2", "its own words")):
+        failure = Failure(id, "2026-01-01", "join", f"ValueError: {words}", "Traceback")
+        with (folder / "joined.7.failure.jsonl").open("a") as file:
+            file.write(json.dumps(asdict(failure)) + "\n")
+    error = failing(app, monkeypatch, failure_id="b2")
+    assert error.got == "ValueError: its own words"
+    assert str(error).count("its own words") == 1
+
+
+@pytest.mark.parametrize("problem", [{}, {"failure_id": "b2"}])
+def test_a_failure_that_is_not_in_the_log_is_told_as_the_server_does(
+    app, monkeypatch, problem
+) -> None:
+    error = failing(app, monkeypatch, **problem)
+    assert (error.got, error.step) == (None, "join")
+    assert "ValueError" in str(error)
 
 
 def test_an_app_that_was_shut_down_is_not_scaled(app) -> None:

@@ -35,9 +35,16 @@ cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_
 cluster.add_node(num_cpus=1, resources={"box": 1})
 try:
     import say
+    from mlkit.errors import DeployError
     from mlkit.serving import deploy
 
-    app = deploy(say.say, address=cluster.address, progress=False)
+    try:
+        deploy(say.say, address=cluster.address, progress=False)
+    except DeployError as error:
+        assert "insecure_cluster=True" in str(error), error
+    else:
+        raise AssertionError("it joined a cluster that asks for no token")
+    app = deploy(say.say, address=cluster.address, insecure_cluster=True, progress=False)
     frame = app.placement().to_frame()
     found = {
         "answer": app(" hello "),
@@ -65,6 +72,7 @@ def test_stages_are_spread_over_nodes_and_answer_as_on_one(
         "MLKIT_RUNTIME_DIR": str(runtime_folder),
         "MLKIT_PROXY_LOCATION": "HeadOnly",  # two nodes of one machine share its ports
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
     }
     done = subprocess.run(
         [sys.executable, "main.py"],
