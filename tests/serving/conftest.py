@@ -12,7 +12,8 @@ from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.serving import Limits, deploy
 from mlkit.serving.control.watchdog import processes_of
-from mlkit.serving.http.ingress import Served, create_app
+from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.kernel.client import Codec
 from mlkit.serving.kernel.session import Session
 

@@ -117,7 +117,7 @@ def _stage(
             spec["gatherer"],
         ),
         version=fixed,
-        user_config={"versions": versions},
+        user_config={"versions": versions, "request_timeout_s": limits["request_timeout_s"]},
         options=options,
     )
     return StageTarget(stage["name"], target, digest, stage["bundle"], stage["manifest"])
