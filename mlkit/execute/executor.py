@@ -77,11 +77,13 @@ class Executor:
         self._alarms = [threading.Lock() for _ in range(self.workers)]
         # Until when each sleeps; the last to fall asleep is the first to be woken.
         self._asleep: dict[threading.Lock, float] = {}
+        # What each worker has in hand: a call that goes on keeps it, though its request is over.
+        self._in_hand: list[list[Work] | None] = [None] * self.workers
         self._closed = False
         self._loops = Mailboxes()
         name = f"mlkit-{program.graph.name}"
         self._threads = [
-            threading.Thread(target=self._work, args=(alarm,), name=f"{name}-{i}", daemon=True)
+            threading.Thread(target=self._work, args=(i, alarm), name=f"{name}-{i}", daemon=True)
             for i, alarm in enumerate(self._alarms)
         ]
         for alarm, thread in zip(self._alarms, self._threads, strict=True):
@@ -164,6 +166,21 @@ class Executor:
         """Requests begun and not finished."""
         return len(self._flow.open)
 
+    def abandoned(self, after_s: float = 0.0) -> int:
+        """Count the workers held by calls that nobody waits for any more.
+
+        Their requests were given up or are late; Python cannot stop the functions.
+
+        Args:
+            after_s: count only calls whose requests came longer ago than this, in seconds.
+        """
+        came = perf_counter() - after_s
+        return sum(
+            all(item.root.finished and item.root.began <= came for item in work)
+            for work in list(self._in_hand)
+            if work is not None
+        )
+
     def queued(self) -> dict[str, int]:
         """Requests waiting for each node that runs on the workers, by its name."""
         with self._lock:
@@ -224,7 +241,7 @@ class Executor:
 
     # ---- on the workers ---------------------------------------------------------------------
 
-    def _work(self, alarm: threading.Lock) -> None:
+    def _work(self, index: int, alarm: threading.Lock) -> None:
         outcomes: list[Outcome] = []
         called: tuple[Task, list[int], float | None] | None = None
         while True:
@@ -232,6 +249,7 @@ class Executor:
             if job is None:
                 return
             task, work = job
+            self._in_hand[index] = work
             context = (self._context if task.batched else work[0].context).copy()
             sizes: list[int] = []
             try:
@@ -244,6 +262,7 @@ class Executor:
                 now = perf_counter()
                 outcomes = [Outcome(e, task, None, error, now, now, 1) for e in work]
             called = task, sizes, _took(outcomes) if task.batched else None
+            self._in_hand[index] = None
             del job, work, context  # nothing is kept of it while this waits for more
 
     def _next(

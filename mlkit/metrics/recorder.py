@@ -106,12 +106,12 @@ class Recorder:
             if len(self._traces) < MOST_TRACES:
                 self._traces.append(trace)
 
-    def called(self, held_s: float, failed: bool) -> None:
+    def called(self, held_s: float, status: int) -> None:
         """Count a call of a stage that answers no requests itself."""
         with self._lock:
             self._held.append(held_s)
             self._recent.append((time.perf_counter(), held_s))
-            self._status[500 if failed else 200] += 1
+            self._status[status] += 1
 
     def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
         """Count the steps of a request that ran in this process."""

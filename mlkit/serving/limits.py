@@ -14,9 +14,11 @@ class Limits:
     """Bounds within which a replica works.
 
     Attributes:
-        max_body_bytes: of a request; more is answered 413.
-        max_ongoing_requests: begun and not answered; more are answered 503.
-        request_timeout_s: after which a request is answered 504.
+        max_body_bytes: of a request to a pipeline's own route; more is answered 413. Routes of an
+            application of one's own have FastAPI's ``max_body_size``.
+        max_ongoing_requests: to one pipeline, admitted and not answered, those whose bodies are
+            still being read among them; more are answered 503.
+        request_timeout_s: from its admission on, after which a request is answered 504.
 
     Raises:
         DefinitionError: one of them is not positive.

@@ -286,6 +286,48 @@ def test_run_answers_at_the_deadline_though_a_step_cannot_be_stopped(requests, g
     assert isinstance(asyncio.run(ask()), DeadlineExceeded)
 
 
+# ---- workers that do not come back ----------------------------------------------------------
+
+
+def test_a_call_that_outlives_its_request_is_counted_until_it_returns(requests, gate, soon) -> None:
+    sent = requests(held(gate, []), workers=2)
+    (late, _) = sent.submit(1, 2)
+    gate.wait_for(2)
+    assert sent.executor.abandoned() == 0
+    late.cancel()
+    assert sent.executor.abandoned() == 1
+    assert sent.executor.abandoned(after_s=60) == 0  # it came just now
+    gate.open()
+    assert soon(lambda: sent.executor.abandoned() == 0)
+
+
+def test_a_batch_is_abandoned_when_nobody_waits_for_any_of_it(requests, gate, soon) -> None:
+    first = threading.Event()
+
+    @batched_step(max_batch_size=4)
+    def many(xs: list[int]) -> list[int]:
+        if len(xs) == 1:
+            assert first.wait(20)
+        else:
+            gate.pass_through()
+        return xs
+
+    @pipeline
+    def batching(x: int) -> int:
+        return many(x)
+
+    sent = requests(batching, workers=1)
+    sent.submit(0)
+    assert soon(lambda: not sent.executor.queued()["many"])
+    one, other = sent.submit(1, 2)
+    first.set()
+    gate.wait_for()
+    one.cancel()
+    assert sent.executor.abandoned() == 0
+    other.cancel()
+    assert sent.executor.abandoned() == 1
+
+
 # ---- callbacks ------------------------------------------------------------------------------
 
 

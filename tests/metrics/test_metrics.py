@@ -314,7 +314,7 @@ def test_how_it_goes_at_the_moment() -> None:
     recorder = Recorder("shop")
     assert recorder.recent()["rate"] == 0
     for took in range(1, 101):
-        recorder.called(took / 1000, failed=False)
+        recorder.called(took / 1000, status=200)
     found = recorder.recent()
     assert (found["p50_ms"], found["p95_ms"], found["p99_ms"]) == (50, 95, 99)
     assert found["rate"] == 50

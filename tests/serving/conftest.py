@@ -14,7 +14,8 @@ from mlkit.serving import Limits, deploy
 from mlkit.serving.bundle import Manifest, Origin
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState, StageSpec
 from mlkit.serving.control.watchdog import processes_of
-from mlkit.serving.http.ingress import Served, create_app
+from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.kernel.client import Codec
 from mlkit.serving.kernel.scale import settings_of
 from mlkit.serving.kernel.session import Session

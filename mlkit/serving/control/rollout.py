@@ -121,7 +121,10 @@ def _stage(
         kind="stage",
         arguments=(spec.app, spec.origin, environment.logs, spec.workers, stage.name, gatherer),
         version=fixed,
-        user_config={"versions": versions},
+        user_config={
+            "versions": versions,
+            "request_timeout_s": spec.limits.request_timeout_s,
+        },
         options=options,
     )
     return StageTarget(stage.name, target, version, stage, sizes)

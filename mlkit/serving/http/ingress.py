@@ -7,135 +7,40 @@ it, at the root and under ``/<name>``, are ``/docs``, ``/openapi.json``, ``/heal
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from time import perf_counter
 from typing import Any, TypeAlias
 
-import pydantic_core
 from fastapi import FastAPI, Request
 from fastapi.exception_handlers import (
     http_exception_handler,
     request_validation_exception_handler,
 )
 from fastapi.exceptions import RequestValidationError
+from fastapi.utils import is_body_allowed_for_status_code
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlkit.define.border import plain, port
 from mlkit.define.docstring import words
 from mlkit.define.graph import Graph
-from mlkit.errors import InputError, MlkitError, Overloaded
-from mlkit.execute import Executor
-from mlkit.execute.execution import Execution
-from mlkit.execute.inputs import signature_of
+from mlkit.errors import MlkitError
 from mlkit.metrics.prometheus import CONTENT_TYPE
-from mlkit.serving.http import problem, stream
+from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
-from mlkit.serving.http.documentation import (
-    add_docs,
-    error_answers,
-    query,
-    reference,
-    request_body,
-    schemas,
-)
-from mlkit.serving.http.observe import HOPS, Observer, given_id, length_of
-from mlkit.serving.http.payload import Payloads, from_route
+from mlkit.serving.http.documentation import add_docs, error_answers, query, request_body, schemas
+from mlkit.serving.http.lifecycle import Ready, Served
+from mlkit.serving.http.payload import Payloads
+from mlkit.serving.http.results import Results
 from mlkit.serving.http.userapp import SCOPE_KEY, derived
 from mlkit.serving.limits import Limits
 
-__all__ = ["Served", "create_app"]
+__all__ = ["create_app"]
 
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; nobody reads it."""
-
-Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass
-class Served:
-    """A pipeline that is ready to be asked: its executor, and the failures of its steps."""
-
-    executor: Executor
-    limits: Limits = field(default_factory=Limits)
-    failures: problem.Failures = field(default_factory=problem.Failures)
-    observer: Observer = field(default_factory=lambda: Observer(None))
-
-    @property
-    def graph(self) -> Graph:
-        """Return what is served."""
-        return self.executor.program.graph
-
-    async def __call__(
-        self,
-        arguments: Mapping[str, Any],
-        on_node: Callable[[str, Any], None] | None = None,
-    ) -> Any:
-        """Run one request.
-
-        Args:
-            arguments: by name; those that are missing have their default.
-            on_node: called with the name and value of each node that has finished.
-
-        Raises:
-            Overloaded: too many are going on.
-            StepError: a step raised.
-            DeadlineExceeded: it took longer than ``request_timeout_s``.
-        """
-        came, execution = perf_counter(), None
-        try:
-            execution = await self.run(arguments, on_node)
-            if execution.error is not None:
-                raise execution.error
-        except Exception as error:
-            status = error.status if isinstance(error, MlkitError) else 500
-            self.observer.answered(execution, came, None, status=status)
-            raise
-        self.observer.answered(execution, came, None)
-        return execution.output
-
-    async def run(
-        self,
-        arguments: Mapping[str, Any],
-        on_node: Callable[[str, Any], None] | None = None,
-    ) -> Execution:
-        """Run one request, whatever it ends with, and count nothing; see `__call__`.
-
-        Raises:
-            Overloaded: too many are going on.
-        """
-        if self.executor.in_flight >= self.limits.max_ongoing_requests:
-            raise Overloaded("too many requests are going on", fix="try again in a second")
-        HOPS.set([])
-        deadline = perf_counter() + self.limits.request_timeout_s
-        return await self.executor.run(
-            {**self._defaults, **arguments}, deadline=deadline, on_node=on_node
-        )
-
-    @cached_property
-    def _defaults(self) -> dict[str, Any]:
-        return {p.name: p.default for p in self.graph.parameters if not p.required}
-
-    async def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments as a route gives them, to what the pipeline takes; no text is a path.
-
-        Raises:
-            InputError: they do not fit.
-        """
-        try:
-            given = signature_of(self.graph).bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise InputError(f"{error}", where=f"pipeline {self.graph.name!r}") from None
-        types = {p.name: p.type for p in self.graph.parameters}
-        return {name: await from_route(port(types[name]), v) for name, v in given.items()}
+Handler: TypeAlias = Callable[[Request, Send], Awaitable[None]]
 
 
 def create_app(
     graph: Graph,
-    served: Callable[[], Served | None],
+    served: Ready,
     limits: Limits,
     token: str | None,
     version: str = "",
@@ -162,12 +67,12 @@ def create_app(
     """
     app = _bare(graph) if fastapi is None else derived(fastapi)
     app.state.schemas = {}
-    found = {graph.name: (graph, served)}
+    pipelines: dict[str, tuple[Graph, Ready]] = {graph.name: (graph, served)}
     for name, other in (others or {}).items():
-        found[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
+        pipelines[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
     handlers = {
-        f"/{name}": _add_pipeline(app, one, Payloads(one, limits.max_body_bytes), give)
-        for name, (one, give) in found.items()
+        f"/{name}": _add_pipeline(app, each, Payloads(each, limits.max_body_bytes), ready)
+        for name, (each, ready) in pipelines.items()
     }
     own = FastAPI(openapi_url=None)  # what answers beside the pipelines and the user's routes
     _add_health(own, served, version)
@@ -175,9 +80,9 @@ def create_app(
     app.router.routes += own.routes
     _add_metrics(app, graph.name, metrics)
     _add_problems(app, graph.name, served)
-    given: ASGIApp = Pipelines(app, {name: give for name, (_, give) in found.items()})
-    if fastapi is None:
-        given = Direct(given, handlers)
+    given: ASGIApp = Direct(app, handlers)
+    if fastapi is not None:
+        given = Pipelines(app, {name: ready for name, (_, ready) in pipelines.items()})
     if guarded:
         codes = codes or RedeemedCodes()
         given = Access(given, own, app.router.routes, token, graph.name, codes)
@@ -196,43 +101,20 @@ def _bare(graph: Graph) -> FastAPI:
     )
 
 
-def _add_pipeline(
-    app: FastAPI, graph: Graph, payloads: Payloads, served: Callable[[], Served | None]
-) -> Handler:
-    encode, media_type, schema = _encoder(graph)
+def _add_pipeline(app: FastAPI, graph: Graph, payloads: Payloads, served: Ready) -> Handler:
+    results = Results(graph)
     said = words(graph.doc)
-    packed = port(graph.returns).packed_type
-    content: dict[str, Any] = {media_type: {"schema": schema}}
-    if packed:
-        content[packed] = {"schema": {"type": "string", "format": "binary"}}
-    content |= {kind: {"schema": {"type": "string"}} for kind in stream.MEDIA_TYPES}
-    events = stream.Events(graph)
 
-    async def handle(request: Request) -> Response:
+    async def handle(request: Request, send: Send) -> None:
         pipeline = served()
-        if pipeline is None:
-            return problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
-        came, execution, headers = perf_counter(), None, request.headers
-        try:
-            arguments = await payloads.read(request)
-            accept = headers.get("accept", "")
-            if accept in stream.MEDIA_TYPES:
-                return events.answer(accept, pipeline, arguments)
-            execution = await pipeline.run(arguments)
-            if execution.error is not None:
-                raise execution.error
-            if packed and accept == packed:
-                response = Response(_pack(graph, execution.output), media_type=packed)
-            else:
-                response = Response(encode(execution.output), media_type=media_type)
-        except ClientDisconnect:  # it left while its body was read: no failure of the pipeline's
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        except Exception as error:
-            response = problem.of_error(error, graph.name, pipeline.failures)
-        pipeline.observer.answered(
-            execution, came, response, received=length_of(headers), id=given_id(headers)
-        )
-        return response
+        if pipeline is not None:
+            await pipeline.answer(request, send, payloads, results)
+            return
+        response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
+        await response(request.scope, request.receive, send)
+
+    async def route(request: Request) -> Response:
+        return _Exchange(handle, request)
 
     app.post(
         f"/{graph.name}",
@@ -240,48 +122,34 @@ def _add_pipeline(
         description=said.description,
         response_class=Response,
         responses={
-            200: {"description": said.returns or "the result", "content": content},
+            200: {"description": said.returns or "the result", "content": results.content},
             **error_answers(),
         },
         openapi_extra={"requestBody": request_body(payloads), "parameters": query(payloads)},
         operation_id=graph.name,
-    )(handle)
+    )(route)
     app.state.schemas |= schemas(payloads, graph)
     return handle
 
 
-def _encoder(graph: Graph) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]:
-    """Result to body, the body's content type and its schema."""
-    from pydantic import TypeAdapter
+class _Exchange(Response):
+    """What FastAPI sends for a pipeline's own route: the request is handled while it is sent.
 
-    found = port(graph.returns)
-    if not found.converts:
-        adapter: TypeAdapter[Any] = TypeAdapter(graph.returns)
+    So its place is given back when the sending ends, however that ends.
+    """
 
-        def dump(value: Any) -> bytes:
-            return adapter.dump_json(value, fallback=plain, warnings=False)
+    def __init__(self, handle: Handler, request: Request) -> None:
+        super().__init__()
+        self._handle = handle
+        self._request = request
 
-        return dump, "application/json", reference(found.schema)
-    if found.to_bytes is not None and found.schema.get("type") == "string":
-        to_bytes = found.to_bytes
-        media_type = "image/png" if found.media_type == "image/*" else "application/octet-stream"
-        return lambda value: to_bytes(value)[0], media_type, {"type": "string", "format": "binary"}
-    to_json = found.to_json
-    return (
-        # JSON has no NaN; null is what pydantic makes of one.
-        lambda value: pydantic_core.to_json(to_json(value), fallback=plain, inf_nan_mode="null"),
-        "application/json",
-        dict(found.schema),
-    )
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handle(self._request, send)
+        if self.background is not None:  # of a dependency of the whole application
+            await self.background()
 
 
-def _pack(graph: Graph, result: Any) -> bytes:
-    to_bytes = port(graph.returns).to_bytes
-    assert to_bytes is not None
-    return to_bytes(result)[0]
-
-
-def _add_health(app: FastAPI, served: Callable[[], Served | None], version: str) -> None:
+def _add_health(app: FastAPI, served: Ready, version: str) -> None:
     @app.get("/healthz", summary="Whether the process is alive", tags=["health"])
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -319,12 +187,14 @@ def _add_metrics(app: FastAPI, name: str, metrics: Callable[[], Awaitable[bytes]
             return problem.answer(503, "no counts yet", headers={"Retry-After": "1"})
 
 
-def _add_problems(app: FastAPI, pipeline: str, served: Callable[[], Served | None]) -> None:
+def _add_problems(app: FastAPI, pipeline: str, served: Ready) -> None:
     """Answer errors with problem documents, but for those that the application answers itself."""
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers) if error.headers else None
+        if not is_body_allowed_for_status_code(error.status_code):
+            return Response(status_code=error.status_code, headers=headers)
         return problem.answer(error.status_code, str(error.detail), headers=headers)
 
     async def invalid(request: Request, error: Exception) -> Response:
@@ -342,7 +212,9 @@ def _add_problems(app: FastAPI, pipeline: str, served: Callable[[], Served | Non
         RequestValidationError: request_validation_exception_handler,
     }
     own: dict[Any, Any] = {HTTPException: http_error, RequestValidationError: invalid}
-    for kind, handler in {**own, MlkitError: fault, Exception: fault}.items():
+    if 500 not in app.exception_handlers:  # Starlette takes that for one of Exception
+        own[Exception] = fault
+    for kind, handler in {**own, MlkitError: fault}.items():
         if app.exception_handlers.get(kind) in (None, standing.get(kind)):
             app.add_exception_handler(kind, handler)
 
@@ -365,21 +237,19 @@ class Direct:
         if handler is None:
             await self.app(scope, receive, send)
             return
-        response = await handler(Request(scope, receive))
-        await response(scope, receive, send)
+        await handler(Request(scope, receive), send)
 
 
 class Pipelines:
-    """ASGI middleware: gives routes the pipelines that are served, by name."""
+    """ASGI middleware: tells routes of the pipelines that are served, by name."""
 
-    def __init__(self, app: ASGIApp, served: Mapping[str, Callable[[], Served | None]]) -> None:
+    def __init__(self, app: ASGIApp, served: Mapping[str, Ready]) -> None:
         self.app = app
         self.served = served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
-            ready = {name: one for name, give in self.served.items() if (one := give())}
-            scope[SCOPE_KEY] = ready
+            scope[SCOPE_KEY] = self.served
         await self.app(scope, receive, send)
 
 

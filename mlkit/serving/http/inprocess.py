@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlkit.define.pipeline import Pipeline
 from mlkit.execute import Executor, compile_graph
-from mlkit.serving.http.ingress import Served, create_app
+from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.http.userapp import Application, pack_application
 from mlkit.serving.limits import Limits

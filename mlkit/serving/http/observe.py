@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from starlette.responses import Response
 
@@ -18,22 +18,23 @@ from mlkit.execute.execution import Execution
 from mlkit.metrics import Recorder, Span, Trace
 from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
+from mlkit.serving.http.outcome import outcome_of
 
 __all__ = [
     "HOPS",
+    "Headers",
     "Hop",
     "Observer",
     "gauges_of",
-    "given_id",
     "length_of",
-    "peek_into",
     "pusher",
     "recorder_of",
-    "spans_of",
-    "trace_of",
 ]
 
 REQUEST_ID = "X-Request-Id"
+
+Headers: TypeAlias = Mapping[bytes, bytes]
+"""A request's, by their names in lower case; Starlette's own search the whole list each time."""
 
 
 class Hop(NamedTuple):
@@ -119,27 +120,21 @@ class Observer:
         execution: Execution | None,
         came: float,
         response: Response | None,
-        *,
-        received: int = 0,
-        id: str = "",
-        status: int = 200,
-    ) -> Trace | None:
+        headers: Headers,
+    ) -> None:
         """Count a request, and put its times into the answer's ``Server-Timing``.
 
         Args:
             execution: of its steps; None where none could begin.
             came: when it came, on `perf_counter`'s clock.
-            response: the answer; None where it is sent in another way.
-            received: bytes of its body.
-            id: as its caller calls it; made where it does not.
-            status: of an answer that is sent in another way.
+            response: the answer; None for a result that is sent in another way.
+            headers: the request's: the length of its body, and its id where it has one.
         """
         if self.recorder is None:
-            return None
-        hops = HOPS.get() or ()
-        if response is not None:
-            status = response.status_code
-        trace, mine = trace_of(execution, came, status, id or _new_id(), hops)
+            return
+        id = given_id(headers)
+        status = 200 if response is None else response.status_code
+        trace, mine = trace_of(execution, came, status, id or _new_id(), HOPS.get() or ())
         sent = 0
         if response is not None:
             sent = len(response.body)
@@ -148,29 +143,50 @@ class Observer:
             )
             if not id:  # one that came with the request Serve puts into the answer itself
                 response.headers[REQUEST_ID] = trace.id
-        self.recorder.request(trace, received, sent)
-        if self.recorder.peeking and execution is not None:
-            peek_into(self.recorder, execution, trace.id)
-        if mine:
-            failed = execution.failed if execution is not None else None
-            self.recorder.steps(mine, failed.name if failed is not None else None)
-        return trace
+        self.recorder.request(trace, length_of(headers), sent)
+        if execution is not None:
+            self._steps(self.recorder, execution, mine, trace.id)
+
+    def called(self, execution: Execution, came: float) -> list[Span]:
+        """Count a call of a stage, and return the steps that ran in it."""
+        spans = spans_of(execution, came)
+        if self.recorder is not None:
+            _, status = outcome_of(execution.error)
+            self.recorder.called(perf_counter() - came, status)
+            self._steps(self.recorder, execution, spans, "")
+        return spans
+
+    def _steps(self, recorder: Recorder, execution: Execution, spans: list[Span], id: str) -> None:
+        if recorder.peeking:
+            peek_into(recorder, execution, id)
+        if spans:
+            failed = execution.failed
+            recorder.steps(spans, failed.name if failed is not None else None)
+
+    def recent(self) -> dict[str, float]:
+        """How it goes here, for the policy that scales it; nothing where nothing is counted."""
+        return self.recorder.recent() if self.recorder is not None else {}
+
+    def close(self) -> None:
+        """Stop counting; see `Recorder.close`."""
+        if self.recorder is not None:
+            self.recorder.close()
 
 
 def _new_id() -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-def given_id(headers: Mapping[str, str]) -> str:
+def given_id(headers: Headers) -> str:
     """The id that a caller gave a request; "" for none, or one that could be anything."""
-    id = headers.get("x-request-id", "")
+    id = headers.get(b"x-request-id", b"").decode("latin-1")
     return id if len(id) <= 64 and id.isascii() and id.replace("-", "").isalnum() else ""
 
 
-def length_of(headers: Mapping[str, str]) -> int:
+def length_of(headers: Headers) -> int:
     """Bytes of a request's body, as far as its head says."""
-    length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
+    length = headers.get(b"content-length", b"")
+    return int(length) if length.isdigit() else 0
 
 
 def recorder_of(

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from starlette.responses import Response
 
 from mlkit.errors import MlkitError, Overloaded, StepError
+from mlkit.serving.http.outcome import Outcome, outcome_of
 
 __all__ = ["MEDIA_TYPE", "SCHEMA", "Failure", "Failures", "answer", "of_error"]
 
@@ -79,7 +81,15 @@ class Failures:
     last: deque[Failure] = field(default_factory=lambda: deque(maxlen=100))
 
     def record(self, error: BaseException) -> Failure:
-        """Keep what happened; the traceback stays here and never goes into an answer."""
+        """Keep what happened; the traceback stays here and never goes into an answer.
+
+        An error of mlkit's is made anew for each request: one that comes twice, from a pipeline and
+        through the route that called it, is one failure.
+        """
+        kept: dict[str, Any] = vars(error) if isinstance(error, MlkitError) else {}
+        failure: Failure | None = kept.get("_failure")
+        if failure is not None:
+            return failure
         cause = _cause(error)
         failure = Failure(
             id=secrets.token_hex(6),
@@ -88,6 +98,7 @@ class Failures:
             error=f"{type(cause).__name__}: {cause}",
             traceback="".join(traceback.format_exception(cause)),
         )
+        kept["_failure"] = failure
         self.last.append(failure)
         self.keep(asdict(failure))
         return failure
@@ -116,27 +127,36 @@ def _title(status: int) -> str:
 
 def of_error(error: BaseException, pipeline: str, failures: Failures) -> Response:
     """The answer to a request that ended in an error; faults are recorded, with their traceback."""
-    status = error.status if isinstance(error, MlkitError) else 500
+    outcome, status = outcome_of(error)
     step = error.step if isinstance(error, StepError) else None
-    if status >= 500 and not isinstance(error, Overloaded) and status != 504:
+    cause = _cause(error)
+    if outcome is Outcome.FAILED:
         failure = failures.record(error)
         where = f"step {step!r} failed" if step else "the pipeline failed"
         return answer(
             status,
             # Its words stay here as well: they may hold passwords, addresses and paths.
-            f"{where}: {type(_cause(error)).__name__}",
+            f"{where}: {type(cause).__name__}",
             step=step,
             pipeline=pipeline,
             failure_id=failure.id,
         )
-    headers = {"Retry-After": "1"} if status in (429, 503) else None
-    errors = getattr(error, "errors", None)
+    headers = None
+    if outcome is Outcome.OVERLOADED:
+        wait_s = cause.retry_after_s if isinstance(cause, Overloaded) else 1.0
+        headers = {"Retry-After": f"{ceil(wait_s)}"}
     return answer(
-        status, str(_cause(error)), headers=headers, step=step, pipeline=pipeline, errors=errors
+        status,
+        str(cause),
+        headers=headers,
+        step=step,
+        pipeline=pipeline,
+        errors=getattr(error, "errors", None),
     )
 
 
 def _cause(error: BaseException) -> BaseException:
+    """What a step raised, or the error itself."""
     return error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
 
 

@@ -8,26 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import pydantic_core
 from pydantic import TypeAdapter
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from mlkit.define.border import Port, plain, port
+from mlkit.define.border import plain, port
 from mlkit.define.graph import Graph
 from mlkit.errors import DefinitionError
-from mlkit.serving.http import problem
 
-if TYPE_CHECKING:
-    from mlkit.serving.http.ingress import Served
-
-__all__ = ["MEDIA_TYPES", "Events"]
+__all__ = ["MEDIA_TYPES", "Events", "Finish"]
 
 EVENTS, LINES = "text/event-stream", "application/x-ndjson"
 MEDIA_TYPES = (EVENTS, LINES)
+
+Finish: TypeAlias = Callable[
+    [Callable[[Any], Response], Callable[[str, Any], None] | None], Awaitable[Response]
+]
+"""Runs a request; takes what encodes its result, and what is told each node's name and value."""
 
 
 class Events:
@@ -38,38 +41,41 @@ class Events:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
         self._values = {node.name: _adapter(node.type) for node in graph}
         self._result = port(graph.returns)
 
-    def answer(self, media_type: str, served: Served, arguments: Mapping[str, Any]) -> Response:
+    def response(self, media_type: str, finish: Finish) -> Response:
         """A response that is sent while the request runs; a client that goes away ends it."""
         write = _as_event if media_type == EVENTS else _as_line
-        events = (write(name, data) async for name, data in self._events(served, arguments))
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(events, media_type=media_type, headers=headers)
+        return _Streamed(self._events(write, finish), media_type=media_type, headers=headers)
 
     async def _events(
-        self, served: Served, arguments: Mapping[str, Any]
-    ) -> AsyncIterator[tuple[str, bytes]]:
+        self, write: Callable[[str, bytes], bytes], finish: Finish
+    ) -> AsyncGenerator[bytes, None]:
         loop = asyncio.get_running_loop()
-        came: asyncio.Queue[tuple[str, Any, float] | None] = asyncio.Queue()
+        nodes: asyncio.Queue[tuple[str, Any, float] | None] = asyncio.Queue()
         began = perf_counter()
 
         def on_node(name: str, value: Any) -> None:
-            loop.call_soon_threadsafe(came.put_nowait, (name, value, perf_counter() - began))
+            loop.call_soon_threadsafe(nodes.put_nowait, (name, value, perf_counter() - began))
 
-        running = asyncio.ensure_future(served(arguments, on_node))
-        running.add_done_callback(lambda _: came.put_nowait(None))
+        running = asyncio.ensure_future(finish(self._encode, on_node))
+        running.add_done_callback(lambda _: nodes.put_nowait(None))
         try:
-            while (one := await came.get()) is not None:
-                yield "step", self._step(*one)
-            while not came.empty():  # told by another thread at the very end
-                if (late := came.get_nowait()) is not None:
-                    yield "step", self._step(*late)
-            yield self._end(running, served)
+            while (node := await nodes.get()) is not None:
+                yield write("step", self._step(*node))
+            while not nodes.empty():  # told by another thread at the very end
+                if (late := nodes.get_nowait()) is not None:
+                    yield write("step", self._step(*late))
+            last = running.result()
+            yield write("result" if last.status_code == 200 else "problem", bytes(last.body))
         finally:
             running.cancel()
+
+    def _encode(self, value: Any) -> Response:
+        document = self._result.to_json(value)
+        return Response(pydantic_core.to_json(document, fallback=plain, inf_nan_mode="null"))
 
     def _step(self, name: str, value: Any, seconds: float) -> bytes:
         document: dict[str, Any] = {"step": name, "at_ms": round(1e3 * seconds, 3)}
@@ -80,13 +86,15 @@ class Events:
             )
         return pydantic_core.to_json(document, inf_nan_mode="null")
 
-    def _end(self, running: asyncio.Future[Any], served: Served) -> tuple[str, bytes]:
-        try:
-            result = running.result()
-            return "result", _json(self._result, result)
-        except Exception as error:
-            answer = problem.of_error(error, self.graph.name, served.failures)
-            return "problem", bytes(answer.body)
+
+class _Streamed(StreamingResponse):
+    """Closes its events with it: where sending ends early, so does the request."""
+
+    body_iterator: AsyncGenerator[bytes, None]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.body_iterator):
+            await super().__call__(scope, receive, send)
 
 
 def _adapter(type_: Any) -> TypeAdapter[Any] | None:
@@ -99,11 +107,8 @@ def _adapter(type_: Any) -> TypeAdapter[Any] | None:
         return None
 
 
-def _json(found: Port, value: Any) -> bytes:
-    return pydantic_core.to_json(found.to_json(value), fallback=plain, inf_nan_mode="null")
-
-
 def _as_event(name: str, data: bytes) -> bytes:
+    # The data is one line; fastapi.sse.format_sse_event would decode, split and encode it again.
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
 
 

@@ -5,26 +5,24 @@ from __future__ import annotations
 import _thread
 import copy
 import inspect
+import secrets
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Host, Mount
 
 from mlkit.define.code import captured
 from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
-from mlkit.errors import DeployError, InputError
-
-if TYPE_CHECKING:
-    from mlkit.serving.http.ingress import Served
+from mlkit.errors import DeployError, InputError, Overloaded
+from mlkit.serving.http.lifecycle import Ready, Served
 
 __all__ = [
     "Application",
-    "Caller",
     "Dependency",
     "application_of",
     "derived",
@@ -36,27 +34,7 @@ Application: TypeAlias = FastAPI | Callable[[], FastAPI]
 """An application, or a function that makes one."""
 
 SCOPE_KEY = "mlkit.pipelines"
-"""Where the ASGI scope has the pipelines that are served, by name."""
-
-
-class Caller:
-    """A pipeline as a route calls it: ``await tag(image=data, title=sku)``."""
-
-    def __init__(self, served: Served) -> None:
-        self._served = served
-        self.graph = served.graph
-
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it with the pipeline's arguments, for its result.
-
-        Pictures are given as bytes, an http(s) or data: URL, a PIL image or an array, as the
-        pipeline takes them; text is never taken for a path.
-
-        Raises:
-            InputError: the arguments do not fit.
-            StepError: a step raised.
-        """
-        return await self._served(await self._served.bind(args, kwargs))
+"""Where the ASGI scope has what gives each pipeline that is served once it is ready, by name."""
 
 
 class Dependency:
@@ -66,15 +44,23 @@ class Dependency:
         self.name = name
         self.pipeline = pipeline
 
-    async def __call__(self, connection: HTTPConnection) -> Caller:
-        """The pipeline as this request finds it."""
-        found = connection.scope.get(SCOPE_KEY, {})
-        if self.name not in found:
+    async def __call__(self, connection: HTTPConnection) -> Served:
+        """The pipeline as this request finds it.
+
+        Raises:
+            DeployError: it is not served here.
+            Overloaded: it is not ready yet.
+        """
+        ready: Ready | None = connection.scope.get(SCOPE_KEY, {}).get(self.name)
+        if ready is None:
             raise DeployError(
-                f"the pipeline {self.name!r} is not served here, or not yet",
+                f"the pipeline {self.name!r} is not served here",
                 fix="deploy(pipeline, fastapi=app), or asgi(pipeline, fastapi=app) in a test",
             )
-        return Caller(found[self.name])
+        pipeline = ready()
+        if pipeline is None:
+            raise Overloaded(f"the pipeline {self.name!r} is not ready yet")
+        return pipeline
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dependency, (self.name,)  # the pipeline goes its own way
@@ -227,8 +213,11 @@ def _parts(application: Application) -> Iterator[tuple[str, Any]]:
 def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for route in routes:
         path = prefix + getattr(route, "path", "")
-        if isinstance(route, Mount):
-            yield from _routes(route.routes, path)
+        if isinstance(route, (Mount, Host)):
+            if route.routes:
+                yield from _routes(route.routes, path)
+            else:
+                yield f"the application mounted at {path}", route.app
             continue
         router, context = (getattr(route, n, None) for n in ("original_router", "include_context"))
         if router is not None and context is not None:  # include_router, as FastAPI keeps it
@@ -238,7 +227,10 @@ def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, An
             continue
         methods = ",".join(sorted(getattr(route, "methods", None) or ()))
         endpoint = getattr(route, "endpoint", None)
-        if endpoint is not None and not _is_builtin(endpoint):
+        if endpoint is None:
+            # What answers here is not to be seen: it counts as changed at each deployment.
+            yield f"what answers at {path}", secrets.token_hex(8)
+        elif not _is_builtin(endpoint):
             yield f"the route {methods} {path}".replace("  ", " "), endpoint
             dependant = getattr(route, "dependant", None)
             for called in _calls(dependant) if dependant else ():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, MutableMapping
+from collections.abc import Coroutine, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from starlette.responses import PlainTextResponse
@@ -18,7 +17,8 @@ from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.access import RedeemedCodes
-from mlkit.serving.http.ingress import Served, create_app
+from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.http.observe import Observer, gauges_of, recorder_of
 from mlkit.serving.http.problem import Failures
@@ -28,11 +28,9 @@ from mlkit.serving.port import gathering
 from mlkit.serving.replica.loading import Loaded, Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.remote import Route, Router
+from mlkit.serving.replica.retire import check_workers, close, drained
 
 __all__ = ["VERSION_PATH", "Replica", "Shipment"]
-
-RETIRE_MARGIN_S = 5.0
-"""Added to the request timeout, by which whatever a version has begun is answered."""
 
 VERSION_PATH = "/-/version"
 """Where a replica says which version answers; open to everybody who can reach it."""
@@ -83,22 +81,29 @@ class _Version:
 
     async def retire(self) -> None:
         """Close it when what it has begun is through."""
-        longest_s = max(one.limits.request_timeout_s for one in self.served)
-        until = perf_counter() + longest_s + RETIRE_MARGIN_S
-        while self._busy and perf_counter() < until:  # noqa: ASYNC110  # executors have no event
-            await asyncio.sleep(0.05)
+        await drained(self._busy, self._request_timeout_s)
         await self.lifespan.__aexit__()
-        for one in self.served:
-            await asyncio.to_thread(one.executor.close)
+        await close(self._executors)
+
+    def check(self) -> None:
+        """Make sure that it can run something; see `check_workers`."""
+        check_workers(self._executors, self._request_timeout_s)
 
     @property
+    def _executors(self) -> Iterator[Executor]:
+        return (one.executor for one in self.served)
+
+    @property
+    def _request_timeout_s(self) -> float:
+        return max(one.limits.request_timeout_s for one in self.served)
+
     def _busy(self) -> bool:
-        return self.open > 0 or any(one.executor.in_flight for one in self.served)
+        return self.open > 0 or any(executor.in_flight for executor in self._executors)
 
     def drop(self) -> None:
         """Close it at once."""
-        for one in self.served:
-            one.executor.close(wait=False)
+        for executor in self._executors:
+            executor.close(wait=False)
 
 
 class Replica:
@@ -211,7 +216,12 @@ class Replica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """How it goes here, for the policy that scales it; Serve asks by this name."""
-        return self._observer.recorder.recent() if self._observer.recorder is not None else {}
+        return self._observer.recent()
+
+    async def check_health(self) -> None:
+        """Raise where nothing can run here any more; Serve asks by this name, and replaces it."""
+        if self._version is not None:
+            self._version.check()
 
     async def loaded(self) -> dict[str, Any]:
         """The version that answers, and those that could not be loaded with why."""
@@ -223,8 +233,8 @@ class Replica:
 
     async def __del__(self) -> None:
         observer = getattr(self, "_observer", None)
-        if observer is not None and observer.recorder is not None:
-            observer.recorder.close()
+        if observer is not None:
+            observer.close()
         version = getattr(self, "_version", None)
         if version is not None:
             version.drop()

@@ -15,6 +15,7 @@ from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observe import HOPS, Hop
+from mlkit.serving.http.outcome import outcome_of
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
 
@@ -98,7 +99,7 @@ def fault_of(error: BaseException) -> Fault:
         unpack(pickled)  # some exceptions pickle and cannot be made again
     except Exception:
         pickled = b""
-    status = error.status if isinstance(error, MlkitError) else 500
+    _, status = outcome_of(error)
     words = str(error.what) if isinstance(error, MlkitError) else _line(error)
     text = "".join(traceback.format_exception(cause))
     return Fault(getattr(error, "step", None), pickled, words, text, status)

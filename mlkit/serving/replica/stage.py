@@ -9,19 +9,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from mlkit.errors import DeployError
+from mlkit.errors import DeployError, MlkitError
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.serving.bundle import Origin
-from mlkit.serving.http.observe import gauges_of, peek_into, recorder_of, spans_of
+from mlkit.serving.http.observe import Observer, gauges_of, recorder_of
 from mlkit.serving.http.problem import Failures
 from mlkit.serving.replica.loading import Loaded, Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.remote import Answer, fault_of, pack, unpack
+from mlkit.serving.replica.retire import check_workers, close, drained
 
 __all__ = ["StageReplica"]
-
-RETIRE_S = 30.0
 
 
 class _Version:
@@ -35,17 +34,13 @@ class _Version:
             for name, program in loaded.programs.items()
         }
 
-    @property
     def _busy(self) -> bool:
         return any(executor.in_flight for executor in self.executors.values())
 
-    async def retire(self) -> None:
+    async def retire(self, request_timeout_s: float) -> None:
         """Close it when what it has begun is through."""
-        until = perf_counter() + RETIRE_S
-        while self._busy and perf_counter() < until:  # noqa: ASYNC110  # executors have no event
-            await asyncio.sleep(0.05)
-        for executor in self.executors.values():
-            await asyncio.to_thread(executor.close)
+        await drained(self._busy, request_timeout_s)
+        await close(self.executors.values())
 
 
 class StageReplica:
@@ -64,8 +59,10 @@ class StageReplica:
         keep = capture(folder, app) if folder.is_dir() else None  # noqa: ASYNC240
         self._failures = Failures(keep) if keep else Failures()
         origin.enter()
+        self._stage = stage
         self._workers = workers
-        self._recorder = recorder_of(stage, app, gatherer, self._gauges)
+        self._request_timeout_s = 0.0
+        self._observer = Observer(recorder_of(stage, app, gatherer, self._gauges))
         self._loader = Loader()
         self._wanted: dict[str, tuple[str, dict[str, int]]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
@@ -74,15 +71,18 @@ class StageReplica:
         self._rejected: dict[str, str] = {}
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
-        """Have the versions that are wanted, and let go of the others.
+        """Have the versions that are wanted, and let go of the others when their requests are over.
 
         It does not wait for code to be loaded into a replica that serves already, so that the next
         word of what is wanted need not either.
         """
         self._wanted = dict(config["versions"])
         self._rejected = {v: why for v, why in self._rejected.items() if v in self._wanted}
+        # What a version has begun may take as long as it might when it was begun.
+        longest_s = max(self._request_timeout_s, config["request_timeout_s"])
+        self._request_timeout_s = config["request_timeout_s"]
         for version in [v for v in self._versions if v not in self._wanted]:
-            self._hold(self._versions.pop(version).retire())
+            self._hold(self._versions.pop(version).retire(longest_s))
         for version, (bundle, sizes) in self._wanted.items():
             if version not in self._loading and version not in self._versions:
                 self._loading[version] = self._hold(self._add(version, bundle, sizes))
@@ -119,7 +119,12 @@ class StageReplica:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """How it goes here, for the policy that scales it; Serve asks by this name."""
-        return self._recorder.recent() if self._recorder is not None else {}
+        return self._observer.recent()
+
+    async def check_health(self) -> None:
+        """Raise where nothing can run here any more; Serve asks by this name, and replaces it."""
+        for version in self._versions.values():
+            check_workers(version.executors.values(), self._request_timeout_s)
 
     async def loaded(self) -> dict[str, Any]:
         """Versions that are there, and those that could not be loaded with why."""
@@ -129,28 +134,38 @@ class StageReplica:
         """Run a segment of a version on packed inputs, for a packed `Answer`.
 
         When the caller gives up, so does this.
+
+        Raises:
+            MlkitError: it has no such version or segment.
         """
-        if version in self._loading:  # another replica had it sooner
-            await asyncio.shield(self._loading[version])
+        executor = await self._executor(version, segment)
         came = perf_counter()
-        execution = await self._versions[version].executors[segment].run(unpack(packed))
-        spans = spans_of(execution, came)
-        if self._recorder is not None:
-            self._recorder.called(perf_counter() - came, execution.error is not None)
-            failed = execution.failed
-            self._recorder.steps(spans, failed.name if failed is not None else None)
-            if self._recorder.peeking:
-                peek_into(self._recorder, execution, "")
+        execution = await executor.run(unpack(packed))
+        spans = self._observer.called(execution, came)
         told = tuple((s.step, s.ready_s, s.start_s, s.finish_s, s.batch) for s in spans)
         held_s = perf_counter() - came
         if execution.error is not None:
             return pack(Answer(fault=fault_of(execution.error), spans=told, held_s=held_s))
         return pack(Answer(values=execution.output, spans=told, held_s=held_s))
 
+    async def _executor(self, version: str, segment: str) -> Executor:
+        if version in self._loading:  # another replica had it sooner
+            await asyncio.shield(self._loading[version])
+        try:
+            return self._versions[version].executors[segment]
+        except KeyError:
+            known = [f"{v}: {', '.join(one.executors)}" for v, one in self._versions.items()]
+            raise MlkitError(
+                self._rejected.get(version, "it has no such version, or no such segment of it"),
+                where=f"stage {self._stage!r}",
+                expected=" or ".join(known) or "none, as yet",
+                got=f"{version}: {segment}",
+            ) from None
+
     async def __del__(self) -> None:
-        recorder = getattr(self, "_recorder", None)
-        if recorder is not None:
-            recorder.close()
+        observer = getattr(self, "_observer", None)
+        if observer is not None:
+            observer.close()
         for version in getattr(self, "_versions", {}).values():
             for executor in version.executors.values():
                 executor.close(wait=False)

@@ -9,7 +9,9 @@ import pytest
 
 from mlkit.errors import DeployConflict, DeployError
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
+from mlkit.serving.control.protocol import DeployApp
 from mlkit.serving.control.records import AppState
+from mlkit.serving.limits import Limits
 
 from .conftest import START_S, run
 
@@ -184,6 +186,18 @@ def test_scaling_sends_neither_plan_nor_code_again(session) -> None:
         return before
 
     assert run(scale()) == set(session.store.folder.iterdir())
+
+
+def test_a_stage_hears_of_the_request_timeout_and_goes_on(session) -> None:
+    async def change():
+        await session.deploy()
+        limits = Limits(request_timeout_s=5.0)
+        spec = session.spec().model_copy(update={"limits": limits})
+        return await session.call(DeployApp(spec=spec))
+
+    assert actions(run(change())) == {"shop": "new code in place", "models": "kept"}
+    (stage,) = (t for t, _, _ in session.cluster.applications.values() if t.kind == "stage")
+    assert stage.user_config["request_timeout_s"] == 5.0
 
 
 # ---- deleting -----------------------------------------------------------------------------------

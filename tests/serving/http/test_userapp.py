@@ -19,6 +19,7 @@ from fastapi.responses import FileResponse
 from fastapi.security import OAuth2PasswordBearer
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
+from starlette.routing import BaseRoute
 
 from mlkit import InputError, pipeline, step
 from mlkit.define import ImageSource
@@ -371,3 +372,34 @@ def test_a_pipeline_that_is_called_directly_is_told_apart() -> None:
 def test_what_is_no_application_is_refused() -> None:
     with pytest.raises(DeployError, match="FastAPI application"):
         asgi(tag, fastapi="shop")
+
+
+class Mounted:
+    """An ASGI application that is no Starlette."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    async def __call__(self, scope, receive, send) -> None:
+        raise NotImplementedError
+
+
+class Unknown(BaseRoute):
+    """A route that does not say what answers, as another version of FastAPI might have."""
+
+    path = "/x"
+
+
+def test_what_is_mounted_counts_as_changed_when_it_changes() -> None:
+    def digest(text):
+        shop = FastAPI()
+        shop.mount("/files", Mounted(text))
+        return pack_application(shop)[1]
+
+    assert digest("a") == digest("a") != digest("b")
+
+
+def test_a_route_whose_code_cannot_be_seen_is_never_taken_for_unchanged() -> None:
+    shop = FastAPI()
+    shop.router.routes.append(Unknown())
+    assert pack_application(shop)[1] != pack_application(shop)[1]

@@ -7,7 +7,8 @@ from fastapi import FastAPI
 
 from mlkit import pipeline, step
 from mlkit.execute import Executor, compile_graph
-from mlkit.serving.http.ingress import Served, create_app
+from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.front import _Switch, _Version
