@@ -17,7 +17,7 @@ from pathlib import Path
 
 __all__ = ["cluster_environment", "free_port", "ray_environment"]
 
-PRELOADED = ("mlkit.serving.replica.stage", "ray.serve._private.replica")
+PRELOADED = ("mlkit.serving.port.replicas", "ray.serve._private.replica")
 """Modules that each process of Ray imports when it starts."""
 
 _DATA_PLANE = {

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from time import perf_counter
 from typing import Any, NamedTuple, TypeAlias
@@ -27,8 +27,6 @@ __all__ = [
     "Observer",
     "gauges_of",
     "length_of",
-    "pusher",
-    "recorder_of",
 ]
 
 REQUEST_ID = "X-Request-Id"
@@ -189,19 +187,6 @@ def length_of(headers: Headers) -> int:
     return int(length) if length.isdigit() else 0
 
 
-def recorder_of(
-    stage: str,
-    app: str,
-    gatherer: str,
-    gauges: Callable[[], Mapping[str, Any]],
-    front: bool = False,
-) -> Recorder | None:
-    """What counts in this process; None where nobody gathers (``gatherer`` is "")."""
-    if not gatherer:
-        return None
-    return Recorder(stage, pusher(app, gatherer), front=front, gauges=gauges)
-
-
 def gauges_of(executors: Iterable[Executor]) -> dict[str, Any]:
     """What is going on in executors at the moment."""
     queued: Counter[str] = Counter()
@@ -221,14 +206,3 @@ def peek_into(recorder: Recorder, execution: Execution, id: str) -> None:
             found = execution.arguments, execution.results
             inputs = {name: get(*found) for name, get in task.inputs}
             recorder.peeked(task.name, id, inputs, execution.results[task.name])
-
-
-def pusher(app: str, gatherer: str) -> Callable[[Mapping[str, Any]], list[str]]:
-    """What hands deltas to the session's actor; raises where it cannot be had."""
-
-    def push(delta: Mapping[str, Any]) -> list[str]:
-        from mlkit.serving.port.gathering import push as to_actor
-
-        return to_actor(gatherer, app, delta)
-
-    return push

@@ -17,10 +17,10 @@ from mlkit.serving.control.flags import cluster_environment
 from mlkit.serving.control.watchdog import sweep
 from mlkit.serving.port import depot, details
 from mlkit.serving.port.handles import handle_of
+from mlkit.serving.port.replicas import RayFront, RayStage
 from mlkit.serving.port.scaling import serve_config
 from mlkit.serving.port.spares import Spares
-from mlkit.serving.replica.front import VERSION_PATH, Replica
-from mlkit.serving.replica.stage import StageReplica
+from mlkit.serving.replica.front import VERSION_PATH
 
 __all__ = ["RayCluster", "start_ray", "stop_ray"]
 
@@ -32,7 +32,7 @@ SETTLE_S = 10.0
 """As long a call that was cancelled may take to reach Ray before it is left to itself."""
 REPORT_TIMEOUT_S = 30.0
 
-_KINDS = {"front": Replica, "stage": StageReplica}
+_KINDS = {"front": RayFront, "stage": RayStage}
 
 
 class _Lane:

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Coroutine, Iterator, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlkit.errors import DeployError
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
+from mlkit.metrics import Recorder
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.access import RedeemedCodes
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
-from mlkit.serving.http.observe import Observer, gauges_of, recorder_of
+from mlkit.serving.http.observe import Observer, gauges_of
 from mlkit.serving.http.problem import Failures
 from mlkit.serving.http.userapp import application_of
 from mlkit.serving.limits import Limits
-from mlkit.serving.port import gathering
 from mlkit.serving.replica.loading import Loaded, Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.remote import Route, Router
 from mlkit.serving.replica.retire import check_workers, close, drained
+from mlkit.serving.replica.runtime import Runtime
 
 __all__ = ["VERSION_PATH", "Replica", "Shipment"]
 
@@ -113,7 +115,9 @@ class Replica:
     not change. One that cannot be loaded is told, and the old one goes on.
     """
 
-    async def __init__(self, shipment: Shipment) -> None:  # type: ignore[misc]  # Serve awaits it
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, shipment: Shipment, *, runtime: Runtime
+    ) -> None:
         switch_promptly()
         logs = Path(shipment.logs)
         self._failures, self._codes = Failures(), RedeemedCodes()
@@ -122,9 +126,14 @@ class Replica:
             self._codes = RedeemedCodes(logs)
         shipment.origin.enter()
         self._shipment = shipment
-        recorder = recorder_of(shipment.app, shipment.app, shipment.gatherer, self._gauges, True)
-        self._observer = Observer(recorder)
-        self._loader = Loader()
+        self._runtime = runtime
+        push = partial(runtime.push, shipment.gatherer, shipment.app)
+        self._observer = Observer(
+            Recorder(shipment.app, push, front=True, gauges=self._gauges)
+            if shipment.gatherer
+            else None
+        )
+        self._loader = Loader(runtime.fetch)
         self._wanted = ""
         self._rejected: dict[str, str] = {}
         self._version: _Version | None = None
@@ -168,7 +177,7 @@ class Replica:
         return gauges_of(one.executor for one in served)
 
     async def _metrics(self) -> bytes:
-        return await gathering.exposition(self._shipment.gatherer, self._shipment.app)
+        return await self._runtime.exposition(self._shipment.gatherer, self._shipment.app)
 
     def _hold(self, work: Coroutine[Any, Any, None]) -> None:
         """Run it beside the rest; a loop alone does not keep its tasks."""
@@ -178,7 +187,7 @@ class Replica:
 
     async def _load(self, config: dict[str, Any]) -> _Version:
         routes = {stage: Route(*where) for stage, where in config["routes"].items()}
-        router = Router(self._shipment.app, routes)
+        router = Router(self._shipment.app, routes, self._runtime.handle)
         loaded = await self._loader.load(config["bundle"], router.connect, config["sizes"])
         await router.reach()
         limits = Limits(**config["limits"])

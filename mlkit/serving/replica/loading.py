@@ -12,7 +12,6 @@ from mlkit.define.graph import Graph
 from mlkit.define.resource import Resource
 from mlkit.execute import Program, compile_graph
 from mlkit.serving.bundle import unpack
-from mlkit.serving.port.depot import fetch
 
 __all__ = ["Loaded", "Loader", "settle"]
 
@@ -38,9 +37,14 @@ class Loaded:
 
 
 class Loader:
-    """Loads bundles; a resource whose digest is known is taken as it is."""
+    """Loads bundles; a resource whose digest is known is taken as it is.
 
-    def __init__(self) -> None:
+    Args:
+        fetch: returns what was published at a location.
+    """
+
+    def __init__(self, fetch: Callable[[str], bytes]) -> None:
+        self._fetch = fetch
         self._known: dict[str, Resource[Any]] = {}
 
     async def load(
@@ -59,7 +63,7 @@ class Loader:
         return await asyncio.to_thread(self._load, bundle, prepare, sizes or {})
 
     def _load(self, bundle: str, prepare: Prepare, sizes: Mapping[str, int]) -> Loaded:
-        unpacked = unpack(fetch(bundle))
+        unpacked = unpack(self._fetch(bundle))
         used: dict[str, Resource[Any]] = {}
         for key, graph in unpacked.graphs.items():
             for node in graph:

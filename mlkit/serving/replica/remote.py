@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,11 +135,20 @@ class Route:
 
 
 class Router:
-    """Calls the segments of a graph where its table says they are."""
+    """Calls the segments of a graph where its table says they are.
 
-    def __init__(self, pipeline: str, table: Mapping[str, Route]) -> None:
+    Args:
+        pipeline: name of the app, for errors.
+        table: where each stage is.
+        handle_of: returns what calls a deployment of an application.
+    """
+
+    def __init__(
+        self, pipeline: str, table: Mapping[str, Route], handle_of: Callable[[str, str], Any]
+    ) -> None:
         self.pipeline = pipeline
         self.table = dict(table)
+        self._handle_of = handle_of
         self._handles: dict[str, Any] = {}
 
     def connect(self, graphs: Mapping[str, Graph]) -> None:
@@ -177,10 +186,8 @@ class Router:
     def _handle(self, stage: str) -> Any:
         handle = self._handles.get(stage)
         if handle is None:
-            from mlkit.serving.port.handles import handle_of
-
             route = self.table[stage]
-            handle = self._handles[stage] = handle_of(route.application, route.deployment)
+            handle = self._handles[stage] = self._handle_of(route.application, route.deployment)
         return handle
 
     async def reach(self) -> None:

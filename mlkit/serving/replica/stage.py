@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 from mlkit.errors import DeployError, MlkitError
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
+from mlkit.metrics import Recorder
 from mlkit.serving.bundle import Origin
-from mlkit.serving.http.observe import Observer, gauges_of, recorder_of
+from mlkit.serving.http.observe import Observer, gauges_of
 from mlkit.serving.http.problem import Failures
 from mlkit.serving.replica.loading import Loaded, Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.remote import Answer, fault_of, pack, unpack
 from mlkit.serving.replica.retire import check_workers, close, drained
+from mlkit.serving.replica.runtime import Runtime
 
 __all__ = ["StageReplica"]
 
@@ -52,7 +55,15 @@ class StageReplica:
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
-        self, app: str, origin: Origin, logs: str, workers: int | None, stage: str, gatherer: str
+        self,
+        app: str,
+        origin: Origin,
+        logs: str,
+        workers: int | None,
+        stage: str,
+        gatherer: str,
+        *,
+        runtime: Runtime,
     ) -> None:
         switch_promptly()
         folder = Path(logs)
@@ -62,8 +73,9 @@ class StageReplica:
         self._stage = stage
         self._workers = workers
         self._request_timeout_s = 0.0
-        self._observer = Observer(recorder_of(stage, app, gatherer, self._gauges))
-        self._loader = Loader()
+        push = partial(runtime.push, gatherer, app)
+        self._observer = Observer(Recorder(stage, push, gauges=self._gauges) if gatherer else None)
+        self._loader = Loader(runtime.fetch)
         self._wanted: dict[str, tuple[str, dict[str, int]]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -43,7 +43,9 @@ async def stage(**pipelines) -> AsyncIterator[tuple]:
     """A replica of a stage, and a function that tells it which versions there are to be."""
     one = Stage.__new__(Stage)
     origin = SimpleNamespace(enter=lambda: None)
-    await one.__init__("app", origin, "/nowhere", 1, "models", "")
+    await one.__init__(
+        "app", origin, "/nowhere", 1, "models", "", runtime=SimpleNamespace(push=print, fetch=print)
+    )
     one._observer.recorder = Recorder("models", front=False)
 
     async def load(bundle, sizes):
