@@ -203,7 +203,7 @@ def _cost(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, A
             rates["off_again"].append(_closed(off, payloads, seconds).ok_rate)
             dashboard = Dashboard(on, controls=False)
             sizes: list[int] = []
-            dashboard._shown.append(lambda live, sizes=sizes: sizes.append(len(live.html)))  # type: ignore[misc]
+            dashboard._displays.append(lambda live, sizes=sizes: sizes.append(len(live.html)))  # type: ignore[misc]
             dashboard._start()
             began, used = time.perf_counter(), time.process_time()
             rates["live"].append(_closed(on, payloads, seconds).ok_rate)

@@ -227,7 +227,7 @@ class Pipeline(Generic[P, R]):
         try:
             graph = self.graph
         except DefinitionError as error:
-            from mlkit.views import render
+            from mlkit.views.templating import render
 
             return render("error.html.j2", title=repr(self), message=str(error))
         return to_html(graph, check(graph))

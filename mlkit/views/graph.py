@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
+from mlkit.define.graph import Graph, Problem
 from mlkit.views.picture import SMALLEST, picture
 from mlkit.views.shapes import marks
-
-if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Problem
+from mlkit.views.templating import render
 
 __all__ = ["to_html", "to_svg", "to_text"]
 

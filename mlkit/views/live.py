@@ -6,13 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
 from mlkit.views.chart import HEIGHT, PANEL_WIDTH, Panel
-
-if TYPE_CHECKING:
-    from mlkit.views.picture import Picture
+from mlkit.views.picture import Picture
+from mlkit.views.templating import render
 
 __all__ = ["Live", "Row", "StageRow", "Tile", "relabelled", "to_html", "to_svg", "to_text"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from textwrap import TextWrapper
 
-__all__ = ["lines", "pixels", "shorten", "width"]
+__all__ = ["lines", "pixels", "width"]
 
 _NARROW = dict.fromkeys("ijl'|.,:;!", 250) | dict.fromkeys('ftIr()[]{}/\\ -"', 315)
 _WIDE = dict.fromkeys("mwMW@%", 860) | dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&~<>=+→≤…", 680)
@@ -20,11 +20,6 @@ def width(text: str, size: float, *, bold: bool = False) -> float:
     """Width of a text in pixels, at a font size in pixels."""
     thousandths = sum(_WIDTHS.get(c, 556 if ord(c) < 0x2E80 else 1000) for c in text)
     return thousandths / 1000 * size * _SPARE * (1.06 if bold else 1)
-
-
-def shorten(text: str, most: int) -> str:
-    """The text with at most that many characters, an ellipsis at its end where some are missing."""
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def lines(text: str, room: float, size: float, most: int) -> list[str]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlkit.define.graph import Graph, Link, Problem
+from mlkit.media.preview import shorten
 from mlkit.views.layout import Layout, Point, layered
-from mlkit.views.measure import pixels, shorten, width
+from mlkit.views.measure import pixels, width
 from mlkit.views.shapes import NOTE_ROOM, TAG, Shape, returned
 from mlkit.views.shapes import shapes as shapes_of
-
-if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Link, Problem
 
 __all__ = [
     "SMALLEST",

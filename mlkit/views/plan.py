@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mlkit.views import render
-
-if TYPE_CHECKING:
-    from mlkit.plan import Plan, Stage
+from mlkit.plan import Plan, Stage
+from mlkit.views.graph import to_svg
+from mlkit.views.templating import render
 
 __all__ = ["to_html", "to_text"]
 
@@ -27,8 +24,6 @@ def to_text(plan: Plan) -> str:
 
 def to_html(plan: Plan) -> str:
     """The plan as HTML: the graph, and a row for each stage."""
-    from mlkit.views.graph import to_svg
-
     return render(
         "plan.html.j2",
         name=plan.graph.name,

@@ -5,14 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
-from mlkit.views.measure import shorten
-from mlkit.views.values import Preview, preview, words
-
-if TYPE_CHECKING:
-    from mlkit.execute.run import NodeRun, Run
+from mlkit.execute.run import NodeRun, Run
+from mlkit.media.preview import Preview, preview, shorten, words
+from mlkit.views.templating import render
 
 __all__ = ["Row", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
 

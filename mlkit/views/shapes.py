@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlkit.views.measure import lines, pixels, shorten, width
-
-if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Node, Parameter, Problem
-    from mlkit.views.layout import Point
+from mlkit.define.graph import Graph, Node, Parameter, Problem
+from mlkit.media.preview import shorten
+from mlkit.views.layout import Point
+from mlkit.views.measure import lines, pixels, width
 
 __all__ = [
     "NAME",

@@ -9,21 +9,18 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlkit.autoscale import Scaling
 from mlkit.errors import InputError, SessionError
-from mlkit.metrics import WINDOWS
+from mlkit.metrics import WINDOWS, Point, Rolling, Sample
+from mlkit.plan import Plan
+from mlkit.serving import App
 from mlkit.views.chart import Panel, Series, panel
 from mlkit.views.live import Live, Row, StageRow, Tile, relabelled
-from mlkit.views.mpl.scaling import busiest, steps_of
 from mlkit.views.picture import Picture, picture
 from mlkit.views.run import milliseconds
-
-if TYPE_CHECKING:
-    from mlkit.autoscale import Scaling
-    from mlkit.metrics import Point, Rolling, Sample
-    from mlkit.plan import Plan
-    from mlkit.serving import App
+from mlkit.views.scaling import busiest_stage, step_series
 
 __all__ = ["check_window", "live_of", "view"]
 
@@ -304,9 +301,9 @@ def _waiting(points: Sequence[Point], at: list[float], common: dict[str, Any]) -
 def _replicas(
     plan: Plan, scaling: Scaling, start: float, end: float, common: dict[str, Any]
 ) -> Panel:
-    stage = busiest(scaling) or plan.front.name
+    stage = busiest_stage(scaling) or plan.front.name
     counts = [count for count in scaling.counts if count.stage == stage]
-    times, wanted, ready = steps_of(counts, start, end)
+    times, wanted, ready = step_series(counts, start, end)
     series = [
         Series("ready-area", times, ready, f"{ready[-1]} ready" if ready else "", steps=True),
         Series("wanted", times, wanted, f"{wanted[-1]} wanted" if wanted else "", steps=True),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
+from mlkit.metrics import Span, Trace
 from mlkit.views.run import Tick, milliseconds, time_ticks
-
-if TYPE_CHECKING:
-    from mlkit.metrics import Span, Trace
+from mlkit.views.templating import render
 
 __all__ = ["Bar", "Line", "lines", "to_html", "to_text"]
 

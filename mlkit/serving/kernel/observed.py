@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import History, Rolling, Trace
-from mlkit.views.peek import Peek
+from mlkit.metrics.peek import Peek
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from mlkit.load.card import amount, per_second, shorten
-from mlkit.views.mpl.load import (
-    DOTS_PER_INCH,
-    FAILED,
-    INK,
-    QUIET,
-    SERVED,
-    STYLE,
-    WEIGHTS,
-    WIDTH_IN,
-)
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from mlkit.load.compare import Comparison
+from mlkit.load.compare import Comparison
+from mlkit.media.preview import shorten
+from mlkit.views.load import amount, per_second
+from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN
+from mlkit.views.palette import ERROR, INK, QUIET, SERVED
 
 __all__ = ["plot_comparison"]
 
@@ -39,10 +33,6 @@ PARTS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,))
 
 def plot_comparison(comparison: Comparison) -> Figure:
     """Requests a second as bars on the left; on the right p50, p95 and p99 on a log axis."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
     frame = comparison.to_frame()
     rows = range(len(frame))
     look = {**STYLE, "axes.grid.axis": "x", "axes.spines.left": False}
@@ -60,7 +50,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
         for row, (rate, errors) in enumerate(zip(frame["ok_rate"], frame["errors"], strict=True)):
             left.text(rate, row, f" {per_second(rate)}", va="center", fontsize=9, color=INK)
             if errors:
-                at = left.text(0, row + 0.36, f"▲ {errors:,} errors", fontsize=8, color=FAILED)
+                at = left.text(0, row + 0.36, f"▲ {errors:,} errors", fontsize=8, color=ERROR)
                 at.set_va("center")
         left.set_xlim(0, max([1e-9, *frame["ok_rate"]]) * 1.25)
         left.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
@@ -86,7 +76,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _latencies(axes: Axes, frame: Any) -> None:
-    names = [f"{name}_ms" for name in WEIGHTS]
+    names = [f"{name}_ms" for name in PERCENTILE_LINES]
     drawn = [v for v in frame[names].to_numpy().ravel() if math.isfinite(v) and v > 0]
     axes.set_xscale("log")
     if drawn:
@@ -99,7 +89,7 @@ def _latencies(axes: Axes, frame: Any) -> None:
     for row, (_, found) in enumerate(frame.iterrows()):
         ends = [v for v in (found["p50_ms"], found["p99_ms"]) if math.isfinite(v)]
         axes.plot(ends, [row] * len(ends), color=SERVED, linewidth=1.2)
-        for name, look in WEIGHTS.items():
+        for name, look in PERCENTILE_LINES.items():
             axes.plot([found[f"{name}_ms"]], [row], "o", color=look["color"], markersize=6)
         said = f"{amount(found['p50_ms'])} to {amount(found['p99_ms'])}" if ends else "no answer"
         axes.text(

@@ -1,65 +1,30 @@
-"""Plots of finished data, in one light style that also reads in print and in grey.
-
-Colours mean one thing each, as everywhere in mlkit (Okabe and Ito's palette): blue is served work,
-vermilion is errors and what is over its limit, grey is context.
-"""
+"""The plot of a load test: rate and latency over time, and the distribution of the latency."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-from mlkit.load.card import amount, per_second, seconds, shorten
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mlkit.load import LoadResult
+from mlkit.media.preview import shorten
+from mlkit.views.load import amount, per_second, seconds
 from mlkit.views.mpl import loadseries
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
-
-    from mlkit.load import LoadResult
+from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
+from mlkit.views.palette import ERROR, ERROR_TEXT, GROUND, INK, QUIET, SERVED, TINT
 
 __all__ = ["plot_load"]
 
-INK, QUIET, HAIRLINE = "#1f2328", "#59636e", "#d1d9e0"
-SERVED, FAILED = "#0072b2", "#d55e00"
-DARK_FAILED = "#a84300"
-"""Vermilion for words: its contrast on white is above 4.5."""
 SEPARATOR = "   ·   "
 MOST_LETTERS, MOST_BOLD_LETTERS = 108, 92
 """How many fit into a line, whatever the letters."""
-WEIGHTS: dict[str, dict[str, Any]] = {
-    "p50": {"color": "#56a5d0", "linewidth": 1.3},
-    "p95": {"color": SERVED, "linewidth": 1.6},
-    "p99": {"color": "#003f63", "linewidth": 2.0},
-}
-STYLE: dict[str, Any] = {
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "axes.edgecolor": HAIRLINE,
-    "axes.labelcolor": QUIET,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e6eaee",
-    "grid.linewidth": 0.7,
-    "xtick.color": HAIRLINE,
-    "ytick.color": HAIRLINE,
-    "xtick.labelcolor": QUIET,
-    "ytick.labelcolor": QUIET,
-    "xtick.minor.visible": False,
-    "ytick.minor.visible": False,
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "hatch.linewidth": 0.8,
-}
-DOTS_PER_INCH = 100
-WIDTH_IN, HEIGHT_IN = 7.2, 6.9
+HEIGHT_IN = 6.9
 LEFT, RIGHT = 0.088, 0.855
 """The share of the width that the axes take; labels stand to their right."""
 PANELS = ((0.765, 0.09), (0.455, 0.255), (0.07, 0.29))
@@ -71,9 +36,6 @@ def plot_load(result: LoadResult) -> Figure:
 
     A void result has the word written across, and its reasons beneath the title.
     """
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
     with mpl.rc_context(cast("Any", STYLE)):
         figure = plt.figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DOTS_PER_INCH)
         plt.close(figure)  # it is shown as the cell's value, not a second time by the backend
@@ -101,7 +63,7 @@ def _title(figure: Figure, result: LoadResult) -> None:
     words, color, weight = shorten(_promises(result), MOST_LETTERS), QUIET, "normal"
     if result.void:
         words = shorten(f"▲ Void: {'; '.join(result.void)}", MOST_BOLD_LETTERS)
-        color, weight = DARK_FAILED, "bold"
+        color, weight = ERROR_TEXT, "bold"
     figure.text(0.014, 0.917, words, size=9, va="top", color=color, weight=weight)
 
 
@@ -133,7 +95,7 @@ def _write_across(figure: Figure) -> None:
         "VOID",
         size=120,
         weight="bold",
-        color=FAILED,
+        color=ERROR,
         alpha=0.22,
         rotation=28,
         ha="center",
@@ -164,7 +126,7 @@ def _draw_rate(axes: Axes, result: LoadResult) -> None:
             baseline=series.answered,
             fill=True,
             facecolor="none",
-            edgecolor=FAILED,
+            edgecolor=ERROR,
             hatch="//////",
             lw=0,
         )
@@ -196,10 +158,10 @@ def _draw_latency(axes: Axes, result: LoadResult) -> None:
     axes.plot(points.at_s, points.latency_ms, ".", ms=size, mew=0, color=SERVED, alpha=points.alpha)
     series = loadseries.percentiles_over_time(result)
     for name, values in series.values.items():
-        axes.stairs(values, series.edges, baseline=None, **WEIGHTS[name])
+        axes.stairs(values, series.edges, baseline=None, **PERCENTILE_LINES[name])
     labels = [
         (result.percentiles[name].value_ms, f"{name}  {amount(result.percentiles[name].value_ms)}")
-        for name in WEIGHTS
+        for name in PERCENTILE_LINES
     ]
     _label_right(axes, [(min(at, high), words) for at, words in labels])
     _mark_failed(axes, result)
@@ -232,7 +194,7 @@ def _mark_failed(axes: Axes, result: LoadResult) -> None:
             transform=axes.get_xaxis_transform(),
             ms=4.5,
             mew=1,
-            color=FAILED,
+            color=ERROR,
             alpha=0.8,
             zorder=4,
         )
@@ -251,7 +213,7 @@ def _draw_distribution(axes: Axes, result: LoadResult) -> None:
     axes.plot(curve.stretched, curve.latency_ms, drawstyle="steps-pre", **look)
     axes.set_xticks([loadseries.stretch(share) for share in curve.ticks])
     axes.set_xticklabels([f"{100 * share:g}%" for share in curve.ticks])
-    axes.grid(axis="x", color="#e6eaee", lw=0.7)
+    axes.grid(axis="x")
     _shade_failed(axes, curve, result)
     _shade_unproven(axes, curve)
     _draw_slo(axes, result, labelled=True)
@@ -275,7 +237,7 @@ def _mark_percentiles(axes: Axes, result: LoadResult, high: float) -> None:
                 "o",
                 ms=6,
                 color=SERVED,
-                mec="white",
+                mec=GROUND,
                 mew=1.2,
                 clip_on=False,
                 zorder=5,
@@ -290,7 +252,7 @@ def _shade_failed(axes: Axes, curve: loadseries.Distribution, result: LoadResult
     if curve.failed_from is None or curve.failed_from >= curve.end:
         return
     axes.axvspan(
-        curve.failed_from, curve.end, facecolor="none", edgecolor="#ebb08a", hatch="///", lw=0
+        curve.failed_from, curve.end, facecolor="none", edgecolor=(ERROR, 0.5), hatch="///", lw=0
     )
     share = 1 - float(result.ok.mean())
     axes.text(
@@ -300,16 +262,16 @@ def _shade_failed(axes: Axes, curve: loadseries.Distribution, result: LoadResult
         transform=axes.get_xaxis_transform(),
         ha="center",
         va="center",
-        color=DARK_FAILED,
+        color=ERROR_TEXT,
         weight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 2},
     )
 
 
 def _shade_unproven(axes: Axes, curve: loadseries.Distribution) -> None:
     if curve.unproven_from is None or curve.unproven_from >= curve.end:
         return
-    axes.axvspan(curve.unproven_from, curve.end, color="#f2f4f6", lw=0, zorder=0)
+    axes.axvspan(curve.unproven_from, curve.end, color=TINT, lw=0, zorder=0)
     axes.text(
         0.988,
         0.11,
@@ -371,17 +333,4 @@ def _share_of_height(axes: Axes, value: float) -> float:
 
 
 def _few_ticks(count: int) -> Any:
-    from matplotlib.ticker import MaxNLocator
-
     return MaxNLocator(count)
-
-
-def plain_log_ticks(axis: Axis, most: int = 12) -> None:
-    """Ticks at 1, 2 and 5 of each decade as plain numbers; only at 1 where there are many."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    low, high = axis.get_view_interval()
-    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=most))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

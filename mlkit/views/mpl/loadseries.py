@@ -6,18 +6,14 @@ Kept apart from the drawing, so that it can be tested without looking at a pictu
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from mlkit.load import analysis
+import numpy as np
+from numpy.typing import NDArray
+
+from mlkit.load import LoadResult, analysis
 from mlkit.load.steered import Steered
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from mlkit.load import LoadResult
 
 __all__ = [
     "Distribution",
@@ -86,8 +82,6 @@ class Distribution(NamedTuple):
 
 def rates(result: LoadResult) -> Rates:
     """Answers and failures by when they came, and the schedule, per second."""
-    import numpy as np
-
     count = min(60, max(8, len(result) // 25))
     edges = np.linspace(0, result.duration_s, count + 1)
     per_second = count / result.duration_s
@@ -114,8 +108,6 @@ def points(result: LoadResult) -> Points:
 
 def percentiles_over_time(result: LoadResult) -> OverTime:
     """p50, p95 and p99 in bins of time that hold enough requests for them."""
-    import numpy as np
-
     count = min(40, max(4, len(result) // 120))
     edges = np.linspace(0, result.duration_s, count + 1)
     bins = np.clip(np.digitize(result.columns["intended"], edges) - 1, 0, count - 1)
@@ -133,8 +125,6 @@ def percentiles_over_time(result: LoadResult) -> OverTime:
 
 def limits_ms(result: LoadResult) -> tuple[float, float]:
     """The ends of the latency axes in ms: both show the same range."""
-    import numpy as np
-
     answered = result.latency_ms[np.isfinite(result.latency_ms)]
     if not len(answered):
         return 1.0, max(1000.0, 2 * (result.slo_ms or 0.0))
@@ -145,8 +135,6 @@ def limits_ms(result: LoadResult) -> tuple[float, float]:
 
 def distribution(result: LoadResult) -> Distribution:
     """The sorted latencies up to p99.9, each at the share of requests that are no slower."""
-    import numpy as np
-
     count = len(result)
     ordered = np.sort(result.latency_ms)
     # Each value holds for the shares up to its own: the steps are the nearest-rank percentiles.

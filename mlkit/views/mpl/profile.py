@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from mlkit.views.mpl.load import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from mlkit.plan import Latency, Profile
+from mlkit.plan import Latency, Profile
+from mlkit.views.mpl.style import DOTS_PER_INCH, STYLE, WIDTH_IN
+from mlkit.views.palette import GROUND, INK, QUIET, SERVED
 
 __all__ = ["plot_profile"]
 
@@ -22,9 +23,6 @@ def plot_profile(profile: Profile) -> Figure:
 
     The chosen limit is the filled dot; a line that does not fall says that batches do not pay.
     """
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
     steps: dict[str, list[Latency]] = {}
     for one in profile.latencies:
         if one.batched:
@@ -50,7 +48,7 @@ def plot_profile(profile: Profile) -> Figure:
 def _panel(ax: Axes, name: str, latencies: list[Latency], limit: int) -> None:
     sizes = [one.batch_size for one in latencies]
     times = [one.ms_an_item for one in latencies]
-    ax.plot(sizes, times, color=SERVED, linewidth=1.6, marker="o", markersize=5, mfc="white")
+    ax.plot(sizes, times, color=SERVED, linewidth=1.6, marker="o", markersize=5, mfc=GROUND)
     chosen = sizes.index(limit)
     ax.plot([limit], [times[chosen]], "o", color=SERVED, markersize=8)
     ax.set_xscale("log", base=2)

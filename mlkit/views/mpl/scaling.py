@@ -3,68 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mlkit.autoscale import Count, Decision, Scaling
 from mlkit.errors import InputError
-from mlkit.views.mpl.load import (
-    DOTS_PER_INCH,
-    FAILED,
-    INK,
-    QUIET,
-    SERVED,
-    STYLE,
-    WEIGHTS,
-    WIDTH_IN,
-    plain_log_ticks,
-)
+from mlkit.metrics import Sample
 from mlkit.views.mpl.loadseries import spread
+from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
+from mlkit.views.palette import ERROR, INK, QUIET, READY, SERVED
+from mlkit.views.scaling import busiest_stage, step_series
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+__all__ = ["plot_scaling"]
 
-    from mlkit.autoscale import Count, Decision, Scaling
-    from mlkit.metrics import Sample
-
-__all__ = ["busiest", "plot_scaling", "steps_of"]
-
-READY = "#009e73"
-WAITING = "#e69f00"
 MOST_SAID = 8
 WIDE = 8.0
 """From this ratio on of the highest to the lowest latency the axis is logarithmic."""
 DRAWN = ("scaled", "blocked", "failed")
 
 
-def busiest(scaling: Scaling) -> str | None:
-    """The stage whose replicas changed most often; None where nothing was counted."""
-    changes: dict[str, int] = {}
-    for count in scaling.counts:
-        changes[count.stage] = changes.get(count.stage, 0) + 1
-    return max(changes, key=lambda name: changes[name], default=None)
-
-
-def steps_of(
-    counts: Sequence[Count], start: float, end: float
-) -> tuple[list[float], list[int], list[int]]:
-    """Times, wanted and ready, as steps from start to end: what was there before begins it."""
-    before = [count for count in counts if count.at <= start]
-    inside = [count for count in counts if start < count.at <= end]
-    known = ([before[-1]] if before else []) + inside
-    if not known:
-        return [], [], []
-    times = [max(start, count.at) for count in known] + [end]
-    wanted = [count.wanted for count in known]
-    ready = [count.ready for count in known]
-    return times, [*wanted, wanted[-1]], [*ready, ready[-1]]
-
-
 def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> Figure:
     """Draw it; see `mlkit.autoscale.Scaling.plot`."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    stage = stage or busiest(scaling)
+    stage = stage or busiest_stage(scaling)
     if stage is None or (scaling.stages and stage not in scaling.stages):
         raise InputError(
             "there is nothing to draw yet" if stage is None else f"there is no stage {stage!r}",
@@ -124,7 +89,7 @@ def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
     ax.step(times, rates, where="pre", color=SERVED, linewidth=1.2)
     lost = [(sample.errors + sample.rejected) / sample.span_s for sample in samples]
     if any(lost):
-        ax.step(times, lost, where="pre", color=FAILED, linewidth=1.2)
+        ax.step(times, lost, where="pre", color=ERROR, linewidth=1.2)
     ax.set_ylim(0, max([*rates, 1.0]) * 1.25)
     ax.set_title("requests answered per second", loc="left", fontsize=9, pad=14)
     if rates:
@@ -132,9 +97,7 @@ def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
 
 
 def _draw_replicas(ax: Axes, counts: Sequence[Count], start: float, end: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    times, wanted, ready = steps_of(counts, start, end)
+    times, wanted, ready = step_series(counts, start, end)
     shifted = [at - start for at in times]
     ax.fill_between(shifted, ready, step="post", color=READY, alpha=0.3, linewidth=0)
     ax.step(shifted, ready, where="post", color=READY, linewidth=1.2)
@@ -148,7 +111,7 @@ def _draw_replicas(ax: Axes, counts: Sequence[Count], start: float, end: float) 
 
 def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str) -> None:
     last: list[tuple[str, float, float]] = []
-    for name, look in WEIGHTS.items():
+    for name, look in PERCENTILE_LINES.items():
         percentile = int(name[1:])
         found = [
             (sample.at - start, 1e3 * sample.held.percentiles_s(percentile)[0])
@@ -179,7 +142,7 @@ def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str)
             textcoords="offset points",
             va="center",
             fontsize=8,
-            color=WEIGHTS[name]["color"],
+            color=PERCENTILE_LINES[name]["color"],
         )
 
 

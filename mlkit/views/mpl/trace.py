@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from mlkit.views.mpl.load import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlkit.metrics import Trace
+from mlkit.views.mpl.style import DOTS_PER_INCH, STYLE, WIDTH_IN
+from mlkit.views.palette import GREY, INK, QUIET, SERVED, WAITING
 from mlkit.views.waterfall import headline, lines, phases_in_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from mlkit.metrics import Trace
 
 __all__ = ["plot_trace"]
 
-WAITING = "#e69f00"
 LOOKS: dict[str, dict[str, Any]] = {
     "queue": {"color": WAITING},
-    "batch": {"facecolor": "#f6d899", "edgecolor": WAITING, "linewidth": 0.8},
+    "batch": {"facecolor": (WAITING, 0.45), "edgecolor": WAITING, "linewidth": 0.8},
     "compute": {"color": SERVED},
     "transfer": {"facecolor": "none", "edgecolor": QUIET, "linestyle": "--", "linewidth": 0.8},
-    "framework": {"color": "#9aa4ae"},
+    "framework": {"color": GREY},
     "outside": {"facecolor": "none", "edgecolor": QUIET, "linewidth": 0.8},
 }
 """Of each kind of bar; patterns and edges tell them apart in grey too."""
@@ -29,9 +29,6 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def plot_trace(trace: Trace) -> Figure:
     """A row for each step: what it waited and what it took, in ms since the server had it."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
     rows = lines(trace)
     with mpl.rc_context(cast("Any", STYLE | {"axes.grid.axis": "x"})):
         figure, ax = plt.subplots(

@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 from mlkit.media.image import Image
-from mlkit.views.values import THUMBNAIL, preview, size, words
+from mlkit.media.preview import THUMBNAIL, preview, size, words
 
 
 class Label(pydantic.BaseModel):
@@ -91,7 +91,7 @@ def thumbnail(url: str) -> PIL.Image.Image:
         (Image(np.zeros((4, 5, 3), np.uint8), 50, 40), "Image 50 × 40"),
         (Bad(), "<Bad, which cannot be shown: RuntimeError>"),
         ([Bad(), 1], "[<Bad, which cannot be shown: RuntimeError>, 1]"),
-        (Label, "<class 'tests.views.test_values.Label'>"),
+        (Label, "<class 'tests.media.test_preview.Label'>"),
     ],
     ids=lambda v: v if isinstance(v, str) else type(v).__name__,
 )

@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mlkit.views.measure import shorten
-
-__all__ = ["Preview", "preview", "size", "words"]
+__all__ = ["Preview", "preview", "shorten", "size", "words"]
 
 THUMBNAIL = 96
 """Pixels that the longer side of a thumbnail has at most."""
@@ -58,6 +56,12 @@ def preview(value: Any, most: int = 140) -> Preview:
 def words(value: Any, most: int = 140) -> str:
     """What a value is, in at most so many characters."""
     return shorten(_told(value, 0), most)
+
+
+def shorten(text: str, most: int) -> str:
+    """The text on one line of at most that many characters; an ellipsis ends what is cut off."""
+    line = text.replace("\n", " ")
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
 
 
 def size(count: int) -> str:

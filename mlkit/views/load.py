@@ -1,17 +1,16 @@
-"""How a load test looks as one line and as a card in a cell: views of a finished result."""
+"""The result of a load test as one line of text and as an HTML card."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mlkit.load.arrivals import Closed
-from mlkit.views import render
+from mlkit.load.results import LoadResult, Percentile
+from mlkit.media.preview import shorten
+from mlkit.views.templating import render
 
-if TYPE_CHECKING:
-    from mlkit.load.results import LoadResult, Percentile
-
-__all__ = ["amount", "html", "one_line", "per_second", "seconds", "shorten"]
+__all__ = ["amount", "per_second", "seconds", "to_html", "to_text"]
 
 NAMES = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9"}
 FAILURES_SHOWN = 4
@@ -40,13 +39,7 @@ def seconds(duration_s: float) -> str:
     return f"{duration_s:.1f}".removesuffix(".0") + " s"
 
 
-def shorten(text: str, letters: int) -> str:
-    """The text on one line, of at most so many letters."""
-    text = text.replace("\n", " ")
-    return text if len(text) <= letters else text[: letters - 1] + "…"
-
-
-def one_line(result: LoadResult) -> str:
+def to_text(result: LoadResult) -> str:
     """The repr: how requests arrived, how many, and the two percentiles people ask for."""
     what = f"{result.arrivals!r} for {seconds(result.duration_s)}"
     head = f"<LoadResult {what}: {len(result):,} requests"
@@ -81,7 +74,7 @@ class Row(NamedTuple):
     over: bool
 
 
-def html(result: LoadResult) -> str:
+def to_html(result: LoadResult) -> str:
     """The card."""
     shown = result.failures[:FAILURES_SHOWN]
     return render(
