@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlkit.define.graph import Graph, Node
 from mlkit.define.options import StepOptions
-from mlkit.define.pipeline import Pipeline
 from mlkit.errors import DefinitionError
+from mlkit.pipelines import Pipeline
 from mlkit.plan.cut import Cut, cut
 from mlkit.plan.profile import Profile
 

@@ -10,7 +10,8 @@
 Each step is a function of its own, to be called, replaced or used in another pipeline.
 """
 
-from mlkit.define import ImageSource, pipeline
+from mlkit.define import ImageSource
+from mlkit.pipelines import pipeline
 from mlkit.tagging.classify import imagenet_labels, look, product_class
 from mlkit.tagging.colour import colours
 from mlkit.tagging.combine import combine

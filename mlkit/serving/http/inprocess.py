@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlkit.define.pipeline import Pipeline
 from mlkit.execute import Executor, compile_graph
+from mlkit.pipelines import Pipeline
 from mlkit.serving.http.ingress import Served, create_app
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.http.userapp import Application, pack_application

@@ -15,9 +15,9 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Mount
 
 from mlkit.define.code import captured
-from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
 from mlkit.errors import DeployError, InputError
+from mlkit.pipelines import Pipeline
 
 if TYPE_CHECKING:
     from mlkit.serving.http.ingress import Served

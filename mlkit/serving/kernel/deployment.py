@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError
+from mlkit.pipelines import Pipeline
 from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.http.access import new_token
