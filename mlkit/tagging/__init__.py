@@ -7,10 +7,12 @@
     tag("shoe.jpg", title="Yellow Plimsolls").tags      # runs here
     tag.replace(product_class=mine)                     # with a model of your own
 
-Each step is a function of its own, to be called, replaced or used in another pipeline.
+Each step is a function of its own, to be called, replaced or used in another pipeline. Needs the
+extra ``models``.
 """
 
 from mlkit.define import ImageSource
+from mlkit.errors import require_extra
 from mlkit.pipelines import pipeline
 from mlkit.tagging.classify import imagenet_labels, look, product_class
 from mlkit.tagging.colour import colours
@@ -38,6 +40,8 @@ __all__ = [
     "tag",
     "words",
 ]
+
+require_extra("models", "safetensors", "torch", "webcolors")
 
 
 @pipeline

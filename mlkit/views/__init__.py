@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlkit.views.widgets import Dashboard
+    from mlkit.views.widgets.dashboard import Dashboard
 
 __all__ = ["Dashboard"]
 
@@ -22,7 +22,7 @@ __all__ = ["Dashboard"]
 def __getattr__(name: str) -> Any:
     """`Dashboard`, which needs ipywidgets, on first use."""
     if name == "Dashboard":
-        from mlkit.views.widgets import Dashboard
+        from mlkit.views.widgets.dashboard import Dashboard
 
         return Dashboard
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
