@@ -69,3 +69,12 @@ assert "<svg" in double._repr_html_()
 assert "twice" in double.run(2)._repr_html_()
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_doctor_reports_that_models_are_not_installed() -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; "
+        "from mlkit.cli import _capabilities; print(_capabilities()['models'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'not installed: torch; pip install "mlkit[models]"\n'

@@ -14,9 +14,9 @@ EDGES = ("x0", "y0", "x1", "y1")
 
 
 def sample(inputs: Mapping[str, Any], output: Any) -> dict[str, Any]:
-    """Values as plain data: words and thumbnails, and where boxes lie, as shares of a picture."""
+    """Summarize a call as plain data: text and thumbnails, and boxes as fractions of the image."""
     values = [*inputs.values(), output]
-    sides = next((found for found in map(_sides, values) if found), None)
+    sides = next(filter(None, map(_sides, values)), None)
     boxes = [_box(value, sides) for value in _flat(values)] if sides else []
     return {
         "inputs": [[name, *_shown(value)] for name, value in inputs.items()],
@@ -26,19 +26,19 @@ def sample(inputs: Mapping[str, Any], output: Any) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> list[Any]:
-    found = preview(value)
-    return [found.text, list(found.pictures)]
+    shown = preview(value)
+    return [shown.text, list(shown.thumbnails)]
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
+    items: list[Any] = []
     for value in values:
-        found += value[:8] if type(value) in (list, tuple) else [value]
-    return found
+        items += value[:8] if type(value) in (list, tuple) else [value]
+    return items
 
 
 def _sides(value: Any) -> tuple[float, float] | None:
-    """Width and height of a picture; None for anything else."""
+    """Width and height of an image; None for anything else."""
     width, height = getattr(value, "width", None), getattr(value, "height", None)
     if isinstance(width, int) and isinstance(height, int) and width and height:
         return float(width), float(height)
@@ -49,7 +49,7 @@ def _sides(value: Any) -> tuple[float, float] | None:
 
 
 def _box(value: Any, sides: tuple[float, float]) -> list[float] | None:
-    """Left, top, width and height as shares, of a value that has edges in pixels."""
+    """Left, top, width and height as fractions; None for a value without edges in pixels."""
     edges = [getattr(value, name, None) for name in EDGES]
     if not all(isinstance(edge, (int, float)) for edge in edges):
         return None
@@ -60,10 +60,10 @@ def _box(value: Any, sides: tuple[float, float]) -> list[float] | None:
 
 @dataclass(frozen=True)
 class Peek:
-    """Samples of one step, the latest first; shown as a table.
+    """Samples of one step, the latest first; displayed as a table.
 
     Attributes:
-        samples: each with ``at``, ``id`` of the request, ``inputs``, ``output`` and ``boxes``.
+        samples: each has ``at``, the request's ``id``, ``inputs``, ``output`` and ``boxes``.
     """
 
     step: str
