@@ -1,11 +1,11 @@
-"""Models: the ones that come with mlkit, and one door that makes any torch module fast.
+"""Compiled models: any torch module, and the pretrained ones that mlkit ships with.
 
 ::
 
     from mlkit.models import compile_model
 
     model = compile_model(net, example=np.zeros((1, 16), np.float32))
-    model(features)     # numpy in, numpy out; from several threads at once
+    model(features)     # numpy in, numpy out; thread-safe
 
 Importing this loads neither torch nor OpenVINO. Needs the extra ``models``.
 """

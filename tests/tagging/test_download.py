@@ -65,7 +65,7 @@ def test_a_data_url_over_the_limit_is_refused(form: str, length: int) -> None:
     ],
 )
 def test_other_text_is_never_opened(text: str) -> None:
-    with pytest.raises(InputError, match="not a picture, nor a URL"):
+    with pytest.raises(InputError, match="neither an image nor the URL"):
         download(text)
 
 
