@@ -1,8 +1,8 @@
-"""How everything looks: HTML and SVG views, figures in `mpl`, live views in `widgets`.
+"""Views: HTML, SVG and text renderers, figures in `mpl`, live widgets in `widgets`.
 
-A view is a function of finished data: it does no I/O, runs nothing and works on a closed object.
-It imports what it shows; what is shown imports its view in ``_repr_html_``, ``plot`` and the like.
-matplotlib is imported only by `mpl`, IPython and ipywidgets only by `widgets`::
+A view is a pure function of finished data: it does no I/O and works on closed objects. Views import
+what they render; an object imports its view in ``_repr_html_``, ``plot`` and the like. Only `mpl`
+imports matplotlib, only `widgets` IPython and ipywidgets::
 
     from mlkit.views import Dashboard
 
@@ -20,7 +20,7 @@ __all__ = ["Dashboard"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Dashboard`, which needs ipywidgets, on first use."""
+    """Import `Dashboard`, which needs ipywidgets, on first access."""
     if name == "Dashboard":
         from mlkit.views.widgets.dashboard import Dashboard
 

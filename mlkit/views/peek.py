@@ -13,22 +13,22 @@ __all__ = ["to_html", "to_text"]
 
 
 def to_text(peek: Peek) -> str:
-    """A line for each sample."""
+    """Render a line for each sample."""
     if not peek.samples:
         return f"{peek.step}: no request came by; try app(...) and look again"
     return "\n".join([f"{peek.step}:", *map(_line, peek.samples)])
 
 
-def _line(one: Mapping[str, Any]) -> str:
-    inputs = ", ".join(f"{name}={text}" for name, text, _ in one["inputs"])
-    return f"  {_time(one)} {one['id']}  {inputs} → {one['output'][0]}"
+def _line(sample: Mapping[str, Any]) -> str:
+    inputs = ", ".join(f"{name}={text}" for name, text, _ in sample["inputs"])
+    return f"  {_time(sample)} {sample['id']}  {inputs} → {sample['output'][0]}"
 
 
-def _time(one: Mapping[str, Any]) -> str:
-    return datetime.fromtimestamp(one["at"]).strftime("%H:%M:%S")
+def _time(sample: Mapping[str, Any]) -> str:
+    return datetime.fromtimestamp(sample["at"]).strftime("%H:%M:%S")
 
 
 def to_html(peek: Peek) -> str:
-    """A row for each sample, with thumbnails and their boxes."""
-    rows = [{**one, "time": _time(one)} for one in peek.samples]
+    """Render a row for each sample, with thumbnails and boxes."""
+    rows = [{**sample, "time": _time(sample)} for sample in peek.samples]
     return render("peek.html.j2", step=peek.step, rows=rows, text=to_text(peek))

@@ -1,4 +1,4 @@
-"""Jinja templates of the package. What a template is given is escaped."""
+"""Rendering of the package's Jinja templates, with autoescaping."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["render"]
 
 
 def render(template_name: str, **context: Any) -> str:
-    """Fill a template of this package: ``render("error.html.j2", title=..., message=...)``."""
+    """Render a template: ``render("error.html.j2", title=..., message=...)``."""
     return _environment().get_template(template_name).render(**context)
 
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from mlkit.load import LoadResult
 from mlkit.media.preview import shorten
 from mlkit.views.load import amount, per_second, seconds
+from mlkit.views.measure import spread
 from mlkit.views.mpl import loadseries
 from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
 from mlkit.views.palette import ERROR, ERROR_TEXT, GROUND, INK, QUIET, SERVED, TINT
@@ -22,23 +23,23 @@ from mlkit.views.palette import ERROR, ERROR_TEXT, GROUND, INK, QUIET, SERVED, T
 __all__ = ["plot_load"]
 
 SEPARATOR = "   ·   "
-MOST_LETTERS, MOST_BOLD_LETTERS = 108, 92
-"""How many fit into a line, whatever the letters."""
+MAX_CHARS, MAX_BOLD_CHARS = 108, 92
+"""Characters that fit into a line, even if they are wide."""
 HEIGHT_IN = 6.9
 LEFT, RIGHT = 0.088, 0.855
-"""The share of the width that the axes take; labels stand to their right."""
+"""Left and right end of the axes, as fractions of the width; labels are to their right."""
 PANELS = ((0.765, 0.09), (0.455, 0.255), (0.07, 0.29))
-"""Bottom and height of each panel, as shares of the figure's: the first two share a time axis."""
+"""Bottom and height of each panel, as fractions of the height; the first two share a time axis."""
 
 
 def plot_load(result: LoadResult) -> Figure:
-    """Rate and latency over time, and the distribution of the latency to p99.9.
+    """Plot rate and latency over time, and the distribution of the latency to p99.9.
 
-    A void result has the word written across, and its reasons beneath the title.
+    A void result is stamped as such, with the reasons below the title.
     """
     with mpl.rc_context(cast("Any", STYLE)):
         figure = plt.figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DOTS_PER_INCH)
-        plt.close(figure)  # it is shown as the cell's value, not a second time by the backend
+        plt.close(figure)  # the cell's value displays it; the backend must not do so again
         _title(figure, result)
         rate, latency, shape = (
             figure.add_axes((LEFT, bottom, RIGHT - LEFT, height)) for bottom, height in PANELS
@@ -54,15 +55,15 @@ def plot_load(result: LoadResult) -> Figure:
     return figure
 
 
-# The head.
+# ---- header ---------------------------------------------------------------------------------
 
 
 def _title(figure: Figure, result: LoadResult) -> None:
     figure.text(0.014, 0.977, repr(result.arrivals), size=12.5, weight="bold", va="top")
     figure.text(0.014, 0.944, _subtitle(result), size=9, color=QUIET, va="top")
-    words, color, weight = shorten(_promises(result), MOST_LETTERS), QUIET, "normal"
+    words, color, weight = shorten(_conditions(result), MAX_CHARS), QUIET, "normal"
     if result.void:
-        words = shorten(f"▲ Void: {'; '.join(result.void)}", MOST_BOLD_LETTERS)
+        words = shorten(f"▲ Void: {'; '.join(result.void)}", MAX_BOLD_CHARS)
         color, weight = ERROR_TEXT, "bold"
     figure.text(0.014, 0.917, words, size=9, va="top", color=color, weight=weight)
 
@@ -78,8 +79,8 @@ def _subtitle(result: LoadResult) -> str:
     return SEPARATOR.join([shorten(parts[0], 60), *parts[1:]])
 
 
-def _promises(result: LoadResult) -> str:
-    """What was promised, by the server (the SLO) and by the client (to be on time and small)."""
+def _conditions(result: LoadResult) -> str:
+    """The SLO, and how the client performed."""
     parts = [f"client took {result.client.cores:.2f} cores"]
     if result.asked_rate is not None and len(result):
         parts.append(f"sent {amount(result.lateness_p99_ms)} late (p99)")
@@ -112,7 +113,7 @@ def _draw_nothing(panels: Sequence[Axes]) -> None:
     )
 
 
-# Over time.
+# ---- over time ------------------------------------------------------------------------------
 
 
 def _draw_rate(axes: Axes, result: LoadResult) -> None:
@@ -135,9 +136,9 @@ def _draw_rate(axes: Axes, result: LoadResult) -> None:
     axes.stairs(series.answered, series.edges, baseline=None, color=SERVED, lw=1.2)
     axes.set_ylim(0, 1.15 * max(float(series.highest), 1e-9))
     axes.set_xlim(0, result.duration_s)
-    _say_above(axes, _rate_title(result))
+    _set_title(axes, _rate_title(result))
     axes.tick_params(labelbottom=False)
-    axes.yaxis.set_major_locator(_few_ticks(3))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
     _label_right(axes, [(result.ok_rate, f"answered\n{per_second(result.ok_rate)}")])
 
 
@@ -166,7 +167,7 @@ def _draw_latency(axes: Axes, result: LoadResult) -> None:
     _label_right(axes, [(min(at, high), words) for at, words in labels])
     _mark_failed(axes, result)
     _draw_slo(axes, result, labelled=False)
-    _say_above(axes, _latency_title(result, list(series.values)))
+    _set_title(axes, _latency_title(result, list(series.values)))
     axes.set_xlabel("seconds since the start", labelpad=2)
     axes.xaxis.set_major_formatter("{x:g}")
     plain_log_ticks(axes.yaxis)
@@ -200,7 +201,7 @@ def _mark_failed(axes: Axes, result: LoadResult) -> None:
         )
 
 
-# The distribution.
+# ---- distribution ---------------------------------------------------------------------------
 
 
 def _draw_distribution(axes: Axes, result: LoadResult) -> None:
@@ -218,7 +219,7 @@ def _draw_distribution(axes: Axes, result: LoadResult) -> None:
     _shade_unproven(axes, curve)
     _draw_slo(axes, result, labelled=True)
     _mark_percentiles(axes, result, high)
-    _say_above(axes, "ms that a share of the requests did not exceed")
+    _set_title(axes, "ms that a share of the requests did not exceed")
     axes.set_xlabel("share of requests (stretched towards the slowest)", labelpad=2)
     axes.text(
         0.988, 0.03, f"{len(result):,} samples", transform=axes.transAxes, color=QUIET, ha="right"
@@ -284,7 +285,7 @@ def _shade_unproven(axes: Axes, curve: loadseries.Distribution) -> None:
     )
 
 
-# Shared.
+# ---- shared ---------------------------------------------------------------------------------
 
 
 def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
@@ -293,7 +294,7 @@ def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
     axes.axhline(result.slo_ms, color=INK, lw=1, ls=(0, (4, 2)))
     if labelled:
         verdict = {"met": "met", "missed": "missed"}.get(result.slo_verdict or "", "not proven")
-        # Above the line until the curve crosses it, below the line from there on: never on it.
+        # Above the line until the curve crosses it, below the line from there on.
         within = loadseries.stretch(float((result.latency_ms <= result.slo_ms).mean()))
         left = within > 0.45 * axes.get_xlim()[1]
         axes.text(
@@ -307,18 +308,18 @@ def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
         )
 
 
-def _say_above(axes: Axes, words: str) -> None:
+def _set_title(axes: Axes, words: str) -> None:
     axes.set_title(words, loc="left", size=9, color=QUIET, pad=5)
 
 
 def _label_right(
     axes: Axes, labels: Sequence[tuple[float, str]], inks: Sequence[str] | None = None
 ) -> None:
-    """Words to the right of the axes at the heights of their values, moved apart where needed."""
+    """Labels to the right of the axes at the heights of their values, without overlaps."""
     height = axes.get_window_extent().height
     lines = max(words.count("\n") + 1 for _, words in labels)
     wanted = [_share_of_height(axes, value) * height for value, _ in labels]
-    placed = loadseries.spread(wanted, gap=13.5 * lines, low=5 * lines, high=height - 5 * lines)
+    placed = spread(wanted, gap=13.5 * lines, low=5 * lines, high=height - 5 * lines)
     inks = inks or [INK] * len(labels)
     for at, (_, words), ink in zip(placed, labels, inks, strict=True):
         axes.text(
@@ -330,7 +331,3 @@ def _share_of_height(axes: Axes, value: float) -> float:
     _, at = axes.transData.transform((0, value))
     _, share = axes.transAxes.inverted().transform((0, at))
     return min(1.0, max(0.0, float(share)))
-
-
-def _few_ticks(count: int) -> Any:
-    return MaxNLocator(count)

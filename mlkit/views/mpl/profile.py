@@ -1,4 +1,4 @@
-"""The plot of a profile: what a batch does for the time of an item."""
+"""The plot of a profile: time per item over the batch size."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ HEIGHT_IN = 2.6
 
 
 def plot_profile(profile: Profile) -> Figure:
-    """Milliseconds an item over the batch size, one panel for each batched step.
+    """Plot milliseconds per item over the batch size, one panel per batched step.
 
-    The chosen limit is the filled dot; a line that does not fall says that batches do not pay.
+    The chosen limit is the filled dot. If a line does not fall, batching does not pay.
     """
     steps: dict[str, list[Latency]] = {}
-    for one in profile.latencies:
-        if one.batched:
-            steps.setdefault(one.step, []).append(one)
+    for latency in profile.latencies:
+        if latency.batched:
+            steps.setdefault(latency.step, []).append(latency)
     with mpl.rc_context(cast("Any", STYLE)):
         figure, axes = plt.subplots(
             len(steps) or 1,
@@ -46,8 +46,8 @@ def plot_profile(profile: Profile) -> Figure:
 
 
 def _panel(ax: Axes, name: str, latencies: list[Latency], limit: int) -> None:
-    sizes = [one.batch_size for one in latencies]
-    times = [one.ms_an_item for one in latencies]
+    sizes = [latency.batch_size for latency in latencies]
+    times = [latency.ms_an_item for latency in latencies]
     ax.plot(sizes, times, color=SERVED, linewidth=1.6, marker="o", markersize=5, mfc=GROUND)
     chosen = sizes.index(limit)
     ax.plot([limit], [times[chosen]], "o", color=SERVED, markersize=8)

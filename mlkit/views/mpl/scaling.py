@@ -1,4 +1,4 @@
-"""Arrivals, replicas, latency and decisions of a stage, on one time axis."""
+"""The plot of a stage's scaling: rate, replicas, latency and decisions on one time axis."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from matplotlib.ticker import MaxNLocator
 from mlkit.autoscale import Count, Decision, Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import Sample
-from mlkit.views.mpl.loadseries import spread
+from mlkit.views.measure import spread
 from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
 from mlkit.views.palette import ERROR, INK, QUIET, READY, SERVED
 from mlkit.views.scaling import busiest_stage, step_series
 
 __all__ = ["plot_scaling"]
 
-MOST_SAID = 8
-WIDE = 8.0
-"""From this ratio on of the highest to the lowest latency the axis is logarithmic."""
+MAX_LISTED = 8
+LOG_RATIO = 8.0
+"""Ratio of the highest to the lowest latency from which on the axis is logarithmic."""
 DRAWN = ("scaled", "blocked", "failed")
 
 
 def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> Figure:
-    """Draw it; see `mlkit.autoscale.Scaling.plot`."""
+    """Plot scaling; see `mlkit.autoscale.Scaling.plot`."""
     stage = stage or busiest_stage(scaling)
     if stage is None or (scaling.stages and stage not in scaling.stages):
         raise InputError(
-            "there is nothing to draw yet" if stage is None else f"there is no stage {stage!r}",
+            "nothing to plot yet" if stage is None else f"no stage {stage!r}",
             expected=f"one of {', '.join(scaling.stages)}" if scaling.stages else None,
-            fix="send it some requests first, and look again",
+            fix="send some requests first",
         )
     start, end = _span(scaling, last_s)
     app = scaling.history.samples(last_s=end - start, now=end) if scaling.history else []
@@ -45,13 +45,13 @@ def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> F
         for d in scaling.decisions
         if d.stage == stage and d.kind in DRAWN and start <= d.at <= end
     ]
-    said = decisions[-MOST_SAID:]
+    listed = decisions[-MAX_LISTED:]
     with mpl.rc_context(cast("Any", STYLE)):
-        words = 0.19 * max(1, len(said))
+        text_in = 0.19 * max(1, len(listed))
         figure, axes = plt.subplots(
             3,
             1,
-            figsize=(WIDTH_IN, 4.8 + words),
+            figsize=(WIDTH_IN, 4.8 + text_in),
             dpi=DOTS_PER_INCH,
             sharex=True,
             layout="constrained",
@@ -64,13 +64,13 @@ def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> F
         for ax in axes:
             for decision in decisions:
                 ax.axvline(decision.at - start, color=QUIET, linewidth=0.7, linestyle=":", zorder=1)
-        _number(axes[0], said, start)
+        _number(axes[0], listed, start)
         axes[2].set_xlim(0, (end - start) * 1.08)
         axes[2].set_xlabel("seconds")
         figure.suptitle(
-            f"{stage} scales by itself", x=0.01, ha="left", fontsize=11, weight="bold", color=INK
+            f"{stage}: autoscaling", x=0.01, ha="left", fontsize=11, weight="bold", color=INK
         )
-        _write(figure, said)
+        _write(figure, listed)
     return figure
 
 
@@ -113,20 +113,20 @@ def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str)
     last: list[tuple[str, float, float]] = []
     for name, look in PERCENTILE_LINES.items():
         percentile = int(name[1:])
-        found = [
+        points = [
             (sample.at - start, 1e3 * sample.held.percentiles_s(percentile)[0])
             for sample in samples
             if sample.requests
         ]
-        if not found:
+        if not points:
             continue
-        times, values = zip(*found, strict=True)
+        times, values = zip(*points, strict=True)
         ax.plot(times, values, **look)
         last.append((name, times[-1], values[-1]))
-    ax.set_title(f"ms that {stage} holds a call: p50, p95, p99", loc="left", fontsize=9)
+    ax.set_title(f"latency of {stage} in ms: p50, p95, p99", loc="left", fontsize=9)
     high = max((1e3 * s.held.percentiles_s(99)[0] for s in samples if s.requests), default=1.0)
     low = min((1e3 * s.held.percentiles_s(50)[0] for s in samples if s.requests), default=1.0)
-    if high / max(low, 1e-3) > WIDE:
+    if high / max(low, 1e-3) > LOG_RATIO:
         ax.set_yscale("log")
         plain_log_ticks(ax.yaxis, 4)
     else:
@@ -147,7 +147,7 @@ def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str)
 
 
 def _height(ax: Axes, value: float) -> float:
-    """Where a value is, as a share of the panel's height."""
+    """Position of a value, as a fraction of the panel's height."""
     y: float = ax.transAxes.inverted().transform(ax.transData.transform((0, value)))[1]
     return y
 
@@ -158,8 +158,8 @@ def _label(ax: Axes, x: float, y: float, words: str, colour: str) -> None:
     )
 
 
-def _number(ax: Axes, said: Sequence[Decision], start: float) -> None:
-    for number, decision in enumerate(said, 1):
+def _number(ax: Axes, listed: Sequence[Decision], start: float) -> None:
+    for number, decision in enumerate(listed, 1):
         ax.annotate(
             str(number),
             (decision.at - start, 1.0),
@@ -173,9 +173,9 @@ def _number(ax: Axes, said: Sequence[Decision], start: float) -> None:
         )
 
 
-def _write(figure: Figure, said: Sequence[Decision]) -> None:
-    """The decisions in words, below the panels."""
-    lines = [f"{number}  {decision}" for number, decision in enumerate(said, 1)]
+def _write(figure: Figure, listed: Sequence[Decision]) -> None:
+    """List the decisions below the panels."""
+    lines = [f"{number}  {decision}" for number, decision in enumerate(listed, 1)]
     figure.supxlabel(
-        "\n".join(lines) or "no replica came or went", x=0.01, ha="left", fontsize=8, color=INK
+        "\n".join(lines) or "no scaling decisions", x=0.01, ha="left", fontsize=8, color=INK
     )

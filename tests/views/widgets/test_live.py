@@ -168,7 +168,7 @@ def test_a_stage_on_a_gpu_shows_its_memory(app: App) -> None:
 
 
 def test_every_chart_says_what_it_stands_at(app: App) -> None:
-    said = [panel.said for panel in shown(app, window_s=60).panels]
+    said = [panel.description for panel in shown(app, window_s=60).panels]
     assert said[0].startswith("requests per second: 20/s")
     assert "p99 20 ms" in said[1]
     assert said[3] == "replicas of loading: 1 ready, 3 wanted"
@@ -176,7 +176,7 @@ def test_every_chart_says_what_it_stands_at(app: App) -> None:
 
 def test_each_state_has_its_words(app: App) -> None:
     assert shown(App([])).state == "starting"
-    assert "nothing has been counted yet" in shown(App([])).html
+    assert "no metrics yet" in shown(App([])).html
     idle = App(counted(["load"], rate=0))
     assert shown(idle).words == "ready, no requests yet: try app(...)"
     assert shown(app, now=NOW + 14).words == "last sample 14 s ago"
