@@ -9,7 +9,6 @@ All functions are thread-safe; the decoders release the GIL.
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import sys
@@ -96,10 +95,6 @@ class Image:
         small = self.pil()
         small.thumbnail((max_side, max_side))
         return _png(small)
-
-    def thumbnail_uri(self, max_side: int = 256) -> str:
-        """Return `thumbnail_png` as a ``data:`` URL, ready for an ``<img src=...>``."""
-        return "data:image/png;base64," + base64.b64encode(self.thumbnail_png(max_side)).decode()
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.pixels.shape)

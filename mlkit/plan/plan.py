@@ -77,13 +77,6 @@ class Stage:
         return f"{least}–{self.autoscaling_config.get('max_replicas', 1)}"
 
     @property
-    def most_replicas(self) -> int:
-        """Replicas that there are at most."""
-        if self.autoscaling_config is None:
-            return self.num_replicas or 1
-        return int(self.autoscaling_config.get("max_replicas", 1))
-
-    @property
     def least_replicas(self) -> int:
         """Replicas that there are at least."""
         if self.autoscaling_config is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from mlkit.views.chart import HEIGHT, PANEL_WIDTH, Panel
+from mlkit.views.measure import columns
 from mlkit.views.picture import Picture
 from mlkit.views.templating import render
 
@@ -162,7 +163,7 @@ def to_text(live: Live) -> str:
             (r.step, r.stage, r.rate, r.wait, r.p50, r.p95, r.p99, r.queued, r.batch, r.errors)
             for r in live.steps
         ]
-        lines += _columns([head, *rows], 2)
+        lines += columns([head, *rows], 2)
         lines += [f"most requests wait for {row.step}" for row in live.steps if row.slow]
     if live.stages:
         head2 = ("stage", "ready", "wanted", "in flight", "CPU", "MB")
@@ -171,17 +172,5 @@ def to_text(live: Live) -> str:
         if live.on_gpu:
             gpu = ["GPU MB", *(stage.gpu for stage in live.stages)]
             table = [(*row, memory) for row, memory in zip(table, gpu, strict=True)]
-        lines += _columns(table, 1)
+        lines += columns(table, 1)
     return "\n".join([*lines, *live.decisions])
-
-
-def _columns(rows: Sequence[Sequence[str]], words: int) -> list[str]:
-    """Align cells in columns: the first ``words`` to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(widths[i]) if i < words else cell.rjust(widths[i])
-            for i, cell in enumerate(row)
-        ).rstrip()
-        for row in rows
-    ]

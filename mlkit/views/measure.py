@@ -1,4 +1,4 @@
-"""Estimates of text widths, and placement of labels, without a browser.
+"""Widths of texts without a browser, and placement of labels and columns.
 
 The font of the host is unknown. Widths are Helvetica's, in thousandths of the font size, plus a
 tenth, so that DejaVu Sans and Segoe UI fit as well.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import TextWrapper
 
-__all__ = ["lines", "pixels", "spread", "width"]
+__all__ = ["columns", "lines", "pixels", "spread", "width"]
 
 _NARROW = dict.fromkeys("ijl'|.,:;!", 250) | dict.fromkeys('ftIr()[]{}/\\ -"', 315)
 _WIDE = dict.fromkeys("mwMW@%", 860) | dict.fromkeys("ABCDEFGHJKLNOPQRSTUVXYZ&~<>=+→≤…", 680)
@@ -49,3 +49,15 @@ def spread(positions: Sequence[float], *, gap: float, low: float, high: float) -
         placed[i] = min(placed[i], ceiling)
         ceiling = placed[i] - gap
     return placed
+
+
+def columns(rows: Sequence[Sequence[str]], words: int) -> list[str]:
+    """Align cells in columns: the first ``words`` to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(widths[i]) if i < words else cell.rjust(widths[i])
+            for i, cell in enumerate(row)
+        ).rstrip()
+        for row in rows
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mlkit.plan import Plan, Stage
 from mlkit.views.graph import to_svg
+from mlkit.views.measure import columns
 from mlkit.views.templating import render
 
 __all__ = ["to_html", "to_text"]
@@ -14,11 +15,7 @@ COLUMNS = ("stage", "replicas", "of each", "steps", "why")
 def to_text(plan: Plan) -> str:
     """Render a line for each stage."""
     rows = [COLUMNS, *(_row(stage) for stage in plan.stages)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = columns(rows, len(COLUMNS))
     return "\n".join([f"{plan.graph.name}: {_caption(plan)}", *lines])
 
 

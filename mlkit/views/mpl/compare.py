@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any, cast
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from mlkit.load.compare import Comparison
 from mlkit.media.preview import shorten
 from mlkit.views.load import amount, per_second
-from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN
+from mlkit.views.mpl.style import PERCENTILE_LINES, STYLE, subplots
 from mlkit.views.palette import ERROR, INK, QUIET, SERVED
 
 __all__ = ["plot_comparison"]
@@ -37,15 +36,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
     rows = range(len(frame))
     style = {**STYLE, "axes.grid.axis": "x", "axes.spines.left": False}
     with mpl.rc_context(cast("Any", style)):
-        figure, (left, right) = plt.subplots(
-            1,
-            2,
-            figsize=(WIDTH_IN, ROW_IN * len(frame) + REST_IN),
-            dpi=DOTS_PER_INCH,
-            sharey=True,
-            layout="constrained",
-        )
-        plt.close(figure)
+        figure, (left, right) = subplots(1, 2, ROW_IN * len(frame) + REST_IN, sharey=True)
         left.barh(rows, frame["ok_rate"], height=0.5, color=SERVED)
         for row, (rate, errors) in enumerate(zip(frame["ok_rate"], frame["errors"], strict=True)):
             left.text(rate, row, f" {per_second(rate)}", va="center", fontsize=9, color=INK)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlkit.plan import Latency, Profile
-from mlkit.views.mpl.style import DOTS_PER_INCH, STYLE, WIDTH_IN
+from mlkit.views.mpl.style import STYLE, subplots
 from mlkit.views.palette import GROUND, INK, QUIET, SERVED
 
 __all__ = ["plot_profile"]
@@ -28,15 +27,8 @@ def plot_profile(profile: Profile) -> Figure:
         if latency.batched:
             steps.setdefault(latency.step, []).append(latency)
     with mpl.rc_context(cast("Any", STYLE)):
-        figure, axes = plt.subplots(
-            len(steps) or 1,
-            1,
-            figsize=(WIDTH_IN, HEIGHT_IN * (len(steps) or 1)),
-            dpi=DOTS_PER_INCH,
-            squeeze=False,
-            layout="constrained",
-        )
-        plt.close(figure)
+        rows = len(steps) or 1
+        figure, axes = subplots(rows, 1, HEIGHT_IN * rows, squeeze=False)
         if not steps:
             axes[0, 0].text(0.5, 0.5, "no batched step", ha="center", color=QUIET)
             axes[0, 0].set_axis_off()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,7 +14,7 @@ from mlkit.autoscale import Count, Decision, Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import Sample
 from mlkit.views.measure import spread
-from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
+from mlkit.views.mpl.style import PERCENTILE_LINES, STYLE, plain_log_ticks, subplots
 from mlkit.views.palette import ERROR, INK, QUIET, READY, SERVED
 from mlkit.views.scaling import busiest_stage, step_series
 
@@ -48,16 +47,8 @@ def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> F
     listed = decisions[-MAX_LISTED:]
     with mpl.rc_context(cast("Any", STYLE)):
         text_in = 0.19 * max(1, len(listed))
-        figure, axes = plt.subplots(
-            3,
-            1,
-            figsize=(WIDTH_IN, 4.8 + text_in),
-            dpi=DOTS_PER_INCH,
-            sharex=True,
-            layout="constrained",
-            gridspec_kw={"height_ratios": [1, 1.1, 1.2]},
-        )
-        plt.close(figure)
+        ratios = {"height_ratios": [1, 1.1, 1.2]}
+        figure, axes = subplots(3, 1, 4.8 + text_in, sharex=True, gridspec_kw=ratios)
         _draw_rate(axes[0], app, start)
         _draw_replicas(axes[1], [c for c in scaling.counts if c.stage == stage], start, end)
         _draw_latency(axes[2], own, start, stage)

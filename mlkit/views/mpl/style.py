@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import matplotlib.pyplot as plt
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from mlkit.views.palette import GROUND, INK, LINE, QUIET, SERVED, SERVED_DARK, SERVED_LIGHT
 
-__all__ = ["DOTS_PER_INCH", "PERCENTILE_LINES", "STYLE", "WIDTH_IN", "plain_log_ticks"]
+__all__ = ["DOTS_PER_INCH", "PERCENTILE_LINES", "STYLE", "WIDTH_IN", "plain_log_ticks", "subplots"]
 
 DOTS_PER_INCH = 100
 WIDTH_IN = 7.2
@@ -43,6 +45,16 @@ STYLE: dict[str, Any] = {
     "hatch.linewidth": 0.8,
 }
 """For `matplotlib.rc_context`."""
+
+
+def subplots(rows: int, columns: int, height_in: float, **options: Any) -> tuple[Figure, Any]:
+    """Create a figure of the usual width, with its axes; see `matplotlib.pyplot.subplots`."""
+    size = (WIDTH_IN, height_in)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=size, dpi=DOTS_PER_INCH, layout="constrained", **options
+    )
+    plt.close(figure)  # the cell's value displays it; the backend must not do so again
+    return figure, axes
 
 
 def plain_log_ticks(axis: Axis, most: int = 12) -> None:

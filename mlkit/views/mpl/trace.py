@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mlkit.metrics import Trace
-from mlkit.views.mpl.style import DOTS_PER_INCH, STYLE, WIDTH_IN
+from mlkit.views.mpl.style import STYLE, subplots
 from mlkit.views.palette import GREY, INK, QUIET, SERVED, WAITING
 from mlkit.views.waterfall import headline, lines, phases_in_words
 
@@ -31,10 +30,7 @@ def plot_trace(trace: Trace) -> Figure:
     """Plot waiting and running times of each step, in ms since the server received the request."""
     rows = lines(trace)
     with mpl.rc_context(cast("Any", STYLE | {"axes.grid.axis": "x"})):
-        figure, ax = plt.subplots(
-            figsize=(WIDTH_IN, 1.2 + 0.27 * len(rows)), dpi=DOTS_PER_INCH, layout="constrained"
-        )
-        plt.close(figure)
+        figure, ax = subplots(1, 1, 1.2 + 0.27 * len(rows))
         kinds: dict[str, Any] = {}
         for at, row in enumerate(rows):
             for bar in row.bars:
