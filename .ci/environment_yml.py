@@ -30,8 +30,9 @@ dependencies:
 
 def render(project: dict[str, Any]) -> str:
     """Returns the file's text for the ``[project]`` table of a pyproject.toml."""
+    own = f"{project['name']}["  # an extra that stands for others
     requirements = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
-    lines = [f"      - {requirement}\n" for requirement in requirements]
+    lines = [f"      - {name}\n" for name in requirements if not name.startswith(own)]
     header = HEADER.format(name=project["name"], python=project["requires-python"])
     return header + "".join(lines) + "      - --editable .\n"
 

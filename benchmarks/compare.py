@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlkit.define import Pipeline
 from mlkit.load.analysis import Ratio, ratio
+from mlkit.pipelines import Pipeline
 from mlkit.serving import App
 from tools.demo import offline, served
 from tools.demo.offline import Block

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from mlkit.define import Graph, ImageSource, pipeline, step
+from mlkit.define import Graph, ImageSource, step
 from mlkit.load import LoadResult, closed, jump, load_test, poisson
 from mlkit.load.analysis import ratio
 from mlkit.load.records import parse_server_timing
 from mlkit.metrics import Recorder, Sample, Span, Trace
 from mlkit.metrics.recorder import PUSH_EVERY_S
+from mlkit.pipelines import pipeline
 from mlkit.serving import App, deploy
 from mlkit.serving.kernel.session import Session
 from mlkit.tagging import (
@@ -203,7 +204,7 @@ def _cost(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, A
             rates["off_again"].append(_closed(off, payloads, seconds).ok_rate)
             dashboard = Dashboard(on, controls=False)
             sizes: list[int] = []
-            dashboard._shown.append(lambda live, sizes=sizes: sizes.append(len(live.html)))  # type: ignore[misc]
+            dashboard._displays.append(lambda live, sizes=sizes: sizes.append(len(live.html)))  # type: ignore[misc]
             dashboard._start()
             began, used = time.perf_counter(), time.process_time()
             rates["live"].append(_closed(on, payloads, seconds).ok_rate)

@@ -7,7 +7,8 @@ import time
 
 from pydantic import BaseModel
 
-from mlkit.define import batched_step, pipeline, resource, step
+from mlkit.define import batched_step, resource, step
+from mlkit.pipelines import pipeline
 
 __all__ = ["Answer", "Question", "echo", "hashes", "staged"]
 

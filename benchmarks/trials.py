@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import httpx2
 
 from benchmarks.small import hashes
-from mlkit.define import Pipeline, step
+from mlkit.define import step
 from mlkit.execute import Executor, compile_graph
+from mlkit.pipelines import Pipeline
 from mlkit.serving import App
 
 __all__ = ["disconnect", "poison", "redeploy"]

@@ -22,19 +22,18 @@ Importing mlkit loads neither Ray nor torch.
 
 from mlkit.define import (
     ImageSource,
-    Pipeline,
     Step,
     Upload,
     batched_step,
     branch,
     codec,
     each,
-    pipeline,
     resource,
     step,
 )
 from mlkit.errors import InputError, MlkitError
 from mlkit.media.image import Image
+from mlkit.pipelines import Pipeline, pipeline
 
 __version__ = "0.1.0"
 

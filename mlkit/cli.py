@@ -1,7 +1,6 @@
 """The command line: ``mlkit serve``, ``mlkit doctor``, ``mlkit version``.
 
-Exit codes: 0 for success (also for a server that was told to end), 1 for what went wrong, 2 for a
-command that was not written as it should be.
+Exit codes: 0 on success and after a requested shutdown, 1 on errors, 2 on usage errors.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlkit import __version__
-from mlkit.errors import MlkitError
+from mlkit.errors import MissingExtra, MlkitError
 
 if TYPE_CHECKING:
     from mlkit import Pipeline
@@ -31,14 +30,14 @@ WATCH_S = 0.5
 
 
 class UsageError(Exception):
-    """The command is not written as it should be."""
+    """The command line is invalid."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; its exit code.
+    """Run a command and return its exit code.
 
     Args:
-        argv: the arguments after the program's name; the process's own by default.
+        argv: command-line arguments without the program name; ``sys.argv[1:]`` by default.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -54,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MlkitError as error:
         _say(f"error: {error}")
         return 1
-    except BrokenPipeError:  # whoever read what is printed has gone
+    except BrokenPipeError:  # the reader of stdout has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="mlkit", description="Inference pipelines: serve one, look at this machine."
+        prog="mlkit", description="Serve inference pipelines and check this machine."
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(run=None)
@@ -76,34 +75,34 @@ def _parser() -> argparse.ArgumentParser:
 def _add_serve(commands: Any) -> None:
     parser = commands.add_parser(
         "serve",
-        help="serve a pipeline over HTTP until told to end",
-        description="Serve a pipeline over HTTP. Prints one line, `ready: URL`, when it answers, "
-        "and ends on SIGINT or SIGTERM.",
-        epilog="Callers send a bearer token: the one in MLKIT_TOKEN, or one that is made.",
+        help="serve a pipeline over HTTP",
+        description="Serve a pipeline over HTTP. Prints one line, `ready: URL`, once it accepts "
+        "requests, and shuts down on SIGINT or SIGTERM.",
+        epilog="Requests carry a bearer token: MLKIT_TOKEN, or a generated one.",
     )
     parser.add_argument(
-        "target", metavar="MODULE:PIPELINE", help="what to serve, such as mlkit.tagging:tag"
+        "target", metavar="MODULE:PIPELINE", help="pipeline to serve, such as mlkit.tagging:tag"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (%(default)s)")
     parser.add_argument(
-        "--port", type=_port, default=8000, help="port to listen on (%(default)s); 0 for a free one"
-    )
-    parser.add_argument(
-        "--no-token", action="store_true", help="ask for no token; only on a loopback address"
+        "--port", type=_port, default=8000, help="port to bind to (%(default)s); 0 for a free one"
     )
     parser.add_argument(
-        "--num-replicas", type=_count, default=1, help="processes that answer (%(default)s)"
+        "--no-token", action="store_true", help="disable authentication; only on a loopback address"
+    )
+    parser.add_argument(
+        "--num-replicas", type=_count, default=1, help="replicas that answer HTTP (%(default)s)"
     )
     parser.add_argument(
         "--layout",
         choices=("fused", "per_step"),
         default="fused",
-        help="whether steps share a process or have each their own (%(default)s)",
+        help="all steps in one process, or one stage per step (%(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=_count,
-        help="threads of a replica that run steps (two more than its cores)",
+        help="worker threads per replica (its cores plus two)",
     )
     parser.set_defaults(run=_serve)
 
@@ -111,23 +110,23 @@ def _add_serve(commands: Any) -> None:
 def _add_doctor(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
-        help="say what is installed, what this machine can do, and what is in the way",
-        description="Say what is installed, what this machine can do, and what is in the way. "
-        "Exit code 1 if something is.",
+        help="check the installation and this machine",
+        description="Report installed versions, the capabilities of this machine, and problems. "
+        "Exits with 1 if a problem prevents serving.",
     )
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_doctor)
 
 
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"a port is a number from 0 to 65535, not {text!r}")
+        raise argparse.ArgumentTypeError(f"an integer from 0 to 65535, not {text!r}")
     return int(text)
 
 
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"a number of 1 or more, not {text!r}")
+        raise argparse.ArgumentTypeError(f"an integer of at least 1, not {text!r}")
     return int(text)
 
 
@@ -143,24 +142,27 @@ def _version(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from mlkit.serving.kernel.doctor import examine
 
-    found = examine(_capabilities())
-    print(found.to_json() if arguments.json else found)
-    return 0 if found.healthy else 1
+    report = examine(_capabilities())
+    print(report.to_json() if arguments.json else report)
+    return 0 if report.healthy else 1
 
 
 def _capabilities() -> dict[str, str]:
-    """What models can use of this machine; a library that does not load is an answer too."""
-    from mlkit.models.target import cpu_has_bf16, cuda_available
+    """Capabilities of this machine for models; a library that fails to load is reported."""
+    try:
+        from mlkit.models.target import cpu_has_bf16, cuda_available
+    except MissingExtra as error:
+        return {"models": f"{error.what}; {error.fix}"}
 
-    def ask(question: Callable[[], bool], yes: str, no: str) -> str:
+    def probe(check: Callable[[], bool], yes: str, no: str) -> str:
         try:
-            return yes if question() else no
+            return yes if check() else no
         except Exception as error:
             return f"unknown: {type(error).__name__}: {error}"
 
     return {
-        "CPU precision": ask(cpu_has_bf16, "bf16, fp32", "fp32"),
-        "CUDA": ask(cuda_available, "yes", "no"),
+        "CPU precision": probe(cpu_has_bf16, "bf16, fp32", "fp32"),
+        "CUDA": probe(cuda_available, "yes", "no"),
     }
 
 
@@ -169,13 +171,13 @@ def _capabilities() -> dict[str, str]:
 
 def _serve(arguments: argparse.Namespace) -> int:
     token = _token(arguments, os.environ)
-    # It is for the front end alone: no process that is started here has a use for it.
+    # Child processes must not inherit it.
     os.environ.pop("MLKIT_TOKEN", None)
     host = _address(arguments.host)
     _claim(host, arguments.port)
     out = sys.stdout
-    # What the pipeline's module prints is not the one line that is promised on stdout.
-    with redirect_stdout(sys.stderr), _ends_on_signal():
+    # stdout is reserved for the `ready` line; output of the pipeline's module goes to stderr.
+    with redirect_stdout(sys.stderr), _interrupt_on_signals():
         try:
             return _run(arguments, host, token, out)
         except KeyboardInterrupt:
@@ -189,7 +191,7 @@ def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextI
     from mlkit.serving.kernel.session import Session
     from mlkit.serving.limits import Limits
 
-    # Before anything starts: it may have problems.
+    # Problems of the pipeline are reported before any process starts.
     planned = plan(
         load(arguments.target), layout=arguments.layout, num_replicas=arguments.num_replicas
     )
@@ -206,7 +208,7 @@ def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextI
             say=_say,
         )
         if token == "":
-            _say(f"a token was made; call it like this: {app.curl()}")
+            _say(f"generated a token; try: {app.curl()}")
         print(f"ready: {app.url}", file=out, flush=True)
         return _watch(session)
     finally:
@@ -216,21 +218,21 @@ def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextI
 
 
 def _watch(session: Session) -> int:
-    """Wait for a signal, which raises KeyboardInterrupt; return only if the session dies."""
+    """Wait for a signal, which raises KeyboardInterrupt; returns only if the session dies."""
     import time
 
     while session.running:
         time.sleep(WATCH_S)
-    _say("error: the session process is gone; nothing is served any more")
+    _say("error: the session process died; shutting down")
     return 1
 
 
 def _token(arguments: argparse.Namespace, environment: Mapping[str, str]) -> str | None:
-    """The token to ask for: None for none, "" for one that is to be made."""
+    """The token that requests must carry: None for no authentication, "" to generate one."""
     if arguments.no_token:
         if not LOOPBACK.fullmatch(arguments.host):
             raise UsageError(
-                f"--no-token is for a loopback address only, and --host is {arguments.host}; "
+                f"--no-token requires a loopback address, and --host is {arguments.host}; "
                 "set MLKIT_TOKEN instead"
             )
         return None
@@ -238,43 +240,43 @@ def _token(arguments: argparse.Namespace, environment: Mapping[str, str]) -> str
     if token is None:
         return ""
     if not re.fullmatch(r"[!-~]+", token):
-        raise UsageError("MLKIT_TOKEN is empty, or has other than printable ASCII characters in it")
+        raise UsageError("MLKIT_TOKEN must be a non-empty string of printable ASCII characters")
     return token
 
 
 def _address(host: str) -> str:
-    """The IPv4 address of a host's name."""
+    """Resolve a host name to an IPv4 address."""
     import socket
 
     try:
-        found = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise UsageError(f"--host {host}: not an IPv4 address or a name of one") from None
-    return str(found[0][4][0])
+        raise UsageError(f"--host {host}: neither an IPv4 address nor a resolvable name") from None
+    return str(addresses[0][4][0])
 
 
 def _claim(host: str, port: int) -> None:
-    """Fail at once where a port cannot be had: the front end opens it only seconds later."""
+    """Fail early if the port is taken: HAProxy binds it only seconds later."""
     import socket
 
     with socket.socket() as probe:
-        # As the front end does it: what a former one left in TIME_WAIT is not in the way.
+        # As HAProxy does, so that connections in TIME_WAIT do not block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             raise MlkitError(
                 f"cannot listen on {host}:{port}: {error.strerror}",
-                fix="end what listens there, or give another --port (0 takes any free one)",
+                fix="stop the process that uses it, or pass another --port (0 for a free one)",
             ) from None
 
 
 def load(target: str) -> Pipeline[..., Any]:
-    """The pipeline that ``MODULE:NAME`` names; modules are looked for in the working folder too.
+    """Import the pipeline ``MODULE:NAME``; the working directory is on the search path.
 
     Raises:
-        UsageError: there is no such module or name, or it is not a pipeline.
-        MlkitError: the module raises while it is imported.
+        UsageError: the module or the name does not exist, or is not a pipeline.
+        MlkitError: importing the module raises.
     """
     from mlkit import Pipeline
 
@@ -283,16 +285,16 @@ def load(target: str) -> Pipeline[..., Any]:
         raise UsageError(f"{target!r} is not MODULE:PIPELINE, such as mlkit.tagging:tag")
     if "/" in module or module.endswith(".py"):
         dotted = module.removesuffix(".py").strip("./").replace("/", ".")
-        raise UsageError(f"{module!r} is a file; name the module: {dotted}:{name}")
-    found: Any = _module(module)
+        raise UsageError(f"{module!r} is a file; pass the module: {dotted}:{name}")
+    value: Any = _module(module)
     for part in name.split("."):
-        if not hasattr(found, part):
-            raise UsageError(f"module {module!r} has no {name!r}{_pipelines_of(found)}")
-        found = getattr(found, part)
-    if not isinstance(found, Pipeline):
-        kind = type(found).__name__
+        if not hasattr(value, part):
+            raise UsageError(f"module {module!r} has no {name!r}{_pipelines_of(value)}")
+        value = getattr(value, part)
+    if not isinstance(value, Pipeline):
+        kind = type(value).__name__
         raise UsageError(f"{target} is a {kind}, not a pipeline{_pipelines_of(_module(module))}")
-    return found
+    return value
 
 
 def _module(name: str) -> Any:
@@ -305,17 +307,17 @@ def _module(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
-            raise UsageError(f"there is no module {error.name!r} (looked in {here} too)") from None
-        raise _broken(name, error) from error
+            raise UsageError(f"no module named {error.name!r} (searched {here} as well)") from None
+        raise _import_failed(name, error) from error
     except Exception as error:
-        raise _broken(name, error) from error
+        raise _import_failed(name, error) from error
 
 
-def _broken(name: str, error: Exception) -> MlkitError:
+def _import_failed(name: str, error: Exception) -> MlkitError:
     frames = traceback.extract_tb(error.__traceback__)
     place = next((f for f in reversed(frames) if "importlib" not in f.filename), None)
     return MlkitError(
-        f"module {name!r} raises while it is imported: {type(error).__name__}: {error}",
+        f"importing {name!r} failed: {type(error).__name__}: {error}",
         where=f"{place.filename}, line {place.lineno}" if place else None,
     )
 
@@ -328,8 +330,8 @@ def _pipelines_of(module: Any) -> str:
 
 
 @contextmanager
-def _ends_on_signal() -> Iterator[None]:
-    """Raise KeyboardInterrupt for SIGTERM as for SIGINT, which a shell may have switched off."""
+def _interrupt_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM, and on SIGINT even if a shell has it ignored."""
     names = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(name, _interrupt) for name in names]
     try:
@@ -340,7 +342,7 @@ def _ends_on_signal() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: Any) -> None:
-    _ignore_signals()  # one is enough; what follows is the orderly end
+    _ignore_signals()  # further signals must not interrupt the shutdown
     raise KeyboardInterrupt
 
 

@@ -18,7 +18,8 @@
     │   │   └── SessionTimeout  it is there, as far as is known, and did not answer in time
     │   └── DeployConflict      the app was changed by somebody else in the meantime
     ├── RequestError            an app answered a request with an error
-    └── LoadError               a load test could not be run, or its result is void
+    ├── LoadError               a load test could not be run, or its result is void
+    └── MissingExtra            an optional dependency is not installed
 
 Each says, in three short lines, what happened and where, what was expected and what was got, and
 what to do about it. The parts are attributes (``what``, ``where``, ``expected``, ``got``, ``fix``)
@@ -27,6 +28,7 @@ as well, and ``__cause__`` keeps the exception underneath.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "FetchError",
     "InputError",
     "LoadError",
+    "MissingExtra",
     "MlkitError",
     "Overloaded",
     "PayloadTooLarge",
@@ -47,6 +50,7 @@ __all__ = [
     "SessionTimeout",
     "StepError",
     "UnsupportedMedia",
+    "require_extra",
 ]
 
 
@@ -227,3 +231,24 @@ class RequestError(MlkitError):
 
 class LoadError(MlkitError):
     """A load test could not be run, or its result is void."""
+
+
+class MissingExtra(MlkitError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def require_extra(extra: str, *modules: str) -> None:
+    """Check that the optional dependencies of a package are installed; imports none of them.
+
+    Args:
+        extra: the extra of mlkit that brings them.
+        modules: names under which they are imported.
+
+    Raises:
+        MissingExtra: one is not installed; the error names the extra.
+    """
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise MissingExtra(
+            f"not installed: {', '.join(missing)}", fix=f'pip install "mlkit[{extra}]"'
+        )

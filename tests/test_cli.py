@@ -77,7 +77,7 @@ def test_no_command_is_a_usage_error_that_shows_the_commands(capsys) -> None:
     [
         ("nonsense", 2, "MODULE:PIPELINE"),
         (":plus", 2, "MODULE:PIPELINE"),
-        ("not_a_module:plus", 2, "no module 'not_a_module'"),
+        ("not_a_module:plus", 2, "no module named 'not_a_module'"),
         ("shop_for_cli:minus", 2, "its pipelines are: plus"),
         ("shop_for_cli:add", 2, "is a Step, not a pipeline"),
         ("shop_for_cli.py:plus", 2, "shop_for_cli:plus"),
@@ -239,7 +239,7 @@ def test_a_server_whose_session_dies_ends_with_an_error(server, shop, runtime_ba
     (host,) = (p for p in processes_of(session) if "mlkit.serving.port" in p.cmdline())
     host.kill()
     assert process.wait(60) == 1
-    assert "the session process is gone" in stderr_of(shop)
+    assert "the session process died" in stderr_of(shop)
     assert processes_of(session) == []
 
 

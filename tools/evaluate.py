@@ -10,7 +10,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from mlkit.define import pipeline
+from mlkit.pipelines import pipeline
 from mlkit.tagging.classify import look, product_class
 from mlkit.tagging.image import decode
 from mlkit.tagging.network import CLASSES

@@ -191,7 +191,7 @@ class on_cpu:  # noqa: N801
 class on_gpu:  # noqa: N801
     """Keep the GPU use of each replica at a share of what it was given.
 
-    It needs ``nvidia-ml-py`` where replicas run; where no GPU is read, nothing changes.
+    It needs the extra ``gpu`` where replicas run; where no GPU is read, nothing changes.
 
     Attributes:
         target: share of the replica's ``num_gpus`` (of one GPU where it has none).
@@ -206,7 +206,7 @@ class on_gpu:  # noqa: N801
         """Replicas, in proportion."""
         used = signals.mean("gpu")
         if used is None:
-            why = "no replica reads a GPU: that takes torch on one, and nvidia-ml-py"
+            why = "no replica reads a GPU: that takes torch on one, and mlkit[gpu]"
             return Wanted(signals.current_num_replicas, why, note="nothing read")
         given = signals.config.num_gpus or 1.0
         return Wanted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -145,22 +145,6 @@ class Scaling:
         return "\n".join(map(str, self.decisions)) or "nothing was decided yet"
 
     def _repr_html_(self) -> str:
-        from mlkit.views import render
+        from mlkit.views.scaling import to_html
 
-        return render("scaling.html.j2", decisions=_shown(list(self.decisions)))
-
-
-def _shown(decisions: Sequence[Decision], most: int = 50) -> list[dict[str, Any]]:
-    """The last decisions, as a template takes them."""
-    from datetime import datetime
-
-    return [
-        {
-            "time": datetime.fromtimestamp(one.at).strftime("%H:%M:%S"),
-            "stage": one.stage,
-            "kind": one.kind,
-            "change": f"{one.before} → {one.after}" if one.kind == "scaled" else one.kind,
-            "why": one.why,
-        }
-        for one in decisions[-most:]
-    ]
+        return to_html(self)

@@ -1,14 +1,13 @@
-"""Defining: typed functions become steps, functions that call them become pipelines.
+"""Definitions: typed functions become steps, calls of steps are traced into a `Graph`.
 
-Start at `step`, `batched_step`, `resource` and `pipeline`. A `Pipeline` is traced into a `Graph`
-(`graph.py`: plain frozen data); `check.py` lists what would keep it from being deployed;
-`border.py` knows how values get in and out; `shipping.py` how code gets to other processes.
-Nothing here runs a pipeline: that is `mlkit.execute`.
+Start at `step`, `batched_step` and `resource`. `tracing.py` records calls into a `Graph`
+(`graph.py`: plain frozen data); `check.py` lists what keeps it from being deployed; `border.py`
+converts values at the border; `shipping.py` sends code to other processes. `mlkit.pipelines` puts
+definition and execution together.
 """
 
 from mlkit.define.border import codec
 from mlkit.define.graph import Graph, Node, Problem
-from mlkit.define.pipeline import Pipeline, pipeline
 from mlkit.define.resource import resource
 from mlkit.define.routes import branch, each
 from mlkit.define.step import BatchedStep, Step, batched_step, step
@@ -19,7 +18,6 @@ __all__ = [
     "Graph",
     "ImageSource",
     "Node",
-    "Pipeline",
     "Problem",
     "Step",
     "Upload",
@@ -27,7 +25,6 @@ __all__ = [
     "branch",
     "codec",
     "each",
-    "pipeline",
     "resource",
     "step",
 ]

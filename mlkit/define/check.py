@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlkit.define import border, shipping
 from mlkit.define.graph import (
@@ -20,10 +20,8 @@ from mlkit.define.graph import (
     Source,
     sources,
 )
+from mlkit.define.step import Step
 from mlkit.define.typing import fits, show, value_fits
-
-if TYPE_CHECKING:
-    from mlkit.define.step import Step
 
 __all__ = ["check"]
 

@@ -18,6 +18,8 @@ from typing import Any
 import cloudpickle
 
 from mlkit.define.code import captured, travels
+from mlkit.define.resource import Resource
+from mlkit.define.step import Step
 
 __all__ = ["fingerprint"]
 
@@ -82,9 +84,6 @@ class _Parts:
         return _digest(self._once(value)).hex() if self._is_followed(value) else None
 
     def _is_followed(self, value: Any) -> bool:
-        from mlkit.define.resource import Resource
-        from mlkit.define.step import Step
-
         kinds = (types.FunctionType, types.ModuleType, types.CodeType, Step, Resource)
         if isinstance(value, (*kinds, functools._lru_cache_wrapper)):
             return True

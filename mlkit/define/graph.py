@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlkit.define.source import (
     Argument,
@@ -23,10 +23,8 @@ from mlkit.define.source import (
     select,
     sources,
 )
+from mlkit.define.step import Step
 from mlkit.define.typing import field_types, show, tuple_types
-
-if TYPE_CHECKING:
-    from mlkit.define.step import Step
 
 __all__ = [
     "Argument",

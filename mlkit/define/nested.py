@@ -11,17 +11,16 @@ from collections.abc import Callable
 from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any
 
+from mlkit.define.port import Port
 from mlkit.define.typing import UNIONS, strip, unaliased
 from mlkit.errors import InputError
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from mlkit.define.border import Port
-
 __all__ = ["checked", "culprit", "substituted"]
 
-Own = Callable[[Any], "Port | None"]
+Own = Callable[[Any], Port | None]
 
 
 def substituted(annotation: Any, own: Own, *, local: bool = False) -> Any:

@@ -56,9 +56,7 @@ def branch(
 
 
 def _check_arm(name: str, arm: Any) -> None:
-    from mlkit.define.pipeline import Pipeline
-
-    if not isinstance(arm, (Step, Pipeline)):
+    if not isinstance(arm, Step) and not hasattr(arm, "replacements"):  # a `Pipeline` has them
         raise DefinitionError(
             f"the arm {name} is neither a step nor a pipeline",
             where="branch",

@@ -11,16 +11,15 @@ from contextvars import ContextVar
 from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
+from mlkit.define.code import travels
 from mlkit.define.loop import run_here
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
 from mlkit.define.resource import Resource
-from mlkit.define.shipping import travels
 from mlkit.define.stepcheck import check_function, is_resource
-from mlkit.define.tracing import current_trace
 from mlkit.define.typing import item_type, strip
 from mlkit.errors import DefinitionError
 
-__all__ = ["BatchedStep", "Step", "batched_step", "running_step", "step"]
+__all__ = ["BatchedStep", "Step", "active_trace", "batched_step", "running_step", "step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,6 +31,9 @@ DEFAULT_BATCH_SIZE = 8
 
 running_step: ContextVar[str | None] = ContextVar("running_step", default=None)
 """Name of the step whose function is running in this context."""
+
+active_trace: ContextVar[Any] = ContextVar("active_trace", default=None)
+"""The `mlkit.define.tracing.Trace` that records the calls of this context, or None."""
 
 
 class Step(Generic[P, R]):
@@ -147,7 +149,7 @@ class Step(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it and return its value; inside a pipeline, become a node of its graph."""
-        trace = current_trace()
+        trace = active_trace.get()
         if trace is not None:
             return typing.cast(R, trace.call(self, args, kwargs))
         self._refuse_nesting()

@@ -6,9 +6,8 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from mlkit.define.graph import (
     Argument,
@@ -21,20 +20,17 @@ from mlkit.define.graph import (
     Source,
 )
 from mlkit.define.source import part_of
+from mlkit.define.step import Step, active_trace
 from mlkit.define.typing import field_types, show, tuple_types
 from mlkit.errors import DefinitionError, PlaceholderError
 
-if TYPE_CHECKING:
-    from mlkit.define.step import Step
-
 __all__ = ["Placeholder", "Trace", "current_trace", "to_source", "tracing"]
-
-_current: ContextVar[Trace | None] = ContextVar("mlkit_trace", default=None)
 
 
 def current_trace() -> Trace | None:
     """The trace that is going on in this context, if any."""
-    return _current.get()
+    trace: Trace | None = active_trace.get()
+    return trace
 
 
 @dataclass
@@ -160,11 +156,11 @@ class Trace:
 @contextmanager
 def tracing(trace: Trace) -> Iterator[Trace]:
     """Make calls of steps in this context go to the trace."""
-    token = _current.set(trace)
+    token = active_trace.set(trace)
     try:
         yield trace
     finally:
-        _current.reset(token)
+        active_trace.reset(token)
 
 
 def to_source(value: Any) -> Source:

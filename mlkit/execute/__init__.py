@@ -1,7 +1,7 @@
 """Running: one executor for a call here, for many inputs offline, and inside a served replica.
 
 `program.py` makes a graph ready to run, `executor.py` runs it, `run.py` is what happened as data.
-Users come here through `Pipeline`: ``tag(...)``, ``tag.run(...)``, ``tag.map(...)``.
+Users come here through `mlkit.pipelines`: ``tag(...)``, ``tag.run(...)``, ``tag.map(...)``.
 """
 
 from mlkit.execute.executor import Executor

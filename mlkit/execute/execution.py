@@ -7,14 +7,11 @@ import contextvars
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from mlkit.errors import MlkitError, StepError
+from mlkit.execute.program import Program, Task
 from mlkit.execute.run import NodeRun, Run
-
-if TYPE_CHECKING:
-    from mlkit.execute.executor import Executor
-    from mlkit.execute.program import Program, Task
 
 __all__ = ["Execution", "Part", "Work"]
 
@@ -32,6 +29,7 @@ class Execution:
     __slots__ = (
         "__weakref__",
         "_gathered",
+        "_give_up",
         "arguments",
         "async_tasks",
         "began",
@@ -39,7 +37,6 @@ class Execution:
         "deadline",
         "ended",
         "error",
-        "executor",
         "failed",
         "failed_item",
         "finished",
@@ -47,6 +44,7 @@ class Execution:
         "on_done",
         "on_node",
         "output",
+        "program",
         "ready_at",
         "results",
         "skipped",
@@ -56,15 +54,17 @@ class Execution:
 
     def __init__(
         self,
-        executor: Executor,
+        program: Program,
+        give_up: Callable[[Execution], None],
         arguments: Mapping[str, Any],
         given: Mapping[str, Any],
         on_done: Callable[[Execution], None],
         deadline: float | None,
         on_node: Callable[[str, Any], None] | None = None,
     ) -> None:
-        tasks = executor.program.tasks
-        self.executor = executor
+        tasks = program.tasks
+        self.program = program
+        self._give_up = give_up
         self.arguments = arguments
         self.results: dict[str, Any] = dict(given)
         self.on_done = on_done
@@ -91,14 +91,9 @@ class Execution:
         """The request itself; of a `Part`, the one that it belongs to."""
         return self
 
-    @property
-    def program(self) -> Program:
-        """What it runs through."""
-        return self.executor.program
-
     def cancel(self) -> None:
         """Give it up: what is queued of it never runs, and nobody else notices."""
-        self.executor.cancel(self)
+        self._give_up(self)
 
     @property
     def expired(self) -> bool:

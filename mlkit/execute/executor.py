@@ -116,7 +116,9 @@ class Executor:
         Raises:
             Cancelled: the executor is closed.
         """
-        execution = Execution(self, arguments, given or {}, on_done, deadline, on_node)
+        execution = Execution(
+            self.program, self.cancel, arguments, given or {}, on_done, deadline, on_node
+        )
         after = After()
         with self._lock:
             if self._closed:

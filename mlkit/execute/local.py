@@ -9,7 +9,6 @@ from typing import Any
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
-from mlkit.define.pipeline import Pipeline
 from mlkit.errors import DefinitionError, InputError, MlkitError
 from mlkit.execute.cores import cores
 from mlkit.execute.execution import Execution
@@ -21,16 +20,24 @@ __all__ = ["localise_arguments", "localiser", "run"]
 
 
 def run(
-    pipeline: Pipeline[..., Any],
+    graph: Graph,
+    bind: Callable[..., dict[str, Any]],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     given: Mapping[str, Any],
 ) -> Run:
-    """Run a pipeline once in this process; see `Pipeline.run`."""
-    graph = pipeline.graph
+    """Run a graph once in this process; see `Pipeline.run`.
+
+    Args:
+        graph: what to run.
+        bind: returns the pipeline's arguments by name; raises `InputError` if they do not fit.
+        args: arguments by position.
+        kwargs: arguments by name.
+        given: values of nodes that are not run.
+    """
     _check_given(graph, given)
     program = compile_graph(graph, frozenset(given))
-    arguments = _bind(pipeline, program, args, kwargs)
+    arguments = _bind(bind, program, args, kwargs)
     arguments = localise_arguments(graph, arguments)
     ended: SimpleQueue[Execution] = SimpleQueue()  # unlike an event, an interrupt leaves it whole
     with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
@@ -97,17 +104,20 @@ def _check_given(graph: Graph, given: Mapping[str, Any]) -> None:
 
 
 def _bind(
-    pipeline: Pipeline[..., Any], program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    bind: Callable[..., dict[str, Any]],
+    program: Program,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Arguments by name; those that nothing reads any more may be missing."""
     if not program.given:
-        return pipeline.bind(*args, **kwargs)
+        return bind(*args, **kwargs)
     names = [p.name for p in program.graph.parameters]
     spare = {name: None for name in names[len(args) :] if name not in kwargs}
     needed = {p.name for p in program.graph.parameters if p.required} & program.arguments
     missing = needed & set(spare)
     if missing:
-        return pipeline.bind(*args, **kwargs)  # raises, naming what is missing
+        return bind(*args, **kwargs)  # raises, naming what is missing
     optional = {p.name for p in program.graph.parameters if not p.required}
-    bound = pipeline.bind(*args, **kwargs, **{n: v for n, v in spare.items() if n not in optional})
+    bound = bind(*args, **kwargs, **{n: v for n, v in spare.items() if n not in optional})
     return {name: value for name, value in bound.items() if name in program.arguments}

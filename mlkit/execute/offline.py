@@ -11,7 +11,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Literal
 
-from mlkit.define.pipeline import Pipeline
+from mlkit.define.graph import Graph
 from mlkit.errors import Cancelled, InputError, MlkitError
 from mlkit.execute.cores import prompt_switching
 from mlkit.execute.execution import Execution
@@ -26,19 +26,18 @@ OnError = Literal["raise", "keep"]
 
 
 def map_inputs(
-    pipeline: Pipeline[..., Any],
+    graph: Graph,
     inputs: Iterable[Any],
     *,
     on_error: OnError = "raise",
     progress: bool = True,
     workers: int | None = None,
 ) -> Any:
-    """Run a pipeline on many inputs in this process; see `Pipeline.map`.
+    """Run a graph on many inputs in this process; see `Pipeline.map`.
 
     A list or DataFrame is checked before anything runs. Any other iterable is read as it is
     worked through, a bounded number of inputs ahead; it may be endless, for an interrupt to end.
     """
-    graph = pipeline.graph
     arguments = read(inputs, graph.parameters)
     total = len(inputs) if isinstance(inputs, Sized) else None
     program = compile_graph(graph)

@@ -1,7 +1,8 @@
-"""Fetching what a caller names by URL, without letting him reach what only the server can.
+"""Downloads of caller-supplied URLs, protected against server-side request forgery.
 
-`fetch` connects to public addresses alone: every address of every hop is checked at the socket
-(`addresses.py` has the lists). ``MLKIT_DOWNLOAD_ALLOW=host:port,...`` opens named places.
+`fetch` connects to public addresses only: every address of every redirect is checked when its
+socket is opened (`addresses.py` has the lists). ``MLKIT_DOWNLOAD_ALLOW=host:port,...`` lists
+exceptions.
 """
 
 from mlkit.fetch.downloader import fetch

@@ -1,4 +1,4 @@
-"""Which network addresses a URL from outside may lead to."""
+"""Public network addresses, and exceptions for other hosts."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from mlkit.errors import MlkitError
 __all__ = ["ALLOW_VARIABLE", "is_public", "parse_allowed"]
 
 ALLOW_VARIABLE = "MLKIT_DOWNLOAD_ALLOW"
-"""Environment variable with places (``host:port,...``) that may be fetched from all the same."""
+"""Environment variable with hosts (``host:port,...``) that are fetched from regardless."""
 
 # The IANA registries "IPv4 Special-Purpose Address Registry" and "IPv6 Special-Purpose Address
-# Registry" (RFC 6890 and its updates), blocks that are not globally reachable. They are written out
+# Registry" (RFC 6890 and its updates), blocks that are not globally reachable. They are spelled out
 # since `ipaddress.is_global` differs from one patch release of Python to the next.
 _SPECIAL_4 = tuple(
     ipaddress.IPv4Network(block)
     for block in (
-        "0.0.0.0/8",  # this network; Linux takes 0.0.0.0 for this host
+        "0.0.0.0/8",  # this network; Linux routes 0.0.0.0 to the local host
         "10.0.0.0/8",  # private
         "100.64.0.0/10",  # carrier-grade NAT
         "127.0.0.0/8",  # loopback
-        "168.63.129.16/32",  # Azure's platform service: public by its number only
-        "169.254.0.0/16",  # link-local, where clouds keep credentials
+        "168.63.129.16/32",  # Azure's platform service, in spite of its public number
+        "169.254.0.0/16",  # link-local: metadata services of clouds, with credentials
         "172.16.0.0/12",  # private
         "192.0.0.0/24",  # protocol assignments
         "192.0.2.0/24",  # documentation
@@ -37,8 +37,8 @@ _SPECIAL_4 = tuple(
     )
 )
 
-# Of IPv6 only 2000::/3 is given out to hosts at all: that leaves out loopback, IPv4-mapped and
-# -compatible addresses, unique local, link-local, site-local and multicast ones.
+# Global unicast is 2000::/3; outside are loopback, IPv4-mapped and -compatible, unique local,
+# link-local, site-local and multicast addresses.
 _GLOBAL_6 = ipaddress.IPv6Network("2000::/3")
 _SPECIAL_6 = tuple(
     ipaddress.IPv6Network(block)
@@ -50,14 +50,14 @@ _SPECIAL_6 = tuple(
     )
 )
 
-# Where a network speaks IPv6 only, every IPv4 host is reached through this prefix (RFC 6052).
+# The well-known NAT64 prefix: IPv6-only networks reach IPv4 hosts through it (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def is_public(address: str) -> bool:
-    """Return whether ``address``, an IP address as a socket takes it, is a public host's.
+    """Return whether an IP address, in the form that sockets take, is globally reachable.
 
-    Anything that is not exactly one IP address is not public.
+    Strings that are not exactly one IP address are not.
     """
     try:
         parsed = ipaddress.ip_address(address)
@@ -74,20 +74,20 @@ def is_public(address: str) -> bool:
 
 @lru_cache(maxsize=8)
 def parse_allowed(text: str) -> frozenset[tuple[str, int]]:
-    """Return the places named in ``host:port,...``, hosts in lower case.
+    """Parse ``host:port,...``; hosts are lower-cased.
 
     Raises:
-        MlkitError: an entry is not of that form.
+        MlkitError: an entry has another form.
     """
-    return frozenset(_place(entry.strip()) for entry in text.split(",") if entry.strip())
+    return frozenset(_host_and_port(entry.strip()) for entry in text.split(",") if entry.strip())
 
 
-def _place(entry: str) -> tuple[str, int]:
+def _host_and_port(entry: str) -> tuple[str, int]:
     host, _, port = entry.rpartition(":")
     host = host.removeprefix("[").removesuffix("]").lower()
     if not host or "/" in host or not (port.isascii() and port.isdigit()):
         raise MlkitError(
-            "this does not name a place to download from",
+            "invalid entry in the list of allowed hosts",
             where=ALLOW_VARIABLE,
             expected="host:port, as in shop.example:443 or [::1]:8000",
             got=repr(entry),

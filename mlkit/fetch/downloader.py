@@ -1,7 +1,7 @@
-"""Fetching a URL that somebody else wrote, without letting it reach into the network.
+"""Downloads of untrusted URLs that cannot reach the internal network.
 
-The check is made where a socket is opened, on the address it is about to connect to: so it holds
-for every address of every hop, however it is spelt and whatever a name resolves to at that moment.
+Addresses are checked where the socket is opened, right before it connects. That covers every
+address of every redirect, in any notation, and leaves no time for DNS rebinding.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 __all__ = ["Downloader", "fetch"]
 
 _REDIRECTS = {301, 302, 303, 307, 308}
-_FIX = f"upload the picture instead, or name the place in {ALLOW_VARIABLE}=host:port"
+_FIX = f"upload the file instead, or allow the host: {ALLOW_VARIABLE}=host:port"
 
 
 async def fetch(url: str) -> bytes:
-    """Return the body of an http(s) URL, with the limits of `Downloader`.
+    """Return the body of an http(s) URL, within the limits of `Downloader`.
 
-    Connections are kept and shared within one event loop, and closed when it ends.
+    Connections are pooled per event loop and closed when the loop ends.
 
     Raises:
-        InputError: it is no URL that is fetched: another scheme, no host, or credentials in it.
-        FetchError: it could not be fetched.
-        PayloadTooLarge: its body is over the limit.
+        InputError: the URL has another scheme, no host, or contains credentials.
+        FetchError: the request failed.
+        PayloadTooLarge: the body exceeds the limit.
     """
     loop = asyncio.get_running_loop()
     if "aiohttp" not in sys.modules:
-        # Half a second of importing would hold up all that the loop has in hand.
+        # The import takes half a second, which would block the event loop.
         await asyncio.to_thread(importlib.import_module, "aiohttp")
     if loop not in _downloaders:
         _downloaders[loop] = Downloader()
@@ -55,15 +55,15 @@ async def fetch(url: str) -> bytes:
 
 @dataclass(eq=False, kw_only=True)
 class Downloader:
-    """Fetches URLs within limits. Belongs to the event loop that it is first used in.
+    """Downloads URLs within limits; bound to the event loop in which it is first used.
 
     Attributes:
-        max_bytes: length a body may have, once it is decompressed.
-        max_redirects: how many redirects are followed.
-        connect_s: seconds to connect, for each hop.
-        total_s: seconds for all of it.
-        resolver: resolves names; aiohttp's own if None. Whatever it says is checked.
-        public: says of an IP address whether it may be connected to.
+        max_bytes: maximum length of a body in bytes, after decompression.
+        max_redirects: maximum number of redirects.
+        connect_s: timeout for each connection, in seconds.
+        total_s: timeout for the whole download, in seconds.
+        resolver: resolves host names; aiohttp's default if None. Its addresses are checked.
+        public: returns whether an IP address may be connected to.
     """
 
     max_bytes: int = MAX_BYTES
@@ -86,17 +86,21 @@ class Downloader:
             async with asyncio.timeout(self.total_s):
                 return await self._follow(target)
         except aiohttp.ConnectionTimeoutError as error:
-            raise _failed(shown, "no connection", got=f"none in {self.connect_s:g} s") from error
+            raise _failed(
+                shown, "connecting timed out", got=f"over {self.connect_s:g} s"
+            ) from error
         except TimeoutError as error:
-            raise _failed(shown, "it took too long", got=f"over {self.total_s:g} s") from error
+            raise _failed(
+                shown, "the download timed out", got=f"over {self.total_s:g} s"
+            ) from error
         except aiohttp.ClientConnectorDNSError as error:
-            raise _failed(shown, "there is no host of that name", got=error.host) from error
+            raise _failed(shown, "the host name cannot be resolved", got=error.host) from error
         except aiohttp.ClientConnectorError as error:
             raise _unreachable(shown, error) from error
         except (aiohttp.ClientError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise _failed(shown, "it could not be fetched", got=_said(error)) from error
+            raise _failed(shown, "the request failed", got=_message(error)) from error
 
     async def _follow(self, url: URL) -> bytes:
         for _ in range(self.max_redirects + 1):
@@ -104,13 +108,13 @@ class Downloader:
                 if response.status not in _REDIRECTS:
                     return await self._body(response)
                 url = _next(url, response)
-        raise _failed(_shown(url), "it redirects too often", got=f"over {self.max_redirects} times")
+        raise _failed(_shown(url), "too many redirects", got=f"more than {self.max_redirects}")
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         shown = _shown(response.url)
         if response.status != 200:
             raise _failed(
-                shown, "the server did not give it", expected="status 200", got=f"{response.status}"
+                shown, "unexpected status", expected="status 200", got=f"{response.status}"
             )
         self._check_length(shown, response.content_length or 0)
         body = bytearray()
@@ -122,13 +126,13 @@ class Downloader:
     def _check_length(self, shown: str, length: int) -> None:
         if length > self.max_bytes:
             raise PayloadTooLarge(
-                "what this URL leads to is too large",
+                "the body of the response is too large",
                 where=shown,
                 expected=f"at most {self.max_bytes:,} bytes",
             )
 
     def _session(self, url: URL) -> aiohttp.ClientSession:
-        # Two sessions, so that a connection to an allowed place is never pooled with the others.
+        # Separate sessions keep unguarded connections to allowed hosts out of the shared pool.
         allowed = parse_allowed(os.environ.get(ALLOW_VARIABLE, ""))
         trusted = ((url.host or "").lower(), url.port or 0) in allowed
         if trusted not in self._sessions:
@@ -165,10 +169,10 @@ class Downloader:
 
 
 class _RefusedAddressError(OSError):
-    # One text for all addresses: aiohttp keeps an error's type only while they all read the same,
-    # and what a private name resolves to is none of the client's business.
+    # The same text for all addresses: aiohttp keeps the type of an error only if all errors read
+    # the same, and clients must not learn what an internal name resolves to.
     def __str__(self) -> str:
-        return "the address is not a public one"
+        return "the address is not public"
 
 
 def _parsed(url: str) -> URL:
@@ -178,20 +182,18 @@ def _parsed(url: str) -> URL:
         parsed = URL(url.strip())
         host, port = parsed.host, parsed.port
     except ValueError as error:
-        raise InputError("this is not a URL", got=f"{url.split('?')[0]:.100}") from error
+        raise InputError("invalid URL", got=f"{url.split('?')[0]:.100}") from error
     _check_form(parsed, InputError)
     if not host or not port:
-        raise InputError("this URL names no host", got=_shown(parsed))
+        raise InputError("the URL has no host", got=_shown(parsed))
     return parsed
 
 
 def _check_form(url: URL, error: type[InputError]) -> None:
     if url.scheme not in {"http", "https"}:
-        raise error(
-            "URLs of this scheme are not fetched", expected="http or https", got=f"{url.scheme:.20}"
-        )
+        raise error("unsupported URL scheme", expected="http or https", got=f"{url.scheme:.20}")
     if url.raw_user is not None or url.raw_password is not None:
-        raise error("URLs with credentials in them are not fetched", where=_shown(url))
+        raise error("the URL contains credentials", where=_shown(url))
 
 
 def _next(url: URL, response: aiohttp.ClientResponse) -> URL:
@@ -200,35 +202,37 @@ def _next(url: URL, response: aiohttp.ClientResponse) -> URL:
     shown = _shown(url)
     location = response.headers.get("Location")
     if not location:
-        raise _failed(shown, "it redirects nowhere")
+        raise _failed(shown, "the redirect has no Location")
     try:
         target = url.join(URL(location))
         host = target.host
     except ValueError as error:
-        raise _failed(shown, "it redirects to what is not a URL") from error
+        raise _failed(shown, "the redirect leads to an invalid URL") from error
     _check_form(target, FetchError)
     if not host:
-        raise _failed(shown, "it redirects to a URL without a host")
+        raise _failed(shown, "the redirect leads to a URL without a host")
     return target
 
 
 def _shown(url: URL) -> str:
-    """Return the URL as it may appear in an error: no credentials, no query, not too long."""
+    """Return the URL for an error message: without credentials and query, and shortened."""
     text = str(url.with_user(None).with_query(None).with_fragment(None)) if url.host else str(url)
     return f"{text:.200}" + ("?..." if url.query_string else "")
 
 
 def _failed(shown: str, what: str, **parts: Any) -> FetchError:
-    return FetchError(f"the URL could not be fetched: {what}", where=shown, **parts)
+    return FetchError(f"cannot fetch the URL: {what}", where=shown, **parts)
 
 
 def _unreachable(shown: str, error: aiohttp.ClientConnectorError) -> FetchError:
     if isinstance(error.os_error, _RefusedAddressError):
-        return _failed(shown, str(error.os_error), expected="a host on the internet", fix=_FIX)
-    return _failed(shown, "no connection", got=error.os_error.strerror or _said(error.os_error))
+        return _failed(shown, str(error.os_error), expected="a public host", fix=_FIX)
+    return _failed(
+        shown, "connecting failed", got=error.os_error.strerror or _message(error.os_error)
+    )
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return f"{error}"[:200] or type(error).__name__
 
 
@@ -236,31 +240,31 @@ def _said(error: BaseException) -> str:
 
 _downloaders: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Downloader]
 _downloaders = weakref.WeakKeyDictionary()
-_endings: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]]
-_endings = weakref.WeakKeyDictionary()
+_finalizers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncIterator[None]]
+_finalizers = weakref.WeakKeyDictionary()
 
 
 async def _close_with_loop(downloader: Downloader) -> None:
-    """Have the downloader closed when the running loop ends.
+    """Close the downloader when the running loop ends.
 
-    A loop offers no hook for that but one: it closes the asynchronous generators that are still
-    suspended (``loop.shutdown_asyncgens``, which `asyncio.run` calls).
+    The only hook that a loop offers for that is ``loop.shutdown_asyncgens``, called by
+    `asyncio.run`: it closes asynchronous generators that are still suspended.
     """
 
-    async def ending() -> AsyncIterator[None]:
+    async def close_at_end() -> AsyncIterator[None]:
         try:
             yield
         finally:
             await downloader.close()
 
-    generator = ending()
-    _endings[asyncio.get_running_loop()] = generator
+    generator = close_at_end()
+    _finalizers[asyncio.get_running_loop()] = generator
     await anext(generator)
 
 
 @atexit.register
 def _close_all() -> None:
-    """Close what belongs to loops that run until the process ends, as those of daemon threads."""
+    """Close the downloaders of loops that run until the process exits, in daemon threads."""
     for loop, downloader in list(_downloaders.items()):
         if loop.is_running():
             with contextlib.suppress(Exception):

@@ -11,10 +11,12 @@ array([0.  , 0.25, 0.5 , 0.75])
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError
+from mlkit.load.spec import Arrivals, check_positive, check_seed, is_whole
+from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,44 +39,6 @@ __all__ = [
     "ramp",
     "spike",
 ]
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Arrivals:
-    """How requests arrive; made by `constant`, `poisson` and `closed`. The repr is the code."""
-
-    @property
-    def kind(self) -> str:
-        """The name of the function that makes it, e.g. ``"poisson"``."""
-        return type(self).__name__.lower()
-
-    def times(self, duration_s: float) -> NDArray[np.float64]:
-        """Send times in seconds, ascending, from 0 up to but not including ``duration_s``."""
-        raise NotImplementedError
-
-    def warmup_times(self, warmup_s: float) -> NDArray[np.float64]:
-        """Send times, in seconds before the start (negative), that lead up to the schedule.
-
-        They are evenly spaced at the rate with which the schedule begins, and are no part of it:
-        a run with a warm-up and one without send the same requests at the same measured times.
-        """
-        import numpy as np
-
-        count = round(warmup_s * self.opening_rate)
-        return (np.arange(count, dtype=np.float64) - count) / self.opening_rate
-
-    @property
-    def opening_rate(self) -> float:
-        """Requests per second at the start of the schedule."""
-        raise NotImplementedError
-
-    def to_dict(self) -> dict[str, Any]:
-        """The specification as plain data; `arrivals_from_dict` reads it back."""
-        return {"kind": self.kind, **asdict(self)}
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in asdict(self).items())
-        return f"{self.kind}({arguments})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -257,7 +221,7 @@ class Closed(Arrivals):
     concurrency: int
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.concurrency) or self.concurrency < 1:
+        if not is_whole(self.concurrency) or self.concurrency < 1:
             raise LoadError(
                 "a closed loop needs at least one client",
                 where="closed(concurrency=...)",
@@ -341,8 +305,6 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
     Raises:
         LoadError: the kind is not known here.
     """
-    from mlkit.load.steered import Steered
-
     makers: dict[str | None, type[Arrivals]] = {
         "steered": Steered,
         "constant": Constant,
@@ -362,27 +324,3 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
             fix="it may have been saved by a newer mlkit",
         )
     return makers[kind](**fields)
-
-
-def check_positive(kind: str, name: str, value: Any, expected: str) -> None:
-    """Raise a `LoadError` unless the value is a positive, finite number."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value <= 0:
-        raise LoadError(
-            f"{name} is not usable", where=f"{kind}({name}=...)", expected=expected, got=repr(value)
-        )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_seed(kind: str, seed: int) -> None:
-    """Raise a `LoadError` unless the seed is a whole number from 0 up."""
-    if not _is_whole(seed) or seed < 0:
-        raise LoadError(
-            "seed is not usable",
-            where=f"{kind}(seed=...)",
-            expected="a whole number from 0 up",
-            got=repr(seed),
-        )

@@ -363,14 +363,14 @@ class LoadResult:
         return plot_load(self)
 
     def __repr__(self) -> str:
-        from mlkit.load.card import one_line
+        from mlkit.views.load import to_text
 
-        return one_line(self)
+        return to_text(self)
 
     def _repr_html_(self) -> str:
-        from mlkit.load.card import html
+        from mlkit.views.load import to_html
 
-        return html(self)
+        return to_html(self)
 
 
 _PLAIN = (

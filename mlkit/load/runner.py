@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
 
 from mlkit.errors import LoadError
-from mlkit.load.arrivals import Arrivals, Closed, check_positive, check_seed
+from mlkit.load.arrivals import Arrivals, Closed
 from mlkit.load.checks import MAX_IN_FLIGHT, check
 from mlkit.load.job import pack
 from mlkit.load.process import Outcome, Progress, WorkerProcess
 from mlkit.load.requests import Place, Preparable, as_list, preparer, wire
 from mlkit.load.results import ClientCost, FailureSample, LoadResult
+from mlkit.load.spec import check_positive, check_seed
 from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:

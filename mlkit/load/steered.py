@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlkit.errors import LoadError
-from mlkit.load.arrivals import Arrivals, check_positive, check_seed
+from mlkit.load.spec import Arrivals, check_positive, check_seed
 
 __all__ = ["Steered", "steered"]
 

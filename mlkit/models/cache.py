@@ -1,4 +1,4 @@
-"""A folder on disk for what takes long to build: compiled models, keyed by their content."""
+"""A disk cache for compiled models, keyed by their content."""
 
 from __future__ import annotations
 
@@ -14,46 +14,45 @@ __all__ = ["cache_dir", "content_key", "discard", "entry"]
 
 
 def cache_dir() -> Path:
-    """Return the folder for files that may be deleted at any time; it need not exist yet.
+    """Return the cache directory, which may not exist yet; its files may be deleted at any time.
 
-    ``MLKIT_CACHE_DIR`` where that is set, else the user's cache folder as the platform has it.
+    It is ``MLKIT_CACHE_DIR`` if set, else the platform's cache directory of the user.
     """
-    given = os.environ.get("MLKIT_CACHE_DIR")
-    if given:
-        return Path(given).expanduser()
+    configured = os.environ.get("MLKIT_CACHE_DIR")
+    if configured:
+        return Path(configured).expanduser()
     import platformdirs
 
     return platformdirs.user_cache_path("mlkit", appauthor=False)
 
 
 def content_key(parts: Iterable[str | bytes | Path]) -> str:
-    """Return 32 hex digits that change when any part does; of a `Path`, its file's contents count.
+    """Return a digest of some parts as 32 hex digits; a `Path` contributes its file's contents.
 
     Raises:
-        FileNotFoundError: a path leads nowhere.
+        FileNotFoundError: a file does not exist.
     """
     total = hashlib.sha256()
     for part in parts:
         data = part.read_bytes() if isinstance(part, Path) else part
         digest = hashlib.sha256(data.encode() if isinstance(data, str) else data)
-        # Digests have one length, so that ("ab", "c") and ("a", "bc") differ.
+        # Hashing fixed-length digests keeps ("ab", "c") and ("a", "bc") apart.
         total.update(digest.digest())
     return total.hexdigest()[:32]
 
 
 def entry(key: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder of ``key`` in the cache, built first if it is not there.
+    """Return the cached folder of a key; build it first if it is missing.
 
-    Any number of threads and processes may ask for the same key at once. Each that finds nothing
-    builds in a folder of its own, which appears under its name complete or not at all; the first
-    one stays.
+    Safe for concurrent threads and processes: each builds in a temporary folder, which is renamed
+    atomically. If several build the same entry, the first one is kept.
 
     Args:
-        key: as `content_key` returns it.
-        build: writes the files into the empty folder that it is given.
+        key: see `content_key`.
+        build: writes the entry's files into an empty folder.
 
     Raises:
-        OSError: the cache cannot be written.
+        OSError: the cache is not writable.
     """
     final = cache_dir() / key
     if final.is_dir():
@@ -62,7 +61,7 @@ def entry(key: str, build: Callable[[Path], None]) -> Path:
     fresh = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=final.parent))
     try:
         build(fresh)
-        with suppress(OSError):  # Somebody else was first.
+        with suppress(OSError):  # another process was first
             fresh.rename(final)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -70,7 +69,7 @@ def entry(key: str, build: Callable[[Path], None]) -> Path:
 
 
 def discard(folder: Path) -> None:
-    """Remove an entry. Who has its files open keeps them."""
+    """Remove an entry. Processes with open files are unaffected."""
     doomed = folder.with_name(f".{folder.name[:8]}-{os.getpid()}-{os.urandom(4).hex()}")
     with suppress(OSError):
         folder.rename(doomed)

@@ -1,4 +1,4 @@
-"""The one door for models: a torch module goes in, something fast comes out."""
+"""Compilation of torch modules for the hardware at hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlkit.models.model import (
     Target,
 )
 from mlkit.models.target import Device, Engine, Precision, choose
-from mlkit.models.timing import quickest
+from mlkit.models.timing import fastest
 from mlkit.models.whole import Preprocess, is_module, tensors, whole
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["compile_model"]
 
 FORMAT = "2"
-"""Changes with what is cached, so that old entries are not read."""
+"""Version of the cache's file format; part of every key."""
 
 
 def compile_model(
@@ -45,36 +45,36 @@ def compile_model(
     batch_sizes: Sequence[int] = (),
     cache_key: str | None = None,
 ) -> CompiledModel:
-    """Compile a torch module for this machine; what comes back takes and returns numpy arrays.
+    """Compile a torch module for this machine; the result takes and returns numpy arrays.
 
-    A CUDA device is used where there is one, through torch; else OpenVINO on the CPU, in bfloat16
-    where the CPU has that and it proves faster. A module that OpenVINO cannot convert is run by
-    torch, with a warning (with ``engine="openvino"`` it is an error).
+    If a CUDA device is available, torch runs the module there; otherwise OpenVINO runs it on the
+    CPU, in bfloat16 if that is supported and measurably faster. A module that OpenVINO cannot
+    convert falls back to torch with a warning, or fails with ``engine="openvino"``.
 
     Args:
         module: the module, or a function without arguments that returns it.
-        example: what it is called with: an array, or a tuple of arrays. Types and shapes are
-            taken from it, and OpenVINO's results are compared with torch's on it.
-        preprocess: what to do to the first array before the module sees it; the example is then
-            an array as it is before that.
+        example: input to trace with: an array, or a tuple of arrays. It determines dtypes and
+            shapes, and OpenVINO's results are compared with torch's on it.
+        preprocess: preprocessing of the first array, compiled into the model; the example is the
+            input before it.
         engine: ``auto``, ``openvino`` or ``torch``.
-        precision: ``auto``, ``fp32`` or ``bf16``. With ``auto``, a CPU that has bfloat16 runs the
-            example in both: only some are quicker in it. What was found is kept in the cache.
+        precision: ``auto``, ``fp32`` or ``bf16``. With ``auto``, both are timed on a CPU with
+            bfloat16, since not all are faster with it; the choice is cached.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        workers: calls that run side by side; as many as threads by default.
-        threads: CPU threads shared by all calls; by default `MLKIT_THREADS`, or every CPU that
-            this process may use.
-        dynamic_axes: axes of the arrays whose length may differ from the example's.
-        batch_sizes: compile for these lengths of axis 0 (and 1) and cut each batch into pieces of
-            them. Often quicker than one executable for any length. It says that the items of a
-            batch do not concern one another: on CUDA, batches are filled up to powers of two.
-        cache_key: what identifies the module: its weights *and* its code. With it the compiled
-            model is kept on disk, and at the next start ``module`` is not called, nor torch
-            imported. `mlkit.models.content_key` makes one of files.
+        workers: concurrent calls; as many as threads by default.
+        threads: CPU threads shared by all calls; by default `MLKIT_THREADS`, or all CPUs in the
+            affinity mask of the process.
+        dynamic_axes: axes whose length may differ from the example's.
+        batch_sizes: compile for these lengths of axis 0 (and 1), and split each batch into them.
+            Often faster than one executable for all lengths. The items of a batch must be
+            independent: on CUDA, batches are padded to powers of two.
+        cache_key: identifies the module's weights *and* code. With a key the compiled model is
+            cached on disk; loading it neither calls ``module`` nor imports torch. See
+            `mlkit.models.content_key`.
 
     Raises:
-        DefinitionError: the arguments do not go together.
-        MlkitError: ``engine="openvino"`` and the module cannot be converted.
+        DefinitionError: the arguments are invalid or incompatible.
+        MlkitError: the module cannot be converted, and ``engine="openvino"``.
     """
     examples = example if isinstance(example, tuple) else (example,)
     inputs = tuple(ArraySpec.of(array, dynamic_axes) for array in examples)
@@ -92,7 +92,7 @@ def compile_model(
     except MlkitError as error:
         if engine == "openvino":
             raise
-        warnings.warn(f"torch runs this model, more slowly: {error.what}", stacklevel=2)
+        warnings.warn(f"falling back to torch, which is slower: {error.what}", stacklevel=2)
     return source.on_torch(
         choose(engine="torch", device="cpu", workers=workers, threads=threads),
         inputs,
@@ -101,31 +101,31 @@ def compile_model(
 
 
 class _Source:
-    """A module that is loaded when it is first needed."""
+    """A module that is loaded on first use."""
 
     def __init__(
         self, module: Any, examples: tuple[Array, ...], preprocess: Preprocess | None
     ) -> None:
         if not is_module(module) and not callable(module):
             raise DefinitionError(
-                "this is no torch module",
+                "not a torch module",
                 where="compile_model",
                 expected="a torch.nn.Module, or a function that returns one",
                 got=type(module).__name__,
             )
-        self._given = module
+        self._module = module
         self.examples = examples
         self.preprocess = preprocess
         self._loaded: tuple[torch.nn.Module, Structure] | None = None
 
     def load(self) -> tuple[torch.nn.Module, Structure]:
-        """The module with its preprocessing, and how it hands out its results."""
+        """Return the module with its preprocessing, and the structure of its results."""
         if self._loaded is None:
-            module = self._given if is_module(self._given) else self._given()
-            self._loaded = whole(module.eval(), self.preprocess), self._try(module)
+            module = self._module if is_module(self._module) else self._module()
+            self._loaded = whole(module.eval(), self.preprocess), self._structure_of(module)
         return self._loaded
 
-    def _try(self, module: torch.nn.Module) -> Structure:
+    def _structure_of(self, module: torch.nn.Module) -> Structure:
         import torch
 
         first, *rest = tensors(self.examples)
@@ -158,11 +158,11 @@ def _on_openvino(
     def build() -> OpenVinoModel:
         module, structure = source.load()
         model = convert(module, source.examples, inputs)
-        made = [
-            OpenVinoModel.build(model, replace(target, precision=one), inputs, structure, sizes)
-            for one in precisions
+        variants = [
+            OpenVinoModel.build(model, replace(target, precision=p), inputs, structure, sizes)
+            for p in precisions
         ]
-        return made[0] if len(made) == 1 else quickest(made, source.examples)
+        return variants[0] if len(variants) == 1 else fastest(variants, source.examples)
 
     if cache_key is None:
         return build()
@@ -176,7 +176,7 @@ def _on_openvino(
 def _cached(
     key: str, build: Callable[[], Any], load: Callable[[Path], CompiledModel | None]
 ) -> CompiledModel:
-    """What is in the cache, or what is built and then kept there."""
+    """Load a model from the cache; build and store it if it is missing or corrupt."""
     built: list[Any] = []
 
     def fill(folder: Path) -> None:
@@ -186,7 +186,7 @@ def _cached(
     try:
         folder = cache.entry(key, fill)
     except OSError as error:
-        warnings.warn(f"the compiled model cannot be kept: {error}", stacklevel=4)
+        warnings.warn(f"cannot cache the compiled model: {error}", stacklevel=4)
         return cast(CompiledModel, built[0] if built else build())
     if built:
         return cast(CompiledModel, built[0])
@@ -202,7 +202,7 @@ def _sizes(batch_sizes: Sequence[int], dynamic_axes: Sequence[int]) -> tuple[int
         return ()
     if tuple(dynamic_axes) != (0,) or min(batch_sizes) < 1:
         raise DefinitionError(
-            "batch_sizes= are lengths of axis 0, and the only thing that varies",
+            "batch_sizes= requires that only axis 0 varies",
             where="compile_model",
             expected="sizes of at least 1, and dynamic_axes=(0,)",
             got=f"{tuple(batch_sizes)}, dynamic_axes={tuple(dynamic_axes)}",

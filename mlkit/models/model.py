@@ -1,4 +1,4 @@
-"""What every compiled model is, whatever runs it: arrays in, arrays out."""
+"""The interface of compiled models, independent of the engine: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Array: TypeAlias = NDArray[Any]
     Outputs: TypeAlias = Array | tuple[Array, ...] | dict[str, Array]
 else:
-    # Keeps `typing.get_type_hints` working on what uses them, without importing numpy.
+    # For `typing.get_type_hints`, without importing numpy.
     Array: TypeAlias = Any
     Outputs: TypeAlias = Any
 
@@ -30,11 +30,11 @@ class Target:
     """Where and how a model runs.
 
     Attributes:
-        engine: what runs it.
+        engine: inference engine.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: of the arithmetic; inputs and outputs keep their types.
-        workers: calls that run side by side; more wait their turn.
-        threads: CPU threads that all calls share.
+        precision: of the arithmetic; dtypes of inputs and outputs are unaffected.
+        workers: maximum number of concurrent calls; further ones wait.
+        threads: CPU threads shared by all calls.
     """
 
     engine: Literal["openvino", "torch"]
@@ -46,7 +46,7 @@ class Target:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Type and shape of one input; an axis that may vary is None."""
+    """Dtype and shape of an input; None marks a dynamic axis."""
 
     dtype: str
     shape: tuple[int | None, ...]
@@ -60,7 +60,7 @@ class ArraySpec:
         )
 
     def fits(self, array: Array) -> bool:
-        """Whether an array is of this type and shape, and not empty."""
+        """Whether an array has this dtype and shape, and is not empty."""
         shape = array.shape
         return (
             array.dtype.name == self.dtype
@@ -76,13 +76,13 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Structure:
-    """How a module hands out its results: one array, a tuple, or a dict with these keys."""
+    """The structure of a module's results: one array, a tuple, or a dict with these keys."""
 
     kind: Literal["array", "tuple", "dict"]
     names: tuple[str, ...] = ()
 
     def pack(self, arrays: Sequence[Array]) -> Outputs:
-        """Arrange flat results the way the module does."""
+        """Restore the structure of flat results."""
         if self.kind == "array":
             return arrays[0]
         if self.kind == "tuple":
@@ -91,10 +91,10 @@ class Structure:
 
     @classmethod
     def unpack(cls, result: Any) -> tuple[Structure, list[Any]]:
-        """Take a module's result apart. Entries of a dict that are None are left out.
+        """Flatten a module's result. Entries of a dict that are None are dropped.
 
         Raises:
-            DefinitionError: it is something else than tensors, or a tuple, list or dict of them.
+            DefinitionError: the result is not a tensor, nor a tuple, list or dict of tensors.
         """
         if isinstance(result, Mapping):
             kept = {str(name): value for name, value in result.items() if value is not None}
@@ -105,27 +105,26 @@ class Structure:
             structure, flat = cls("array"), [result]
         if not flat or not all(hasattr(value, "detach") for value in flat):
             raise DefinitionError(
-                "a module that is compiled returns tensors",
+                "the module must return tensors",
                 where="compile_model",
                 expected="a tensor, or a tuple, list or dict of tensors",
                 got=f"{type(result).__name__} of {[type(value).__name__ for value in flat]}",
-                fix="wrap it in a module whose forward returns what you need of it",
+                fix="wrap it in a module whose forward returns tensors",
             )
         return structure, flat
 
 
 class CompiledModel(ABC):
-    """A model that is called with numpy arrays and returns numpy arrays.
+    """A model with numpy arrays as inputs and outputs.
 
-    Several threads may call it at once: up to ``target.workers`` calls run side by side, without
-    the GIL; more wait. It belongs to the process that built it.
+    Thread-safe: up to ``target.workers`` calls run concurrently, without the GIL; further ones
+    wait. It cannot be sent to another process.
 
     Attributes:
         target: where and how it runs.
-        inputs: the arrays it takes.
-        structure: how it hands out its results.
-        timed_ms: what a call of the example took in each precision that was tried; empty where
-            there was no choice.
+        inputs: dtypes and shapes of its inputs.
+        structure: structure of its results.
+        timed_ms: duration of a call in each precision that was timed; empty without a choice.
     """
 
     def __init__(self, target: Target, inputs: tuple[ArraySpec, ...], structure: Structure) -> None:
@@ -138,13 +137,13 @@ class CompiledModel(ABC):
         """Run the model.
 
         Args:
-            arrays: as the module takes them, with types and shapes as in `inputs`.
+            arrays: the module's inputs, with the dtypes and shapes of `inputs`.
 
         Returns:
-            What the module returns, as numpy arrays: one, a tuple, or a dict.
+            The module's results as numpy arrays: one, a tuple, or a dict.
 
         Raises:
-            DefinitionError: an array is not of the type and shape that the model was compiled for.
+            DefinitionError: an array does not have the dtype and shape of `inputs`.
         """
         if len(arrays) != len(self.inputs) or not all(
             spec.fits(array) for spec, array in zip(self.inputs, arrays, strict=False)
@@ -154,18 +153,18 @@ class CompiledModel(ABC):
 
     @abstractmethod
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        """Results in a row, for arrays that were checked."""
+        """Compute flat results from checked arrays."""
 
     def _refuse(self, arrays: Sequence[Array]) -> NoReturn:
         raise DefinitionError(
-            "the model was compiled for other arrays",
+            "the model was compiled for other inputs",
             where="compiled model",
             expected=", ".join(str(spec) for spec in self.inputs),
             got=", ".join(
                 f"{getattr(a, 'dtype', type(a).__name__)} {list(getattr(a, 'shape', ()))}"
                 for a in arrays
             ),
-            fix="convert them, or compile it with an example= that looks like them",
+            fix="convert them, or compile the model with a matching example=",
         )
 
     def __repr__(self) -> str:
@@ -178,13 +177,13 @@ class CompiledModel(ABC):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a compiled model belongs to the process that built it and cannot be pickled; "
-            "give the step a loader, resource(load_model), and each process builds its own"
+            "a compiled model cannot be pickled; pass the step a loader, resource(load_model), "
+            "so that each process builds its own"
         )
 
 
-def joined(parts: Sequence[Sequence[Array]]) -> Sequence[Array]:
-    """Results of consecutive pieces of a batch, joined along axis 0."""
+def concatenated(parts: Sequence[Sequence[Array]]) -> Sequence[Array]:
+    """Concatenate the results of consecutive pieces of a batch along axis 0."""
     if len(parts) == 1:
         return parts[0]
     import numpy as np

@@ -1,4 +1,4 @@
-"""Models that OpenVINO runs on the CPU, and their way through the cache."""
+"""Models that OpenVINO runs on the CPU, and their serialization."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import MlkitError
-from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target, joined
+from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target, concatenated
 from mlkit.models.whole import tensors
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["OpenVinoModel", "convert", "core", "fingerprint"]
 
 DYNAMIC = 0
-"""Stands for "any" where batch sizes are listed."""
+"""Batch size of an executable that takes any."""
 
 
 @functools.cache
 def core() -> openvino.Core:
-    """Return this process's OpenVINO.
+    """Return the OpenVINO runtime of this process.
 
-    `import openvino` reports its use to Google Analytics unless its user turned that off; when
-    its telemetry package is not there, it does not.
+    `import openvino` reports its use to Google Analytics unless the user has opted out. Hiding its
+    telemetry package during the import prevents that.
     """
     if "openvino" not in sys.modules:
         with _absent("openvino_telemetry"):
@@ -55,7 +55,7 @@ def _absent(package: str) -> Iterator[None]:
 
 
 def fingerprint() -> str:
-    """Return what a compiled model depends on besides the model: OpenVINO and the CPU."""
+    """Identify what a compiled model depends on besides its source: OpenVINO and the CPU."""
     import openvino
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -73,35 +73,35 @@ def convert(
     """Trace a module that returns a tuple of tensors into an OpenVINO model.
 
     Raises:
-        MlkitError: OpenVINO cannot, or the result computes something else than the module.
+        MlkitError: the conversion fails, or its results differ from the module's.
     """
     core()
     import openvino
     import torch
 
-    given = tuple(tensors(example))
+    example_tensors = tuple(tensors(example))
     shapes = [openvino.PartialShape([-1 if n is None else n for n in s.shape]) for s in inputs]
     try:
         with warnings.catch_warnings():
-            # Tracing is deprecated in torch, and still what converts the most modules. OpenVINO
-            # would have the trace checked, which imports sympy and takes seconds; see below.
+            # Tracing is deprecated in torch, but converts the most modules. torch's own check of
+            # the trace imports sympy and takes seconds; `_check_agreement` replaces it.
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(module, given, check_trace=False)  # type: ignore[no-untyped-call]
-            model = openvino.convert_model(traced, example_input=given, input=shapes)
+            traced = torch.jit.trace(module, example_tensors, check_trace=False)  # type: ignore[no-untyped-call]
+            model = openvino.convert_model(traced, example_input=example_tensors, input=shapes)
     except Exception as error:
         raise MlkitError(
             f"OpenVINO cannot convert {type(module).__name__}: {str(error).strip()[-300:]}",
             where="compile_model",
-            fix="compile it with engine='torch'",
+            fix="pass engine='torch'",
         ) from error
-    _check_agreement(module, model, given)
+    _check_agreement(module, model, example_tensors)
     return model
 
 
 def _check_agreement(
     module: torch.nn.Module, model: openvino.Model, example: Sequence[torch.Tensor]
 ) -> None:
-    """Run both on the example. A trace goes wrong silently where code depends on values."""
+    """Compare both on the example: tracing silently freezes control flow that depends on values."""
     import numpy as np
     import torch
 
@@ -114,11 +114,11 @@ def _check_agreement(
         limit = 1e-3 * max(1.0, float(np.abs(a.astype(np.float64)).max(initial=0.0)))
         if a.shape != b.shape or not np.allclose(a, b, rtol=1e-3, atol=limit, equal_nan=True):
             raise MlkitError(
-                f"OpenVINO computes something else than the module (output {index})",
+                f"OpenVINO and the module give different results (output {index})",
                 where="compile_model",
                 expected=f"{a.dtype} {list(a.shape)}, {a.ravel()[:3]}…",
                 got=f"{b.dtype} {list(b.shape)}, {b.ravel()[:3]}…",
-                fix="compile it with engine='torch'; or give an example= that takes the usual path",
+                fix="pass engine='torch', or an example= that takes the usual code path",
             )
 
 
@@ -127,16 +127,16 @@ def _config(target: Target) -> dict[str, Any]:
         "NUM_STREAMS": target.workers,
         "INFERENCE_NUM_THREADS": target.threads,
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[target.precision],
-        # Pinned streams of two processes would sit on the same cores.
+        # Pinned streams of several processes would compete for the same cores.
         "ENABLE_CPU_PINNING": False,
     }
 
 
 class OpenVinoModel(CompiledModel):
-    """One or several executables of one model: for any batch, or each for one batch size.
+    """One executable for any batch size, or one for each of several sizes.
 
-    With fixed sizes a batch is cut into pieces of those sizes, the largest first: fixed shapes
-    run faster, and on many CPUs small batches as fast per item as large ones.
+    With fixed sizes a batch is split into pieces of those sizes, the largest first: fixed shapes
+    run faster, and on many CPUs small batches are as fast per item as large ones.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class OpenVinoModel(CompiledModel):
         structure: Structure,
         sizes: Sequence[int],
     ) -> OpenVinoModel:
-        """Compile a converted model for the given batch sizes, or for any."""
+        """Compile a converted model for some batch sizes; for any size if there are none."""
         executables = {}
         for size in sizes or [DYNAMIC]:
             if size != DYNAMIC:
@@ -171,7 +171,7 @@ class OpenVinoModel(CompiledModel):
         return cls(executables, target, inputs, structure)
 
     def save(self, folder: Path) -> None:
-        """Write all of it into a folder, for `load`."""
+        """Write the model to a folder; see `load`."""
         sizes = {}
         for size, executable in self._executables.items():
             blob = executable.export_model().getvalue()
@@ -189,9 +189,9 @@ class OpenVinoModel(CompiledModel):
     def load(
         cls, folder: Path, target: Target, inputs: tuple[ArraySpec, ...]
     ) -> OpenVinoModel | None:
-        """Read what `save` wrote; None where that is damaged or from another OpenVINO.
+        """Read a saved model; None if it is corrupt or was written by another OpenVINO.
 
-        The files are mapped into memory, so that processes on one machine share their pages.
+        The files are memory-mapped, so that processes on one machine share their pages.
         """
         try:
             about = json.loads((folder / "about.json").read_text())
@@ -216,10 +216,10 @@ class OpenVinoModel(CompiledModel):
         try:
             if self._sizes == [DYNAMIC]:
                 return self._infer(lane, DYNAMIC, arrays)
-            return joined(
+            return concatenated(
                 [
                     self._infer(lane, stop - start, [array[start:stop] for array in arrays])
-                    for start, stop in cuts(len(arrays[0]), self._sizes)
+                    for start, stop in pieces(len(arrays[0]), self._sizes)
                 ]
             )
         finally:
@@ -231,8 +231,8 @@ class OpenVinoModel(CompiledModel):
         request = lane.get(size)
         if request is None:
             request = lane[size] = self._executables[size].create_infer_request()
-        # The caller waits, so its arrays can be read in place; results are copied out, since the
-        # next call on this lane overwrites them.
+        # Inputs are read in place, since the caller is blocked; results are copied, since the next
+        # call on this lane overwrites them.
         return tuple(request.infer(dict(enumerate(arrays)), share_inputs=True).values())
 
 
@@ -242,12 +242,12 @@ def _import(path: Path, length: int, target: Target) -> openvino.CompiledModel:
 
     blob = np.memmap(path, dtype=np.uint8, mode="r")
     if len(blob) != length:
-        raise ValueError("the file was cut short")
+        raise ValueError("truncated file")
     return core().import_model(openvino.Tensor(blob), "CPU", _config(target))
 
 
-def cuts(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Cut ``count`` items into pieces of the given sizes, which descend to 1."""
+def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Split ``count`` items into pieces of the example_tensors sizes, which descend to 1."""
     start = 0
     for size in sizes:
         while count - start >= size:

@@ -1,4 +1,4 @@
-"""Which engine, device, precision and threads a model gets on this machine."""
+"""Choice of engine, device, precision and threads for this machine."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Device = str
 
 
 def cpu_count() -> int:
-    """Return how many CPUs this process may use.
+    """Return the number of CPUs this process may use.
 
-    ``MLKIT_THREADS`` where that is set; else the CPUs that the process may run on. Not
-    ``OMP_NUM_THREADS``, which Ray sets to 1 whatever the machine.
+    It is ``MLKIT_THREADS`` if set, else the size of the affinity mask. ``OMP_NUM_THREADS`` is
+    ignored, since Ray sets it to 1 on any machine.
     """
-    given = os.environ.get("MLKIT_THREADS", "")
-    if given.isdecimal() and int(given) > 0:
-        return int(given)
+    configured = os.environ.get("MLKIT_THREADS", "")
+    if configured.isdecimal() and int(configured) > 0:
+        return int(configured)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cuda_available() -> bool:
-    """Whether torch can use a CUDA device; torch is only imported where there may be one."""
+    """Whether torch can use a CUDA device; imports torch only if there may be one."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
         return False
-    if not any(Path(sign).exists() for sign in ("/dev/nvidiactl", "/dev/dxg")):
+    if not any(Path(driver).exists() for driver in ("/dev/nvidiactl", "/dev/dxg")):
         return False
     import torch
 
@@ -42,14 +42,14 @@ def cuda_available() -> bool:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether OpenVINO says that this CPU computes in bfloat16; not, that it does so faster."""
+    """Whether OpenVINO supports bfloat16 on this CPU; it is not necessarily faster."""
     from mlkit.models.openvino_engine import core
 
     return bool("BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def cuda_has_bf16() -> bool:
-    """Whether the CUDA device computes in bfloat16."""
+    """Whether the CUDA device supports bfloat16 natively."""
     import torch
 
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -63,26 +63,26 @@ def choose(
     workers: int | None = None,
     threads: int | None = None,
 ) -> Target:
-    """Fill in what was left to this machine.
+    """Resolve ``auto`` and defaults for this machine.
 
-    A CUDA device is taken where there is one, and torch runs it; else OpenVINO runs on the CPU.
-    The precision is bfloat16 where the hardware has it and torch does not emulate it; fp32 else.
-    Whether a CPU is faster in bfloat16 is left to measure.
+    A CUDA device is preferred and used with torch; otherwise OpenVINO runs on the CPU. The
+    precision is bfloat16 if the hardware supports it natively, else fp32; the caller measures
+    whether it is faster on a CPU.
 
     Raises:
-        DefinitionError: the parts do not go together, or the device is not there.
+        DefinitionError: the arguments are incompatible, or the device is not available.
     """
-    _check_word("engine", engine, ("auto", "openvino", "torch"))
-    _check_word("precision", precision, ("auto", "fp32", "bf16"))
+    _check_choice("engine", engine, ("auto", "openvino", "torch"))
+    _check_choice("precision", precision, ("auto", "fp32", "bf16"))
     device = _device(engine, device)
-    picked: Literal["openvino", "torch"] = (
+    chosen: Literal["openvino", "torch"] = (
         ("openvino" if device == "cpu" else "torch") if engine == "auto" else engine
     )
     if precision == "auto":
-        precision = "bf16" if _has_bf16(picked, device) else "fp32"
+        precision = "bf16" if _has_bf16(chosen, device) else "fp32"
     threads = cpu_count() if threads is None else threads
     return Target(
-        engine=picked,
+        engine=chosen,
         device=device,
         precision=precision,
         workers=_positive("workers", threads if workers is None else workers),
@@ -97,7 +97,7 @@ def _device(engine: Engine, device: Device) -> Device:
         return device
     if device.partition(":")[0] != "cuda":
         raise DefinitionError(
-            "this device is not known",
+            "unknown device",
             where="compile_model",
             expected="'auto', 'cpu', 'cuda' or 'cuda:1'",
             got=repr(device),
@@ -106,14 +106,14 @@ def _device(engine: Engine, device: Device) -> Device:
         raise DefinitionError(
             "OpenVINO does not run on CUDA devices",
             where="compile_model",
-            fix="leave engine= out, or write engine='torch'",
+            fix="omit engine=, or pass engine='torch'",
         )
     if not cuda_available():
         raise DefinitionError(
-            "there is no CUDA device here that torch can use",
+            "no CUDA device is available to torch",
             where="compile_model",
             got=f"device={device!r}",
-            fix="leave device= out to use what there is",
+            fix="omit device= to use what is available",
         )
     return device
 
@@ -124,17 +124,17 @@ def _has_bf16(engine: Literal["openvino", "torch"], device: Device) -> bool:
     return engine == "openvino" and cpu_has_bf16()
 
 
-def _check_word(name: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
         raise DefinitionError(
-            f"{name}= is not one of those there are",
+            f"invalid {name}=",
             where="compile_model",
-            expected=" or ".join(map(repr, words)),
+            expected=" or ".join(map(repr, choices)),
             got=repr(value),
         )
 
 
 def _positive(name: str, value: int) -> int:
     if value < 1:
-        raise DefinitionError(f"{name}= is at least 1", where="compile_model", got=str(value))
+        raise DefinitionError(f"{name}= must be at least 1", where="compile_model", got=str(value))
     return value

@@ -1,4 +1,4 @@
-"""Which of several builds of one model is the quickest here."""
+"""Timing of several builds of one model."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from typing import TypeVar
 
 from mlkit.models.model import Array, CompiledModel
 
-__all__ = ["quickest"]
+__all__ = ["fastest"]
 
 BUDGET_S = 0.6
-LEAST_ROUNDS = 3
-MOST_ROUNDS = 25
+MIN_ROUNDS = 3
+MAX_ROUNDS = 25
 MARGIN = 1.1
-"""How much quicker one has to be to be taken before those named earlier, which are more exact."""
+"""A build is preferred to earlier, more exact ones if it is faster by this factor."""
 
 Model = TypeVar("Model", bound=CompiledModel)
 
 
-def quickest(
+def fastest(
     models: Sequence[Model],
     example: Sequence[Array],
     clock: Callable[[], float] = perf_counter,
 ) -> Model:
-    """The model that answers an example soonest; each gets what was measured as its `timed_ms`.
+    """Return the model with the lowest median latency, and set `timed_ms` of all.
 
-    They are called by turns, so that whatever else the machine does meets all alike, and the median
-    of each counts. A CPU may have bfloat16 and yet be slower in it than in fp32.
+    Calls are interleaved, so that other load on the machine affects all models alike. A CPU may
+    support bfloat16 and still be slower with it than with fp32.
 
     Args:
-        models: in the order of preference; a later one has to be a tenth quicker than an earlier.
-        example: what they are called with.
-        clock: in seconds.
+        models: in order of preference; see `MARGIN`.
+        example: inputs to call them with.
+        clock: returns seconds.
     """
-    for model in models:  # the first call makes what later ones use
+    for model in models:  # warm up
         model(*example)
     times: list[list[float]] = [[] for _ in models]
     until = clock() + BUDGET_S
-    while len(times[0]) < LEAST_ROUNDS or (len(times[0]) < MOST_ROUNDS and clock() < until):
-        for model, took in zip(models, times, strict=True):
+    while len(times[0]) < MIN_ROUNDS or (len(times[0]) < MAX_ROUNDS and clock() < until):
+        for model, durations in zip(models, times, strict=True):
             began = clock()
             model(*example)
-            took.append(clock() - began)
-    found = [median(took) for took in times]
+            durations.append(clock() - began)
+    medians = [median(durations) for durations in times]
     best = 0
-    for i, took_s in enumerate(found):
-        if took_s * MARGIN < found[best]:
+    for i, median_s in enumerate(medians):
+        if median_s * MARGIN < medians[best]:
             best = i
     timed_ms: dict[str, float] = {
-        m.target.precision: 1e3 * s for m, s in zip(models, found, strict=True)
+        m.target.precision: 1e3 * s for m, s in zip(models, medians, strict=True)
     }
     for model in models:
         model.timed_ms = timed_ms

@@ -1,4 +1,4 @@
-"""Models that plain torch runs: eager, on the CPU or on a CUDA device."""
+"""Models that torch runs eagerly, on the CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 __all__ = ["TorchModel"]
 
 
-MOST_PADDED = 64
-"""Batches up to this size are filled up to a power of two, larger ones to a multiple of it."""
+MAX_POWER_OF_TWO = 64
+"""Batches up to this size are padded to a power of two, larger ones to a multiple of it."""
 
 
 class TorchModel(CompiledModel):
-    """A torch module behind the interface of compiled models.
+    """A torch module with the interface of compiled models.
 
-    On a CUDA device all calls are made by one thread, and batches of independent items are filled
-    up to a few sizes: cuDNN plans each convolution anew for each thread and each shape, and that
-    takes a hundred times as long as the call.
+    On a CUDA device one thread makes all calls, and batches of independent items are padded to a
+    few sizes: cuDNN plans each convolution once per thread and shape, which takes a hundred times
+    as long as the call.
 
     Args:
-        module: with its preprocessing; returns a tuple of tensors.
-        target: where it runs.
-        inputs: the arrays it takes.
-        structure: how it hands out its results.
-        independent: whether the rows of axis 0 do not concern one another.
+        module: includes its preprocessing; returns a tuple of tensors.
+        target: where and how it runs.
+        inputs: dtypes and shapes of its inputs.
+        structure: structure of its results.
+        independent: whether the items along axis 0 are independent.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TorchModel(CompiledModel):
         self._turns = threading.BoundedSemaphore(target.workers)
         self._lane: ThreadPoolExecutor | None = None
         if target.device == "cpu":
-            # torch has one setting for the whole process.
+            # The setting is global to the process.
             torch.set_num_threads(target.threads)
         else:
             self._lane = ThreadPoolExecutor(1, thread_name_prefix="mlkit-cuda")
@@ -65,8 +65,8 @@ class TorchModel(CompiledModel):
         if not self._independent:
             return self._lane.submit(self._compute, arrays).result()
         count = len(arrays[0])
-        size = filled_size(count)
-        results = self._lane.submit(self._compute, [filled(a, size) for a in arrays]).result()
+        size = padded_size(count)
+        results = self._lane.submit(self._compute, [padded(a, size) for a in arrays]).result()
         return [r[:count] for r in results]
 
     def _compute(self, arrays: Sequence[Array]) -> Sequence[Array]:
@@ -81,15 +81,15 @@ class TorchModel(CompiledModel):
             return [(r.float() if r.dtype == torch.bfloat16 else r).cpu().numpy() for r in results]
 
 
-def filled_size(count: int) -> int:
-    """The size that a batch of so many items is filled up to."""
-    if count > MOST_PADDED:
-        return -(-count // MOST_PADDED) * MOST_PADDED
+def padded_size(count: int) -> int:
+    """Size to which a batch of ``count`` items is padded."""
+    if count > MAX_POWER_OF_TWO:
+        return -(-count // MAX_POWER_OF_TWO) * MAX_POWER_OF_TWO
     return 1 << (count - 1).bit_length()
 
 
-def filled(array: Array, size: int) -> Array:
-    """An array with its last row repeated up to a size."""
+def padded(array: Array, size: int) -> Array:
+    """Pad an array to a size by repeating its last row."""
     import numpy as np
 
     missing = size - len(array)

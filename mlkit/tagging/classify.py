@@ -1,4 +1,4 @@
-"""What is in the picture: one pass of the network, and what its outputs mean."""
+"""Classification: one forward pass of the network, and the interpretation of its outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["GARMENTS", "Seen", "garment_share", "imagenet_labels", "look", "prod
 
 MAX_LABELS = 5
 MIN_LABEL = 0.02
-"""Score below which an ImageNet label is noise: a thousand classes leave 0.001 to each."""
+"""Score below which an ImageNet label is noise; chance level is 0.001."""
 
 GARMENTS = frozenset(
     """
@@ -33,12 +33,12 @@ GARMENTS = frozenset(
     .replace("    ", "")
     .split("|")
 )
-"""ImageNet's classes of clothing and of what it is made of."""
+"""ImageNet classes of clothing and fabrics."""
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the network says of one picture: one row of `Outputs`."""
+    """Outputs of the network for one image: a row of `Outputs`."""
 
     labels: np.ndarray
     classes: np.ndarray
@@ -52,7 +52,7 @@ def look(
     *,
     model: CompiledModel = resource(load_tagging_model),
 ) -> list[Seen]:
-    """One pass of the network over the pictures, squashed to squares."""
+    """Run the network on images resized to squares."""
     import numpy as np
 
     outputs = model(np.stack([picture.resized(SIDE) for picture in pictures]))
@@ -61,14 +61,14 @@ def look(
 
 @step
 def imagenet_labels(seen: Seen) -> list[Label]:
-    """The most likely ImageNet labels, best first."""
+    """Return the most likely ImageNet labels, best first."""
     from mlkit.models import imagenet_names
 
     names = imagenet_names()
     best = seen.labels.argsort()[::-1][:MAX_LABELS]
     scores: dict[str, float] = {}
     for i in best[seen.labels[best] >= MIN_LABEL].tolist():
-        # Two of ImageNet's classes are both sunglasses.
+        # ImageNet has two classes named sunglasses.
         scores[names[i]] = scores.get(names[i], 0.0) + float(seen.labels[i])
     ranked = sorted(scores.items(), key=lambda item: -item[1])
     return [Label(name=name, score=min(1.0, score)) for name, score in ranked]
@@ -76,7 +76,7 @@ def imagenet_labels(seen: Seen) -> list[Label]:
 
 @step
 def product_class(seen: Seen) -> ProductClass | None:
-    """The kind of clothing; None where the picture shows none."""
+    """Return the kind of clothing; None if the image shows none."""
     if garment_share(seen.labels) < facts().min_garment:
         return None
     best = int(seen.classes.argmax())
@@ -84,7 +84,7 @@ def product_class(seen: Seen) -> ProductClass | None:
 
 
 def garment_share(labels: np.ndarray) -> float:
-    """Share of ImageNet's probability [1000] that is on garments."""
+    """Total probability of garments among ImageNet probabilities [1000]."""
     return float(labels[_garment_indices()].sum())
 
 

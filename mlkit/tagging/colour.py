@@ -1,4 +1,4 @@
-"""The main colours of the product in a picture."""
+"""The main colours of the product in an image."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ if TYPE_CHECKING:
 __all__ = ["colours"]
 
 GRID = 56
-"""Samples along the longer side: some 2,400 of a picture, plenty for a histogram."""
+"""Samples along the longer side: some 2,400 per image, enough for a histogram."""
 
 MAX_COLOURS = 4
-LEAST_SHARE = 0.06
-"""Share of the product below which a colour is a detail: a label, a seam."""
+MIN_SHARE = 0.06
+"""Minimum share of the product; smaller areas are details such as labels and seams."""
 
-LEAST_EDGE = 0.15
-"""Share of the picture's edge from which on a colour is taken for background."""
+MIN_EDGE = 0.15
+"""Minimum share of the image's border for a colour to count as background."""
 
-LEAST_PRODUCT = 0.10
-"""Share of the box below which what is left without the background cannot be the product."""
+MIN_PRODUCT = 0.10
+"""Minimum share of the box that is left without the background, for it to be the product."""
 
 SMOOTH = 3.0
-"""CIELAB distance from one sample to the next below which a shadow is still the same one."""
+"""Maximum CIELAB distance between neighbouring samples of a soft shadow."""
 
 REACH = 18.0
-"""CIELAB distance within which colours are one, lightness counting `LIGHTNESS` as much."""
+"""Radius of a mode: a CIELAB distance with lightness weighted by `LIGHTNESS`."""
 
 LIGHTNESS = 0.6
 MAX_MODES = 6
 MAX_REST = 0.04
-"""Share of the samples that may be far from all modes."""
+"""Maximum share of samples that belong to no mode."""
 
 DARK = 90
-"""Level of the brightest channel, of 255, below which a colour is a dark one throughout."""
+"""Level of the brightest channel, of 255, below which a colour counts as dark."""
 
 CELL = 12.0
-"""Side of a histogram cell, in the same measure."""
+"""Side of a histogram cell, in the same units as `REACH`."""
 
 
 @step
 def colours(picture: Image, box: Box | None) -> list[Colour]:
-    """Return the main colours of the product in ``picture``, most prominent first.
+    """Return the main colours of the product, most prominent first.
 
-    What belongs to the background is left out first: what can be reached from the picture's edge in
-    a straight line through colours that make up the edge (a boundary prior, after Wei et al.,
-    "Geodesic saliency using background priors", 2012). So a white studio ground does not count,
-    while a white label on the product does. Then colours are found in a histogram over CIELAB:
-    the fullest cell gathers all that is near it, and so on (the popularity algorithm of Heckbert,
-    "Color image quantization for frame buffer display", 1982), with lightness counting less, since
-    folds and light change it most.
+    The background is removed first: everything that is connected to the image's border by a
+    straight line through colours of the border (a boundary prior, after Wei et al., "Geodesic
+    saliency using background priors", 2012). A white studio background does not count, while a
+    white label on the product does. Then modes are taken from a CIELAB histogram: the fullest cell
+    absorbs its neighbourhood, and so on (the popularity algorithm of Heckbert, "Color image
+    quantization for frame buffer display", 1982). Lightness is weighted less, since folds and
+    lighting affect it most.
 
     Args:
-        picture: the picture; a few thousand of its pixels are looked at.
-        box: where the product is; the whole picture if None.
+        picture: the image, of which a few thousand pixels are sampled.
+        box: bounding box of the product; None for the whole image.
 
     Returns:
-        One to four colours, each with the share of the product that has it.
+        One to four colours with their shares of the product.
     """
     pixels = _sampled(picture.pixels)
     codes = cielab.codes(pixels)
@@ -77,8 +77,8 @@ def colours(picture: Image, box: Box | None) -> list[Colour]:
     ground = _ground(points, cells)
     product = _product(points, ground, _inside(picture, box, cells.shape))
     modes = _modes(points[:, product], cells[product])
-    found = _named(pixels[product], modes.nearest, len(modes.centres))
-    return _ranked(found, ground)
+    named = _named(pixels[product], modes.nearest, len(modes.centres))
+    return _ranked(named, ground)
 
 
 def _sampled(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -103,14 +103,14 @@ def _inside(picture: Image, box: Box | None, shape: tuple[int, ...]) -> tuple[sl
     return slice(top, max(top + 1, bottom)), slice(left, max(left + 1, right))
 
 
-# --- what is background
+# --- background
 
 
 class _Ground(NamedTuple):
     colours: list[tuple[Floats, float]]
-    """Colours that the picture's edge consists of, each with how far it spreads."""
+    """Colours of the image's border, each with its standard deviation."""
     plain: Floats | None
-    """The colour, where it is one and even: a studio's."""
+    """The colour of a uniform background, as in a studio; else None."""
 
 
 def _ground(points: Floats, cells: Ints) -> _Ground:
@@ -123,7 +123,7 @@ def _ground(points: Floats, cells: Ints) -> _Ground:
     for i, centre in enumerate(modes.centres):
         members = edge[:, modes.nearest == i]
         share = members.shape[1] / count
-        if share >= LEAST_EDGE:
+        if share >= MIN_EDGE:
             spread = float(np.sqrt(_square(members, centre)).mean())
             colours.append((centre, spread))
             if share >= 0.9 and spread < 2.5:
@@ -132,7 +132,7 @@ def _ground(points: Floats, cells: Ints) -> _Ground:
 
 
 def _edge(grid: NDArray[Any]) -> NDArray[Any]:
-    """Return the outermost samples of a grid [..., H, W]."""
+    """Return the border of a grid [..., H, W]."""
     import numpy as np
 
     sides = [grid[..., 0, :], grid[..., -1, :], grid[..., 1:-1, 0], grid[..., 1:-1, -1]]
@@ -140,7 +140,7 @@ def _edge(grid: NDArray[Any]) -> NDArray[Any]:
 
 
 def _product(points: Floats, ground: _Ground, inside: tuple[slice, slice]) -> Mask:
-    """Return which samples show the product rather than what it lies on or hangs before."""
+    """Return the mask of samples that show the product rather than the background."""
     import numpy as np
 
     alike, shaded = np.zeros((2, *points.shape[1:]), dtype=bool)
@@ -151,16 +151,16 @@ def _product(points: Floats, ground: _Ground, inside: tuple[slice, slice]) -> Ma
         shaded |= (_square(points[1:], colour[1:]) < 6.0**2) & (darker > 0) & (darker < 20.0)
     kept = np.zeros(alike.shape, dtype=bool)
     kept[inside] = ~_reached_from_edge(points, alike, shaded)[inside]
-    if kept.sum() < LEAST_PRODUCT * kept[inside].size:
-        kept[inside] = True  # it fills the picture, or has the colour of its ground
+    if kept.sum() < MIN_PRODUCT * kept[inside].size:
+        kept[inside] = True  # the product fills the image, or has the background's colour
     return kept
 
 
 def _reached_from_edge(points: Floats, alike: Mask, shaded: Mask) -> Mask:
-    """Return what a straight line from one of the four sides reaches.
+    """Return the samples that a straight line from one of the four sides reaches.
 
-    It goes through ``alike`` freely, and through ``shaded`` as long as it darkens gradually: as a
-    shadow does, and the edge of a thing does not.
+    Lines pass through ``alike``, and through ``shaded`` as long as the lightness changes gradually,
+    as in a shadow and unlike at the edge of an object.
     """
     import numpy as np
 
@@ -180,33 +180,33 @@ def _reached_from_edge(points: Floats, alike: Mask, shaded: Mask) -> Mask:
     return reached
 
 
-# --- which colours there are
+# --- modes
 
 
 class _Modes(NamedTuple):
     centres: list[Floats]
-    """Points around which colours gather, each [3, 1], fullest first."""
+    """Centres of the modes, each [3, 1], largest first."""
     nearest: Ints
-    """Number of the nearest centre, for each sample."""
+    """Index of the nearest centre for each sample."""
 
 
 def _modes(points: Floats, cells: Ints) -> _Modes:
-    """Return the colours that samples gather around: points [3, N], and their cells [N]."""
+    """Find the modes of points [3, N] with histogram cells [N]."""
     import numpy as np
 
     left = points
-    least = MAX_REST * len(cells)
-    found: list[Floats] = []
-    while len(found) < MAX_MODES and len(cells) > least:
+    max_rest = MAX_REST * len(cells)
+    modes: list[Floats] = []
+    while len(modes) < MAX_MODES and len(cells) > max_rest:
         fullest = cells == np.bincount(cells).argmax()
         near = _square(left, _mean(left[:, fullest])) < REACH**2
-        found.append(_mean(left[:, near]))
-        far = _square(left, found[-1]) >= REACH**2
+        modes.append(_mean(left[:, near]))
+        far = _square(left, modes[-1]) >= REACH**2
         left, cells = left[:, far], cells[far]
-    centres = np.concatenate(found, axis=1).T
+    centres = np.concatenate(modes, axis=1).T
     # |p - c|^2 without |p|^2, which is the same for all centres.
     away = (centres * centres).sum(axis=1)[:, None] - 2 * (centres @ points)
-    return _Modes(found, away.argmin(axis=0))
+    return _Modes(modes, away.argmin(axis=0))
 
 
 def _mean(points: Floats) -> Floats:
@@ -215,30 +215,31 @@ def _mean(points: Floats) -> Floats:
     return mean
 
 
-class _Found(NamedTuple):
+class _NamedColour(NamedTuple):
     name: str
     share: float
     rgb: Floats
 
 
-def _named(pixels: NDArray[Any], chosen: Ints, count: int) -> list[_Found]:
-    """Return the colour of each mode, those of one name put together."""
+def _named(pixels: NDArray[Any], chosen: Ints, count: int) -> list[_NamedColour]:
+    """Return the named colours of the modes; modes with the same name are merged."""
     import numpy as np
 
     sizes = np.bincount(chosen, minlength=count).clip(min=1)
     rgb = _lit_means(pixels, chosen, sizes)
-    found: dict[str, _Found] = {}
+    by_name: dict[str, _NamedColour] = {}
     for i in np.flatnonzero(sizes):
-        one = _Found(name_of(rgb[i]), float(sizes[i]) / len(pixels), rgb[i])
-        found[one.name] = _together(found[one.name], one) if one.name in found else one
-    return list(found.values())
+        colour = _NamedColour(name_of(rgb[i]), float(sizes[i]) / len(pixels), rgb[i])
+        same = by_name.get(colour.name)
+        by_name[colour.name] = _merged(same, colour) if same else colour
+    return list(by_name.values())
 
 
 def _lit_means(pixels: NDArray[Any], chosen: Ints, sizes: Ints) -> Floats:
-    """Return the mean colour of the well lit part of each mode, [count, 3].
+    """Return the mean colour of the well-lit part of each mode, [count, 3].
 
-    Folds and shadows darken a thing and highlights lighten it; what is light on a black one is
-    sheen.
+    Folds and shadows darken an object, highlights lighten it; light areas of a black object are
+    reflections.
     """
     import numpy as np
 
@@ -248,33 +249,33 @@ def _lit_means(pixels: NDArray[Any], chosen: Ints, sizes: Ints) -> Floats:
     spread = np.sqrt((np.bincount(chosen, light**2, count) / sizes - means**2).clip(min=0))
     least = np.where(means < DARK, 0.0, means)
     lit = (light > least[chosen] - 0.5) & (light < (means + spread)[chosen] + 0.5)
-    # The rest keeps a little weight, for the mode of which nothing is in that range.
+    # Other samples keep a small weight, for modes without any sample in that range.
     weights = np.where(lit, 1.0, 1e-3)
     sums = [np.bincount(chosen, weights * pixels[:, channel], count) for channel in range(3)]
     return np.stack(sums, axis=1) / np.bincount(chosen, weights, count)[:, None]
 
 
-def _together(one: _Found, other: _Found) -> _Found:
-    share = one.share + other.share
-    return _Found(one.name, share, (one.share * one.rgb + other.share * other.rgb) / share)
+def _merged(a: _NamedColour, b: _NamedColour) -> _NamedColour:
+    share = a.share + b.share
+    return _NamedColour(a.name, share, (a.share * a.rgb + b.share * b.rgb) / share)
 
 
-def _ranked(found: list[_Found], ground: _Ground) -> list[Colour]:
-    """Return the main colours; on a plain ground, what stands out from it counts for more.
+def _ranked(colours: list[_NamedColour], ground: _Ground) -> list[Colour]:
+    """Return the main colours; on a uniform background, contrast with it adds prominence.
 
-    There a bottle with a large white label is still a green bottle, and a white shirt white.
+    A bottle with a large white label remains a green bottle, and a white shirt remains white.
     """
     import numpy as np
 
-    def prominence(colour: _Found) -> float:
+    def prominence(colour: _NamedColour) -> float:
         if ground.plain is None:
             return colour.share
         point = cielab.lab(colour.rgb) * np.array([LIGHTNESS, 1, 1])
         contrast = float(np.linalg.norm(point - ground.plain))
         return colour.share * (0.5 + min(contrast, 60.0) / 60)
 
-    found = sorted(found, key=prominence, reverse=True)
-    main = [colour for colour in found if colour.share >= LEAST_SHARE] or found[:1]
+    ranked = sorted(colours, key=prominence, reverse=True)
+    main = [colour for colour in ranked if colour.share >= MIN_SHARE] or ranked[:1]
     return [
         Colour(
             name=colour.name,
@@ -285,11 +286,11 @@ def _ranked(found: list[_Found], ground: _Ground) -> list[Colour]:
     ]
 
 
-# --- CIELAB with lightness counting less
+# --- CIELAB with weighted lightness
 
 
 def _square(points: Floats, others: Floats) -> Floats:
-    """Return the squared distances [...] of points [3, ...] from others, broadcast."""
+    """Return squared distances [...] of points [3, ...], broadcast."""
     import numpy as np
 
     away = points - others
@@ -299,7 +300,7 @@ def _square(points: Floats, others: Floats) -> Floats:
 
 @functools.cache
 def _points() -> Floats:
-    """Return the point of each code, a plane for each coordinate: float32 [3, 262144]."""
+    """Return the weighted CIELAB point of each code, float32 [3, 262144]."""
     import numpy as np
 
     scale = np.array([LIGHTNESS, 1, 1], dtype=np.float32)
@@ -308,11 +309,11 @@ def _points() -> Floats:
 
 @functools.cache
 def _cells() -> Ints:
-    """Return the number of the histogram cell that each code lies in."""
+    """Return the index of each code's histogram cell."""
     import numpy as np
 
     steps = np.floor(_points() / CELL).astype(np.intp)
     steps -= steps.min(axis=1, keepdims=True)
     cells = np.ravel_multi_index(tuple(steps), tuple(steps.max(axis=1) + 1))
-    small: Ints = cells.astype(np.int16)  # some 1,500 of them; small tables stay in the cache
+    small: Ints = cells.astype(np.int16)  # some 1,500 cells; a small table stays in the CPU cache
     return small

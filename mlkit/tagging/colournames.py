@@ -1,4 +1,4 @@
-"""CSS names for colours, as few as a shop would use."""
+"""Names of colours: the CSS names that shoppers know."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMES", "name_of"]
 
-# Of the 140 CSS colours a shopper knows a few dozen: nobody looks for a papayawhip blouse. So the
-# nearest one is looked for among (almost) all, and stands for the familiar name of its row. Left
-# out are the two dark slates, which dull dark things would get for no good reason, and the tints
-# that differ from white by a breath only.
+# Of the 140 CSS colours shoppers know a few dozen: nobody searches for a papayawhip blouse. The
+# nearest of (almost) all colours is mapped to the familiar name of its row. Excluded are the two
+# dark slates, which would attract dull dark colours, and tints that are nearly white.
 _FAMILIES = {
     "black": "black",
     "gray": "dimgray gray",
@@ -52,11 +51,11 @@ _FAMILIES = {
 }
 
 NAMES = tuple(_FAMILIES)
-"""The names that `name_of` gives, all of them CSS colours."""
+"""The names that `name_of` returns; all are CSS colours."""
 
 
-# CSS colours were made for screens. In a photo black cloth is lit, and dyes are duller than these
-# colours are; so the names are also stood for by what was seen in photos of clothes: denim, bark.
+# CSS colours are screen colours. In photos, black fabric reflects light and dyes are duller, so
+# some names have a second reference colour, taken from photos of clothes.
 _IN_PHOTOS = {
     "black": (44, 44, 44),
     "blue": (88, 106, 140),
@@ -69,18 +68,17 @@ _IN_PHOTOS = {
 
 
 def name_of(rgb: NDArray[Any]) -> str:
-    """Return the name of the CSS colour that is nearest to an sRGB colour [3] of a photo.
+    """Return the name of the CSS colour nearest to an sRGB colour [3] of a photo.
 
-    Near is meant by CIEDE2000: compared on a chart, plain CIELAB distance calls dull olive, teal
-    and maroon gray, and dark purple black. Looked up once for all colours that round to the same
-    multiples of 4.
+    Distances are CIEDE2000: with Euclidean CIELAB distances, dull olive, teal and maroon become
+    gray, and dark purple black. Results are cached by channels rounded to multiples of 4.
     """
     red, green, blue = (4 * round(float(value) / 4) for value in rgb)
-    return _looked_up(red, green, blue)
+    return _nearest(red, green, blue)
 
 
 @functools.lru_cache(maxsize=2**16)
-def _looked_up(red: int, green: int, blue: int) -> str:
+def _nearest(red: int, green: int, blue: int) -> str:
     names, colours = _table()
     return names[int(cielab.difference(cielab.lab((red, green, blue)), colours).argmin())]
 

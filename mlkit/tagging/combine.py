@@ -1,4 +1,4 @@
-"""All that was found out about a product, merged into the tags that a shop would store."""
+"""Merges the results of all steps into tags."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["MAX_TAGS", "combine"]
 MAX_TAGS = 12
 
 STRONG_LABEL = 0.3
-"""Score from which on an ImageNet label is worth a tag. Below, it is a guess among a thousand."""
+"""Minimum score of an ImageNet label that becomes a tag."""
 
 LARGE_SHARE = 0.2
-"""Share of the product from which on a second colour is worth a tag."""
+"""Minimum share of a second colour that becomes a tag."""
 
-# ImageNet's labels that say more exactly what a product class says. Beside a class any other label
-# contradicts it, and is nearly always the one that is wrong: sleeping bag, velvet fabric.
+# ImageNet labels that specialize a product class. Any other label contradicts the class and is
+# nearly always wrong: sleeping bag, velvet fabric.
 _FINER = {
     "dress": {"abaya", "gown", "kimono", "sarong"},
     "hat": {"bearskin hat", "cowboy hat", "poke bonnet", "shower cap", "sombrero", "swimming cap"},
@@ -33,7 +33,7 @@ _FINER = {
     "t-shirt": set[str](),
 }
 
-# Words that say the same; the first one is stored. Plurals need no entry, see `_key`.
+# Synonyms; the first one is stored. Plurals need no entry, see `_key`.
 _SYNONYMS = (
     ("t-shirt", "tee", "tshirt", "tee shirt"),
     ("longsleeve", "long-sleeve", "long-sleeved", "long sleeve"),
@@ -57,22 +57,22 @@ def combine(
     colours: list[Colour],
     words: list[str],
 ) -> ProductTags:
-    """Return everything with ``tags``: what it is, its colours, its title, what else is seen.
+    """Merge all results into ``tags``: product class, colours, title words, other labels.
 
-    Of ImageNet's labels only those count that the model is sure of and that do not contradict the
-    product class; where two words say the same, as *tee* and *t-shirt*, one is kept.
+    ImageNet labels are used only with a high score, and if they do not contradict the product
+    class. Of synonyms such as *tee* and *t-shirt* one is kept.
     """
-    told: dict[str, str] = {}
+    tags_by_key: dict[str, str] = {}
     for word in _ranked(product, labels, colours, words):
         stored = _SAME.get(_key(word), word)
-        told.setdefault(_key(stored), stored)
+        tags_by_key.setdefault(_key(stored), stored)
     return ProductTags(
         product_class=product,
         labels=labels,
         box=box,
         colours=colours,
         words=words,
-        tags=list(told.values())[:MAX_TAGS],
+        tags=list(tags_by_key.values())[:MAX_TAGS],
     )
 
 
@@ -91,13 +91,13 @@ def _ranked(
 
 
 def _plain(name: str) -> str:
-    """Return one of ImageNet's synonyms, in lower case: a common one, else the first."""
+    """Pick one of the synonyms in an ImageNet name, in lower case: a common one, else the first."""
     names = [part.strip().lower() for part in name.split(",")]
     return next((part for part in names if _key(part) in _SAME), names[0])
 
 
 def _key(word: str) -> str:
-    """Return what two spellings of one word have in common: no hyphens, spaces or plural."""
+    """Normalize a word: without hyphens, spaces and plural ending."""
     bare = word.replace("-", "").replace(" ", "").replace("'", "")
     return bare[:-1] if bare.endswith("s") and not bare.endswith("ss") and len(bare) > 3 else bare
 

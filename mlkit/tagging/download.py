@@ -1,4 +1,4 @@
-"""From what a caller gave as a picture to its bytes."""
+"""Loads the bytes of an image source."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["data_url_bytes", "download"]
 
 @step
 async def download(image: ImageSource) -> bytes:
-    """Return the bytes of a picture: an upload as it is, an http(s) URL fetched, a data: URL read.
+    """Return the bytes of an upload, an http(s) URL or a data: URL.
 
-    Paths are never opened here, since in a served pipeline they would be the server's.
+    Paths are never opened: in a served pipeline they would be paths on the server.
 
     Raises:
-        InputError: it is text, but no such URL.
-        FetchError: the URL could not be fetched, or leads to an address that is not public.
-        PayloadTooLarge: more than `mlkit.media.image.MAX_BYTES`.
+        InputError: the source is neither an upload nor such a URL.
+        FetchError: the URL cannot be fetched, or leads to an address that is not public.
+        PayloadTooLarge: the image exceeds `mlkit.media.image.MAX_BYTES`.
     """
     if isinstance(image, bytes):
         return _within_limit(image)
@@ -35,26 +35,26 @@ async def download(image: ImageSource) -> bytes:
 
         return await fetch(text)
     raise InputError(
-        "this is not a picture, nor a URL of one",
+        "neither an image nor the URL of one",
         expected="an upload, or an http(s) or data: URL",
         got=f"{text:.60}" if text else f"a value of type {type(image).__name__}",
-        fix="a file is sent as an upload: its path means nothing to a server",
+        fix="upload the file instead of sending its path",
     )
 
 
 def data_url_bytes(url: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the data that a ``data:`` URL holds (RFC 2397), base64 or percent-encoded.
+    """Decode a ``data:`` URL (RFC 2397), base64 or percent-encoded.
 
     Raises:
-        InputError: it is not well-formed.
-        PayloadTooLarge: it holds more than ``max_bytes``.
+        InputError: the URL is malformed.
+        PayloadTooLarge: the data exceed ``max_bytes``.
     """
     head, comma, body = url.partition(",")
     if not comma:
         raise InputError(
-            "this data: URL has no data", expected="data:image/png;base64,...", got=f"{url:.60}"
+            "the data: URL has no data", expected="data:image/png;base64,...", got=f"{url:.60}"
         )
-    # Three characters a byte is the longest form, in both encodings.
+    # Neither encoding takes more than three characters per byte.
     if len(body) > 3 * max_bytes + 4:
         raise _too_large(max_bytes)
     data = unquote_to_bytes(body)
@@ -68,7 +68,7 @@ def _from_base64(data: bytes) -> bytes:
     try:
         return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
     except binascii.Error as error:
-        raise InputError(f"this data: URL is not base64: {error}") from None
+        raise InputError(f"the data: URL is not valid base64: {error}") from None
 
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -82,7 +82,7 @@ def _within_limit(data: bytes, max_bytes: int = MAX_BYTES) -> bytes:
 
 def _too_large(max_bytes: int, got: int | None = None) -> PayloadTooLarge:
     return PayloadTooLarge(
-        "the picture file is too large",
+        "the image file is too large",
         expected=f"at most {max_bytes:,} bytes",
         got=None if got is None else f"{got:,}",
     )

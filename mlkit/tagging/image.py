@@ -1,4 +1,4 @@
-"""From the bytes of a picture to its pixels."""
+"""Decodes images."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from mlkit.media.image import Image
 __all__ = ["MIN_SIDE", "decode"]
 
 MIN_SIDE = 224
-"""Pixels that both sides keep when a picture is scaled while it is decoded: what the model sees."""
+"""Minimum side in pixels when an image is scaled during decoding: the model's input size."""
 
 
 @step
 def decode(data: bytes) -> Image:
-    """Return the picture in a JPEG, PNG, WebP or GIF file, upright, scaled to what is needed.
+    """Decode a JPEG, PNG, WebP or GIF file; large images are scaled down during decoding.
 
     Raises:
-        InputError: it is no such file, damaged, or over the limits: see `mlkit.media.image.decode`.
+        InputError: see `mlkit.media.image.decode`.
     """
     return images.decode(data, min_side=MIN_SIDE)

@@ -1,4 +1,4 @@
-"""Where the product is, by what the classifier looks at."""
+"""Localization of the product from class activation maps."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["THRESHOLD", "bounds", "localise"]
 
 THRESHOLD = 0.2
-"""Part of the map's maximum from which a place belongs to the product (Zhou et al., 2016)."""
+"""Fraction of the map's maximum above which a cell belongs to the product (Zhou et al., 2016)."""
 
 SCALE = 8
-"""The map is enlarged so many times before it is cut off."""
+"""Factor by which the map is upsampled before thresholding."""
 
 
 @step
 def localise(picture: Image, seen: Seen) -> Box | None:
-    """The box around the part of the class activation map that has its maximum.
+    """Return the box around the connected part of the activation map that has its maximum.
 
-    The map is that of the product class, or of the most likely ImageNet label where the picture
-    shows no clothing. None where nothing stands out.
+    The map is that of the product class, or of the most likely ImageNet label if the image shows
+    no clothing. None if the map is flat.
     """
     is_garment = garment_share(seen.labels) >= facts().min_garment
     heat = seen.class_maps[int(seen.classes.argmax())] if is_garment else seen.label_map
-    found = bounds(heat)
-    if found is None:
+    edges = bounds(heat)
+    if edges is None:
         return None
-    x0, y0, x1, y1 = found
+    x0, y0, x1, y1 = edges
     return Box(
         x0=int(x0 * picture.width),
         y0=int(y0 * picture.height),
@@ -44,9 +44,9 @@ def localise(picture: Image, seen: Seen) -> Box | None:
 
 
 def bounds(heat: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Box of the hot part of a map [H, W], as shares of its width and height; None if it is flat.
+    """Return the box of the hot part of a map [H, W] as fractions of its sides; None if it is flat.
 
-    The map is enlarged bilinearly before it is cut off, so that an edge falls between its cells.
+    The map is upsampled bilinearly before thresholding, so that edges can lie between its cells.
     """
     import numpy as np
     from PIL import Image as Pillow
@@ -71,7 +71,7 @@ def bounds(heat: np.ndarray) -> tuple[float, float, float, float] | None:
 
 
 def _part_with_maximum(scaled: np.ndarray) -> np.ndarray:
-    """Mask of the 4-connected part above the threshold that has the map's maximum."""
+    """Return the mask of the 4-connected part above the threshold that has the maximum."""
     import numpy as np
 
     hot = (scaled >= THRESHOLD).tolist()

@@ -1,8 +1,8 @@
-"""The network behind the tags: one backbone, two heads, and maps of where they look.
+"""The network: one backbone, two heads, and class activation maps.
 
-One forward pass of EfficientNet-Lite0's trunk serves everything. ImageNet's labels come from its
-own head; the product class comes from a copy of that head's last convolution, trained further
-on clothing photos (`train.py`). The second convolution is 5% of the whole pass.
+Both heads share one forward pass of EfficientNet-Lite0's trunk. ImageNet labels come from its own
+head, the product class from a copy of that head's last convolution, fine-tuned on photos of
+clothing (`tools/train.py`). The second head takes 5% of the time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["CLASSES", "SIDE", "Facts", "Outputs", "build_network", "facts", "load_tagging_model"]
 
 SIDE = 224
-"""Pixels of a side of what the network sees: the picture squashed to a square."""
+"""Side of the network's square input, in pixels."""
 
 CLASSES = (
     "dress",
@@ -39,16 +39,16 @@ CLASSES = (
 )
 
 WIDTH = 1280
-"""Channels of the last convolution, as in EfficientNet-Lite0's own head."""
+"""Channels of the last convolution, as in EfficientNet-Lite0."""
 
 
 class Outputs(NamedTuple):
-    """What one pass gives for N pictures.
+    """Outputs for N images.
 
     Attributes:
         labels: ImageNet probabilities [N, 1000].
-        classes: product class probabilities [N, 10], as if it were one of them.
-        class_maps: activation map of each product class [N, 10, 7, 7].
+        classes: product class probabilities [N, 10], given that the image shows one of them.
+        class_maps: activation maps of the product classes [N, 10, 7, 7].
         label_map: activation map of the most likely ImageNet label [N, 7, 7].
     """
 
@@ -60,29 +60,29 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found in training, beside the weights.
+    """Parameters determined in training, besides the weights.
 
     Attributes:
-        min_garment: share of ImageNet's probability on garments below which a picture shows none.
+        min_garment: total ImageNet probability of garments below which an image shows none.
     """
 
     min_garment: float
 
 
 def weights_file() -> Path:
-    """The product head's weights."""
+    """Path of the product head's weights."""
     return Path(str(resources.files("mlkit.tagging").joinpath("weights/product_head.safetensors")))
 
 
 @cache
 def facts() -> Facts:
-    """The threshold that belongs to the weights."""
-    found = json.loads(weights_file().with_suffix(".json").read_text())
-    return Facts(found["min_garment"])
+    """Load the parameters that belong to the weights."""
+    parameters = json.loads(weights_file().with_suffix(".json").read_text())
+    return Facts(parameters["min_garment"])
 
 
 def product_head() -> torch.nn.Sequential:
-    """The layers that are trained: [N, 320, 7, 7] to [N, 1280, 7, 7], and then to 10 classes."""
+    """Build the trained layers: from [N, 320, 7, 7] to [N, 1280, 7, 7], and to 10 classes."""
     from torch import nn
 
     return nn.Sequential(
@@ -97,7 +97,7 @@ def product_head() -> torch.nn.Sequential:
 
 
 def trunk(net: Any, x: torch.Tensor) -> torch.Tensor:
-    """EfficientNet-Lite0 up to its last block: [N, 3, 224, 224] to [N, 320, 7, 7]."""
+    """Run EfficientNet-Lite0 up to its last block: from [N, 3, 224, 224] to [N, 320, 7, 7]."""
     x = net._swish(net._bn0(net._conv_stem(x)))
     for block in net._blocks:
         x = block(x)
@@ -105,10 +105,10 @@ def trunk(net: Any, x: torch.Tensor) -> torch.Tensor:
 
 
 def build_network(head: torch.nn.Sequential) -> torch.nn.Module:
-    """Backbone and both heads as one module, from a normalised picture to `Outputs`.
+    """Combine backbone and heads into one module, from normalised images to `Outputs`.
 
-    The maps are class activation maps (Zhou et al., "Learning Deep Features for Discriminative
-    Localization", CVPR 2016): the features before pooling, weighted as the class weighs them.
+    Class activation maps are the features before pooling, weighted by the classifier's weights of
+    a class (Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016).
     """
     import torch
     from torch import nn
@@ -138,7 +138,7 @@ def build_network(head: torch.nn.Sequential) -> torch.nn.Module:
 
 
 def load_tagging_model() -> CompiledModel:
-    """The whole network, compiled for this machine: uint8 [N, 224, 224, 3] to `Outputs`."""
+    """Compile the network for this machine: from uint8 [N, 224, 224, 3] to `Outputs`."""
     import numpy as np
 
     from mlkit.models import Preprocess, compile_model, content_key

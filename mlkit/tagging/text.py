@@ -1,4 +1,4 @@
-"""The words of a product's title that mean something."""
+"""Extracts the meaningful words of a title."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from mlkit.define import step
 __all__ = ["MAX_WORDS", "words"]
 
 MAX_WORDS = 40
-"""Words that are kept of a title; what comes after is seldom a title any more."""
+"""Maximum number of words; longer texts are rarely titles."""
 
-# Articles, conjunctions and prepositions of the languages that shops here write in, and what shops
-# say of everything.
+# Articles, conjunctions and prepositions of several European languages, and words that shops use
+# for everything.
 _STOP_WORDS = """
     a an and are as at be by for from in into is it its of on or our over the this to up with
     without your
@@ -25,7 +25,7 @@ _STOP_WORDS = """
 """
 _STOP = frozenset(_STOP_WORDS.split())
 
-# One spelling for what is written in many; a hyphen is part of a word, a space is not.
+# Unified spellings; a hyphen is part of a word, a space is not.
 _SPELLINGS = (
     (re.compile(r"\b(?:t|tee)[ -]?shirt(s?)\b"), r"t-shirt\1"),
     (re.compile(r"\blong[ -]?sleeved?\b"), "longsleeve"),
@@ -34,30 +34,30 @@ _SPELLINGS = (
 
 @step
 def words(title: str) -> list[str]:
-    """Return the meaningful words of ``title`` in lower case, each once, in the title's order.
+    """Return the meaningful words of a title in lower case, in order and without duplicates.
 
-    Compatibility forms are unified (Unicode's NFKC), punctuation, symbols and possessive endings
-    are dropped, hyphens and apostrophes inside words are kept. Left out are stop words, single
-    letters and numbers of one or two digits.
+    Text is normalized (Unicode NFKC); punctuation, symbols and possessive endings are removed,
+    hyphens and apostrophes inside words are kept. Stop words, single letters and numbers of one or
+    two digits are dropped.
     """
-    # Symbols first: NFKC would make letters of "™".
+    # Symbols first: NFKC turns "™" into letters.
     text = "".join(char if _belongs_to_word(char) else " " for char in title.replace("’", "'"))
     text = unicodedata.normalize("NFKC", text).lower()
     for pattern, spelling in _SPELLINGS:
         text = pattern.sub(spelling, text)
     bare = (word.strip("-'").removesuffix("'s").strip("-'") for word in text.split())
-    return list(dict.fromkeys(word for word in bare if _means_something(word)))[:MAX_WORDS]
+    return list(dict.fromkeys(word for word in bare if _is_meaningful(word)))[:MAX_WORDS]
 
 
 def _belongs_to_word(char: str) -> bool:
-    # Letters, digits, and the marks without which many scripts fall apart.
+    # Letters, numbers, and the combining marks that many scripts need.
     return char in "-'" or unicodedata.category(char)[0] in "LMN"
 
 
-def _means_something(word: str) -> bool:
+def _is_meaningful(word: str) -> bool:
     if not word or word in _STOP:
         return False
     if len(word) == 1:
-        # An ideograph is a word, a letter is not.
+        # An ideograph is a word; a single letter is not.
         return unicodedata.category(word) == "Lo"
     return not (word.isdecimal() and len(word) < 3)

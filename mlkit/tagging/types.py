@@ -1,4 +1,4 @@
-"""What the tagging pipeline says about a picture, typed; these models are what its API answers."""
+"""Result types of the tagging pipeline; they are its API's response models."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 __all__ = ["Box", "Colour", "Label", "ProductClass", "ProductTags", "Share"]
 
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda value: round(value, 4))]
-"""A number from 0 to 1, kept to four decimal places: more would be noise."""
+"""A number from 0 to 1, rounded to four decimal places."""
 
 
-class _Answer(BaseModel):
+class _Result(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Label(_Answer):
-    """One of the 1,000 ImageNet labels, and how sure the model is of it."""
+class Label(_Result):
+    """One of the 1,000 ImageNet labels."""
 
     name: str = Field(
         description="Name of the ImageNet class.",
@@ -26,8 +26,8 @@ class Label(_Answer):
     score: Share = Field(description="Probability, from 0 to 1.", examples=[0.8312])
 
 
-class ProductClass(_Answer):
-    """Which kind of clothing it is, and how sure the model is."""
+class ProductClass(_Result):
+    """A kind of clothing."""
 
     name: str = Field(
         description="One of dress, hat, longsleeve, outwear, pants, shirt, shoes, shorts, skirt "
@@ -37,8 +37,8 @@ class ProductClass(_Answer):
     score: Share = Field(description="Probability, from 0 to 1.", examples=[0.9731])
 
 
-class Box(_Answer):
-    """Where the product is, in pixels of the upright picture; x1 and y1 are just outside."""
+class Box(_Result):
+    """Bounding box of the product, in pixels of the upright image; x1 and y1 are exclusive."""
 
     x0: int = Field(ge=0, description="Left edge.", examples=[40])
     y0: int = Field(ge=0, description="Upper edge.", examples=[62])
@@ -46,34 +46,34 @@ class Box(_Answer):
     y1: int = Field(ge=0, description="Lower edge, exclusive.", examples=[490])
 
 
-class Colour(_Answer):
+class Colour(_Result):
     """One of the product's main colours."""
 
-    name: str = Field(description="Name of a CSS colour that is near.", examples=["navy"])
+    name: str = Field(description="Name of the nearest CSS colour.", examples=["navy"])
     hex: str = Field(
         pattern="^#[0-9a-f]{6}$",
-        description="The colour itself, averaged over the part that has it.",
+        description="The mean colour in hexadecimal notation.",
         examples=["#1d2951"],
     )
     share: Share = Field(
-        description="How much of the product has it, from 0 to 1.", examples=[0.7408]
+        description="Fraction of the product with this colour, from 0 to 1.", examples=[0.7408]
     )
 
 
-class ProductTags(_Answer):
-    """All that was found out about one product."""
+class ProductTags(_Result):
+    """Everything that was determined about a product."""
 
     product_class: ProductClass | None = Field(
-        description="The kind of clothing; null when it is none of those known."
+        description="The kind of clothing; null if the image shows none."
     )
     labels: list[Label] = Field(description="The most likely ImageNet labels, best first.")
-    box: Box | None = Field(description="Where the product is; null when no place stands out.")
+    box: Box | None = Field(description="Bounding box of the product; null if none stands out.")
     colours: list[Colour] = Field(description="The main colours, most prominent first.")
     words: list[str] = Field(
-        description="The words of the title that mean something, in its order.",
+        description="The meaningful words of the title, in order.",
         examples=[["navy", "cotton", "t-shirt"]],
     )
     tags: list[str] = Field(
-        description="All of it merged: what a shop would store, most telling first.",
+        description="Tags merged from all results, most relevant first.",
         examples=[["t-shirt", "navy", "cotton"]],
     )

@@ -1,103 +1,84 @@
-"""The card of a deployed app: what it is, where it is, whether it answers, and how to call it."""
+"""The card of a deployed app, as text and as HTML: where it is, since when, and how to call it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
 
-from mlkit.views import render
+from mlkit.define.typing import show
+from mlkit.serving.kernel.app import App
+from mlkit.views.templating import render
 
-__all__ = ["Card", "State", "to_html", "to_text"]
-
-State: TypeAlias = Literal["starting", "ready", "stopped", "failed"]
-
-_SIGNS = {"starting": "◐", "ready": "●", "stopped": "○", "failed": "▲"}
+__all__ = ["Card", "card_of", "to_html", "to_text"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a card says. It holds no secret: the token is not among its fields.
+    """Fields of a card. None of them holds the token.
 
     Attributes:
-        name: the pipeline's.
-        url: where it is served, with its path; "" while that is not known.
-        routes: method and path each: ``POST /tag``.
-        steps: their names, in order.
-        replicas: how many answer now.
-        wanted: how many there should be; None where that is not known.
-        since: when it got into its state.
-        facts: further lines, each a fact: ``version 3``, ``2 stages``.
-        curl: a command that calls it, with the token as a variable of the shell.
-        doc: what the pipeline is for; the first line is shown.
-        call: how it is called from Python: ``app("shoe.jpg", title="...")``.
-        message: where it stands while it starts, or why it failed.
+        running: whether the app is ready for requests; it was shut down otherwise.
+        url: address of the pipeline's route.
+        routes: method and path of each route: ``POST /tag``.
+        steps: names of the steps, in order.
+        curl: shell command that sends a request; it refers to the token by a file.
+        doc: first line of the pipeline's docstring.
+        call: Python call with its types: ``app(image: ImageSource) -> ProductTags``.
     """
 
     name: str
-    state: State
-    url: str = ""
-    routes: tuple[str, ...] = ()
-    steps: tuple[str, ...] = ()
-    replicas: int = 0
-    wanted: int | None = None
-    since: datetime | None = None
-    facts: tuple[str, ...] = ()
-    curl: str = ""
-    doc: str = ""
-    call: str = ""
-    message: str = ""
+    running: bool
+    url: str
+    routes: tuple[str, ...]
+    steps: tuple[str, ...]
+    since: datetime
+    curl: str
+    doc: str
+    call: str
+
+    @property
+    def state(self) -> str:
+        """The state as it is displayed, and as the style sheet names it."""
+        return "ready" if self.running else "stopped"
+
+    @property
+    def details(self) -> Iterator[tuple[str, str]]:
+        """Labelled facts."""
+        yield "url", self.url
+        yield "routes", ", ".join(self.routes)
+        yield "steps", ", ".join(self.steps)
+
+    @property
+    def calls(self) -> Iterator[tuple[str, str]]:
+        """Labelled ways to call the app; none once it was shut down."""
+        if self.running:
+            yield "call", self.call
+            yield "curl", self.curl
 
 
-def to_text(card: Card) -> str:
-    """The card in words."""
-    lines = [f"{card.name}: {card.state}{_since(card)}"]
-    lines += [f"  {line}" for line in card.message.splitlines()]
-    lines += [f"  {name:8}  {value}" for name, value in _details(card)]
-    if card.state == "ready":
-        lines += [f"  {name:8}  {value}" for name, value in _calls(card)]
-    return "\n".join(lines)
-
-
-def to_html(card: Card) -> str:
-    """The card as HTML."""
-    return render(
-        "card.html.j2",
-        card=card,
-        sign=_SIGNS[card.state],
-        since=_since(card),
-        doc=card.doc.strip().split("\n")[0],
-        details=list(_details(card)),
-        calls=list(_calls(card)) if card.state == "ready" else [],
+def card_of(app: App) -> Card:
+    """Describe an app."""
+    parameters = ", ".join(map(str, app.graph.parameters))
+    return Card(
+        name=app.name,
+        running=not app.closed,
+        url=app.url,
+        routes=(f"POST /{app.name}", "GET /docs"),
+        steps=tuple(node.name for node in app.graph),
+        since=datetime.fromtimestamp(app._since).astimezone(),
+        curl=app.curl(),
+        doc=app.graph.doc.partition("\n")[0],
+        call=f"app({parameters}) -> {show(app.graph.returns)}",
     )
 
 
-def _since(card: Card) -> str:
-    return f" since {card.since:%H:%M:%S}" if card.since else ""
+def to_text(card: Card) -> str:
+    """Render the card as text."""
+    facts = [f"  {label:8}  {value}" for label, value in (*card.details, *card.calls)]
+    return "\n".join([f"{card.name}: {card.state} since {card.since:%H:%M:%S}", *facts])
 
 
-def _details(card: Card) -> Iterator[tuple[str, str]]:
-    if card.url:
-        yield "url", card.url
-    if card.routes:
-        yield "routes", ", ".join(card.routes)
-    if card.steps:
-        yield "steps", ", ".join(card.steps)
-    if card.state in ("starting", "ready") and (card.replicas or card.wanted is not None):
-        yield "replicas", _replicas(card)
-    if card.facts:
-        yield "facts", "; ".join(card.facts)
-
-
-def _replicas(card: Card) -> str:
-    if card.wanted is None or card.wanted == card.replicas:
-        return f"{card.replicas} ready"
-    return f"{card.replicas} of {card.wanted} ready"
-
-
-def _calls(card: Card) -> Iterator[tuple[str, str]]:
-    if card.call:
-        yield "call", card.call
-    if card.curl:
-        yield "curl", card.curl
+def to_html(card: Card) -> str:
+    """Render the card as HTML."""
+    return render("card.html.j2", card=card)

@@ -1,4 +1,4 @@
-"""Small charts over time as SVG: a panel is drawn from numbers, in pixels, and knows its now."""
+"""Small time-series charts: geometry in pixels, which templates write as SVG."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from mlkit.views.measure import pixels
+from mlkit.views.measure import pixels, spread
 
 __all__ = [
     "HEIGHT",
@@ -26,13 +26,13 @@ HEIGHT = 120
 LEFT, RIGHT, TOP, BOTTOM = 34, 76, 24, 22
 _PLOT_WIDTH = PANEL_WIDTH - LEFT - RIGHT
 _PLOT_HEIGHT = HEIGHT - TOP - BOTTOM
-_LINE = 11.0
-"""Height that the label of a line needs, in pixels."""
+_LABEL_GAP = 11.0
+"""Minimum distance between labels, in pixels."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """A line, or the ground under it; ``kind`` is its class in the style sheet."""
+    """A line or an area; ``kind`` is its CSS class."""
 
     kind: str
     d: str
@@ -40,7 +40,7 @@ class Path:
 
 @dataclass(frozen=True)
 class Label:
-    """What a line stands at now, at its end."""
+    """The current value of a line, at its end."""
 
     kind: str
     text: str
@@ -49,7 +49,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment, as a thin vertical, with its words."""
+    """An event, drawn as a thin vertical line."""
 
     x: float
     title: str
@@ -57,23 +57,23 @@ class Mark:
 
 @dataclass(frozen=True)
 class Panel:
-    """A chart, ready to be written down.
+    """The geometry of a chart.
 
     Attributes:
-        said: the chart in words.
-        top: what the upper grid line stands for.
-        ends: what is written at both ends of the time axis.
-        telling: whether resting on a mark shows its words.
+        description: alternative text.
+        top: label of the upper grid line.
+        ends: labels at both ends of the time axis.
+        tooltips: whether hovering over a mark shows its title.
     """
 
     title: str
-    said: str
+    description: str
     top: str
     paths: tuple[Path, ...] = ()
     labels: tuple[Label, ...] = ()
     marks: tuple[Mark, ...] = ()
     ends: tuple[str, str] = ("", "now")
-    telling: bool = False
+    tooltips: bool = False
     left: int = LEFT
     right: int = PANEL_WIDTH - RIGHT
     upper: int = TOP
@@ -84,11 +84,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Series:
-    """A line of a chart: values at times, both in their own units; NaN leaves a gap.
+    """A time series in data units; NaN leaves a gap.
 
     Attributes:
-        kind: its class in the style sheet; one that ends in "-area" is filled.
-        now: what it stands at, in words; "" for no label.
+        kind: CSS class; one that ends in "-area" is filled.
+        now: label of the current value; "" for none.
         steps: whether a value holds until the next time.
     """
 
@@ -99,9 +99,9 @@ class Series:
     steps: bool = False
 
 
-def nice_top(highest: float, least: float = 1.0) -> float:
-    """The smallest of 1, 2, 5 and their tenfolds that is not below."""
-    value = max(highest if math.isfinite(highest) else 0.0, least)
+def nice_top(highest: float, minimum: float = 1.0) -> float:
+    """Round up to 1, 2 or 5 times a power of ten."""
+    value = max(highest if math.isfinite(highest) else 0.0, minimum)
     power = 10.0 ** math.floor(math.log10(value))
     return next(m * power for m in (1, 2, 5, 10) if m * power >= value * 0.999)
 
@@ -113,26 +113,26 @@ def panel(
     start: float,
     end: float,
     unit: str = "",
-    least: float = 1.0,
+    min_top: float = 1.0,
     marks: Sequence[tuple[float, str]] = (),
     ago: str = "",
-    telling: bool = False,
+    tooltips: bool = False,
 ) -> Panel:
-    """Draw a chart.
+    """Lay out a chart.
 
     Args:
-        title: what is drawn.
-        series: its lines; the first lies undermost.
-        start: the time at its left.
-        end: the time at its right.
-        unit: of the values.
-        least: what the axis reaches at least.
-        marks: moments with their words.
-        ago: what the left end is called.
-        telling: whether resting on a mark shows its words.
+        title: title of the chart.
+        series: its lines, from back to front.
+        start: time at the left end.
+        end: time at the right end.
+        unit: unit of the values.
+        min_top: minimum upper end of the value axis.
+        marks: times of events, with their titles.
+        ago: label of the left end.
+        tooltips: whether hovering over a mark shows its title.
     """
-    finite = [v for one in series for v in one.values if math.isfinite(v)]
-    top = nice_top(max(finite, default=0.0), least)
+    finite = [v for line in series for v in line.values if math.isfinite(v)]
+    top = nice_top(max(finite, default=0.0), min_top)
 
     def x(at: float) -> float:
         share = (at - start) / max(end - start, 1e-9)
@@ -141,46 +141,47 @@ def panel(
     def y(value: float) -> float:
         return TOP + _PLOT_HEIGHT * (1 - min(max(value / top, 0.0), 1.0))
 
-    paths, wanted = [], []
-    for one in series:
-        d = _path(one, x, y)
+    paths, labelled = [], []
+    for line in series:
+        d = _path(line, x, y)
         if d:
-            paths.append(Path(one.kind, d))
-        last = next((v for v in reversed(one.values) if math.isfinite(v)), None)
-        if one.now and last is not None:
-            wanted.append((one, y(last)))
-    places = _apart([place for _, place in wanted])
+            paths.append(Path(line.kind, d))
+        last = next((v for v in reversed(line.values) if math.isfinite(v)), None)
+        if line.now and last is not None:
+            labelled.append((line, y(last)))
+    wanted = [height for _, height in labelled]
+    heights = spread(wanted, gap=_LABEL_GAP, low=TOP - 2, high=HEIGHT - BOTTOM + 2)
     labels = tuple(
-        Label(one.kind.removesuffix("-area"), one.now, pixels(place))
-        for (one, _), place in zip(wanted, places, strict=True)
+        Label(line.kind.removesuffix("-area"), line.now, pixels(height))
+        for (line, _), height in zip(labelled, heights, strict=True)
     )
-    said = f"{title}: " + (", ".join(one.now for one, _ in wanted) or "nothing yet")
-    inside = tuple(Mark(round(x(at)), words) for at, words in marks if start <= at <= end)
+    description = f"{title}: " + (", ".join(line.now for line, _ in labelled) or "nothing yet")
+    visible = tuple(Mark(round(x(at)), text) for at, text in marks if start <= at <= end)
     return Panel(
-        title, said, f"{top:,g}{unit}", tuple(paths), labels, inside, (ago, "now"), telling
+        title, description, f"{top:,g}{unit}", tuple(paths), labels, visible, (ago, "now"), tooltips
     )
 
 
-def _path(one: Series, x: Callable[[float], float], y: Callable[[float], float]) -> str:
-    """The line as SVG has it: whole runs between gaps, the ground closed at the bottom.
+def _path(series: Series, x: Callable[[float], float], y: Callable[[float], float]) -> str:
+    """Write a line as SVG path data, one subpath between gaps; areas are closed at the bottom.
 
-    From point to point in half pixels: it is sent twice a second.
+    Coordinates are relative and in half pixels to keep it short: it is sent twice a second.
     """
     runs: list[list[tuple[float, float]]] = [[]]
-    for at, value in zip(one.at, one.values, strict=True):
+    for at, value in zip(series.at, series.values, strict=True):
         if not math.isfinite(value):
             runs.append([])
             continue
         place = (round(x(at)), pixels(round(2 * y(value)) / 2))
-        if one.steps and runs[-1]:
+        if series.steps and runs[-1]:
             runs[-1].append((place[0], runs[-1][-1][1]))
         runs[-1].append(place)
     bottom = HEIGHT - BOTTOM
     parts = []
     for run in filter(None, runs):
-        lean = _lean(run)
-        (left, top), line = lean[0], _relative(lean)
-        if one.kind.endswith("-area"):
+        points = _simplified(run)
+        (left, top), line = points[0], _relative(points)
+        if series.kind.endswith("-area"):
             parts.append(f"M{left},{bottom}V{top}{line}V{bottom}Z")
         else:
             parts.append(f"M{left},{top}{line or 'h1'}")
@@ -193,25 +194,10 @@ def _relative(run: list[tuple[float, float]]) -> str:
     return f"l{text}" if text else ""
 
 
-def _lean(run: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Without the points that lie between two of the same height: a quiet line is short."""
+def _simplified(run: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Drop points between two of the same height."""
     return [
         place
         for i, place in enumerate(run)
         if i in (0, len(run) - 1) or not (run[i - 1][1] == place[1] == run[i + 1][1])
     ]
-
-
-def _apart(places: Sequence[float]) -> list[float]:
-    """Heights of labels near those of their lines, and none upon another."""
-    order = sorted(range(len(places)), key=lambda i: places[i])
-    found = [0.0] * len(places)
-    floor = float(TOP - 2)
-    for i in order:
-        found[i] = max(places[i], floor)
-        floor = found[i] + _LINE
-    ceiling = float(HEIGHT - BOTTOM + 2)
-    for i in reversed(order):
-        found[i] = min(found[i], ceiling)
-        ceiling = found[i] - _LINE
-    return found

@@ -1,22 +1,19 @@
-"""A graph as a picture, and as the text that says the same."""
+"""A graph as SVG, HTML and text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
+from mlkit.define.graph import Graph, Problem
 from mlkit.views.picture import SMALLEST, picture
 from mlkit.views.shapes import marks
-
-if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Problem
+from mlkit.views.templating import render
 
 __all__ = ["to_html", "to_svg", "to_text"]
 
 
 def to_text(graph: Graph) -> str:
-    """The graph in words: how it is called, a line for each step, what it returns."""
+    """Render a graph as text: its signature, a line for each step, and its output."""
     steps = [f"  {node}{marks(node)}" for node in graph]
     return "\n".join([graph.signature, *steps, f"  return {graph.output}"])
 
@@ -28,22 +25,22 @@ def to_svg(
     down: bool = False,
     together: Mapping[str, Iterable[str]] | None = None,
 ) -> str:
-    """The graph as an SVG that stands alone.
+    """Render a graph as standalone SVG.
 
     Args:
-        graph: what is drawn.
-        problems: what is wrong with it; those that concern a node are marked and said there.
-        down: from top to bottom instead of from left to right.
-        together: names of nodes that share a tinted ground, by what is written there.
+        graph: the graph to draw.
+        problems: problems to annotate at the nodes that they concern.
+        down: whether it flows from top to bottom instead of from left to right.
+        together: groups of node names to draw on a shared background, by label.
     """
     drawn = picture(graph, problems, down=down, together=together)
     return render("graph.svg.j2", picture=drawn, alone=True)
 
 
 def to_html(graph: Graph, problems: Sequence[Problem] = ()) -> str:
-    """The graph as HTML: caption, picture, every problem, and the text for who sees no picture.
+    """Render a graph as HTML: caption, drawing, problems, and text for screen readers.
 
-    It runs from left to right where that can be read, and from top to bottom where it is narrow.
+    It flows from left to right, and from top to bottom in narrow containers.
     """
     wide, tall = picture(graph, problems), picture(graph, problems, down=True)
     return render(

@@ -1,13 +1,11 @@
-"""Layered drawing of a directed graph: where boxes and the lines between them go.
+"""Layered drawing of directed acyclic graphs.
 
-Sugiyama, Tagawa and Toda (1981): longest-path layers, long edges cut at each layer that they
-cross, fewer crossings by sweeps over barycentres (a sweep is kept only where it crosses less), and
-then positions as near to the neighbours' as the order allows: least squares under the distances to
-be kept, solved exactly by pooling adjacent violators. At the end, what follows one another without
-a fork is put on one line where there is room.
+The method of Sugiyama, Tagawa and Toda (1981): longest-path layers; dummy nodes where long edges
+cross layers; barycentre sweeps to reduce crossings, of which only improvements are kept; then
+coordinates near those of the neighbours: least squares under minimum distances, solved exactly by
+pooling adjacent violators. Finally, chains without forks are straightened where there is room.
 
-Geometry only. It knows boxes by key, size and the room they need; what is drawn in them is up to
-the caller, and so is anything laid over them later (a tint, a rate, a heavier line).
+Geometry only: boxes have a key, a size and margins; their contents are up to the caller.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ Edge: TypeAlias = tuple[Key, Key]
 
 _SWEEPS = 12
 _RELAXATIONS = 16
-_STRAIGHT = 4.0  # how much more a long edge's bends want to be straight than boxes want to be near
+_STRAIGHT = 4.0  # weight of a long edge's bends relative to boxes
 
 
 @dataclass(frozen=True)
 class Box:
-    """Place of one node: centre and size in pixels."""
+    """Centre and size of a node, in pixels."""
 
     x: float
     y: float
@@ -43,13 +41,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything goes, in pixels, origin at the top left.
+    """Coordinates in pixels, with the origin at the top left.
 
     Attributes:
-        boxes: by key.
-        routes: for each edge, the points it goes through: the end of the first box, the bends,
-            the start of the second.
-        gaps: start and length of the room between each layer and the next, along the flow.
+        boxes: boxes by key.
+        routes: points of each edge: the end of the first box, the bends, the start of the second.
+        gaps: start and length of the gap between each layer and the next, along the flow.
     """
 
     boxes: Mapping[Key, Box]
@@ -70,24 +67,24 @@ def layered(
     last: Iterable[Key] = (),
     below: Mapping[Key, float] | None = None,
 ) -> Layout:
-    """Lay out an acyclic graph from left to right, or downwards.
+    """Lay out an acyclic graph from left to right, or from top to bottom.
 
     Args:
-        sizes: least width and height of each box, in the order in which equals are kept. Along
-            the flow, the boxes of a layer are all made as long as the longest of them.
-        edges: pairs of keys; each pair once.
-        down: layers are rows instead of columns.
-        gaps: room between layers; one number, or one for each gap.
-        apart: least room between neighbours of one layer.
-        first: keys that belong into the first layer, whatever follows them.
-        last: keys that belong into a layer of their own at the end.
-        below: room that a box needs below it, where the flow goes to the right.
+        sizes: minimum width and height of each box; ties are kept in this order. Along the flow,
+            all boxes of a layer get the length of the longest.
+        edges: pairs of keys, without duplicates.
+        down: whether layers are rows instead of columns.
+        gaps: distance between layers; one number, or one per gap.
+        apart: minimum distance between neighbours in a layer.
+        first: keys to put into the first layer.
+        last: keys to put into a separate last layer.
+        below: margin below each box, if the flow goes to the right.
     """
     edges = list(dict.fromkeys(edges))
     layers = _layers(sizes, edges, set(first), set(last))
     chains = _cut(edges, layers)
     order = _ordered(_by_layer(layers, chains), list(chains.values()))
-    # From here on everything is (along the flow, across it); `_turned` turns it back.
+    # From here on coordinates are (along the flow, across it); `_turned` converts back.
     flat = {key: _turned(size, down) for key, size in sizes.items()}
     extents = {key: (a / 2, a / 2 + (below or {}).get(key, 0)) for key, (_, a) in flat.items()}
     across = _across(order, chains, extents, apart)
@@ -103,7 +100,7 @@ def _layers(
     graph.add_edges_from(edges)
     layers = {key: i for i, keys in enumerate(nx.topological_generations(graph)) for key in keys}
     if first:
-        # What starts without an input starts beside what has one, not beside the inputs.
+        # Nodes without predecessors go beside those with one, not beside the inputs.
         for key in nx.topological_sort(graph):
             above = [layers[p] + 1 for p in graph.predecessors(key)]
             layers[key] = max([*above, 0 if key in first else 1])
@@ -114,7 +111,7 @@ def _layers(
 
 
 def _cut(edges: list[Edge], layers: Mapping[Key, int]) -> dict[Edge, list[Key]]:
-    """Each edge as a chain with a bend in every layer that it crosses."""
+    """Split each edge into a chain with a bend in every layer that it crosses."""
     return {
         (a, b): [a, *(("bend", a, b, i) for i in range(layers[a] + 1, layers[b])), b]
         for a, b in edges
@@ -132,7 +129,7 @@ def _by_layer(layers: Mapping[Key, int], chains: Mapping[Edge, list[Key]]) -> li
 
 
 def _ordered(rows: list[list[Key]], chains: list[list[Key]]) -> list[list[Key]]:
-    """The layers, each in an order that makes few edges cross."""
+    """Order the layers so that few edges cross."""
     before, after = _neighbours(chains)
     best, fewest = rows, _crossings(rows, after)
     for sweep in range(_SWEEPS):
@@ -159,7 +156,7 @@ def _sweep(rows: list[list[Key]], near: Mapping[Key, list[Key]], *, back: bool) 
     swept: list[list[Key]] = []
     place: dict[Key, float] = {}
     for row in reversed(rows) if back else rows:
-        # Sorting is stable: what has no neighbour on that side keeps its rank.
+        # Keys without a neighbour on that side keep their rank.
         wish = {
             key: sum(place[n] for n in near[key]) / len(near[key]) if key in near else rank
             for rank, key in enumerate(row)
@@ -185,7 +182,7 @@ def _across(
     extents: Mapping[Key, Point],
     apart: float,
 ) -> dict[Key, float]:
-    """Positions across the flow: close to the neighbours', at the distances to be kept."""
+    """Compute positions across the flow, near the neighbours' and at minimum distances."""
     before, after = _neighbours(list(chains.values()))
     steps = [_distances(row, extents, apart) for row in order]
     place: dict[Key, float] = {}
@@ -204,7 +201,7 @@ def _across(
 
 
 def _runs(before: Mapping[Key, list[Key]], after: Mapping[Key, list[Key]]) -> list[list[Key]]:
-    """Longest sequences of keys that follow one another without a fork or a join."""
+    """Find maximal chains of keys without a fork or a join."""
     only = {a: bs[0] for a, bs in after.items() if len(bs) == 1 and len(before[bs[0]]) == 1}
     runs = []
     for start in only.keys() - set(only.values()):
@@ -237,7 +234,7 @@ def _straighten(
 def _leeway(
     key: Key, place: Mapping[Key, float], order: list[list[Key]], steps: list[list[float]]
 ) -> Point:
-    """How far a key may go to either side before it is too near to a neighbour in its layer."""
+    """The range in which a key keeps its distance to the neighbours in its layer."""
     row, distances = next(pair for pair in zip(order, steps, strict=True) if key in pair[0])
     i = row.index(key)
     low = place[row[i - 1]] + distances[i - 1] if i else -inf
@@ -261,9 +258,9 @@ def _distances(row: list[Key], extents: Mapping[Key, Point], apart: float) -> li
 
 
 def _fitted(wishes: list[float], weights: list[float], distances: list[float]) -> list[float]:
-    """Positions nearest to the wishes, in order and at least the distances apart.
+    """Positions nearest to the wishes, in order and at minimum distances.
 
-    With the distances taken off it is isotonic regression (Ayer et al., 1955).
+    With the distances subtracted this is isotonic regression (Ayer et al., 1955).
     """
     offsets = [sum(distances[:i]) for i in range(len(wishes))]
     pools: list[tuple[float, float, int]] = []
@@ -281,7 +278,7 @@ def _fitted(wishes: list[float], weights: list[float], distances: list[float]) -
 def _bands(
     order: list[list[Key]], flat: Mapping[Key, Point], gaps: float | Sequence[float]
 ) -> list[Point]:
-    """Where each layer starts and ends along the flow."""
+    """Start and end of each layer along the flow."""
     if not order:
         return []
     count = len(order) - 1

@@ -1,4 +1,4 @@
-"""An app at one moment: its figures, charts, graph and tables, as HTML, SVG and text."""
+"""A snapshot of an app: figures, charts, graph and tables as HTML, SVG and text."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
 from mlkit.views.chart import HEIGHT, PANEL_WIDTH, Panel
-
-if TYPE_CHECKING:
-    from mlkit.views.picture import Picture
+from mlkit.views.measure import columns
+from mlkit.views.picture import Picture
+from mlkit.views.templating import render
 
 __all__ = ["Live", "Row", "StageRow", "Tile", "relabelled", "to_html", "to_svg", "to_text"]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure with its unit and what it is called."""
+    """A labelled figure."""
 
     name: str
     value: str
@@ -29,12 +27,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Row:
-    """A step's figures.
-
-    Attributes:
-        slow: whether most requests wait here.
-        load: how much of its queue's bar is filled, from 0 to 1.
-    """
+    """Formatted figures of a step; ``slow`` marks the one that most requests wait for."""
 
     step: str
     stage: str
@@ -47,12 +40,11 @@ class Row:
     batch: str
     errors: str
     slow: bool = False
-    load: float = 0.0
 
 
 @dataclass(frozen=True)
 class StageRow:
-    """A stage's figures; ``gpu`` is memory of one, "" where the stage uses none."""
+    """Formatted figures of a stage; ``gpu`` is its GPU memory, "" for a stage without a GPU."""
 
     stage: str
     ready: str
@@ -67,13 +59,14 @@ class StageRow:
 
 @dataclass(frozen=True)
 class Live:
-    """Everything that is shown.
+    """The contents of a snapshot.
 
     Attributes:
         state: "serving", "starting", "empty", "asleep", "stale" or "closed".
-        words: the state in words.
-        marks: what the graph says of each step, its second line; and which one is slow.
-        decisions: about replicas, the latest last.
+        words: description of the state.
+        decisions: scaling decisions, the latest last.
+        queues: length of each step's queue, relative to the longest.
+        slow: name of the step that most requests wait for; "" for none.
     """
 
     name: str
@@ -103,12 +96,12 @@ class Live:
 
     @property
     def html(self) -> str:
-        """It as HTML that stands alone: no scripts, nothing fetched."""
+        """Standalone HTML without scripts or external resources."""
         return to_html(self)
 
     @property
     def svg(self) -> str:
-        """Its charts as one SVG."""
+        """The charts as one SVG."""
         return to_svg(self)
 
     def __str__(self) -> str:
@@ -117,19 +110,19 @@ class Live:
     __repr__ = __str__
 
 
-def relabelled(drawn: Picture, second: Mapping[str, str]) -> Picture:
-    """The picture with another second line under the names of its steps."""
-    placed = tuple(
-        replace(one, shape=replace(one.shape, type=second.get(one.shape.node, "")))
-        if one.shape.kind == "step"
-        else one
-        for one in drawn.shapes
+def relabelled(picture: Picture, subtitles: Mapping[str, str]) -> Picture:
+    """Replace the second lines of the steps."""
+    shapes = tuple(
+        replace(placed, shape=replace(placed.shape, type=subtitles.get(placed.shape.node, "")))
+        if placed.shape.kind == "step"
+        else placed
+        for placed in picture.shapes
     )
-    return replace(drawn, shapes=placed)
+    return replace(picture, shapes=shapes)
 
 
 def to_html(live: Live) -> str:
-    """It as HTML; at most 20 kB for a pipeline of ten steps."""
+    """Render as HTML; at most 20 kB for a pipeline of ten steps."""
     text = render("live.html.j2", live=live, style=_style(), text=to_text(live))
     head, pre, twin = text.partition("<pre")
     return "".join(line.strip() for line in head.splitlines()) + pre + twin
@@ -137,16 +130,16 @@ def to_html(live: Live) -> str:
 
 @cache
 def _style() -> str:
-    """The style sheet without what only its readers need: it is sent with every look."""
+    """The style sheet without white space: it is sent with every refresh."""
     text = re.sub(r"\s+", " ", render("live.css.j2"))
     return re.sub(r" ?([{};,>]) ?|(?<=:) ", r"\1", text).replace(";}", "}")
 
 
 def to_svg(live: Live) -> str:
-    """The charts, two in a row."""
+    """Render the charts as SVG, two in a row."""
     places = [
-        (one, (i % 2) * (PANEL_WIDTH + 16), (i // 2) * (HEIGHT + 8))
-        for i, one in enumerate(live.panels)
+        (panel, (i % 2) * (PANEL_WIDTH + 16), (i // 2) * (HEIGHT + 8))
+        for i, panel in enumerate(live.panels)
     ]
     rows = -(-len(live.panels) // 2)
     return render(
@@ -159,7 +152,7 @@ def to_svg(live: Live) -> str:
 
 
 def to_text(live: Live) -> str:
-    """It in words, with the columns under each other."""
+    """Render as text."""
     lines = [f"{live.name}: {live.words}"]
     if live.tiles:
         tiles = (f"{t.name} {t.value}{' ' + t.unit if t.unit else ''}" for t in live.tiles)
@@ -170,7 +163,7 @@ def to_text(live: Live) -> str:
             (r.step, r.stage, r.rate, r.wait, r.p50, r.p95, r.p99, r.queued, r.batch, r.errors)
             for r in live.steps
         ]
-        lines += _columns([head, *rows], 2)
+        lines += columns([head, *rows], 2)
         lines += [f"most requests wait for {row.step}" for row in live.steps if row.slow]
     if live.stages:
         head2 = ("stage", "ready", "wanted", "in flight", "CPU", "MB")
@@ -178,18 +171,6 @@ def to_text(live: Live) -> str:
         table: list[Sequence[str]] = [head2, *rows2]
         if live.on_gpu:
             gpu = ["GPU MB", *(stage.gpu for stage in live.stages)]
-            table = [(*row, one) for row, one in zip(table, gpu, strict=True)]
-        lines += _columns(table, 1)
+            table = [(*row, memory) for row, memory in zip(table, gpu, strict=True)]
+        lines += columns(table, 1)
     return "\n".join([*lines, *live.decisions])
-
-
-def _columns(rows: Sequence[Sequence[str]], words: int) -> list[str]:
-    """Rows with their cells under each other: the first ones to the left, figures to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(widths[i]) if i < words else cell.rjust(widths[i])
-            for i, cell in enumerate(row)
-        ).rstrip()
-        for row in rows
-    ]

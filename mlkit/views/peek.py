@@ -1,105 +1,34 @@
-"""What went into a step and what came out: samples of real requests, small enough to keep."""
+"""Samples of a step's inputs and output as text and as an HTML table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from mlkit.views import render
-from mlkit.views.values import preview
+from mlkit.metrics.peek import Peek
+from mlkit.views.templating import render
 
-__all__ = ["Peek", "sample", "to_html", "to_text"]
-
-EDGES = ("x0", "y0", "x1", "y1")
-
-
-def sample(inputs: Mapping[str, Any], output: Any) -> dict[str, Any]:
-    """Values as plain data: words and thumbnails, and where boxes lie, as shares of a picture."""
-    values = [*inputs.values(), output]
-    sides = next((found for found in map(_sides, values) if found), None)
-    boxes = [_box(value, sides) for value in _flat(values)] if sides else []
-    return {
-        "inputs": [[name, *_shown(value)] for name, value in inputs.items()],
-        "output": _shown(output),
-        "boxes": [box for box in boxes if box],
-    }
-
-
-def _shown(value: Any) -> list[Any]:
-    found = preview(value)
-    return [found.text, list(found.pictures)]
-
-
-def _flat(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
-    for value in values:
-        found += value[:8] if type(value) in (list, tuple) else [value]
-    return found
-
-
-def _sides(value: Any) -> tuple[float, float] | None:
-    """Width and height of a picture; None for anything else."""
-    width, height = getattr(value, "width", None), getattr(value, "height", None)
-    if isinstance(width, int) and isinstance(height, int) and width and height:
-        return float(width), float(height)
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and len(shape) == 3 and str(getattr(value, "dtype", "")) == "uint8":
-        return float(shape[1]), float(shape[0])
-    return None
-
-
-def _box(value: Any, sides: tuple[float, float]) -> list[float] | None:
-    """Left, top, width and height as shares, of a value that has edges in pixels."""
-    edges = [getattr(value, name, None) for name in EDGES]
-    if not all(isinstance(edge, (int, float)) for edge in edges):
-        return None
-    x0, y0, x1, y1 = (float(edge) for edge in edges if edge is not None)
-    width, height = sides
-    return [x0 / width, y0 / height, (x1 - x0) / width, (y1 - y0) / height]
-
-
-@dataclass(frozen=True)
-class Peek:
-    """Samples of one step, the latest first; shown as a table.
-
-    Attributes:
-        samples: each with ``at``, ``id`` of the request, ``inputs``, ``output`` and ``boxes``.
-    """
-
-    step: str
-    samples: tuple[Mapping[str, Any], ...]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __str__(self) -> str:
-        return to_text(self)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return to_html(self)
+__all__ = ["to_html", "to_text"]
 
 
 def to_text(peek: Peek) -> str:
-    """A line for each sample."""
+    """Render a line for each sample."""
     if not peek.samples:
         return f"{peek.step}: no request came by; try app(...) and look again"
     return "\n".join([f"{peek.step}:", *map(_line, peek.samples)])
 
 
-def _line(one: Mapping[str, Any]) -> str:
-    inputs = ", ".join(f"{name}={text}" for name, text, _ in one["inputs"])
-    return f"  {_time(one)} {one['id']}  {inputs} → {one['output'][0]}"
+def _line(sample: Mapping[str, Any]) -> str:
+    inputs = ", ".join(f"{name}={text}" for name, text, _ in sample["inputs"])
+    return f"  {_time(sample)} {sample['id']}  {inputs} → {sample['output'][0]}"
 
 
-def _time(one: Mapping[str, Any]) -> str:
-    return datetime.fromtimestamp(one["at"]).strftime("%H:%M:%S")
+def _time(sample: Mapping[str, Any]) -> str:
+    return datetime.fromtimestamp(sample["at"]).strftime("%H:%M:%S")
 
 
 def to_html(peek: Peek) -> str:
-    """A row for each sample, with thumbnails and their boxes."""
-    rows = [{**one, "time": _time(one)} for one in peek.samples]
+    """Render a row for each sample, with thumbnails and boxes."""
+    rows = [{**sample, "time": _time(sample)} for sample in peek.samples]
     return render("peek.html.j2", step=peek.step, rows=rows, text=to_text(peek))

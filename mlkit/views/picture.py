@@ -1,23 +1,18 @@
-"""What is drawn of a graph, and where: boxes, lines and words, in pixels.
-
-The templates only write it down. What is to be laid over a graph later (a stage's tint, a rate on
-an edge, a heavier line) finds every box and line by the name of its node.
-"""
+"""The drawing of a graph: positions of boxes, lines and labels in pixels, for the templates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlkit.define.graph import Graph, Link, Problem
+from mlkit.media.preview import shorten
 from mlkit.views.layout import Layout, Point, layered
-from mlkit.views.measure import pixels, shorten, width
+from mlkit.views.measure import pixels, width
 from mlkit.views.shapes import NOTE_ROOM, TAG, Shape, returned
 from mlkit.views.shapes import shapes as shapes_of
-
-if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Link, Problem
 
 __all__ = [
     "SMALLEST",
@@ -29,17 +24,17 @@ __all__ = [
 ]
 
 _GAP = 22.0
-_ROOM = 700.0  # as wide as edges are stretched to make room for their types
+_MAX_WIDTH = 700.0  # up to which gaps are widened for labels of edges
 _MARGIN = 8.0
-_ABOVE, _BELOW = 2.0, 18.0  # what grounds need beside the margin
+_ABOVE, _BELOW = 2.0, 18.0  # additional margins for grounds
 
 SMALLEST = 0.85
-"""How far a picture may be made smaller before it had better be drawn the other way."""
+"""Scale below which the other orientation is drawn instead."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A shape and the upper left corner, width and height it has in the picture."""
+    """A shape with its upper left corner, width and height."""
 
     shape: Shape
     x: float
@@ -50,14 +45,14 @@ class Placed:
 
 @dataclass(frozen=True)
 class Line:
-    """An edge: its path, its tip, and the type of what goes along it where there is room.
+    """An edge: its path, its tip, and the type of its value if there is room.
 
     Attributes:
-        source: name of the node or input it comes from.
-        target: name of the node it goes to; "" for the output.
-        right: where the label ends.
-        keys: for which keys the target runs, where the source is what a branch looks at.
-        mark: the decision's mark, where it begins.
+        source: name of the node or input at its start.
+        target: name of the node at its end; "" for the output.
+        right: right end of the label.
+        keys: branch keys for which the target runs, if the source selects a branch.
+        mark: points of the decision mark at the start.
     """
 
     source: str
@@ -75,12 +70,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Ground:
-    """What lies behind the steps that belong together: a tint around them, and what it is called.
+    """The tinted background of a group of steps.
 
     Attributes:
-        boxes: places and sizes around the steps.
-        paths: the lines between them, to be drawn as broad as the ground.
-        labels: the name, at each part that hangs together: text and place.
+        boxes: position and size around each step.
+        paths: lines between the steps, to be drawn as wide as the background.
+        labels: text and position of the name, at each connected part.
     """
 
     boxes: tuple[tuple[float, float, float, float], ...]
@@ -90,7 +85,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn, in pixels."""
+    """The drawing of a graph, in pixels."""
 
     title: str
     down: bool
@@ -102,7 +97,7 @@ class Picture:
 
     @property
     def above(self) -> float:
-        """Room that grounds take above everything else, in pixels."""
+        """Margin above the shapes, in pixels."""
         return _ABOVE if self.grounds else 0.0
 
 
@@ -117,8 +112,8 @@ class _Edge:
         return shorten(", ".join(dict.fromkeys(map(_label, self.links))), 24)
 
     @property
-    def said(self) -> str:
-        """The keys of a branch that lead along it."""
+    def key_label(self) -> str:
+        """Branch keys that select this edge."""
         return shorten(" or ".join(dict.fromkeys(self.keys)), 24)
 
 
@@ -130,14 +125,14 @@ def picture(
     together: Mapping[str, Iterable[str]] | None = None,
     second: str = "",
 ) -> Picture:
-    """Decide what is drawn and where.
+    """Lay out the drawing of a graph.
 
     Args:
-        graph: what is drawn.
-        problems: what is wrong with it.
-        down: from top to bottom instead of from left to right.
-        together: names of nodes that share a ground, by what is written there.
-        second: what stands under each step's name instead of its type, at its longest.
+        graph: the graph to draw.
+        problems: problems to annotate.
+        down: whether it flows from top to bottom instead of from left to right.
+        together: groups of node names with a shared background, by label.
+        second: placeholder of maximum length for the second line of steps, instead of their type.
     """
     shapes = shapes_of(graph, problems)
     if second:
@@ -225,9 +220,9 @@ def _laid_out(
 
 
 def _outer(shape: Shape, down: bool) -> Point:
-    """Room that a shape takes, with its notes.
+    """Size of a shape with its notes.
 
-    Where the flow goes down, they stand in the box, and the middle of its upper edge stays free.
+    If the flow goes down, notes are inside the box, and the middle of its upper edge is left free.
     """
     wide, high = shape.size
     wide = max(wide, NOTE_ROOM if shape.notes else 0)
@@ -238,7 +233,7 @@ def _outer(shape: Shape, down: bool) -> Point:
 
 
 def _stretched(layout: Layout, edges: Mapping[tuple[Any, Any], _Edge]) -> list[float]:
-    """Gaps, those widened whose edges then show their types, as long as all stays in one view."""
+    """Widen gaps for the labels of their edges, up to `_MAX_WIDTH`."""
     needs = [0.0] * len(layout.gaps)
     for key, edge in edges.items():
         route = layout.routes[key]
@@ -246,11 +241,11 @@ def _stretched(layout: Layout, edges: Mapping[tuple[Any, Any], _Edge]) -> list[f
             if len(route) == 2 and abs(route[0][0] - start) < 1 and edge.links:
                 needs[i] = max(needs[i], width(edge.label, TAG) + 26)
             if edge.keys and abs(route[-2][0] - start) < 1:
-                needs[i] = max(needs[i], width(edge.said, TAG) + 40)
+                needs[i] = max(needs[i], width(edge.key_label, TAG) + 40)
     gaps, total = [_GAP] * len(needs), layout.width
     for i in sorted(range(len(needs)), key=needs.__getitem__):
         more = max(0.0, needs[i] - _GAP)
-        if total + more <= _ROOM:
+        if total + more <= _MAX_WIDTH:
             gaps[i], total = _GAP + more, total + more
     return gaps
 
@@ -269,7 +264,7 @@ def _line(key: tuple[Any, Any], edge: _Edge, layout: Layout, down: bool) -> Line
     x, y = points[0]
     corners = [(0, 0), (-5, 6), (0, 12), (5, 6)] if down else [(0, 0), (6, -5), (12, 0), (6, 5)]
     mark = " ".join(f"{pixels(x + dx)},{pixels(y + dy)}" for dx, dy in corners)
-    return replace(line, keys=edge.said, mark=mark)
+    return replace(line, keys=edge.key_label, mark=mark)
 
 
 def _curve(points: list[Point], down: bool) -> str:
@@ -294,23 +289,23 @@ def _tip(point: Point, down: bool) -> str:
 def _labelled(
     drawn: list[Line], edges: list[_Edge], layout: Layout, placed: tuple[Placed, ...], down: bool
 ) -> Iterable[Line]:
-    """The lines, with their types where those touch neither a box nor each other."""
+    """Add labels to lines where they overlap neither a box nor another label."""
     taken = [(p.x, p.y, p.x + p.width, p.y + p.height) for p in placed]
     for line, edge, route in zip(drawn, edges, layout.routes.values(), strict=True):
-        if line.keys:  # never left out: without it nobody knows when its arm runs
+        if line.keys:  # never omitted: it tells when the arm runs
             yield _keyed(line, route[-1], taken, down)
             continue
-        found = _room(edge.label, route, taken, down)
-        if found is None:
+        area = _label_area(edge.label, route, taken, down)
+        if area is None:
             yield line
             continue
-        taken.append(found)
-        x, y = (found[0] + 1, found[3] - 3) if down else ((found[0] + found[2]) / 2, found[3] - 4)
-        yield replace(line, label=edge.label, label_x=pixels(x), label_y=pixels(y), right=found[2])
+        taken.append(area)
+        x, y = (area[0] + 1, area[3] - 3) if down else ((area[0] + area[2]) / 2, area[3] - 4)
+        yield replace(line, label=edge.label, label_x=pixels(x), label_y=pixels(y), right=area[2])
 
 
 def _keyed(line: Line, end: Point, taken: list[_Rectangle], down: bool) -> Line:
-    """The line with its keys at its end, where lines from one mark are apart again."""
+    """Put the keys at the end of a line, where lines from the same mark have diverged."""
     x, y = end[0] + _MARGIN, end[1] + _MARGIN
     wide = width(line.keys, TAG)
     left, low = (x + 7, y - 7) if down else (x - wide - 9, y - 5)
@@ -321,7 +316,7 @@ def _keyed(line: Line, end: Point, taken: list[_Rectangle], down: bool) -> Line:
     )
 
 
-_PADS = 7.0, 9.0, 17.0  # of a ground around its steps: beside, above, and below, where its name is
+_PADS = 7.0, 9.0, 17.0  # of a background: beside, above, and below its steps, where the label is
 
 
 def _ground(
@@ -331,7 +326,7 @@ def _ground(
     drawn: Sequence[Line],
     layout: Layout,
 ) -> Ground:
-    """Around each step, and along the lines from one of them to the next."""
+    """Draw a background around steps and along the lines between them."""
     inner = {p.shape.node: p for p in placed if p.shape.node in names}
     part = {name: name for name in inner}
 
@@ -346,8 +341,8 @@ def _ground(
             part[top(line.target)] = top(line.source)
             paths.append(line.path)
     firsts: dict[str, Placed] = {}
-    for name, one in sorted(inner.items(), key=lambda pair: (pair[1].x, pair[1].y)):
-        firsts.setdefault(top(name), one)
+    for name, placed_step in sorted(inner.items(), key=lambda pair: (pair[1].x, pair[1].y)):
+        firsts.setdefault(top(name), placed_step)
     beside, above, below = _PADS
     return Ground(
         tuple(
@@ -369,7 +364,7 @@ def _ground(
 
 
 def _extent(placed: Placed) -> Point:
-    """Width and height, with the edges of the sheets that lie under a batched step."""
+    """Width and height, including the stacked sheets of a batched step."""
     under = 6.0 if placed.shape.stacked else 0.0
     return placed.width + under, placed.height + under
 
@@ -377,13 +372,13 @@ def _extent(placed: Placed) -> Point:
 _Rectangle = tuple[float, float, float, float]
 
 
-def _room(
+def _label_area(
     label: str, route: tuple[Point, ...], taken: list[_Rectangle], down: bool
 ) -> _Rectangle | None:
     (x0, y0), (x1, y1) = ((x + _MARGIN, y + _MARGIN) for x, y in route[:2])
     wide = width(label, TAG)
     if len(route) > 2 or (abs(x1 - x0) > 3 if down else abs(y1 - y0) > 3):
-        return None  # beside a bend it would be read as another line's
+        return None  # beside a bend it could belong to another line
     if down:
         mine = (x0 + 6, (y0 + y1) / 2 - 9, x0 + 6 + wide, (y0 + y1) / 2 + 4)
     else:

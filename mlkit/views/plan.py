@@ -1,13 +1,11 @@
-"""A plan as text and as HTML: its stages, what each asks for, and why it is there."""
+"""A plan as text and HTML: its stages, their resources, and why they exist."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from mlkit.views import render
-
-if TYPE_CHECKING:
-    from mlkit.plan import Plan, Stage
+from mlkit.plan import Plan, Stage
+from mlkit.views.graph import to_svg
+from mlkit.views.measure import columns
+from mlkit.views.templating import render
 
 __all__ = ["to_html", "to_text"]
 
@@ -15,20 +13,14 @@ COLUMNS = ("stage", "replicas", "of each", "steps", "why")
 
 
 def to_text(plan: Plan) -> str:
-    """The plan in words: a line for each stage."""
+    """Render a line for each stage."""
     rows = [COLUMNS, *(_row(stage) for stage in plan.stages)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = columns(rows, len(COLUMNS))
     return "\n".join([f"{plan.graph.name}: {_caption(plan)}", *lines])
 
 
 def to_html(plan: Plan) -> str:
-    """The plan as HTML: the graph, and a row for each stage."""
-    from mlkit.views.graph import to_svg
-
+    """Render the graph, and a row for each stage."""
     return render(
         "plan.html.j2",
         name=plan.graph.name,
@@ -40,7 +32,7 @@ def to_html(plan: Plan) -> str:
 
 
 def _grounds(plan: Plan) -> dict[str, tuple[str, ...]]:
-    """Nodes by what their stage is called; none where there is nothing to tell apart."""
+    """Nodes by the label of their stage; empty for a single stage."""
     if len(plan.stages) == 1:
         return {}
     return {
@@ -60,10 +52,10 @@ def _caption(plan: Plan) -> str:
 def _row(stage: Stage) -> tuple[str, ...]:
     sizes = stage.max_batch_size
     steps = [f"{name} ≤{sizes[name]}" if name in sizes else name for name in stage.nodes]
-    return stage.name, stage.replicas, _asked(stage), ", ".join(steps) or "-", stage.why
+    return stage.name, stage.replicas, _resources(stage), ", ".join(steps) or "-", stage.why
 
 
-def _asked(stage: Stage) -> str:
+def _resources(stage: Stage) -> str:
     parts = [f"{stage.num_cpus:g} CPU"]
     if stage.num_gpus:
         parts.append(f"{stage.num_gpus:g} GPU")

@@ -1,29 +1,25 @@
-"""A run as a table with a waterfall, and as the text that says the same."""
+"""A run as an HTML table with a waterfall, and as text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
-from mlkit.views.measure import shorten
-from mlkit.views.values import Preview, preview, words
-
-if TYPE_CHECKING:
-    from mlkit.execute.run import NodeRun, Run
+from mlkit.execute.run import NodeRun, Run
+from mlkit.media.preview import Preview, preview, shorten, words
+from mlkit.views.templating import render
 
 __all__ = ["Row", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
 
 _ERROR_LINES = 6
-_RESULT = 400  # characters of what the run was for
-_LEAST = 0.4  # per cent of the width: a bar that short is still seen
+_RESULT_CHARS = 400
+_MIN_WIDTH = 0.4  # per cent; narrower bars are invisible
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A span on the time axis, in per cent of it."""
+    """A span on the time axis, in per cent of its length."""
 
     left: float
     width: float
@@ -31,7 +27,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on the time axis, in per cent of it; "" where its number has no room."""
+    """A tick on the time axis, in per cent of its length; "" for one without a label."""
 
     left: float
     text: str
@@ -39,7 +35,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Row:
-    """A step in the table. Times are texts, in milliseconds; "" where there is nothing to say."""
+    """A row of the table, with times formatted in milliseconds."""
 
     name: str
     status: str
@@ -49,12 +45,12 @@ class Row:
     batch: str = ""
     waiting: Bar | None = None
     running: Bar | None = None
-    said: str = ""
+    description: str = ""
     error: tuple[str, ...] = ()
 
 
 def to_text(run: Run) -> str:
-    """The run in words: a line for each step, what it returned or how it ended."""
+    """Render a line for each step, and the result."""
     rows = [_row(node, _span(run)) for node in run.nodes]
     wide = max((len(row.name) for row in rows), default=4)
     lines = [_headline(run)]
@@ -67,29 +63,29 @@ def to_text(run: Run) -> str:
             f"  {row.name:{wide}}  {row.took:>7}  {row.waited:>7}  {row.batch:>5}  {value}".rstrip()
         )
     if run.error is None:
-        lines.append(f"  returned {words(run.output, _RESULT)}")
+        lines.append(f"  returned {words(run.output, _RESULT_CHARS)}")
     return "\n".join(lines)
 
 
 def to_html(run: Run) -> str:
-    """The run as HTML: every step with its value, times and place on one time axis."""
+    """Render a row for each step: its value, times and bars on a common time axis."""
     span = _span(run)
     return render(
         "run.html.j2",
         name=run.graph.name,
         headline=_headline(run),
         failed=run.error is not None,
-        elsewhere=_elsewhere(run),
+        elsewhere=_interruption(run),
         inputs=[(name, preview(value)) for name, value in run.arguments.items()],
         rows=[_row(node, span) for node in run.nodes],
         ticks=time_ticks(span),
         total=milliseconds(run.total_s),
-        output=preview(run.output, _RESULT),
+        output=preview(run.output, _RESULT_CHARS),
     )
 
 
 def milliseconds(seconds: float) -> str:
-    """Seconds in milliseconds, with as many digits as they are good for: 0.04, 2.3, 48, 1,240."""
+    """Format seconds as milliseconds with two or three significant digits: 0.04, 2.3, 48, 1,240."""
     ms = seconds * 1e3
     if ms < 0.005:
         return "0"
@@ -99,13 +95,13 @@ def milliseconds(seconds: float) -> str:
 
 
 def error_lines(error: BaseException) -> tuple[str, ...]:
-    """What an error says, a line each; never an error itself."""
+    """The message of an error as lines; never raises."""
     name = type(error).__name__
     try:
-        said = str(error).strip().splitlines()
+        message = str(error).strip().splitlines()
     except Exception:
         return (f"{name}, whose message cannot be shown",)
-    lines = [f"{name}: {said[0]}", *said[1:]] if said else [name]
+    lines = [f"{name}: {message[0]}", *message[1:]] if message else [name]
     kept = lines if len(lines) <= _ERROR_LINES else [*lines[: _ERROR_LINES - 1], "…"]
     return tuple(shorten(line, 200) for line in kept)
 
@@ -119,8 +115,8 @@ def _headline(run: Run) -> str:
     return f"run of {run.graph.name}: ended{place} after {took} ms"
 
 
-def _elsewhere(run: Run) -> tuple[str, ...]:
-    """How a run ended that no step of its own ended: an interrupt, a deadline."""
+def _interruption(run: Run) -> tuple[str, ...]:
+    """The error of a run that no step caused, such as an interrupt or a deadline."""
     if run.error is None or any(node.status == "failed" for node in run.nodes):
         return ()
     return error_lines(run.error)
@@ -145,25 +141,27 @@ def _row(node: NodeRun, span: float) -> Row:
         batch=str(node.batch_size) if node.batch_size > 1 else "",
         waiting=_bar(node.ready_s, node.start_s, span) if waited >= 5e-5 else None,
         running=_bar(node.start_s, node.finish_s, span),
-        said=f"{node.name}: from {start:.1f} to {node.finish_s * 1e3:.1f} ms"
+        description=f"{node.name}: from {start:.1f} to {node.finish_s * 1e3:.1f} ms"
         + (f", after waiting {milliseconds(waited)} ms" if waited >= 5e-5 else ""),
         error=() if node.error is None else error_lines(node.error),
     )
 
 
 def _bar(start: float, end: float, span: float) -> Bar:
-    left = min(max(start / span * 100, 0.0), 100 - _LEAST)
-    return Bar(round(left, 2), round(min(max((end - start) / span * 100, _LEAST), 100 - left), 2))
+    left = min(max(start / span * 100, 0.0), 100 - _MIN_WIDTH)
+    return Bar(
+        round(left, 2), round(min(max((end - start) / span * 100, _MIN_WIDTH), 100 - left), 2)
+    )
 
 
 def time_ticks(span: float) -> Sequence[Tick]:
-    """Three to six round numbers of milliseconds along the axis."""
+    """Three to six ticks at round numbers of milliseconds."""
     total = span * 1e3
     rough = total / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     count = int(total / step + 1e-9)
-    # Near the end a number would stand on the total's.
+    # Labels near the end would overlap that of the total.
     return [
         Tick(
             round(i * step / total * 100, 2), f"{i * step:,.6g}" if i * step < total * 0.75 else ""

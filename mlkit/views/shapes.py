@@ -1,16 +1,15 @@
-"""What is drawn of a graph's steps, inputs and output, before anything has a place."""
+"""Shapes of a graph's steps, inputs and output, before layout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mlkit.views.measure import lines, pixels, shorten, width
-
-if TYPE_CHECKING:
-    from mlkit.define.graph import Graph, Node, Parameter, Problem
-    from mlkit.views.layout import Point
+from mlkit.define.graph import Graph, Node, Parameter, Problem
+from mlkit.media.preview import shorten
+from mlkit.views.layout import Point
+from mlkit.views.measure import lines, pixels, width
 
 __all__ = [
     "NAME",
@@ -29,15 +28,15 @@ __all__ = [
 NAME = 13.0
 TYPE = 11.0
 TAG = 10.0
-"""Sizes of letters, in pixels."""
+"""Font sizes, in pixels."""
 NOTE_ROOM = 150.0
-"""Width of the words of what is wrong with a step, in pixels."""
+"""Width of the notes on a step, in pixels."""
 _PAD = 9.0
 
 
 @dataclass(frozen=True)
 class Tag:
-    """A word on a box: where it starts, from the box's left, and how wide it is."""
+    """A tag on a box; ``x`` is relative to the box."""
 
     text: str
     x: float
@@ -46,7 +45,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Note:
-    """A line of what is wrong with a step; the first one of a problem carries the sign."""
+    """A line of a problem's description; the first one carries the warning sign."""
 
     text: str
     sign: bool
@@ -54,15 +53,15 @@ class Note:
 
 @dataclass(frozen=True)
 class Shape:
-    """A step, an input or the output, before it has a place.
+    """A step, an input or the output, without a position.
 
     Attributes:
         kind: "step", "input" or "output".
-        title: what a pointer resting on it shows.
-        corner: a word at its upper edge: how it is called.
-        notes: what is wrong with it.
-        troubled: whether its border says so.
-        node: name of the node that a step is.
+        title: tooltip.
+        corner: badge at the upper edge: batch size, "async", or "× n".
+        notes: descriptions of its problems.
+        troubled: whether it is drawn with a warning border.
+        node: name of a step's node.
     """
 
     kind: str
@@ -78,7 +77,7 @@ class Shape:
 
     @property
     def size(self) -> Point:
-        """Least width and height, in pixels, without the notes."""
+        """Minimum width and height in pixels, without notes."""
         words = max(width(self.name, NAME), width(self.type, TYPE))
         if self.kind != "step":
             return words + _PAD, 34.0
@@ -88,12 +87,12 @@ class Shape:
 
     @property
     def words_height(self) -> float:
-        """Height of a step's box without the notes, in pixels."""
+        """Height of a step's box without notes, in pixels."""
         return 44.0 + (19.0 if self.tags else 0.0)
 
     @property
     def corner_width(self) -> float:
-        """Width of the corner's ground, in pixels."""
+        """Width of the badge, in pixels."""
         return width(self.corner, TAG) + 8
 
     @property
@@ -103,7 +102,7 @@ class Shape:
 
 
 def marks(node: Node) -> str:
-    """What is special about a step, in brackets, or nothing."""
+    """Properties of a step in brackets; "" if there are none."""
     words = [f"{name}: {resource.name}" for name, resource in node.step.resources.items()]
     if node.step.batched:
         words.insert(0, f"batched, at most {batch_size(node)}")
@@ -113,17 +112,17 @@ def marks(node: Node) -> str:
 
 
 def batch_size(node: Node) -> Any:
-    """The most items that one call of a batched step gets."""
+    """Maximum batch size of a batched step."""
     return getattr(node.step, "max_batch_size", "?")
 
 
 def returned(graph: Graph) -> str:
-    """Type of what a graph returns, as a person writes it."""
+    """The return type of a graph, as it is written in code."""
     return graph.signature.rpartition(" -> ")[2]
 
 
 def shapes(graph: Graph, problems: Sequence[Problem]) -> dict[tuple[str, str], Shape]:
-    """What is drawn, by kind and name."""
+    """Shapes of a graph, by kind and name."""
     inputs = {("input", p.name): _input(p) for p in graph.parameters}
     steps = {("step", node.name): _step(node, problems) for node in graph}
     returns = returned(graph)

@@ -1,4 +1,4 @@
-"""From what was counted of an app to what is shown of it: `mlkit.views.live.Live`."""
+"""Builds the `mlkit.views.live.Live` of an app from its metrics."""
 
 from __future__ import annotations
 
@@ -9,60 +9,57 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from mlkit.autoscale import Scaling
 from mlkit.errors import InputError, SessionError
-from mlkit.metrics import WINDOWS
+from mlkit.metrics import WINDOWS, Point, Rolling, Sample
+from mlkit.plan import Plan
+from mlkit.serving import App
 from mlkit.views.chart import Panel, Series, panel
 from mlkit.views.live import Live, Row, StageRow, Tile, relabelled
-from mlkit.views.mpl.scaling import busiest, steps_of
 from mlkit.views.picture import Picture, picture
 from mlkit.views.run import milliseconds
-
-if TYPE_CHECKING:
-    from mlkit.autoscale import Scaling
-    from mlkit.metrics import Point, Rolling, Sample
-    from mlkit.plan import Plan
-    from mlkit.serving import App
+from mlkit.views.scaling import busiest_stage, step_series
 
 __all__ = ["check_window", "live_of", "view"]
 
 STALE_S = 4.0
-MOST_DECISIONS = 3
-MOST_MARKS = 8
-MOST_IN_GRAPH = 14
-"""Steps that are drawn; a larger graph is a table only."""
-MOST_LAYOUTS = 8
-LONGEST = "9,999/s · 999 ms"
+MAX_DECISIONS = 3
+MAX_MARKS = 8
+MAX_GRAPH_STEPS = 14
+"""Larger graphs are not drawn."""
+MAX_LAYOUTS = 8
+LONGEST_SUBTITLE = "9,999/s · 999 ms"
 SLOW_FROM = 0.5
-"""Requests that wait for a step, on average, before it is called slow."""
+"""Mean number of requests waiting for a step from which on it is marked slow."""
 
 
 def check_window(window_s: int) -> int:
-    """The window, or an error that names those there are.
+    """Validate the time range of the charts.
 
     Raises:
-        InputError: there is no such window.
+        InputError: the range is not supported.
     """
     if window_s not in WINDOWS:
         expected = ", ".join(map(str, WINDOWS))
-        raise InputError("there is no such window", expected=expected, got=repr(window_s))
+        raise InputError("unsupported window", expected=expected, got=repr(window_s))
     return window_s
 
 
 def view(app: App, window_s: int = 300, *, read: bool = True) -> Live:
-    """An app at this moment; see `mlkit.serving.App.view`.
+    """Take a snapshot of an app; see `mlkit.serving.App.view`.
 
     Args:
-        app: what is shown.
-        window_s: seconds that the charts show.
-        read: whether to ask its session for news first.
+        app: the app.
+        window_s: time range of the charts in seconds.
+        read: whether to read new metrics from its session first.
     """
     check_window(window_s)
     observed = app._observed
     with observed.lock:
         if read and not app.closed:
-            with suppress(SessionError):  # then it shows how old it is
+            with suppress(SessionError):  # the snapshot then shows its age
                 observed.read()
         return live_of(
             app.name,
@@ -84,16 +81,16 @@ def live_of(
     closed: bool = False,
     now: float | None = None,
 ) -> Live:
-    """What is shown of an app.
+    """Build a snapshot from metrics.
 
     Args:
-        name: the app's.
+        name: name of the app.
         plan: its steps and stages.
-        rolling: what was counted.
-        scaling: its replicas.
-        window_s: seconds that the charts show: 60, 300 or 900.
+        rolling: its metrics.
+        scaling: its replicas and scaling decisions.
+        window_s: time range of the charts in seconds: 60, 300 or 900.
         closed: whether it was shut down.
-        now: seconds since the epoch.
+        now: current time in seconds since the epoch.
     """
     now = time.time() if now is None else now
     count = scaling.latest().get(plan.front.name)
@@ -108,8 +105,8 @@ def live_of(
     slow = max(waiting, key=lambda step: waiting[step], default="")
     if waiting.get(slow, 0.0) < SLOW_FROM:
         slow = ""
-    most = max([*waiting.values(), 1.0])
-    second = {
+    longest_queue = max([*waiting.values(), 1.0])
+    subtitles = {
         row.step: f"{row.rate}/s · {row.p50} ms" if row.p50 else f"{row.rate}/s" for row in steps
     }
     rows = tuple(_marked(row, slow) for row in steps)
@@ -124,8 +121,12 @@ def live_of(
         steps=rows,
         stages=_stages(plan, rolling.now("stage"), scaling),
         decisions=_decisions(scaling),
-        picture=_picture(plan, second),
-        queues={step: min(1.0, count / most) for step, count in waiting.items() if count >= 0.05},
+        picture=_picture(plan, subtitles),
+        queues={
+            step: min(1.0, count / longest_queue)
+            for step, count in waiting.items()
+            if count >= 0.05
+        },
         slow=slow,
     )
 
@@ -133,9 +134,9 @@ def live_of(
 def _state(rolling: Rolling, closed: bool, now: float, asleep: bool) -> tuple[str, str]:
     if closed:
         at = datetime.fromtimestamp(rolling.at or now).strftime("%H:%M:%S")
-        return "closed", f"shut down; this is how it was at {at}"
+        return "closed", f"shut down; last state of {at}"
     if rolling.at is None:
-        return "starting", "starting: nothing has been counted yet"
+        return "starting", "starting: no metrics yet"
     age_s = now - rolling.at
     if age_s > STALE_S and asleep:
         return "asleep", "scaled to zero: the next request starts a replica"
@@ -147,7 +148,7 @@ def _state(rolling: Rolling, closed: bool, now: float, asleep: bool) -> tuple[st
 
 
 def _figure(value: float) -> str:
-    """A count or rate with as many digits as it is good for."""
+    """Format a count or rate with two or more significant digits."""
     if not math.isfinite(value):
         return "-"
     if 0 < value < 9.95:
@@ -160,52 +161,52 @@ def _ms(seconds: float) -> str:
 
 
 def _tiles(rolling: Rolling) -> tuple[Tile, ...]:
-    found = rolling.now()
-    if not found:
+    samples = rolling.now()
+    if not samples:
         return ()
-    (one,) = found
-    p50, p95, p99 = (_ms(s) for s in one.held.percentiles_s(50, 95, 99))
-    bad = "bad" if one.errors else ""
-    full = "bad" if one.rejected else ""
+    (sample,) = samples
+    p50, p95, p99 = (_ms(s) for s in sample.held.percentiles_s(50, 95, 99))
+    bad = "bad" if sample.errors else ""
+    full = "bad" if sample.rejected else ""
     return (
-        Tile("throughput", _figure(one.rate), "/s"),
+        Tile("throughput", _figure(sample.rate), "/s"),
         Tile("p50", p50, "ms"),
         Tile("p95", p95, "ms"),
         Tile("p99", p99, "ms"),
-        Tile("errors", _figure(one.errors / one.span_s), "/s", bad),
-        Tile("rejected", _figure(one.rejected / one.span_s), "/s", full),
-        Tile("in flight", str(one.in_flight)),
-        Tile("queued", str(one.queued)),
-        Tile("CPU cores", f"{one.cpu:.2f}"),
-        Tile("memory MB", f"{one.rss / 1e6:,.0f}"),
+        Tile("errors", _figure(sample.errors / sample.span_s), "/s", bad),
+        Tile("rejected", _figure(sample.rejected / sample.span_s), "/s", full),
+        Tile("in flight", str(sample.in_flight)),
+        Tile("queued", str(sample.queued)),
+        Tile("CPU cores", f"{sample.cpu:.2f}"),
+        Tile("memory MB", f"{sample.rss / 1e6:,.0f}"),
     )
 
 
 def _steps(plan: Plan, samples: Sequence[Sample]) -> tuple[list[Row], dict[str, float]]:
-    """A row for each step in the graph's order, and how many requests wait for each."""
+    """A row for each step, in the graph's order, and the mean number of requests waiting for it."""
     by_name = {sample.of: sample for sample in samples}
     rows, waiting = [], {}
     for node in plan.graph:
-        found = by_name.get(node.name)
+        sample = by_name.get(node.name)
         stage = plan[node.name].name
-        if found is None or not found.requests:
+        if sample is None or not sample.requests:
             rows.append(Row(node.name, stage, "0", "", "", "", "", "0", "", "0"))
             continue
-        waiting[node.name] = found.rate * found.mean_wait_s  # Little's law
-        p50, p95, p99 = (_ms(s) for s in found.held.percentiles_s(50, 95, 99))
-        batch = found.mean_batch
+        waiting[node.name] = sample.rate * sample.mean_wait_s  # Little's law
+        p50, p95, p99 = (_ms(s) for s in sample.held.percentiles_s(50, 95, 99))
+        batch = sample.mean_batch
         rows.append(
             Row(
                 node.name,
                 stage,
-                _figure(found.rate),
-                _ms(found.mean_wait_s),
+                _figure(sample.rate),
+                _ms(sample.mean_wait_s),
                 p50,
                 p95,
                 p99,
-                str(found.queued),
+                str(sample.queued),
                 f"{batch:.1f}" if math.isfinite(batch) else "",
-                str(found.errors),
+                str(sample.errors),
             )
         )
     return rows, waiting
@@ -220,35 +221,35 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
     counts = scaling.latest()
     rows = []
     for stage in plan.stages:
-        found, count = by_name.get(stage.name), counts.get(stage.name)
-        scales = f"{stage.replicas} by itself" if stage.autoscaling_config is not None else ""
+        sample, count = by_name.get(stage.name), counts.get(stage.name)
+        scales = f"{stage.replicas}, autoscaled" if stage.autoscaling_config is not None else ""
         rows.append(
             StageRow(
                 stage.name,
                 str(count.ready) if count else "-",
                 str(count.wanted) if count else stage.replicas,
                 bool(count and count.ready < count.wanted),
-                str(found.in_flight) if found else "0",
-                f"{found.cpu:.2f}" if found else "0",
-                f"{found.rss / 1e6:,.0f}" if found else "0",
+                str(sample.in_flight) if sample else "0",
+                f"{sample.cpu:.2f}" if sample else "0",
+                f"{sample.rss / 1e6:,.0f}" if sample else "0",
                 scales,
-                f"{found.gpu / 1e6:,.0f}" if found and found.gpu is not None else "",
+                f"{sample.gpu / 1e6:,.0f}" if sample and sample.gpu is not None else "",
             )
         )
     return tuple(rows)
 
 
 def _decisions(scaling: Scaling) -> tuple[str, ...]:
-    told = [one for one in scaling.decisions if one.kind != "ready"]
-    # Of those that say that nothing changes, the last one after each other is enough.
+    decisions = [decision for decision in scaling.decisions if decision.kind != "ready"]
+    # Of consecutive decisions that change nothing, only the last is kept.
     kept = [
-        one
-        for one, after in zip_longest(told, told[1:])
-        if after is None
-        or one.kind == "scaled"
-        or (one.kind, one.stage) != (after.kind, after.stage)
+        decision
+        for decision, following in zip_longest(decisions, decisions[1:])
+        if following is None
+        or decision.kind == "scaled"
+        or (decision.kind, decision.stage) != (following.kind, following.stage)
     ]
-    return tuple(map(str, kept[-MOST_DECISIONS:]))
+    return tuple(map(str, kept[-MAX_DECISIONS:]))
 
 
 def _panels(
@@ -257,10 +258,10 @@ def _panels(
     points = rolling.points(window_s)
     start = end - window_s
     marks = [
-        (one.at, str(one))
-        for one in scaling.decisions
-        if one.kind in ("scaled", "blocked", "failed") and one.at >= start
-    ][-MOST_MARKS:]
+        (decision.at, str(decision))
+        for decision in scaling.decisions
+        if decision.kind in ("scaled", "blocked", "failed") and decision.at >= start
+    ][-MAX_MARKS:]
     common: dict[str, Any] = {"start": start, "end": end, "marks": marks}
     common["ago"] = f"{window_s // 60} min ago"
     at = [point.at for point in points]
@@ -279,7 +280,7 @@ def _rate(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> P
     series = [Series("served-area", at, rates, now)]
     if any(lost):
         series.append(Series("error", at, lost, f"✕ {_figure(lost[-1])}/s"))
-    return panel("requests per second", series, least=10, **common)
+    return panel("requests per second", series, min_top=10, **common)
 
 
 def _latency(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> Panel:
@@ -289,44 +290,44 @@ def _latency(points: Sequence[Point], at: list[float], common: dict[str, Any]) -
         last = next((v for v in reversed(values) if math.isfinite(v)), None)
         now = f"{name} {milliseconds(last / 1e3)} ms" if last is not None else ""
         series.append(Series(name, at, values, now))
-    return panel("latency, ms", series, least=1, **common)
+    return panel("latency, ms", series, min_top=1, **common)
 
 
 def _waiting(points: Sequence[Point], at: list[float], common: dict[str, Any]) -> Panel:
-    queued, going = [p.queued for p in points], [p.in_flight for p in points]
+    queued, in_flight = [p.queued for p in points], [p.in_flight for p in points]
     series = [
         Series("waiting-area", at, queued, f"{queued[-1]} queued" if points else ""),
-        Series("quiet", at, going, f"{going[-1]} in flight" if points else ""),
+        Series("quiet", at, in_flight, f"{in_flight[-1]} in flight" if points else ""),
     ]
-    return panel("requests inside: in flight, queued", series, least=5, **common)
+    return panel("requests inside: in flight, queued", series, min_top=5, **common)
 
 
 def _replicas(
     plan: Plan, scaling: Scaling, start: float, end: float, common: dict[str, Any]
 ) -> Panel:
-    stage = busiest(scaling) or plan.front.name
+    stage = busiest_stage(scaling) or plan.front.name
     counts = [count for count in scaling.counts if count.stage == stage]
-    times, wanted, ready = steps_of(counts, start, end)
+    times, wanted, ready = step_series(counts, start, end)
     series = [
         Series("ready-area", times, ready, f"{ready[-1]} ready" if ready else "", steps=True),
         Series("wanted", times, wanted, f"{wanted[-1]} wanted" if wanted else "", steps=True),
     ]
-    return panel(f"replicas of {stage}", series, least=2, telling=True, **common)
+    return panel(f"replicas of {stage}", series, min_top=2, tooltips=True, **common)
 
 
-def _picture(plan: Plan, second: dict[str, str]) -> Picture | None:
-    if len(plan.graph) > MOST_IN_GRAPH:
+def _picture(plan: Plan, subtitles: dict[str, str]) -> Picture | None:
+    if len(plan.graph) > MAX_GRAPH_STEPS:
         return None
-    return relabelled(_layout(plan), second)
+    return relabelled(_layout(plan), subtitles)
 
 
 def _layout(plan: Plan) -> Picture:
-    """Where everything is: laid out once, so that nothing moves when a number changes."""
+    """The layout of a plan, computed once, so that nothing moves when a number changes."""
     known = _layouts.get(id(plan))
     if known is None or known[0] is not plan:
-        if len(_layouts) >= MOST_LAYOUTS:
+        if len(_layouts) >= MAX_LAYOUTS:
             _layouts.clear()
-        drawn = picture(plan.graph, together=_grounds(plan) or None, second=LONGEST)
+        drawn = picture(plan.graph, together=_grounds(plan) or None, second=LONGEST_SUBTITLE)
         known = _layouts[id(plan)] = plan, drawn
     return known[1]
 

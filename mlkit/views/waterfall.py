@@ -1,15 +1,12 @@
-"""The waterfall of one request: what each step waited and took, on one time axis."""
+"""The waterfall of a request: waiting and running times of its steps on a common time axis."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mlkit.views import render
-from mlkit.views.run import Tick, milliseconds, time_ticks
-
-if TYPE_CHECKING:
-    from mlkit.metrics import Span, Trace
+from mlkit.metrics import Span, Trace
+from mlkit.views.run import milliseconds, time_ticks
+from mlkit.views.templating import render
 
 __all__ = ["Bar", "Line", "lines", "to_html", "to_text"]
 
@@ -25,24 +22,24 @@ MEANS = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A part of a line, in seconds since the server had the request."""
+    """A part of a line, in seconds since the server received the request."""
 
     kind: str
     start_s: float
     end_s: float
 
     @property
-    def said(self) -> str:
-        """The bar in words."""
+    def description(self) -> str:
+        """The bar as text."""
         return f"{MEANS[self.kind]}: {milliseconds(self.end_s - self.start_s)} ms"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the picture.
+    """A line of the waterfall.
 
     Attributes:
-        depth: 1 for a step in another process, beneath the call that goes there.
+        depth: 1 for a step in another process, below the call to it.
     """
 
     name: str
@@ -52,37 +49,37 @@ class Line:
 
     @property
     def took(self) -> str:
-        """What it took without waiting, in ms."""
+        """Duration without waiting, in ms."""
         working = [bar for bar in self.bars if bar.kind not in ("queue", "batch")]
         return milliseconds(sum(bar.end_s - bar.start_s for bar in working))
 
     @property
     def waited(self) -> str:
-        """What it waited, in ms; "" for next to nothing."""
+        """Waiting time in ms; "" if it is negligible."""
         waiting = sum(b.end_s - b.start_s for b in self.bars if b.kind in ("queue", "batch"))
         return milliseconds(waiting) if waiting >= 5e-5 else ""
 
 
 def lines(trace: Trace) -> list[Line]:
-    """What is drawn: reading, the steps as they became ready, writing, and what was outside."""
-    found = [Line("read", (Bar("framework", 0.0, trace.began_s),))]
+    """The lines of the waterfall: reading, steps in the order they became ready, writing."""
+    result = [Line("read", (Bar("framework", 0.0, trace.began_s),))]
     outer = [span for span in trace.spans if not span.within]
     for span in sorted(outer, key=lambda span: (span.ready_s, span.finish_s)):
         if not span.hop:
-            found.append(_line(span))
+            result.append(_line(span))
             continue
-        found.append(Line(f"→ {span.stage}", (Bar("transfer", span.ready_s, span.finish_s),)))
-        inner = [one for one in trace.spans if one.within == span.step]
-        found += [_line(one, 1) for one in sorted(inner, key=lambda one: one.ready_s)]
-    found.append(Line("write", (Bar("framework", trace.ended_s, trace.total_s),)))
+        result.append(Line(f"→ {span.stage}", (Bar("transfer", span.ready_s, span.finish_s),)))
+        inner = [s for s in trace.spans if s.within == span.step]
+        result += [_line(s, 1) for s in sorted(inner, key=lambda s: s.ready_s)]
+    result.append(Line("write", (Bar("framework", trace.ended_s, trace.total_s),)))
     if trace.outside_s:
         end = trace.total_s + trace.outside_s
-        found.append(Line("outside", (Bar("outside", trace.total_s, end),)))
-    return found
+        result.append(Line("outside", (Bar("outside", trace.total_s, end),)))
+    return result
 
 
 def to_text(trace: Trace) -> str:
-    """The waterfall in words."""
+    """Render the waterfall as text."""
     rows = [(" " * (2 * line.depth) + line.name, line) for line in lines(trace)]
     wide = max(len(name) for name, _ in rows)
     text = [
@@ -98,7 +95,7 @@ def to_text(trace: Trace) -> str:
 
 
 def to_html(trace: Trace) -> str:
-    """The waterfall as HTML."""
+    """Render the waterfall as HTML."""
     total = trace.total_s + (trace.outside_s or 0.0)
     return render(
         "waterfall.html.j2",
@@ -107,7 +104,7 @@ def to_html(trace: Trace) -> str:
         phases=phases_in_words(trace),
         lines=lines(trace),
         place=lambda bar: _place(bar, total),
-        ticks=_ticks(total),
+        ticks=time_ticks(total),
         total=milliseconds(total),
         means=MEANS,
         outside=bool(trace.outside_s),
@@ -116,13 +113,13 @@ def to_html(trace: Trace) -> str:
 
 
 def headline(trace: Trace) -> str:
-    """What became of the request, in one line."""
+    """Summarize the request in one line."""
     held = f"answered {trace.status} after {milliseconds(trace.total_s)} ms"
     return f"request {trace.id}: {held}"
 
 
 def phases_in_words(trace: Trace) -> str:
-    """The time by phase along the longest way."""
+    """Durations of the phases on the critical path."""
     parts = [
         f"{name} {milliseconds(seconds)}"
         for name, seconds in trace.phases_s.items()
@@ -141,11 +138,7 @@ def _line(span: Span, depth: int = 0) -> Line:
 
 
 def _place(bar: Bar, total: float) -> tuple[float, float]:
-    """Left edge and width, in per cent."""
+    """Left edge and width of a bar, in per cent."""
     left = min(max(100 * bar.start_s / total, 0.0), 99.6)
     width = min(max(100 * (bar.end_s - bar.start_s) / total, 0.4), 100 - left)
     return round(left, 2), round(width, 2)
-
-
-def _ticks(total: float) -> list[Tick]:
-    return list(time_ticks(total))

@@ -229,7 +229,7 @@ def test_gpu_use_is_a_share_of_what_the_replica_was_given() -> None:
     one = replace(signals(1, **readings(50, gpu=0.9)), config=quarter)
     assert on_gpu(0.9)(three).replicas == pytest.approx(on_gpu(0.9)(one).replicas)
     assert on_gpu(0.9)(three).why == "0.30 of 0.25 GPU used per replica, target 90%"
-    assert "nvidia-ml-py" in on_gpu()(signals(2)).why
+    assert "mlkit[gpu]" in on_gpu()(signals(2)).why
 
 
 def test_what_keeps_a_policy_from_acting_is_said_once_a_minute() -> None:

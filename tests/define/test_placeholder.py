@@ -10,10 +10,11 @@ import numpy as np
 import pydantic
 import pytest
 
-from mlkit.define import pipeline, step
+from mlkit.define import step
 from mlkit.define.graph import Argument, Result
 from mlkit.define.tracing import Placeholder
 from mlkit.errors import PlaceholderError
+from mlkit.pipelines import pipeline
 
 
 @step

@@ -6,8 +6,9 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from mlkit.define import ImageSource, Pipeline, batched_step, pipeline, step
+from mlkit.define import ImageSource, batched_step, step
 from mlkit.media.image import Image
+from mlkit.pipelines import Pipeline, pipeline
 
 Cell = Callable[..., dict[str, Any]]
 

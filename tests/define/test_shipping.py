@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlkit.define import pipeline, resource, step
+from mlkit.define import resource, step
 from mlkit.define.code import captured, is_local, local_modules
 from mlkit.define.shipping import LARGE_BYTES, dumps, loads, problems
 from mlkit.errors import MlkitError
+from mlkit.pipelines import pipeline
 
 Cell = Callable[..., dict[str, Any]]
 MODULE = """

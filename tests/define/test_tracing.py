@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from mlkit.define import batched_step, pipeline, resource, step
+from mlkit.define import batched_step, resource, step
 from mlkit.define.graph import Argument, Collection, Constant, Result, resolver, sources
 from mlkit.errors import DefinitionError
+from mlkit.pipelines import pipeline
 
 
 @step

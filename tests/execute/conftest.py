@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from mlkit.define import Pipeline
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.execution import Execution
+from mlkit.pipelines import Pipeline
 
 
 class Requests:

@@ -2,8 +2,9 @@
 
 import time
 
-from mlkit.define import batched_step, pipeline, step
+from mlkit.define import batched_step, step
 from mlkit.errors import StepError
+from mlkit.pipelines import pipeline
 
 
 def test_a_batch_waits_for_more_where_its_step_asks_for_that(requests) -> None:

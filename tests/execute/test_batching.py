@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from mlkit.define import batched_step, pipeline, step
+from mlkit.define import batched_step, step
 from mlkit.errors import Cancelled, DefinitionError, StepError
 from mlkit.execute.queues import Queues
+from mlkit.pipelines import pipeline
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,10 @@ from time import perf_counter
 
 import pytest
 
-from mlkit.define import batched_step, pipeline, step
+from mlkit.define import batched_step, step
 from mlkit.errors import Cancelled, DeadlineExceeded, InputError, MlkitError, StepError
 from mlkit.execute import Executor, compile_graph
+from mlkit.pipelines import pipeline
 
 
 @step

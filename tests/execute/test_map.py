@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 from pydantic import BaseModel
 
-from mlkit.define import batched_step, pipeline, step
+from mlkit.define import batched_step, step
 from mlkit.errors import Cancelled, InputError, StepError
+from mlkit.pipelines import pipeline
 
 
 class Price(BaseModel):

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mlkit.define import batched_step, pipeline, step
+from mlkit.define import batched_step, step
 from mlkit.execute import compile_graph
 from mlkit.execute.queues import Queues
+from mlkit.pipelines import pipeline
 
 
 @step

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import pytest
 from pydantic import BaseModel
 
-from mlkit.define import Pipeline, Step, batched_step, pipeline, resource, step
+from mlkit.define import Step, batched_step, resource, step
 from mlkit.define.step import running_step
 from mlkit.errors import Cancelled, DefinitionError, InputError, MlkitError, StepError
+from mlkit.pipelines import Pipeline, pipeline
 
 
 @step

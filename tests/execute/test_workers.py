@@ -2,9 +2,10 @@
 
 import pytest
 
-from mlkit.define import pipeline, step
+from mlkit.define import step
 from mlkit.execute import cores
 from mlkit.execute.queues import Queues
+from mlkit.pipelines import pipeline
 
 
 @pytest.fixture

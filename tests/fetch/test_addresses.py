@@ -54,6 +54,6 @@ def test_allowed_places_are_host_and_port() -> None:
 
 @pytest.mark.parametrize("entry", ["localhost", "http://localhost:80", ":80", "host:port", "a:-1"])
 def test_an_allowed_place_without_a_port_is_an_error(entry: str) -> None:
-    with pytest.raises(MlkitError, match="place") as caught:
+    with pytest.raises(MlkitError, match="invalid entry") as caught:
         parse_allowed(entry)
     assert "MLKIT_DOWNLOAD_ALLOW" in str(caught.value)

@@ -136,7 +136,7 @@ def test_no_form_of_address_leads_inside(url: str) -> None:
             for downloader in (Downloader(total_s=2), Downloader(total_s=2, resolver=names)):
                 with pytest.raises((InputError, FetchError)) as caught:
                     await downloader.fetch(url.replace("{port}", str(port)))
-                assert not any(s in str(caught.value) for s in ("too long", "no connection"))
+                assert not any(s in str(caught.value) for s in ("timed out", "connecting failed"))
                 await downloader.close()
             assert asked == []
 
@@ -148,7 +148,7 @@ def test_there_are_more_than_forty_five_of_them() -> None:
 
 
 def test_a_refused_address_is_named_neither_by_number_nor_as_open() -> None:
-    with pytest.raises(FetchError, match="not a public one") as caught:
+    with pytest.raises(FetchError, match="is not public") as caught:
         get("http://inside.test/secret?token=abc", resolver=Names(inside_test=["10.1.2.3"]))
     assert caught.value.status == 424
     text = str(caught.value)
@@ -172,7 +172,7 @@ def test_only_that_port_and_spelling_are_allowed(monkeypatch: pytest.MonkeyPatch
             monkeypatch.setenv(ALLOW, f"127.0.0.1:{one}")
             assert await fetch(f"http://127.0.0.1:{one}/") == b"picture"
             for url in (f"http://127.0.0.1:{other}/", f"http://localhost:{one}/"):
-                with pytest.raises(FetchError, match="not a public one"):
+                with pytest.raises(FetchError, match="is not public"):
                     await fetch(url)
             assert asked == []
 
@@ -187,7 +187,7 @@ def test_withdrawing_the_permission_holds_for_open_connections(
             monkeypatch.setenv(ALLOW, f"127.0.0.1:{port}")
             await fetch(f"http://127.0.0.1:{port}/")
             monkeypatch.delenv(ALLOW)
-            with pytest.raises(FetchError, match="not a public one"):
+            with pytest.raises(FetchError, match="is not public"):
                 await fetch(f"http://127.0.0.1:{port}/")
 
     asyncio.run(main())
@@ -207,7 +207,7 @@ def test_a_redirect_from_an_allowed_place_does_not_lead_inside(
 
             async with server(redirect) as (port, _):
                 monkeypatch.setenv(ALLOW, f"127.0.0.1:{port}")
-                with pytest.raises(FetchError, match="not a public one"):
+                with pytest.raises(FetchError, match="is not public"):
                     await fetch(f"http://127.0.0.1:{port}/")
             assert asked == []
 
@@ -234,7 +234,7 @@ def test_a_name_that_changes_its_address_is_checked_again() -> None:
         async with server(give) as (port, asked):
             downloader = Downloader(resolver=names)
             await names.resolve("rebind.test")
-            with pytest.raises(FetchError, match="not a public one"):
+            with pytest.raises(FetchError, match="is not public"):
                 await downloader.fetch(f"http://rebind.test:{port}/")
             await downloader.close()
             assert asked == []
@@ -268,7 +268,7 @@ class TestAnswers:
         async def answer(request: web.Request) -> web.StreamResponse:
             raise web.HTTPFound(f"{request.path}x")
 
-        with pytest.raises(FetchError, match="too often"):
+        with pytest.raises(FetchError, match="too many redirects"):
             get("http://127.0.0.1:{port}/", answer)
 
     @pytest.mark.parametrize("status", [204, 206, 304, 404, 500])
@@ -318,7 +318,7 @@ class TestAnswers:
                 await asyncio.sleep(0.01)
             return response
 
-        with pytest.raises(FetchError, match="too long"):
+        with pytest.raises(FetchError, match="timed out"):
             get("http://127.0.0.1:{port}/", answer, total_s=0.2)
 
     def test_a_connection_cut_short_is_an_error(self) -> None:
@@ -361,7 +361,7 @@ def test_the_environments_proxy_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unknown_host_is_named() -> None:
-    with pytest.raises(FetchError, match="no host of that name") as caught:
+    with pytest.raises(FetchError, match="cannot be resolved") as caught:
         get("http://nowhere.test/a.jpg", resolver=Names())
     assert "nowhere.test" in str(caught.value)
 
@@ -371,7 +371,7 @@ def test_a_closed_port_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         monkeypatch.setenv(ALLOW, f"127.0.0.1:{port}")
-        with pytest.raises(FetchError, match="no connection"):
+        with pytest.raises(FetchError, match="connecting"):
             get(f"http://127.0.0.1:{port}/")
 
 

@@ -3,8 +3,9 @@ import math
 import pytest
 
 from mlkit.load import closed
-from mlkit.load.card import amount, per_second, seconds, shorten
 from mlkit.load.results import FailureSample
+from mlkit.media.preview import shorten
+from mlkit.views.load import amount, per_second, seconds
 
 
 @pytest.mark.parametrize(

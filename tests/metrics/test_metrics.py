@@ -11,9 +11,9 @@ import pytest
 from mlkit.errors import InputError
 from mlkit.metrics import Gatherer, Histogram, History, Recorder, Rolling, Span, Trace
 from mlkit.metrics.histogram import EDGES_S, bucket_counts
+from mlkit.metrics.peek import Peek, sample
 from mlkit.metrics.prometheus import exposition
 from mlkit.metrics.trace import as_header
-from mlkit.views.peek import Peek, sample
 
 
 class Clock:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mlkit.models import compile_model, target
-from mlkit.models.timing import LEAST_ROUNDS, quickest
+from mlkit.models.timing import MIN_ROUNDS, fastest
 
 
 class Clock:
@@ -40,28 +40,28 @@ def steady(ms):
 def test_the_quicker_one_is_taken_and_what_was_measured_is_kept():
     clock = Clock()
     exact, half = models(clock, fp32=steady(10), bf16=steady(5))
-    assert quickest([exact, half], (), clock) is half
+    assert fastest([exact, half], (), clock) is half
     assert half.timed_ms == pytest.approx({"fp32": 10, "bf16": 5})
 
 
 def test_what_is_hardly_quicker_does_not_pay_for_being_less_exact():
     clock = Clock()
     exact, half = models(clock, fp32=steady(10), bf16=steady(9.5))
-    assert quickest([exact, half], (), clock) is exact
+    assert fastest([exact, half], (), clock) is exact
 
 
 def test_first_calls_and_a_hiccup_do_not_decide():
     clock = Clock()
     slow_once = iter([500, 5, 300, *[5] * 100])
     exact, half = models(clock, fp32=steady(10), bf16=slow_once)
-    assert quickest([exact, half], (), clock) is half
+    assert fastest([exact, half], (), clock) is half
 
 
 def test_a_large_model_is_called_a_few_times_only():
     clock = Clock()
-    calls = [10_000] * (1 + LEAST_ROUNDS)  # the next would raise
+    calls = [10_000] * (1 + MIN_ROUNDS)  # the next would raise
     exact, half = models(clock, fp32=iter(calls), bf16=steady(20_000))
-    assert quickest([exact, half], (), clock) is exact
+    assert fastest([exact, half], (), clock) is exact
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_cpu_with_bf16_is_measured_once_and_the_cache_remembers(double, monkey
     def again(*_):
         raise AssertionError("measured again")
 
-    monkeypatch.setattr(compiling, "quickest", again)
+    monkeypatch.setattr(compiling, "fastest", again)
     second = double()
     assert second.target.precision == first.target.precision
     assert second.timed_ms == first.timed_ms

@@ -1,4 +1,4 @@
-"""What torch runs: on a device with a thread of its own, batches filled up to a few sizes."""
+"""What torch runs: on a device with a thread of its own, batches padded to a few sizes."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +9,7 @@ import torch
 
 from mlkit.models.model import ArraySpec, Structure
 from mlkit.models.target import choose
-from mlkit.models.torch_engine import TorchModel, filled, filled_size
+from mlkit.models.torch_engine import TorchModel, padded, padded_size
 
 
 class Square(torch.nn.Module):
@@ -26,9 +26,9 @@ class Square(torch.nn.Module):
     ("count", "size"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64), (64, 64), (65, 128), (130, 192)]
 )
 def test_sizes_are_few(count: int, size: int) -> None:
-    assert filled_size(count) == size
+    assert padded_size(count) == size
     rows = np.arange(count)
-    assert filled(rows, size).tolist() == [*rows, *[count - 1] * (size - count)]
+    assert padded(rows, size).tolist() == [*rows, *[count - 1] * (size - count)]
 
 
 @pytest.mark.parametrize(("independent", "sizes"), [(True, {4, 8}), (False, {3, 7})])

@@ -65,7 +65,7 @@ def test_a_data_url_over_the_limit_is_refused(form: str, length: int) -> None:
     ],
 )
 def test_other_text_is_never_opened(text: str) -> None:
-    with pytest.raises(InputError, match="not a picture, nor a URL"):
+    with pytest.raises(InputError, match="neither an image nor the URL"):
         download(text)
 
 
@@ -75,6 +75,6 @@ def test_another_type_is_named() -> None:
 
 
 def test_a_url_is_fetched_under_guard() -> None:
-    with pytest.raises(InputError, match="not a public one") as caught:
+    with pytest.raises(InputError, match="is not public") as caught:
         download("http://127.0.0.1:9/a.jpg")
     assert caught.value.status == 424

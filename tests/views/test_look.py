@@ -13,9 +13,9 @@ from mlkit import Pipeline
 from mlkit.autoscale import Decision, Scaling
 from mlkit.execute import NodeRun, Run
 from mlkit.metrics import Recorder, Rolling, Span, Trace
+from mlkit.metrics.peek import Peek, sample
 from mlkit.plan import plan
 from mlkit.views import card, graph, run
-from mlkit.views.peek import Peek, sample
 from mlkit.views.snapshot import live_of
 
 pytestmark = pytest.mark.browser
@@ -164,15 +164,13 @@ def views(tagging: Pipeline[..., Any], troubled: Pipeline[..., Any]) -> dict[str
         "card": card.to_html(
             card.Card(
                 name="tag",
-                state="ready",
+                running=True,
                 url=url,
                 routes=("POST /tag", "GET /docs"),
-                replicas=1,
                 steps=tuple(n.name for n in tagging.graph),
                 curl=f"curl {url}",
                 doc="Tag one product.",
                 since=datetime(2026, 1, 2),
-                facts=("version 3",),
                 call='app("shoe.jpg")',
             )
         ),
@@ -188,9 +186,6 @@ def views(tagging: Pipeline[..., Any], troubled: Pipeline[..., Any]) -> dict[str
                 },
             ),
         )._repr_html_(),
-        "failed card": card.to_html(
-            card.Card(name="tag", state="failed", message="DeployError: " + "word" * 60)
-        ),
     }
 
 

@@ -9,7 +9,7 @@ from statistics import median
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
 
-from mlkit.define import Pipeline
+from mlkit.pipelines import Pipeline
 
 __all__ = ["Block", "Eager", "by_turns", "median_rate", "run_eager", "run_offline"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.load import LoadResult
-from mlkit.load.card import amount, per_second
-from mlkit.views import render
+from mlkit.views.load import amount, per_second
+from mlkit.views.templating import render
 from tools.demo.pictures import Tagged, printable
 from tools.demo.summary import HOW, TARGETS, Measured
 from tools.demo.table import load_row

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-from mlkit.define import Pipeline
 from mlkit.load import LoadResult, closed, load_test, poisson
+from mlkit.pipelines import Pipeline
 from mlkit.serving import App
 from tools.demo import processes
 from tools.demo.pictures import Picture, Tagged, refusal

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlkit.define import Pipeline
 from mlkit.load import LoadResult, closed, load_test
+from mlkit.pipelines import Pipeline
 from mlkit.serving import App
 from tools.demo import baseline, offline, report, served, summary, table
 from tools.demo.pictures import MOST_PAYLOADS, Picture, Tagged, load_payloads, refusal, sample

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import mlkit
-from mlkit.define import Pipeline
 from mlkit.load import LoadResult
+from mlkit.pipelines import Pipeline
 from tools.demo.offline import Block, median_rate
 from tools.demo.pictures import Tagged, printable
 from tools.demo.served import Saturated

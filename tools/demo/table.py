@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.load import LoadResult
-from mlkit.load.card import amount, per_second
+from mlkit.views.load import amount, per_second
 from tools.demo.pictures import Tagged, printable
 from tools.demo.summary import Target
 

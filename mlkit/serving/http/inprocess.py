@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlkit.define.pipeline import Pipeline
 from mlkit.execute import Executor, compile_graph
+from mlkit.pipelines import Pipeline
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan

@@ -16,9 +16,9 @@ from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Host, Mount
 
 from mlkit.define.code import captured
-from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
 from mlkit.errors import DeployError, InputError, Overloaded
+from mlkit.pipelines import Pipeline
 from mlkit.serving.http.lifecycle import Ready, Served
 
 __all__ = [

@@ -24,6 +24,7 @@ from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments
 from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
+from mlkit.metrics.peek import Peek
 from mlkit.plan import Plan
 from mlkit.serving.control.protocol import DeleteApp, GetHealth, GetPlacement, ScaleApp
 from mlkit.serving.control.records import AppRecord, Change
@@ -35,11 +36,9 @@ from mlkit.serving.kernel.observed import Observed, Slowest
 from mlkit.serving.kernel.placement import Placement
 from mlkit.serving.kernel.scale import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.session import Session
-from mlkit.serving.kernel.status import AppStatus, Logs, card_of
+from mlkit.serving.kernel.status import AppStatus, Logs, Snapshot
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
-from mlkit.views.live import Live
-from mlkit.views.peek import Peek
 
 __all__ = ["App"]
 
@@ -104,7 +103,7 @@ class App:
             RequestError: it answered with an error, or not at all.
             InputError: the arguments do not fit.
         """
-        return self._send(self._request(self._bind(args, kwargs)))
+        return self._ask(self._bind(args, kwargs))
 
     def map(
         self,
@@ -128,7 +127,8 @@ class App:
             early: what was not done is a `Cancelled` error in its place.
         """
         arguments = rows(inputs, self.graph.parameters)
-        results = Calls(self, arguments, concurrency, on_error).run(progress)
+        calls = Calls(self._ask, arguments, concurrency, stop_at_failure=on_error == "raise")
+        results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
     def prepare(self, payload: Any) -> PreparedRequest:
@@ -147,6 +147,9 @@ class App:
             return signature_of(self.graph).bind(*args, **kwargs).arguments
         except TypeError as error:
             raise InputError(f"{error}", where=f"app {self.name!r}") from None
+
+    def _ask(self, arguments: dict[str, Any]) -> Any:
+        return self._send(self._request(arguments))
 
     def _request(self, arguments: dict[str, Any]) -> PreparedRequest:
         local = localise_arguments(self.graph, arguments)
@@ -360,11 +363,11 @@ class App:
         """
         return self._observed.scaling(read=not self._closed)
 
-    def view(self, window_s: int = 300) -> Live:
-        """It at this moment, without widgets: figures, charts, graph and tables.
+    def view(self, window_s: int = 300) -> Snapshot:
+        """A static dashboard of this moment, without widgets: figures, charts, graph and tables.
 
-        It shows itself in a cell; ``.html``, ``.svg`` and ``str()`` give it for elsewhere. On an
-        app that was shut down it is what was seen last.
+        It displays itself in a cell; ``.html``, ``.svg`` and ``str()`` export it. Of an app that
+        was shut down it shows the last state that was read.
 
         Args:
             window_s: seconds that the charts show: 60, 300 or 900.
@@ -448,15 +451,12 @@ class App:
         state = "shut down" if self._closed else f"at {self.url}"
         return f"<app {self.name} {state}>"
 
-    def _card(self) -> Any:
-        return card_of(self, self._since)
-
     def __str__(self) -> str:
-        from mlkit.views.card import to_text
+        from mlkit.views.card import card_of, to_text
 
-        return to_text(self._card())
+        return to_text(card_of(self))
 
     def _repr_html_(self) -> str:
-        from mlkit.views.card import to_html
+        from mlkit.views.card import card_of, to_html
 
-        return to_html(self._card())
+        return to_html(card_of(self))

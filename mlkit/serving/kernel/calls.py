@@ -1,59 +1,74 @@
-"""Many requests of one caller, some at a time: what `App.map` runs."""
+"""Concurrent requests from one caller: what `App.map` runs."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mlkit.errors import Cancelled, MlkitError
-
-if TYPE_CHECKING:
-    from mlkit.serving.kernel.app import App
 
 __all__ = ["Calls"]
 
 
 class Calls:
-    """Requests of one `App.map`."""
+    """Requests of one `App.map`.
+
+    Args:
+        send: sends the request for one set of arguments and returns its result.
+        arguments: one set for each request.
+        concurrency: requests in flight at once.
+        stop_at_failure: whether the first failure is raised, and nothing more is sent.
+    """
 
     def __init__(
-        self, app: App, arguments: list[dict[str, Any]], concurrency: int, on_error: str
+        self,
+        send: Callable[[dict[str, Any]], Any],
+        arguments: Sequence[dict[str, Any]],
+        concurrency: int,
+        *,
+        stop_at_failure: bool,
     ) -> None:
-        self.app = app
+        self._send = send
         self.arguments = arguments
         self.concurrency = concurrency
-        self.stop_at_failure = on_error == "raise"
+        self.stop_at_failure = stop_at_failure
         self.results: list[Any] = [Cancelled("interrupted before it was done")] * len(arguments)
         self._stop = threading.Event()
 
-    def run(self, progress: bool) -> list[Any]:
-        """Send them; an error, or that it was not done, is in the place of its result."""
+    def run(self, progress_label: str | None) -> list[Any]:
+        """Send the requests; a failed or cancelled one has its error in place of a result.
+
+        Args:
+            progress_label: text beside the progress bar; None for no bar.
+        """
         from tqdm.auto import tqdm
 
-        bar = tqdm(total=len(self.arguments), desc=self.app.name, disable=not progress)
+        total = len(self.arguments)
+        bar = tqdm(total=total, desc=progress_label, disable=progress_label is None)
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="mlkit-map")
-        left: set[Future[None]] = {pool.submit(self._one, i) for i in range(len(self.arguments))}
+        pending: set[Future[None]] = {pool.submit(self._run_one, i) for i in range(total)}
         try:
-            while left:
-                done, left = wait(left, return_when=FIRST_COMPLETED)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 bar.update(len(done))
                 for future in done:
                     future.result()
         except KeyboardInterrupt:
-            made = sum(not isinstance(r, Cancelled) for r in self.results)
-            print(f"interrupted: {made} of {len(self.results)} done")  # noqa: T201
+            finished = sum(not isinstance(result, Cancelled) for result in self.results)
+            print(f"interrupted: {finished} of {total} done")  # noqa: T201
         finally:
             self._stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
             bar.close()
         return self.results
 
-    def _one(self, i: int) -> None:
+    def _run_one(self, i: int) -> None:
         if self._stop.is_set():
             return
         try:
-            self.results[i] = self.app._send(self.app._request(self.arguments[i]))
+            self.results[i] = self._send(self.arguments[i])
         except (MlkitError, OSError) as error:
             self.results[i] = error
             if self.stop_at_failure:

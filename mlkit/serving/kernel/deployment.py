@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from mlkit.define.pipeline import Pipeline
 from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError
+from mlkit.pipelines import Pipeline
 from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.control.protocol import DeployApp

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import History, Rolling, Trace
+from mlkit.metrics.peek import Peek
 from mlkit.serving.control.protocol import GetMetrics, GetTraces, PeekInto
-from mlkit.views.peek import Peek
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from mlkit.define.typing import show
 from mlkit.serving.replica.output import LogLine
-from mlkit.views.card import Card
 
-if TYPE_CHECKING:
-    from mlkit.serving.kernel.app import App
-
-__all__ = ["AppStatus", "Logs", "card_of"]
+__all__ = ["AppStatus", "Logs", "Snapshot"]
 
 
 @dataclass(frozen=True)
@@ -49,20 +43,13 @@ class Logs(list[LogLine]):
         return str(self) or "nothing printed yet"
 
 
-def card_of(app: App, since: float) -> Card:
-    """What an app shows of itself in a cell; it was deployed at ``since``."""
-    parameters = ", ".join(
-        f"{p.name}: {show(p.type)}" + ("" if p.required else f" = {p.default!r}")
-        for p in app.graph.parameters
-    )
-    return Card(
-        name=app.name,
-        state="stopped" if app.closed else "ready",
-        url=app.url,
-        routes=(f"POST /{app.name}", "GET /docs"),
-        doc=app.graph.doc.partition("\n")[0],
-        call=f"app({parameters}) -> {show(app.graph.returns)}",
-        curl="" if app.closed else app.curl(),
-        steps=tuple(node.name for node in app.graph),
-        since=datetime.fromtimestamp(since).astimezone(),
-    )
+class Snapshot(Protocol):
+    """What `App.view` returns; it displays itself in a cell."""
+
+    @property
+    def html(self) -> str:
+        """Standalone HTML without scripts."""
+
+    @property
+    def svg(self) -> str:
+        """The charts as one SVG."""

@@ -74,7 +74,9 @@ class StageReplica:
         self._workers = workers
         self._request_timeout_s = 0.0
         push = partial(runtime.push, gatherer, app)
-        self._observer = Observer(Recorder(stage, push, gauges=self._gauges) if gatherer else None)
+        self._observer = Observer(
+            Recorder(stage, push, front=False, gauges=self._gauges) if gatherer else None
+        )
         self._loader = Loader(runtime.fetch)
         self._wanted: dict[str, tuple[str, dict[str, int]]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}

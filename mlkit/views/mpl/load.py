@@ -1,82 +1,45 @@
-"""Plots of finished data, in one light style that also reads in print and in grey.
-
-Colours mean one thing each, as everywhere in mlkit (Okabe and Ito's palette): blue is served work,
-vermilion is errors and what is over its limit, grey is context.
-"""
+"""The plot of a load test: rate and latency over time, and the distribution of the latency."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
-from mlkit.load.card import amount, per_second, seconds, shorten
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mlkit.load import LoadResult
+from mlkit.media.preview import shorten
+from mlkit.views.load import amount, per_second, seconds
+from mlkit.views.measure import spread
 from mlkit.views.mpl import loadseries
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
-
-    from mlkit.load import LoadResult
+from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
+from mlkit.views.palette import ERROR, ERROR_TEXT, GROUND, INK, QUIET, SERVED, TINT
 
 __all__ = ["plot_load"]
 
-INK, QUIET, HAIRLINE = "#1f2328", "#59636e", "#d1d9e0"
-SERVED, FAILED = "#0072b2", "#d55e00"
-DARK_FAILED = "#a84300"
-"""Vermilion for words: its contrast on white is above 4.5."""
 SEPARATOR = "   ·   "
-MOST_LETTERS, MOST_BOLD_LETTERS = 108, 92
-"""How many fit into a line, whatever the letters."""
-WEIGHTS: dict[str, dict[str, Any]] = {
-    "p50": {"color": "#56a5d0", "linewidth": 1.3},
-    "p95": {"color": SERVED, "linewidth": 1.6},
-    "p99": {"color": "#003f63", "linewidth": 2.0},
-}
-STYLE: dict[str, Any] = {
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "axes.edgecolor": HAIRLINE,
-    "axes.labelcolor": QUIET,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e6eaee",
-    "grid.linewidth": 0.7,
-    "xtick.color": HAIRLINE,
-    "ytick.color": HAIRLINE,
-    "xtick.labelcolor": QUIET,
-    "ytick.labelcolor": QUIET,
-    "xtick.minor.visible": False,
-    "ytick.minor.visible": False,
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "hatch.linewidth": 0.8,
-}
-DOTS_PER_INCH = 100
-WIDTH_IN, HEIGHT_IN = 7.2, 6.9
+MAX_CHARS, MAX_BOLD_CHARS = 108, 92
+"""Characters that fit into a line, even if they are wide."""
+HEIGHT_IN = 6.9
 LEFT, RIGHT = 0.088, 0.855
-"""The share of the width that the axes take; labels stand to their right."""
+"""Left and right end of the axes, as fractions of the width; labels are to their right."""
 PANELS = ((0.765, 0.09), (0.455, 0.255), (0.07, 0.29))
-"""Bottom and height of each panel, as shares of the figure's: the first two share a time axis."""
+"""Bottom and height of each panel, as fractions of the height; the first two share a time axis."""
 
 
 def plot_load(result: LoadResult) -> Figure:
-    """Rate and latency over time, and the distribution of the latency to p99.9.
+    """Plot rate and latency over time, and the distribution of the latency to p99.9.
 
-    A void result has the word written across, and its reasons beneath the title.
+    A void result is stamped as such, with the reasons below the title.
     """
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
     with mpl.rc_context(cast("Any", STYLE)):
         figure = plt.figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DOTS_PER_INCH)
-        plt.close(figure)  # it is shown as the cell's value, not a second time by the backend
+        plt.close(figure)  # the cell's value displays it; the backend must not do so again
         _title(figure, result)
         rate, latency, shape = (
             figure.add_axes((LEFT, bottom, RIGHT - LEFT, height)) for bottom, height in PANELS
@@ -92,16 +55,16 @@ def plot_load(result: LoadResult) -> Figure:
     return figure
 
 
-# The head.
+# ---- header ---------------------------------------------------------------------------------
 
 
 def _title(figure: Figure, result: LoadResult) -> None:
     figure.text(0.014, 0.977, repr(result.arrivals), size=12.5, weight="bold", va="top")
     figure.text(0.014, 0.944, _subtitle(result), size=9, color=QUIET, va="top")
-    words, color, weight = shorten(_promises(result), MOST_LETTERS), QUIET, "normal"
+    words, color, weight = shorten(_conditions(result), MAX_CHARS), QUIET, "normal"
     if result.void:
-        words = shorten(f"▲ Void: {'; '.join(result.void)}", MOST_BOLD_LETTERS)
-        color, weight = DARK_FAILED, "bold"
+        words = shorten(f"▲ Void: {'; '.join(result.void)}", MAX_BOLD_CHARS)
+        color, weight = ERROR_TEXT, "bold"
     figure.text(0.014, 0.917, words, size=9, va="top", color=color, weight=weight)
 
 
@@ -116,8 +79,8 @@ def _subtitle(result: LoadResult) -> str:
     return SEPARATOR.join([shorten(parts[0], 60), *parts[1:]])
 
 
-def _promises(result: LoadResult) -> str:
-    """What was promised, by the server (the SLO) and by the client (to be on time and small)."""
+def _conditions(result: LoadResult) -> str:
+    """The SLO, and how the client performed."""
     parts = [f"client took {result.client.cores:.2f} cores"]
     if result.asked_rate is not None and len(result):
         parts.append(f"sent {amount(result.lateness_p99_ms)} late (p99)")
@@ -133,7 +96,7 @@ def _write_across(figure: Figure) -> None:
         "VOID",
         size=120,
         weight="bold",
-        color=FAILED,
+        color=ERROR,
         alpha=0.22,
         rotation=28,
         ha="center",
@@ -150,7 +113,7 @@ def _draw_nothing(panels: Sequence[Axes]) -> None:
     )
 
 
-# Over time.
+# ---- over time ------------------------------------------------------------------------------
 
 
 def _draw_rate(axes: Axes, result: LoadResult) -> None:
@@ -164,7 +127,7 @@ def _draw_rate(axes: Axes, result: LoadResult) -> None:
             baseline=series.answered,
             fill=True,
             facecolor="none",
-            edgecolor=FAILED,
+            edgecolor=ERROR,
             hatch="//////",
             lw=0,
         )
@@ -173,9 +136,9 @@ def _draw_rate(axes: Axes, result: LoadResult) -> None:
     axes.stairs(series.answered, series.edges, baseline=None, color=SERVED, lw=1.2)
     axes.set_ylim(0, 1.15 * max(float(series.highest), 1e-9))
     axes.set_xlim(0, result.duration_s)
-    _say_above(axes, _rate_title(result))
+    _set_title(axes, _rate_title(result))
     axes.tick_params(labelbottom=False)
-    axes.yaxis.set_major_locator(_few_ticks(3))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
     _label_right(axes, [(result.ok_rate, f"answered\n{per_second(result.ok_rate)}")])
 
 
@@ -196,15 +159,15 @@ def _draw_latency(axes: Axes, result: LoadResult) -> None:
     axes.plot(points.at_s, points.latency_ms, ".", ms=size, mew=0, color=SERVED, alpha=points.alpha)
     series = loadseries.percentiles_over_time(result)
     for name, values in series.values.items():
-        axes.stairs(values, series.edges, baseline=None, **WEIGHTS[name])
+        axes.stairs(values, series.edges, baseline=None, **PERCENTILE_LINES[name])
     labels = [
         (result.percentiles[name].value_ms, f"{name}  {amount(result.percentiles[name].value_ms)}")
-        for name in WEIGHTS
+        for name in PERCENTILE_LINES
     ]
     _label_right(axes, [(min(at, high), words) for at, words in labels])
     _mark_failed(axes, result)
     _draw_slo(axes, result, labelled=False)
-    _say_above(axes, _latency_title(result, list(series.values)))
+    _set_title(axes, _latency_title(result, list(series.values)))
     axes.set_xlabel("seconds since the start", labelpad=2)
     axes.xaxis.set_major_formatter("{x:g}")
     plain_log_ticks(axes.yaxis)
@@ -232,13 +195,13 @@ def _mark_failed(axes: Axes, result: LoadResult) -> None:
             transform=axes.get_xaxis_transform(),
             ms=4.5,
             mew=1,
-            color=FAILED,
+            color=ERROR,
             alpha=0.8,
             zorder=4,
         )
 
 
-# The distribution.
+# ---- distribution ---------------------------------------------------------------------------
 
 
 def _draw_distribution(axes: Axes, result: LoadResult) -> None:
@@ -251,12 +214,12 @@ def _draw_distribution(axes: Axes, result: LoadResult) -> None:
     axes.plot(curve.stretched, curve.latency_ms, drawstyle="steps-pre", **look)
     axes.set_xticks([loadseries.stretch(share) for share in curve.ticks])
     axes.set_xticklabels([f"{100 * share:g}%" for share in curve.ticks])
-    axes.grid(axis="x", color="#e6eaee", lw=0.7)
+    axes.grid(axis="x")
     _shade_failed(axes, curve, result)
     _shade_unproven(axes, curve)
     _draw_slo(axes, result, labelled=True)
     _mark_percentiles(axes, result, high)
-    _say_above(axes, "ms that a share of the requests did not exceed")
+    _set_title(axes, "ms that a share of the requests did not exceed")
     axes.set_xlabel("share of requests (stretched towards the slowest)", labelpad=2)
     axes.text(
         0.988, 0.03, f"{len(result):,} samples", transform=axes.transAxes, color=QUIET, ha="right"
@@ -275,7 +238,7 @@ def _mark_percentiles(axes: Axes, result: LoadResult, high: float) -> None:
                 "o",
                 ms=6,
                 color=SERVED,
-                mec="white",
+                mec=GROUND,
                 mew=1.2,
                 clip_on=False,
                 zorder=5,
@@ -290,7 +253,7 @@ def _shade_failed(axes: Axes, curve: loadseries.Distribution, result: LoadResult
     if curve.failed_from is None or curve.failed_from >= curve.end:
         return
     axes.axvspan(
-        curve.failed_from, curve.end, facecolor="none", edgecolor="#ebb08a", hatch="///", lw=0
+        curve.failed_from, curve.end, facecolor="none", edgecolor=(ERROR, 0.5), hatch="///", lw=0
     )
     share = 1 - float(result.ok.mean())
     axes.text(
@@ -300,16 +263,16 @@ def _shade_failed(axes: Axes, curve: loadseries.Distribution, result: LoadResult
         transform=axes.get_xaxis_transform(),
         ha="center",
         va="center",
-        color=DARK_FAILED,
+        color=ERROR_TEXT,
         weight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 2},
     )
 
 
 def _shade_unproven(axes: Axes, curve: loadseries.Distribution) -> None:
     if curve.unproven_from is None or curve.unproven_from >= curve.end:
         return
-    axes.axvspan(curve.unproven_from, curve.end, color="#f2f4f6", lw=0, zorder=0)
+    axes.axvspan(curve.unproven_from, curve.end, color=TINT, lw=0, zorder=0)
     axes.text(
         0.988,
         0.11,
@@ -322,7 +285,7 @@ def _shade_unproven(axes: Axes, curve: loadseries.Distribution) -> None:
     )
 
 
-# Shared.
+# ---- shared ---------------------------------------------------------------------------------
 
 
 def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
@@ -331,7 +294,7 @@ def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
     axes.axhline(result.slo_ms, color=INK, lw=1, ls=(0, (4, 2)))
     if labelled:
         verdict = {"met": "met", "missed": "missed"}.get(result.slo_verdict or "", "not proven")
-        # Above the line until the curve crosses it, below the line from there on: never on it.
+        # Above the line until the curve crosses it, below the line from there on.
         within = loadseries.stretch(float((result.latency_ms <= result.slo_ms).mean()))
         left = within > 0.45 * axes.get_xlim()[1]
         axes.text(
@@ -345,18 +308,18 @@ def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
         )
 
 
-def _say_above(axes: Axes, words: str) -> None:
+def _set_title(axes: Axes, words: str) -> None:
     axes.set_title(words, loc="left", size=9, color=QUIET, pad=5)
 
 
 def _label_right(
     axes: Axes, labels: Sequence[tuple[float, str]], inks: Sequence[str] | None = None
 ) -> None:
-    """Words to the right of the axes at the heights of their values, moved apart where needed."""
+    """Labels to the right of the axes at the heights of their values, without overlaps."""
     height = axes.get_window_extent().height
     lines = max(words.count("\n") + 1 for _, words in labels)
     wanted = [_share_of_height(axes, value) * height for value, _ in labels]
-    placed = loadseries.spread(wanted, gap=13.5 * lines, low=5 * lines, high=height - 5 * lines)
+    placed = spread(wanted, gap=13.5 * lines, low=5 * lines, high=height - 5 * lines)
     inks = inks or [INK] * len(labels)
     for at, (_, words), ink in zip(placed, labels, inks, strict=True):
         axes.text(
@@ -368,20 +331,3 @@ def _share_of_height(axes: Axes, value: float) -> float:
     _, at = axes.transData.transform((0, value))
     _, share = axes.transAxes.inverted().transform((0, at))
     return min(1.0, max(0.0, float(share)))
-
-
-def _few_ticks(count: int) -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(count)
-
-
-def plain_log_ticks(axis: Axis, most: int = 12) -> None:
-    """Ticks at 1, 2 and 5 of each decade as plain numbers; only at 1 where there are many."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    low, high = axis.get_view_interval()
-    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=most))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))

@@ -1,23 +1,15 @@
-"""What the plots of a load test show, as plain arrays: binned, stretched and spread out.
-
-Kept apart from the drawing, so that it can be tested without looking at a picture.
-"""
+"""Data of the plots of a load test, as plain arrays that can be tested without rendering."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from mlkit.load import analysis
+import numpy as np
+from numpy.typing import NDArray
+
+from mlkit.load import LoadResult, analysis
 from mlkit.load.steered import Steered
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from mlkit.load import LoadResult
 
 __all__ = [
     "Distribution",
@@ -29,15 +21,14 @@ __all__ = [
     "percentiles_over_time",
     "points",
     "rates",
-    "spread",
     "stretch",
 ]
 
-LEAST_IN_BIN = {"p50": 10, "p95": 40, "p99": 100}
-"""With fewer requests in a bin, its percentile is little more than its slowest request."""
+MIN_PER_BIN = {"p50": 10, "p95": 40, "p99": 100}
+"""Minimum requests in a bin; with fewer, a percentile is little more than the slowest request."""
 LAST_SHARE = 0.999
 TICKS = (0.0, 0.5, 0.9, 0.95, 0.99, 0.999)
-MOST_POINTS = 20_000
+MAX_POINTS = 20_000
 
 
 class Rates(NamedTuple):
@@ -50,13 +41,13 @@ class Rates(NamedTuple):
 
     @property
     def highest(self) -> float:
-        """The highest value of any."""
+        """The highest value."""
         asked = 0.0 if self.asked is None else float(self.asked.max(initial=0.0))
         return max(asked, float((self.answered + self.failed).max(initial=0.0)))
 
 
 class Points(NamedTuple):
-    """Every answered request (thinned beyond 20,000), and how opaque a dot may be."""
+    """Answered requests, thinned beyond 20,000, and the opacity of their dots."""
 
     at_s: NDArray[np.float64]
     latency_ms: NDArray[np.float64]
@@ -64,14 +55,14 @@ class Points(NamedTuple):
 
 
 class OverTime(NamedTuple):
-    """Percentiles of the requests scheduled within each bin; only those with enough of them."""
+    """Percentiles of the requests scheduled within each bin, if there are enough of them."""
 
     edges: NDArray[np.float64]
     values: dict[str, NDArray[np.float64]]
 
 
 class Distribution(NamedTuple):
-    """The latency against the stretched share of requests, as steps that end at each point.
+    """Latency over the stretched share of requests, as steps that end at each point.
 
     ``failed_from`` and ``unproven_from`` are stretched shares, or None; ``end`` closes the axis.
     """
@@ -85,9 +76,7 @@ class Distribution(NamedTuple):
 
 
 def rates(result: LoadResult) -> Rates:
-    """Answers and failures by when they came, and the schedule, per second."""
-    import numpy as np
-
+    """Rates of responses and failures by time of arrival, and of the schedule."""
     count = min(60, max(8, len(result) // 25))
     edges = np.linspace(0, result.duration_s, count + 1)
     per_second = count / result.duration_s
@@ -105,36 +94,32 @@ def rates(result: LoadResult) -> Rates:
 
 
 def points(result: LoadResult) -> Points:
-    """The answered requests as dots at their scheduled time."""
-    every = max(1, math.ceil(len(result) / MOST_POINTS))
+    """Answered requests at their scheduled time."""
+    every = max(1, math.ceil(len(result) / MAX_POINTS))
     at = result.columns["intended"][result.ok][::every]
     alpha = min(0.7, max(0.12, 350 / max(1, len(at))))
     return Points(at, result.latency_ms[result.ok][::every], alpha)
 
 
 def percentiles_over_time(result: LoadResult) -> OverTime:
-    """p50, p95 and p99 in bins of time that hold enough requests for them."""
-    import numpy as np
-
+    """p50, p95 and p99 over time, where bins have enough requests."""
     count = min(40, max(4, len(result) // 120))
     edges = np.linspace(0, result.duration_s, count + 1)
     bins = np.clip(np.digitize(result.columns["intended"], edges) - 1, 0, count - 1)
     members = [result.latency_ms[bins == number] for number in range(count)]
     sizes = np.array([len(member) for member in members])
     values = {}
-    for name, least in LEAST_IN_BIN.items():
+    for name, least in MIN_PER_BIN.items():
         if np.median(sizes) >= least:
             share = result.percentiles[name].share
-            found = np.array([analysis.percentile(member, share) for member in members])
-            if np.isfinite(found).any():
-                values[name] = np.where(np.isfinite(found), found, math.nan)
+            latencies = np.array([analysis.percentile(member, share) for member in members])
+            if np.isfinite(latencies).any():
+                values[name] = np.where(np.isfinite(latencies), latencies, math.nan)
     return OverTime(edges, values)
 
 
 def limits_ms(result: LoadResult) -> tuple[float, float]:
-    """The ends of the latency axes in ms: both show the same range."""
-    import numpy as np
-
+    """Range of the latency axes in ms; both panels use the same."""
     answered = result.latency_ms[np.isfinite(result.latency_ms)]
     if not len(answered):
         return 1.0, max(1000.0, 2 * (result.slo_ms or 0.0))
@@ -144,12 +129,10 @@ def limits_ms(result: LoadResult) -> tuple[float, float]:
 
 
 def distribution(result: LoadResult) -> Distribution:
-    """The sorted latencies up to p99.9, each at the share of requests that are no slower."""
-    import numpy as np
-
+    """Sorted latencies up to p99.9 over the share of requests that are no slower."""
     count = len(result)
     ordered = np.sort(result.latency_ms)
-    # Each value holds for the shares up to its own: the steps are the nearest-rank percentiles.
+    # Each value holds for shares up to its own: the steps are nearest-rank percentiles.
     shares = np.arange(count + 1) / count
     end = stretch(LAST_SHARE) + 0.08
     drawn = int(np.isfinite(ordered).sum()) + 1
@@ -160,26 +143,11 @@ def distribution(result: LoadResult) -> Distribution:
         ticks=TICKS,
         end=end,
         failed_from=stretch(1 - failed) if failed else None,
-        # The share p that so many requests just prove something about: p ** count = 0.01.
+        # The highest share p that ``count`` requests can certify: p ** count = 0.01.
         unproven_from=stretch(0.01 ** (1 / count)),
     )
 
 
 def stretch(share: float) -> float:
-    """A share of requests on the axis: each further nine takes as much room as the last."""
+    """Map a share of requests to the axis: every further nine takes the same space."""
     return -math.log10(max(1 - share, 1e-12))
-
-
-def spread(wanted: Sequence[float], *, gap: float, low: float, high: float) -> list[float]:
-    """Positions near the wanted ones, in the same order, at least ``gap`` apart, within limits."""
-    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
-    placed = [0.0] * len(wanted)
-    floor = low
-    for number in order:
-        placed[number] = max(wanted[number], floor)
-        floor = placed[number] + gap
-    ceiling = high
-    for number in reversed(order):
-        placed[number] = min(placed[number], ceiling)
-        ceiling = placed[number] - gap
-    return placed

@@ -1,16 +1,16 @@
-"""The plot of a profile: what a batch does for the time of an item."""
+"""The plot of a profile: time per item over the batch size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from mlkit.views.mpl.load import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from mlkit.plan import Latency, Profile
+from mlkit.plan import Latency, Profile
+from mlkit.views.mpl.style import STYLE, subplots
+from mlkit.views.palette import GROUND, INK, QUIET, SERVED
 
 __all__ = ["plot_profile"]
 
@@ -18,27 +18,17 @@ HEIGHT_IN = 2.6
 
 
 def plot_profile(profile: Profile) -> Figure:
-    """Milliseconds an item over the batch size, one panel for each batched step.
+    """Plot milliseconds per item over the batch size, one panel per batched step.
 
-    The chosen limit is the filled dot; a line that does not fall says that batches do not pay.
+    The chosen limit is the filled dot. If a line does not fall, batching does not pay.
     """
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
     steps: dict[str, list[Latency]] = {}
-    for one in profile.latencies:
-        if one.batched:
-            steps.setdefault(one.step, []).append(one)
+    for latency in profile.latencies:
+        if latency.batched:
+            steps.setdefault(latency.step, []).append(latency)
     with mpl.rc_context(cast("Any", STYLE)):
-        figure, axes = plt.subplots(
-            len(steps) or 1,
-            1,
-            figsize=(WIDTH_IN, HEIGHT_IN * (len(steps) or 1)),
-            dpi=DOTS_PER_INCH,
-            squeeze=False,
-            layout="constrained",
-        )
-        plt.close(figure)
+        rows = len(steps) or 1
+        figure, axes = subplots(rows, 1, HEIGHT_IN * rows, squeeze=False)
         if not steps:
             axes[0, 0].text(0.5, 0.5, "no batched step", ha="center", color=QUIET)
             axes[0, 0].set_axis_off()
@@ -48,9 +38,9 @@ def plot_profile(profile: Profile) -> Figure:
 
 
 def _panel(ax: Axes, name: str, latencies: list[Latency], limit: int) -> None:
-    sizes = [one.batch_size for one in latencies]
-    times = [one.ms_an_item for one in latencies]
-    ax.plot(sizes, times, color=SERVED, linewidth=1.6, marker="o", markersize=5, mfc="white")
+    sizes = [latency.batch_size for latency in latencies]
+    times = [latency.ms_an_item for latency in latencies]
+    ax.plot(sizes, times, color=SERVED, linewidth=1.6, marker="o", markersize=5, mfc=GROUND)
     chosen = sizes.index(limit)
     ax.plot([limit], [times[chosen]], "o", color=SERVED, markersize=8)
     ax.set_xscale("log", base=2)

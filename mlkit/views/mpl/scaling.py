@@ -1,75 +1,39 @@
-"""Arrivals, replicas, latency and decisions of a stage, on one time axis."""
+"""The plot of a stage's scaling: rate, replicas, latency and decisions on one time axis."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mlkit.autoscale import Count, Decision, Scaling
 from mlkit.errors import InputError
-from mlkit.views.mpl.load import (
-    DOTS_PER_INCH,
-    FAILED,
-    INK,
-    QUIET,
-    SERVED,
-    STYLE,
-    WEIGHTS,
-    WIDTH_IN,
-    plain_log_ticks,
-)
-from mlkit.views.mpl.loadseries import spread
+from mlkit.metrics import Sample
+from mlkit.views.measure import spread
+from mlkit.views.mpl.style import PERCENTILE_LINES, STYLE, plain_log_ticks, subplots
+from mlkit.views.palette import ERROR, INK, QUIET, READY, SERVED
+from mlkit.views.scaling import busiest_stage, step_series
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+__all__ = ["plot_scaling"]
 
-    from mlkit.autoscale import Count, Decision, Scaling
-    from mlkit.metrics import Sample
-
-__all__ = ["busiest", "plot_scaling", "steps_of"]
-
-READY = "#009e73"
-WAITING = "#e69f00"
-MOST_SAID = 8
-WIDE = 8.0
-"""From this ratio on of the highest to the lowest latency the axis is logarithmic."""
+MAX_LISTED = 8
+LOG_RATIO = 8.0
+"""Ratio of the highest to the lowest latency from which on the axis is logarithmic."""
 DRAWN = ("scaled", "blocked", "failed")
 
 
-def busiest(scaling: Scaling) -> str | None:
-    """The stage whose replicas changed most often; None where nothing was counted."""
-    changes: dict[str, int] = {}
-    for count in scaling.counts:
-        changes[count.stage] = changes.get(count.stage, 0) + 1
-    return max(changes, key=lambda name: changes[name], default=None)
-
-
-def steps_of(
-    counts: Sequence[Count], start: float, end: float
-) -> tuple[list[float], list[int], list[int]]:
-    """Times, wanted and ready, as steps from start to end: what was there before begins it."""
-    before = [count for count in counts if count.at <= start]
-    inside = [count for count in counts if start < count.at <= end]
-    known = ([before[-1]] if before else []) + inside
-    if not known:
-        return [], [], []
-    times = [max(start, count.at) for count in known] + [end]
-    wanted = [count.wanted for count in known]
-    ready = [count.ready for count in known]
-    return times, [*wanted, wanted[-1]], [*ready, ready[-1]]
-
-
 def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> Figure:
-    """Draw it; see `mlkit.autoscale.Scaling.plot`."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
-    stage = stage or busiest(scaling)
+    """Plot scaling; see `mlkit.autoscale.Scaling.plot`."""
+    stage = stage or busiest_stage(scaling)
     if stage is None or (scaling.stages and stage not in scaling.stages):
         raise InputError(
-            "there is nothing to draw yet" if stage is None else f"there is no stage {stage!r}",
+            "nothing to plot yet" if stage is None else f"no stage {stage!r}",
             expected=f"one of {', '.join(scaling.stages)}" if scaling.stages else None,
-            fix="send it some requests first, and look again",
+            fix="send some requests first",
         )
     start, end = _span(scaling, last_s)
     app = scaling.history.samples(last_s=end - start, now=end) if scaling.history else []
@@ -80,32 +44,24 @@ def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> F
         for d in scaling.decisions
         if d.stage == stage and d.kind in DRAWN and start <= d.at <= end
     ]
-    said = decisions[-MOST_SAID:]
+    listed = decisions[-MAX_LISTED:]
     with mpl.rc_context(cast("Any", STYLE)):
-        words = 0.19 * max(1, len(said))
-        figure, axes = plt.subplots(
-            3,
-            1,
-            figsize=(WIDTH_IN, 4.8 + words),
-            dpi=DOTS_PER_INCH,
-            sharex=True,
-            layout="constrained",
-            gridspec_kw={"height_ratios": [1, 1.1, 1.2]},
-        )
-        plt.close(figure)
+        text_in = 0.19 * max(1, len(listed))
+        ratios = {"height_ratios": [1, 1.1, 1.2]}
+        figure, axes = subplots(3, 1, 4.8 + text_in, sharex=True, gridspec_kw=ratios)
         _draw_rate(axes[0], app, start)
         _draw_replicas(axes[1], [c for c in scaling.counts if c.stage == stage], start, end)
         _draw_latency(axes[2], own, start, stage)
         for ax in axes:
             for decision in decisions:
                 ax.axvline(decision.at - start, color=QUIET, linewidth=0.7, linestyle=":", zorder=1)
-        _number(axes[0], said, start)
+        _number(axes[0], listed, start)
         axes[2].set_xlim(0, (end - start) * 1.08)
         axes[2].set_xlabel("seconds")
         figure.suptitle(
-            f"{stage} scales by itself", x=0.01, ha="left", fontsize=11, weight="bold", color=INK
+            f"{stage}: autoscaling", x=0.01, ha="left", fontsize=11, weight="bold", color=INK
         )
-        _write(figure, said)
+        _write(figure, listed)
     return figure
 
 
@@ -124,7 +80,7 @@ def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
     ax.step(times, rates, where="pre", color=SERVED, linewidth=1.2)
     lost = [(sample.errors + sample.rejected) / sample.span_s for sample in samples]
     if any(lost):
-        ax.step(times, lost, where="pre", color=FAILED, linewidth=1.2)
+        ax.step(times, lost, where="pre", color=ERROR, linewidth=1.2)
     ax.set_ylim(0, max([*rates, 1.0]) * 1.25)
     ax.set_title("requests answered per second", loc="left", fontsize=9, pad=14)
     if rates:
@@ -132,9 +88,7 @@ def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
 
 
 def _draw_replicas(ax: Axes, counts: Sequence[Count], start: float, end: float) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    times, wanted, ready = steps_of(counts, start, end)
+    times, wanted, ready = step_series(counts, start, end)
     shifted = [at - start for at in times]
     ax.fill_between(shifted, ready, step="post", color=READY, alpha=0.3, linewidth=0)
     ax.step(shifted, ready, where="post", color=READY, linewidth=1.2)
@@ -148,22 +102,22 @@ def _draw_replicas(ax: Axes, counts: Sequence[Count], start: float, end: float) 
 
 def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str) -> None:
     last: list[tuple[str, float, float]] = []
-    for name, look in WEIGHTS.items():
+    for name, look in PERCENTILE_LINES.items():
         percentile = int(name[1:])
-        found = [
+        points = [
             (sample.at - start, 1e3 * sample.held.percentiles_s(percentile)[0])
             for sample in samples
             if sample.requests
         ]
-        if not found:
+        if not points:
             continue
-        times, values = zip(*found, strict=True)
+        times, values = zip(*points, strict=True)
         ax.plot(times, values, **look)
         last.append((name, times[-1], values[-1]))
-    ax.set_title(f"ms that {stage} holds a call: p50, p95, p99", loc="left", fontsize=9)
+    ax.set_title(f"latency of {stage} in ms: p50, p95, p99", loc="left", fontsize=9)
     high = max((1e3 * s.held.percentiles_s(99)[0] for s in samples if s.requests), default=1.0)
     low = min((1e3 * s.held.percentiles_s(50)[0] for s in samples if s.requests), default=1.0)
-    if high / max(low, 1e-3) > WIDE:
+    if high / max(low, 1e-3) > LOG_RATIO:
         ax.set_yscale("log")
         plain_log_ticks(ax.yaxis, 4)
     else:
@@ -179,12 +133,12 @@ def _draw_latency(ax: Axes, samples: Sequence[Sample], start: float, stage: str)
             textcoords="offset points",
             va="center",
             fontsize=8,
-            color=WEIGHTS[name]["color"],
+            color=PERCENTILE_LINES[name]["color"],
         )
 
 
 def _height(ax: Axes, value: float) -> float:
-    """Where a value is, as a share of the panel's height."""
+    """Position of a value, as a fraction of the panel's height."""
     y: float = ax.transAxes.inverted().transform(ax.transData.transform((0, value)))[1]
     return y
 
@@ -195,8 +149,8 @@ def _label(ax: Axes, x: float, y: float, words: str, colour: str) -> None:
     )
 
 
-def _number(ax: Axes, said: Sequence[Decision], start: float) -> None:
-    for number, decision in enumerate(said, 1):
+def _number(ax: Axes, listed: Sequence[Decision], start: float) -> None:
+    for number, decision in enumerate(listed, 1):
         ax.annotate(
             str(number),
             (decision.at - start, 1.0),
@@ -210,9 +164,9 @@ def _number(ax: Axes, said: Sequence[Decision], start: float) -> None:
         )
 
 
-def _write(figure: Figure, said: Sequence[Decision]) -> None:
-    """The decisions in words, below the panels."""
-    lines = [f"{number}  {decision}" for number, decision in enumerate(said, 1)]
+def _write(figure: Figure, listed: Sequence[Decision]) -> None:
+    """List the decisions below the panels."""
+    lines = [f"{number}  {decision}" for number, decision in enumerate(listed, 1)]
     figure.supxlabel(
-        "\n".join(lines) or "no replica came or went", x=0.01, ha="left", fontsize=8, color=INK
+        "\n".join(lines) or "no scaling decisions", x=0.01, ha="left", fontsize=8, color=INK
     )

@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from mlkit.views.mpl.load import DOTS_PER_INCH, INK, QUIET, SERVED, STYLE, WIDTH_IN
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mlkit.metrics import Trace
+from mlkit.views.mpl.style import STYLE, subplots
+from mlkit.views.palette import GREY, INK, QUIET, SERVED, WAITING
 from mlkit.views.waterfall import headline, lines, phases_in_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from mlkit.metrics import Trace
 
 __all__ = ["plot_trace"]
 
-WAITING = "#e69f00"
-LOOKS: dict[str, dict[str, Any]] = {
+BAR_STYLES: dict[str, dict[str, Any]] = {
     "queue": {"color": WAITING},
-    "batch": {"facecolor": "#f6d899", "edgecolor": WAITING, "linewidth": 0.8},
+    "batch": {"facecolor": (WAITING, 0.45), "edgecolor": WAITING, "linewidth": 0.8},
     "compute": {"color": SERVED},
     "transfer": {"facecolor": "none", "edgecolor": QUIET, "linestyle": "--", "linewidth": 0.8},
-    "framework": {"color": "#9aa4ae"},
+    "framework": {"color": GREY},
     "outside": {"facecolor": "none", "edgecolor": QUIET, "linewidth": 0.8},
 }
-"""Of each kind of bar; patterns and edges tell them apart in grey too."""
+"""Style of each kind of bar; edges and patterns distinguish them in greyscale too."""
 
 
 def plot_trace(trace: Trace) -> Figure:
-    """A row for each step: what it waited and what it took, in ms since the server had it."""
-    import matplotlib as mpl
-    import matplotlib.pyplot as plt
-
+    """Plot waiting and running times of each step, in ms since the server received the request."""
     rows = lines(trace)
     with mpl.rc_context(cast("Any", STYLE | {"axes.grid.axis": "x"})):
-        figure, ax = plt.subplots(
-            figsize=(WIDTH_IN, 1.2 + 0.27 * len(rows)), dpi=DOTS_PER_INCH, layout="constrained"
-        )
-        plt.close(figure)
+        figure, ax = subplots(1, 1, 1.2 + 0.27 * len(rows))
         kinds: dict[str, Any] = {}
         for at, row in enumerate(rows):
             for bar in row.bars:
                 width = (bar.end_s - bar.start_s) * 1e3
-                drawn = ax.barh(at, width, left=bar.start_s * 1e3, height=0.62, **LOOKS[bar.kind])
+                drawn = ax.barh(
+                    at, width, left=bar.start_s * 1e3, height=0.62, **BAR_STYLES[bar.kind]
+                )
                 kinds.setdefault(bar.kind, drawn)
             _label(ax, at, row)
         ax.set_yticks(range(len(rows)), ["   " * row.depth + row.name for row in rows])
@@ -51,7 +46,7 @@ def plot_trace(trace: Trace) -> Figure:
         ax.set_xlim(0, (trace.total_s + (trace.outside_s or 0)) * 1e3 * 1.12)
         ax.set_xlabel(phases_in_words(trace))
         ax.set_title(headline(trace), loc="left", fontsize=11, weight="bold", pad=22)
-        order = [kind for kind in LOOKS if kind in kinds]
+        order = [kind for kind in BAR_STYLES if kind in kinds]
         ax.legend(
             [kinds[kind] for kind in order],
             ["batch wait" if kind == "batch" else kind for kind in order],

@@ -1,9 +1,11 @@
-"""Live views and controls of an app: `Dashboard`, its sliders and its load panel.
+"""The live dashboard of an app, its controls and its load panel.
 
-The only package that imports IPython and ipywidgets. Everything in it re-renders finished data:
-whatever a picture shows can be had as a DataFrame first.
+The only package that imports IPython and ipywidgets; needs the extra ``notebook``. Its data can be
+had as DataFrames without it: ``app.metrics.to_frame()``.
 """
 
-from mlkit.views.widgets.dashboard import Dashboard
+from mlkit.errors import require_extra
 
-__all__ = ["Dashboard"]
+__all__ = []
+
+require_extra("notebook", "IPython", "ipywidgets")

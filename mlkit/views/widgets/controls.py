@@ -1,238 +1,231 @@
-"""Controls of a running app: each shows the call that it makes, and makes it on Apply."""
+"""Controls of a running app: each shows the Python call that it makes on Apply."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets as w
 
 from mlkit.define.step import BatchedStep
 from mlkit.errors import MlkitError
 from mlkit.metrics import WINDOWS
+from mlkit.serving import App
 from mlkit.views.widgets.loadpanel import LoadPanel
-
-if TYPE_CHECKING:
-    from mlkit.views.live import Live
-    from mlkit.views.widgets.dashboard import Dashboard
 
 __all__ = ["Controls", "call_of"]
 
-MOST_REPLICAS = 16
-MOST_BATCH = 64
+MAX_REPLICAS = 16
+MAX_BATCH_SIZE = 64
 
 
 def call_of(name: str, options: dict[str, Any]) -> str:
-    """The Python call that a control makes."""
+    """Write the `App.scale` call for some options."""
     parts = [repr(name), *(f"{key}={value!r}" for key, value in options.items())]
     return f"app.scale({', '.join(parts)})"
 
 
 class Controls:
-    """Sliders and fields for what `App.scale` changes, and a load to try it with."""
+    """Sliders and fields for the options of `App.scale`, and a load panel.
 
-    def __init__(self, dashboard: Dashboard) -> None:
-        import ipywidgets as w
+    Args:
+        app: the app to control.
+        window_s: initial time range of the dashboard's charts, in seconds.
+        on_window: is called with the time range that the user selects.
+        payloads: what the load panel sends; see `LoadPanel`.
+    """
 
-        self.dashboard = dashboard
-        self.app = dashboard.app
+    def __init__(
+        self, app: App, *, window_s: int, on_window: Callable[[int], None], payloads: Any = None
+    ) -> None:
+        self.app = app
         self.handle: Any = None
         self._lock = threading.Lock()
         self._busy = False
-        plan = self.app.plan
+        plan = app.plan
         narrow = {"description_width": "118px"}
 
-        def wide() -> Any:  # one for each: they are shown and hidden one by one
+        def wide() -> Any:  # one per widget: they are shown and hidden separately
             return w.Layout(width="430px", max_width="100%")
 
         self.window = w.ToggleButtons(
             options=[(f"{s // 60} min", s) for s in WINDOWS],
-            value=dashboard.window_s,
+            value=window_s,
             style={"button_width": "80px"},
         )
-        self.window.observe(self._on_window, "value")
+        self.window.observe(lambda change: on_window(change["new"]), "value")
         self.stage = w.Dropdown(
             options=[stage.name for stage in plan.stages],
             description="stage",
             style=narrow,
             layout=wide(),
         )
-        self.scales = w.Checkbox(description="scales by itself", indent=False)
+        self.autoscale = w.Checkbox(description="autoscale", indent=False)
         self.replicas = w.IntSlider(
-            min=1, max=MOST_REPLICAS, description="replicas", style=narrow, layout=wide()
+            min=1, max=MAX_REPLICAS, description="replicas", style=narrow, layout=wide()
         )
         self.bounds = w.IntRangeSlider(
-            min=0, max=MOST_REPLICAS, description="between", style=narrow, layout=wide()
+            min=0, max=MAX_REPLICAS, description="min, max", style=narrow, layout=wide()
         )
         self.target = w.BoundedFloatText(
-            min=0.1, max=1000, step=0.5, description="ongoing, target", style=narrow, layout=wide()
+            min=0.1, max=1000, step=0.5, description="target ongoing", style=narrow, layout=wide()
         )
-        self.admitted = w.BoundedIntText(
-            min=1, max=100_000, description="at once, at most", style=narrow, layout=wide()
+        self.max_ongoing = w.BoundedIntText(
+            min=1, max=100_000, description="max ongoing", style=narrow, layout=wide()
         )
         batched = [n.name for n in plan.graph if isinstance(n.step, BatchedStep)]
         self.step = w.Dropdown(options=batched, description="step", style=narrow, layout=wide())
-        self.batch = w.IntSlider(
-            min=1, max=MOST_BATCH, description="max batch size", style=narrow, layout=wide()
+        self.batch_size = w.IntSlider(
+            min=1, max=MAX_BATCH_SIZE, description="max batch size", style=narrow, layout=wide()
         )
         self.call = w.HTML()
-        self.said = w.HTML()
+        self.message = w.HTML()
         self.apply = w.Button(description="Apply", button_style="primary", tooltip="make the call")
-        self.call_batch = w.HTML()
+        self.batch_call = w.HTML()
         self.apply_batch = w.Button(description="Apply", button_style="primary")
-        self.load = LoadPanel(self.app, dashboard.payloads)
-        for one in (self.scales, self.replicas, self.bounds, self.target, self.admitted):
-            one.observe(self._on_change, "value")
-        for one in (self.step, self.batch):
-            one.observe(self._on_batch, "value")
-        self.stage.observe(self._on_stage, "value")
-        self.apply.on_click(lambda _: self._make(self.stage.value, self.options()))
+        self.load = LoadPanel(app, payloads)
+        for field in (self.autoscale, self.replicas, self.bounds, self.target, self.max_ongoing):
+            field.observe(lambda _: self._update_call(), "value")
+        self.step.observe(lambda _: self._reset_batch(), "value")
+        self.batch_size.observe(lambda _: self._update_batch_call(), "value")
+        self.stage.observe(lambda _: self._reset_stage(), "value")
+        self.apply.on_click(lambda _: self._scale(self.stage.value, self.options()))
         self.apply_batch.on_click(
-            lambda _: self._make(self.step.value, {"max_batch_size": self.batch.value})
+            lambda _: self._scale(self.step.value, {"max_batch_size": self.batch_size.value})
         )
-        boxes = [
-            w.VBox(
-                [
-                    self.stage,
-                    self.scales,
-                    self.replicas,
-                    self.bounds,
-                    self.target,
-                    self.admitted,
-                    self.call,
-                    self.apply,
-                ]
-            ),
-            self.load.widget,
-        ]
-        titles = ["scale", "load"]
+        fields = [self.stage, self.autoscale, self.replicas, self.bounds, self.target]
+        tabs = {"scale": w.VBox([*fields, self.max_ongoing, self.call, self.apply])}
         if batched:
-            boxes.insert(1, w.VBox([self.step, self.batch, self.call_batch, self.apply_batch]))
-            titles.insert(1, "batches")
-        tabs = w.Tab(children=boxes, titles=titles)
+            tabs["batches"] = w.VBox(
+                [self.step, self.batch_size, self.batch_call, self.apply_batch]
+            )
+        tabs["load"] = self.load.widget
         self.widget: Any = w.VBox(
-            [self.window, tabs, self.said], layout=w.Layout(max_width="840px")
+            [
+                self.window,
+                w.Tab(children=list(tabs.values()), titles=list(tabs)),
+                self.message,
+            ],
+            layout=w.Layout(max_width="840px"),
         )
-        self._on_stage(None)
-        self._on_batch(None)
+        self._reset_stage()
+        self._reset_batch()
 
-    # ---- what is asked for ------------------------------------------------------------------
+    # ---- options ----------------------------------------------------------------------------
 
     def options(self) -> dict[str, Any]:
-        """What Apply changes of the stage: only what differs from how it is."""
+        """Options of the selected stage that differ from its current ones."""
         stage = self.app.plan[self.stage.value]
         config = stage.autoscaling_config
         options: dict[str, Any] = {}
-        if self.scales.value:
+        if self.autoscale.value:
             least, most = self.bounds.value
-            wanted = {
+            selected = {
                 "min_replicas": least,
                 "max_replicas": max(1, most),
                 "target_ongoing_requests": self.target.value,
             }
-            have = dict(config or {})
-            have.setdefault("target_ongoing_requests", 2.0)
-            options = {k: v for k, v in wanted.items() if config is None or have.get(k) != v}
+            current = dict(config or {})
+            current.setdefault("target_ongoing_requests", 2.0)
+            options = {k: v for k, v in selected.items() if config is None or current.get(k) != v}
         elif config is not None or stage.num_replicas != self.replicas.value:
             options = {"num_replicas": self.replicas.value}
-        if self.admitted.value != self._admitted():
-            options["max_ongoing_requests"] = self.admitted.value
+        if self.max_ongoing.value != self._max_ongoing():
+            options["max_ongoing_requests"] = self.max_ongoing.value
         return options
 
-    def _admitted(self) -> int:
+    def _max_ongoing(self) -> int:
         stage = self.app.plan[self.stage.value]
-        most: int = self.app.limits.max_ongoing_requests
-        return most if stage.front else int(stage.options.get("max_ongoing_requests", 2 * most))
+        limit: int = self.app.limits.max_ongoing_requests
+        return limit if stage.front else int(stage.options.get("max_ongoing_requests", 2 * limit))
 
-    def _make(self, name: str, options: dict[str, Any]) -> None:
-        """Make the call, here: it takes a second or some, and the dashboard goes on meanwhile."""
+    def _batch_size(self) -> int:
+        node = self.app.graph[self.step.value]
+        default = getattr(node.step, "max_batch_size", None) or 1
+        return self.app.batch_sizes.get(self.step.value, default)
+
+    def _scale(self, name: str, options: dict[str, Any]) -> None:
+        """Make the call and report its changes; the dashboard is refreshed meanwhile."""
         with self._lock:
             if self._busy or not options:
                 return
             self._busy = True
         self.apply.disabled = self.apply_batch.disabled = True
-        self.said.value = _quiet(f"{call_of(name, options)} …")
+        self.message.value = _quiet(f"{call_of(name, options)} …")
         try:
             changes = self.app.scale(name, **options)
         except MlkitError as error:
-            self.said.value = _wrong(str(error))
+            self.message.value = _alert(str(error))
         else:
             words = [f"{c.stage}: {c.action}, {c.why}" for c in changes if c.action != "kept"]
-            self.said.value = _quiet("; ".join(words) or "nothing changed")
+            self.message.value = _quiet("; ".join(words) or "nothing changed")
         finally:
             self._busy = False
-            self.apply.disabled = self.apply_batch.disabled = False
-            self._on_stage(None)
-            self._on_batch(None)
+            self._reset_stage()
+            self._reset_batch()
 
-    # ---- events -----------------------------------------------------------------------------
+    # ---- fields -----------------------------------------------------------------------------
 
-    def _on_window(self, change: Any) -> None:
-        self.dashboard.window_s = change["new"]
-        self.dashboard.look()
-
-    def _on_stage(self, _: Any) -> None:
-        """Set the fields to how the stage is."""
+    def _reset_stage(self) -> None:
+        """Set the fields to the stage's current options."""
         stage = self.app.plan[self.stage.value]
         config = stage.autoscaling_config or {}
-        self.scales.value = bool(config)
+        self.autoscale.value = bool(config)
         self.replicas.value = stage.num_replicas or 1
         least = config.get("min_replicas", 1)
         self.bounds.value = (least, config.get("max_replicas", max(2, least)))
         self.target.value = config.get("target_ongoing_requests", 2.0)
-        self.admitted.value = self._admitted()
-        self._on_change(None)
+        self.max_ongoing.value = self._max_ongoing()
+        self._update_call()
 
-    def _on_change(self, _: Any) -> None:
-        _show(self.replicas, not self.scales.value)
-        _show(self.bounds, self.scales.value)
-        _show(self.target, self.scales.value)
+    def _update_call(self) -> None:
+        _show(self.replicas, not self.autoscale.value)
+        _show(self.bounds, self.autoscale.value)
+        _show(self.target, self.autoscale.value)
         options = self.options()
         self.apply.disabled = not options
-        text = call_of(self.stage.value, options) if options else "as it is"
-        self.call.value = _code(text)
+        self.call.value = _code(call_of(self.stage.value, options) if options else "no changes")
 
-    def _on_batch(self, change: Any) -> None:
-        if not self.step.value:
-            return
-        node = self.app.graph[self.step.value]
-        own = getattr(node.step, "max_batch_size", None) or 1
-        size = self.app.batch_sizes.get(self.step.value, own)
-        if change is None or change["owner"] is self.step:
-            self.batch.value = size
-        same = self.batch.value == size
-        self.apply_batch.disabled = same
-        options = {"max_batch_size": self.batch.value}
-        self.call_batch.value = _code("as it is" if same else call_of(self.step.value, options))
+    def _reset_batch(self) -> None:
+        """Set the field to the step's current batch size."""
+        if self.step.value:
+            self.batch_size.value = self._batch_size()
+            self._update_batch_call()
 
-    def refresh(self, shown: Live) -> None:
-        """Bring what changes by itself up to date; from the dashboard's thread."""
+    def _update_batch_call(self) -> None:
+        unchanged = self.batch_size.value == self._batch_size()
+        self.apply_batch.disabled = unchanged
+        options = {"max_batch_size": self.batch_size.value}
+        self.batch_call.value = _code(
+            "no changes" if unchanged else call_of(self.step.value, options)
+        )
+
+    def refresh(self) -> None:
+        """Update the progress of the load; called from the dashboard's thread."""
         self.load.refresh()
 
     def close(self) -> None:
-        """Take the controls away; a load that runs is stopped."""
+        """Remove the controls and stop a running load."""
         self.load.close()
         if self.handle is not None:
             self.handle.update({"text/plain": "", "text/html": ""}, raw=True)
         self.widget.close()
 
 
-def _show(widget: Any, shown: bool) -> None:
-    widget.layout.display = "" if shown else "none"
-
-
-def _escaped(text: str) -> str:
-    from html import escape
-
-    return escape(text)
+def _show(widget: Any, visible: bool) -> None:
+    widget.layout.display = "" if visible else "none"
 
 
 def _code(text: str) -> str:
-    return f"<code>{_escaped(text)}</code>"
+    return f"<code>{escape(text)}</code>"
 
 
 def _quiet(text: str) -> str:
-    return f"<span style='color: var(--jp-ui-font-color2)'>{_escaped(text)}</span>"
+    return f"<span style='color: var(--jp-ui-font-color2)'>{escape(text)}</span>"
 
 
-def _wrong(text: str) -> str:
-    words = _escaped(text).replace("\n", "<br>")
-    return f"<span role='alert'>▲ {words}</span>"
+def _alert(text: str) -> str:
+    lines = escape(text).replace("\n", "<br>")
+    return f"<span role='alert'>▲ {lines}</span>"

@@ -1,4 +1,4 @@
-"""A live view of an app in a cell."""
+"""A live dashboard of an app in a notebook cell."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import IPython.display
 
 from mlkit.errors import InputError
+from mlkit.serving import App
 from mlkit.views.live import Live
 from mlkit.views.snapshot import check_window, view
-
-if TYPE_CHECKING:
-    from mlkit.serving import App
+from mlkit.views.widgets.controls import Controls
 
 __all__ = ["Dashboard"]
 
-EVERY_S = 0.5
+REFRESH_INTERVAL_S = 0.5
 GONE_S = 60.0
-"""As long without news a session that is gone is waited for before the pump stops."""
+"""Refreshing ends after the session has not answered for this long."""
 
 
 class Dashboard:
-    """An app, live: figures, charts, the graph with its rates, tables, and what was decided.
+    """Live figures, charts, graph, tables and scaling decisions of an app, with controls below.
 
-    As the last line of a cell it shows itself, twice a second anew, and below it controls::
+    As the last line of a cell it displays itself and is refreshed twice a second::
 
         Dashboard(app)
 
-    What is shown is one output of plain HTML that is replaced; the notebook that is saved holds the
-    last state of it, wherever it is opened and whatever became of the kernel. The controls are
-    widgets: `close`, the app's end and the kernel's end take them away.
+    The view is one output of plain HTML that is replaced in place, so a saved notebook keeps its
+    last state, whatever becomes of the kernel. The controls are widgets; they disappear on `close`,
+    and when the app or the kernel shuts down.
 
     Args:
-        app: what is shown.
-        window_s: seconds that the charts show: 60, 300 or 900; the controls change it.
-        controls: whether to show controls below.
-        payloads: what the load of the controls sends; what this kernel asked the app lately, if
-            None.
-        every_s: seconds from one look to the next.
+        app: the app to display.
+        window_s: time range of the charts in seconds: 60, 300 or 900. The controls change it.
+        controls: whether to show controls below the view.
+        payloads: what the load panel sends; None for the requests this kernel sent last.
+        every_s: seconds between refreshes.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Dashboard:
         window_s: int = 300,
         controls: bool = True,
         payloads: Any = None,
-        every_s: float = EVERY_S,
+        every_s: float = REFRESH_INTERVAL_S,
     ) -> None:
         if not 0.2 <= every_s <= 60:
             raise InputError("every_s is between 0.2 and 60", got=repr(every_s))
@@ -59,10 +59,10 @@ class Dashboard:
         self.every_s = every_s
         self.payloads = payloads
         self._window_s = check_window(window_s)
-        self._controlled = controls
-        self._controls: Any = None
-        self._shown: list[Callable[[Live], None]] = []
-        self._last = ""
+        self._has_controls = controls
+        self._controls: Controls | None = None
+        self._displays: list[Callable[[Live], None]] = []
+        self._last_html = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -70,7 +70,7 @@ class Dashboard:
 
     @property
     def window_s(self) -> int:
-        """Seconds that the charts show."""
+        """Time range of the charts in seconds."""
         return self._window_s
 
     @window_s.setter
@@ -79,60 +79,57 @@ class Dashboard:
 
     @property
     def running(self) -> bool:
-        """Whether it is kept up to date."""
+        """Whether the view is being refreshed."""
         return self._thread is not None and self._thread.is_alive()
 
-    def look(self, *, again: bool = False) -> Live:
-        """Bring it up to date now; ``again`` shows it though nothing has changed."""
-        shown = view(self.app, self._window_s)
+    def look(self, *, force: bool = False) -> Live:
+        """Refresh the view now; ``force`` publishes it even if nothing has changed."""
+        live = view(self.app, self._window_s)
         with self._lock:
-            self.view = shown
-            text = shown.html
-            if again or text != self._last:
-                self._last = text
-                for show in self._shown:
-                    show(shown)
-        return shown
+            self.view = live
+            html = live.html
+            if force or html != self._last_html:
+                self._last_html = html
+                for update in self._displays:
+                    update(live)
+        return live
 
     def close(self) -> None:
-        """Stop; what was shown last stays, the controls go."""
+        """Stop refreshing and remove the controls; the last view stays."""
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(5)
         if thread is not None:
-            # From here, and not from the thread: who runs a notebook without a page takes up only
-            # what is published by the cell that runs.
+            # Published by this cell rather than by the thread: a notebook that is executed without
+            # a front end records only the output of the cell that is running.
             with suppress(Exception):
-                self.look(again=True)
-        self._drop_controls()
+                self.look(force=True)
+        self._remove_controls()
 
     def _ipython_display_(self) -> None:
-        """Show it here; a second cell shows it a second time."""
-        from IPython.display import display
-
-        show: Any = display
-
-        with suppress(Exception):  # what cannot be had now is shown as soon as it can
+        """Display it here; another cell displays it a second time."""
+        display: Any = IPython.display.display
+        with suppress(Exception):  # the refresh thread retries
             self.look()
-        handle = show(self.view, display_id=True)
-        self._shown.append(handle.update)
-        if self._controlled and not self.app.closed:
-            self._show_controls()
+        handle = display(self.view, display_id=True)
+        self._displays.append(handle.update)
+        if self._has_controls and not self.app.closed:
+            if self._controls is None:
+                self._controls = Controls(
+                    self.app,
+                    window_s=self.window_s,
+                    on_window=self._show_window,
+                    payloads=self.payloads,
+                )
+            self._controls.handle = display(self._controls.widget, display_id=True)
         self._start()
 
-    def _show_controls(self) -> None:
-        from IPython.display import display
+    def _show_window(self, seconds: int) -> None:
+        self.window_s = seconds
+        self.look()
 
-        show: Any = display
-
-        from mlkit.views.widgets.controls import Controls
-
-        if self._controls is None:
-            self._controls = Controls(self)
-        self._controls.handle = show(self._controls.widget, display_id=True)
-
-    def _drop_controls(self) -> None:
+    def _remove_controls(self) -> None:
         if self._controls is not None:
             controls, self._controls = self._controls, None
             controls.close()
@@ -141,38 +138,38 @@ class Dashboard:
         if self.running or self.app.closed:
             return
         self._stop.clear()
-        # What a thread publishes belongs to the cell whose context it runs in.
+        # IPython assigns what a thread publishes to the cell whose context it runs in.
         context = contextvars.copy_context()
         self._thread = threading.Thread(
-            target=context.run, args=(self._pump,), name="mlkit-dashboard", daemon=True
+            target=context.run, args=(self._refresh_loop,), name="mlkit-dashboard", daemon=True
         )
         self._thread.start()
 
-    def _pump(self) -> None:
-        """Look again and again; one thread for all places where it is shown."""
-        last_news = time.monotonic()
+    def _refresh_loop(self) -> None:
+        """Refresh all displays from one thread until the app is closed or its session is gone."""
+        last_reply = time.monotonic()
         while not self._stop.wait(self.every_s):
             try:
-                shown = self.look()
+                live = self.look()
                 if self._controls is not None:
-                    self._controls.refresh(shown)
-            except Exception as error:  # a look that fails must not end the others
+                    self._controls.refresh()
+            except Exception as error:  # one failed refresh must not end the loop
                 with suppress(Exception):
-                    self._complain(error)
+                    self._show_error(error)
                 continue
             if not self.app._observed.gone:
-                last_news = time.monotonic()
-            if shown.state == "closed" or time.monotonic() - last_news > GONE_S:
-                self._drop_controls()
+                last_reply = time.monotonic()
+            if live.state == "closed" or time.monotonic() - last_reply > GONE_S:
+                self._remove_controls()
                 return
 
-    def _complain(self, error: Exception) -> None:
-        """Say that what is shown is old, and why: a picture that stands still looks like calm."""
-        words = f"not brought up to date since {self.view.time}: {type(error).__name__}: {error}"
+    def _show_error(self, error: Exception) -> None:
+        """Mark the view as stale: one that silently stops changing looks like an idle app."""
+        words = f"not refreshed since {self.view.time}: {type(error).__name__}: {error}"
         with self._lock:
-            self._last = ""
-            for show in self._shown:
-                show(replace(self.view, state="stale", words=words))
+            self._last_html = ""
+            for update in self._displays:
+                update(replace(self.view, state="stale", words=words))
 
     def __repr__(self) -> str:
         return str(self.view)

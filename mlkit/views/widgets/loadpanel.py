@@ -1,35 +1,38 @@
-"""A load to play with: a rate that acts while it runs, how requests arrive, start and stop."""
+"""A load test with controls: start, stop, and a rate that applies while it runs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from html import escape
+from typing import Any
+
+import ipywidgets as w
 
 from mlkit.errors import LoadError, MlkitError
 from mlkit.load import LoadRun, load_test, ramp, spike, steered
-
-if TYPE_CHECKING:
-    from mlkit.load.arrivals import Arrivals
-    from mlkit.serving import App
+from mlkit.load.arrivals import Arrivals
+from mlkit.serving import App
 
 __all__ = ["LoadPanel"]
 
-LONGEST_S = 3600.0
+MAX_DURATION_S = 3600.0
 
 
 class LoadPanel:
-    """Sends requests to an app from a cell that has returned already."""
+    """Runs load tests in the background.
+
+    Args:
+        app: the app to send requests to.
+        payloads: what to send; None for the requests that this kernel sent last.
+    """
 
     def __init__(self, app: App, payloads: Any = None) -> None:
-        import ipywidgets as w
-
         self.app = app
         self.payloads = payloads
         self.run: LoadRun | None = None
-        narrow = {"description_width": "118px"}
-
-        def wide() -> Any:
-            return w.Layout(width="430px", max_width="100%")
-
+        look = {
+            "style": {"description_width": "118px"},
+            "layout": w.Layout(width="430px", max_width="100%"),
+        }
         self.rate = w.FloatLogSlider(
             value=10,
             base=10,
@@ -38,41 +41,31 @@ class LoadPanel:
             step=0.02,
             readout_format=".0f",
             description="requests/s",
-            style=narrow,
-            layout=wide(),
+            **look,
         )
         self.shape = w.Dropdown(
-            options=["poisson", "constant", "ramp", "spike"],
-            description="arrivals",
-            style=narrow,
-            layout=wide(),
+            options=["poisson", "constant", "ramp", "spike"], description="arrivals", **look
         )
         self.duration = w.BoundedFloatText(
-            value=60, min=1, max=LONGEST_S, description="seconds", style=narrow, layout=wide()
+            value=60, min=1, max=MAX_DURATION_S, description="seconds", **look
         )
         self.start = w.Button(description="Start", icon="play", tooltip="send requests")
         self.stop = w.Button(description="Stop", icon="stop", disabled=True, tooltip="end the load")
         self.call = w.HTML()
-        self.said = w.HTML()
+        self.message = w.HTML()
+        buttons = w.HBox([self.start, self.stop])
         self.widget: Any = w.VBox(
-            [
-                self.rate,
-                self.shape,
-                self.duration,
-                self.call,
-                w.HBox([self.start, self.stop]),
-                self.said,
-            ]
+            [self.rate, self.shape, self.duration, self.call, buttons, self.message]
         )
         self.start.on_click(lambda _: self.begin())
         self.stop.on_click(lambda _: self.end())
         self.rate.observe(self._on_rate, "value")
-        for one in (self.shape, self.duration):
-            one.observe(lambda _: self._tell(), "value")
-        self._tell()
+        for field in (self.shape, self.duration):
+            field.observe(lambda _: self._update_call(), "value")
+        self._update_call()
 
     def arrivals(self) -> Arrivals:
-        """How requests arrive, as the fields say."""
+        """The arrival process that is selected."""
         rate, seconds = round(self.rate.value, 1), self.duration.value
         if self.shape.value == "ramp":
             return ramp(start=max(0.1, rate / 10), end=rate)
@@ -81,7 +74,7 @@ class LoadPanel:
         return steered(rate=rate, shape=self.shape.value)
 
     def begin(self) -> None:
-        """Start the load; the one that runs is stopped first."""
+        """Start a load test; one that is running is stopped first."""
         self.end()
         try:
             self.run = load_test(
@@ -92,53 +85,51 @@ class LoadPanel:
                 wait=False,
             )
         except MlkitError as error:
-            from html import escape
-
-            self.said.value = f"<span role='alert'>▲ {escape(str(error))}</span>"
+            self.message.value = f"<span role='alert'>▲ {escape(str(error))}</span>"
             return
         self.start.disabled, self.stop.disabled = True, False
-        self.said.value = "starting"
+        self.message.value = "starting"
 
     def _payloads(self) -> Any:
-        """What was given, or what this kernel asked the app lately."""
         if self.payloads is not None:
             return self.payloads
         sent = list(self.app.sent)
         if not sent:
             raise LoadError(
-                "there is nothing to send",
+                "no payloads to send",
                 where="load panel",
-                fix="call the app once, app(...), or give payloads: Dashboard(app, payloads=[...])",
+                fix="call the app once, app(...), or pass payloads: Dashboard(app, payloads=[...])",
             )
         return sent
 
     def end(self) -> None:
-        """Stop it; its result is in `result`."""
+        """Stop the load test; its result is in `result`."""
         run, self.run = self.run, None
         if run is None:
             return
         try:
             self.result = run.stop()
-            self.said.value = f"stopped: {len(self.result):,} requests"
+            self.message.value = f"stopped: {len(self.result):,} requests"
         except MlkitError as error:
-            self.said.value = str(error)
+            self.message.value = str(error)
         self.start.disabled, self.stop.disabled = False, True
 
     def refresh(self) -> None:
-        """Say how it goes; from the dashboard's thread."""
+        """Update the progress; called from the dashboard's thread."""
         run = self.run
         if run is None:
             return
         if run.done:
             self.end()
             return
-        now = run.progress
-        self.said.value = (
-            f"{now.answered:,} answered, {now.failed:,} failed, {now.in_flight:,} in flight"
+        progress = run.progress
+        self.message.value = (
+            f"{progress.answered:,} answered, {progress.failed:,} failed, "
+            f"{progress.in_flight:,} in flight"
         )
 
     def close(self) -> None:
-        """End what runs."""
+        """Kill a running load test."""
         if self.run is not None:
             self.run.kill()
             self.run = None
@@ -147,9 +138,9 @@ class LoadPanel:
         run = self.run
         if run is not None and not run.done and self.shape.value in ("poisson", "constant"):
             run.rate = round(change["new"], 1)
-        self._tell()
+        self._update_call()
 
-    def _tell(self) -> None:
-        seconds = f"duration_s={self.duration.value:g}"
-        text = f"load_test(app, payloads, {self.arrivals()!r}, {seconds}, wait=False)"
-        self.call.value = f"<code>{text}</code>"
+    def _update_call(self) -> None:
+        duration = f"duration_s={self.duration.value:g}"
+        call = f"load_test(app, payloads, {self.arrivals()!r}, {duration}, wait=False)"
+        self.call.value = f"<code>{call}</code>"

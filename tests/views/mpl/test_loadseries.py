@@ -4,12 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkit.load import closed, constant
+from mlkit.views.measure import spread
 from mlkit.views.mpl.loadseries import (
     distribution,
     percentiles_over_time,
     points,
     rates,
-    spread,
     stretch,
 )
 

@@ -110,7 +110,7 @@ def test_plotting_leaves_no_figure_open_and_no_style_behind(load_result):
 
 
 def test_matplotlib_is_imported_only_when_something_is_plotted():
-    modules = "mlkit.load, mlkit.views.widgets, mlkit.views.mpl.load"
+    modules = "mlkit.load, mlkit.views.load, mlkit.views.widgets"
     code = f"import {modules}, sys; print('matplotlib' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"

@@ -168,7 +168,7 @@ def test_a_stage_on_a_gpu_shows_its_memory(app: App) -> None:
 
 
 def test_every_chart_says_what_it_stands_at(app: App) -> None:
-    said = [panel.said for panel in shown(app, window_s=60).panels]
+    said = [panel.description for panel in shown(app, window_s=60).panels]
     assert said[0].startswith("requests per second: 20/s")
     assert "p99 20 ms" in said[1]
     assert said[3] == "replicas of loading: 1 ready, 3 wanted"
@@ -176,7 +176,7 @@ def test_every_chart_says_what_it_stands_at(app: App) -> None:
 
 def test_each_state_has_its_words(app: App) -> None:
     assert shown(App([])).state == "starting"
-    assert "nothing has been counted yet" in shown(App([])).html
+    assert "no metrics yet" in shown(App([])).html
     idle = App(counted(["load"], rate=0))
     assert shown(idle).words == "ready, no requests yet: try app(...)"
     assert shown(app, now=NOW + 14).words == "last sample 14 s ago"
@@ -302,7 +302,9 @@ def test_how_often_it_may_look(app: App) -> None:
 
 @pytest.fixture
 def controls(app: App, cell: Cell) -> Any:
-    made = Controls(Dashboard(app))  # type: ignore[arg-type]
+    windows: list[int] = []
+    made = Controls(app, window_s=300, on_window=windows.append)  # type: ignore[arg-type]
+    made.windows = windows  # type: ignore[attr-defined]
     yield made
     made.close()
 
@@ -314,13 +316,13 @@ def test_a_control_shows_the_call_and_makes_it(app: App, controls: Any) -> None:
     assert "app.scale(&#x27;loading&#x27;, num_replicas=3)" in controls.call.value
     controls.apply.click()
     assert app.calls == [("loading", {"num_replicas": 3})]
-    assert "as asked" in controls.said.value
+    assert "as asked" in controls.message.value
 
 
 def test_autoscaling_shows_its_own_fields(app: App, controls: Any) -> None:
     controls.stage.value = "loading"
     assert controls.bounds.layout.display == "none"
-    controls.scales.value = True
+    controls.autoscale.value = True
     assert controls.replicas.layout.display == "none"
     controls.bounds.value = (0, 5)
     assert controls.options() == {
@@ -331,10 +333,10 @@ def test_autoscaling_shows_its_own_fields(app: App, controls: Any) -> None:
 
 
 def test_batches_and_admission_are_other_calls(app: App, controls: Any) -> None:
-    controls.batch.value = 9
+    controls.batch_size.value = 9
     controls.apply_batch.click()
     controls.stage.value = "shop"
-    controls.admitted.value = 64
+    controls.max_ongoing.value = 64
     controls.apply.click()
     assert app.calls == [("judge", {"max_batch_size": 9}), ("shop", {"max_ongoing_requests": 64})]
 
@@ -343,7 +345,7 @@ def test_an_error_is_shown_and_nothing_is_lost(app: App, controls: Any) -> None:
     controls.stage.value = "loading"
     controls.replicas.value = 13
     controls.apply.click()
-    assert "no room &lt;here&gt;" in controls.said.value
+    assert "no room &lt;here&gt;" in controls.message.value
     assert not controls._busy
     controls.replicas.value = 2
     assert not controls.apply.disabled
@@ -351,12 +353,12 @@ def test_an_error_is_shown_and_nothing_is_lost(app: App, controls: Any) -> None:
 
 def test_a_load_without_anything_to_send_says_what_to_do(app: App, controls: Any) -> None:
     controls.load.start.click()
-    assert "call the app once" in controls.load.said.value
+    assert "call the app once" in controls.load.message.value
     controls.load.shape.value = "ramp"
     controls.load.rate.value = 40
     assert "ramp(seed=0, start=4.0, end=40.0)" in controls.load.call.value
 
 
-def test_the_window_is_the_dashboards(controls: Any) -> None:
+def test_the_selected_window_is_handed_to_the_dashboard(controls: Any) -> None:
     controls.window.value = 900
-    assert controls.dashboard.window_s == 900
+    assert controls.windows == [900]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from mlkit.define import batched_step, pipeline, step
+from mlkit.define import batched_step, step
 from mlkit.errors import DefinitionError, InputError
+from mlkit.pipelines import pipeline
 
 
 @step

@@ -1,4 +1,4 @@
-"""Pipelines: functions that call steps, traced into graphs each time they are asked for."""
+"""Pipelines: functions that call steps, defined by `mlkit.define` and run by `mlkit.execute`."""
 
 from __future__ import annotations
 
@@ -166,11 +166,10 @@ class Pipeline(Generic[P, R]):
             StepError: a step raised; ``.run`` has the values so far.
             InputError: the arguments do not fit.
         """
-        # The one way back up, taken when called: a definition runs by handing itself over.
-        from mlkit.execute import run
+        from mlkit.execute import run  # late: importing mlkit does not load the executor
 
         self._refuse_nesting()
-        return run(self, args, kwargs, dict(given or {}))
+        return run(self.graph, self.bind, args, kwargs, dict(given or {}))
 
     def map(
         self,
@@ -196,7 +195,7 @@ class Pipeline(Generic[P, R]):
         from mlkit.execute import map_inputs
 
         self._refuse_nesting()
-        return map_inputs(self, inputs, on_error=on_error, progress=progress, workers=workers)
+        return map_inputs(self.graph, inputs, on_error=on_error, progress=progress, workers=workers)
 
     def _refuse_nesting(self) -> None:
         if running_step.get() is not None:
@@ -227,7 +226,7 @@ class Pipeline(Generic[P, R]):
         try:
             graph = self.graph
         except DefinitionError as error:
-            from mlkit.views import render
+            from mlkit.views.templating import render
 
             return render("error.html.j2", title=repr(self), message=str(error))
         return to_html(graph, check(graph))

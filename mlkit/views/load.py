@@ -1,25 +1,24 @@
-"""How a load test looks as one line and as a card in a cell: views of a finished result."""
+"""The result of a load test as one line of text and as an HTML card."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mlkit.load.arrivals import Closed
-from mlkit.views import render
+from mlkit.load.results import LoadResult, Percentile
+from mlkit.media.preview import shorten
+from mlkit.views.templating import render
 
-if TYPE_CHECKING:
-    from mlkit.load.results import LoadResult, Percentile
-
-__all__ = ["amount", "html", "one_line", "per_second", "seconds", "shorten"]
+__all__ = ["amount", "per_second", "seconds", "to_html", "to_text"]
 
 NAMES = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9"}
-FAILURES_SHOWN = 4
-DETAIL_SHOWN = 200
+MAX_FAILURES = 4
+MAX_DETAIL = 200
 
 
 def amount(milliseconds: float) -> str:
-    """A duration with as many digits as it is good for: 0.45 ms, 2.3 ms, 48 ms, 1.24 s, never."""
+    """Format a duration: 0.45 ms, 2.3 ms, 48 ms, 1.24 s, never."""
     if math.isnan(milliseconds):
         return "–"
     if math.isinf(milliseconds):
@@ -31,25 +30,19 @@ def amount(milliseconds: float) -> str:
 
 
 def per_second(rate: float) -> str:
-    """A rate with as many digits as it is good for: 3.2/s, 49/s, 1,240/s."""
+    """Format a rate: 3.2/s, 49/s, 1,240/s."""
     return f"{rate:,.{1 if 0 < rate < 9.95 else 0}f}/s"
 
 
 def seconds(duration_s: float) -> str:
-    """A length of time: 20 s, 2.5 s."""
+    """Format the duration of a run: 20 s, 2.5 s."""
     return f"{duration_s:.1f}".removesuffix(".0") + " s"
 
 
-def shorten(text: str, letters: int) -> str:
-    """The text on one line, of at most so many letters."""
-    text = text.replace("\n", " ")
-    return text if len(text) <= letters else text[: letters - 1] + "…"
-
-
-def one_line(result: LoadResult) -> str:
-    """The repr: how requests arrived, how many, and the two percentiles people ask for."""
-    what = f"{result.arrivals!r} for {seconds(result.duration_s)}"
-    head = f"<LoadResult {what}: {len(result):,} requests"
+def to_text(result: LoadResult) -> str:
+    """Render arrivals, number of requests, p50 and p99 in one line."""
+    run = f"{result.arrivals!r} for {seconds(result.duration_s)}"
+    head = f"<LoadResult {run}: {len(result):,} requests"
     if not len(result):
         return f"{head}{_remarks(result)}>"
     failed = len(result) - int(result.ok.sum())
@@ -64,7 +57,7 @@ def _remarks(result: LoadResult) -> str:
 
 
 class Fact(NamedTuple):
-    """A labelled figure of the card, with what it is to be read against."""
+    """A labelled figure of the card, with a note."""
 
     label: str
     value: str
@@ -72,7 +65,7 @@ class Fact(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A percentile of the card; ``at`` is its place on the log scale, from 0 to 1."""
+    """A percentile of the card; ``at`` is its position on the log scale, from 0 to 1."""
 
     name: str
     value: str
@@ -81,9 +74,9 @@ class Row(NamedTuple):
     over: bool
 
 
-def html(result: LoadResult) -> str:
-    """The card."""
-    shown = result.failures[:FAILURES_SHOWN]
+def to_html(result: LoadResult) -> str:
+    """Render the card of a load test."""
+    shown = result.failures[:MAX_FAILURES]
     return render(
         "load.html.j2",
         title=repr(result.arrivals),
@@ -101,7 +94,7 @@ def html(result: LoadResult) -> str:
             {
                 "error": sample.error,
                 "payload": sample.payload,
-                "detail": shorten(sample.detail, DETAIL_SHOWN),
+                "detail": shorten(sample.detail, MAX_DETAIL),
             }
             for sample in shown
         ],
@@ -150,7 +143,7 @@ def _row(result: LoadResult, percentile: Percentile) -> Row:
 
 
 def _scale(result: LoadResult) -> tuple[float, float]:
-    """The ends of the log scale, in ms: half of the median, and the slowest answer."""
+    """The ends of the log scale in ms: half of the median, and the slowest response."""
     import numpy as np
 
     answered = result.latency_ms[np.isfinite(result.latency_ms)]

@@ -1,6 +1,6 @@
-"""A value in a line: what it is, how large, how it looks. Never an error, whatever the value does.
+"""Previews of values: one line of text and thumbnails. They never raise, whatever a value does.
 
-Values are looked at, not imported for: whoever made an array or a picture has loaded its library.
+Types are recognized without imports: an array or image exists only if its library is loaded.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from mlkit.views.measure import shorten
-
-__all__ = ["Preview", "preview", "size", "words"]
+__all__ = ["Preview", "preview", "shorten", "size", "words"]
 
 THUMBNAIL = 96
-"""Pixels that the longer side of a thumbnail has at most."""
+"""Maximum length of a thumbnail's longer side, in pixels."""
 
-_PICTURES = 3  # of a list
+_MAX_THUMBNAILS = 3  # of a list
 _ITEMS = 4
 _DEPTH = 3
 _CAP = 140
-_MOST_SCANNED = 20_000_000  # values of an array that are looked through for its range
+_MAX_SCANNED = 20_000_000  # size of an array up to which its range is computed
 _KINDS = {
     b"\xff\xd8\xff": "JPEG",
     b"\x89PNG": "PNG",
@@ -39,29 +37,35 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Preview:
-    """A value in a line.
+    """A value in one line.
 
     Attributes:
-        text: what it is, in words.
-        pictures: thumbnails as ``data:`` URLs, of the value itself or of the first of a list.
+        text: a description.
+        thumbnails: ``data:`` URLs of the image, or of the first images of a list.
     """
 
     text: str
-    pictures: tuple[str, ...] = ()
+    thumbnails: tuple[str, ...] = ()
 
 
 def preview(value: Any, most: int = 140) -> Preview:
-    """What a value looks like, with thumbnails where it is a picture or a list of them."""
+    """Describe a value, with thumbnails if it is an image or a list of images."""
     return Preview(words(value, most), tuple(_thumbnails(value)))
 
 
 def words(value: Any, most: int = 140) -> str:
-    """What a value is, in at most so many characters."""
+    """Describe a value in at most that many characters."""
     return shorten(_told(value, 0), most)
 
 
+def shorten(text: str, most: int) -> str:
+    """Put a text on one line, truncated with an ellipsis to at most that many characters."""
+    line = text.replace("\n", " ")
+    return line if len(line) <= most else line[: most - 1].rstrip() + "…"
+
+
 def size(count: int) -> str:
-    """A number of bytes as a person writes it: ``24.1 kB``."""
+    """Format a number of bytes: ``24.1 kB``."""
     amount = float(count)
     for unit in ("bytes", "kB", "MB"):
         if amount < 1000:
@@ -74,7 +78,7 @@ def _told(value: Any, depth: int) -> str:
     try:
         return _described(value, depth)
     except Exception as error:
-        return f"<{type(value).__name__}, which cannot be shown: {type(error).__name__}>"
+        return f"<{type(value).__name__}, cannot be shown: {type(error).__name__}>"
 
 
 def _described(value: Any, depth: int) -> str:
@@ -110,7 +114,7 @@ def _array(value: Any, depth: int) -> str:
     count = 1
     for length in value.shape:
         count *= int(length)
-    if not 0 < count <= _MOST_SCANNED or kind.startswith(("object", "str", "<U", "|S", "datetime")):
+    if not 0 < count <= _MAX_SCANNED or kind.startswith(("object", "str", "<U", "|S", "datetime")):
         return text
     low, high = (float(getattr(value, bound)()) for bound in ("min", "max"))
     return f"{text} from {low:.3g} to {high:.3g}" if low != high else f"{text} all {low:.3g}"
@@ -185,14 +189,14 @@ def _is_array(value: Any) -> bool:
 
 
 def _thumbnails(value: Any) -> Iterator[str]:
-    items = value[:_PICTURES] if type(value) in (list, tuple) else [value]
+    items = value[:_MAX_THUMBNAILS] if type(value) in (list, tuple) else [value]
     for item in items:
         try:
-            found = _thumbnail(item)
+            uri = _thumbnail(item)
         except Exception:
-            continue  # its words say what it is
-        if found is not None:
-            yield found
+            continue  # the text still describes it
+        if uri is not None:
+            yield uri
 
 
 def _thumbnail(value: Any) -> str | None:
@@ -211,7 +215,7 @@ def _thumbnail(value: Any) -> str | None:
 
 
 def _every(sides: tuple[int, int]) -> int:
-    """How much smaller a large picture may be made at once, before it is made so well."""
+    """Factor by which a large image is reduced cheaply before the final resampling."""
     return max(1, max(sides) // (4 * THUMBNAIL))
 
 

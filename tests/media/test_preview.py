@@ -13,7 +13,7 @@ import pydantic
 import pytest
 
 from mlkit.media.image import Image
-from mlkit.views.values import THUMBNAIL, preview, size, words
+from mlkit.media.preview import THUMBNAIL, preview, size, words
 
 
 class Label(pydantic.BaseModel):
@@ -89,9 +89,9 @@ def thumbnail(url: str) -> PIL.Image.Image:
         (pd.DataFrame({"a": [1, 2], "b": [3, 4]}), "DataFrame 2 × 2: a, b"),
         (PIL.Image.new("RGB", (30, 20)), "Image 30 × 20"),
         (Image(np.zeros((4, 5, 3), np.uint8), 50, 40), "Image 50 × 40"),
-        (Bad(), "<Bad, which cannot be shown: RuntimeError>"),
-        ([Bad(), 1], "[<Bad, which cannot be shown: RuntimeError>, 1]"),
-        (Label, "<class 'tests.views.test_values.Label'>"),
+        (Bad(), "<Bad, cannot be shown: RuntimeError>"),
+        ([Bad(), 1], "[<Bad, cannot be shown: RuntimeError>, 1]"),
+        (Label, "<class 'tests.media.test_preview.Label'>"),
     ],
     ids=lambda v: v if isinstance(v, str) else type(v).__name__,
 )
@@ -139,7 +139,7 @@ def test_a_tensor_is_an_array() -> None:
     ids=["ours", "PIL", "array", "grey", "CMYK"],
 )
 def test_pictures_have_thumbnails(picture: Any) -> None:
-    (url,) = preview(picture).pictures
+    (url,) = preview(picture).thumbnails
     assert url.startswith("data:image/jpeg;base64,")
     assert thumbnail(url).size == (THUMBNAIL, THUMBNAIL // 2)
 
@@ -147,25 +147,25 @@ def test_pictures_have_thumbnails(picture: Any) -> None:
 def test_a_thumbnail_shows_the_picture() -> None:
     pixels = np.zeros((400, 400, 3), np.uint8)
     pixels[:, 200:] = (255, 0, 0)
-    small = thumbnail(preview(pixels).pictures[0]).convert("RGB")
+    small = thumbnail(preview(pixels).thumbnails[0]).convert("RGB")
     assert np.allclose(small.getpixel((20, 48)), (0, 0, 0), atol=10)
     assert np.allclose(small.getpixel((76, 48)), (255, 0, 0), atol=10)
 
 
 def test_transparency_is_kept() -> None:
-    (url,) = preview(PIL.Image.new("RGBA", (40, 40), (255, 0, 0, 90))).pictures
+    (url,) = preview(PIL.Image.new("RGBA", (40, 40), (255, 0, 0, 90))).thumbnails
     assert url.startswith("data:image/png")
     assert thumbnail(url).getpixel((5, 5)) == (255, 0, 0, 90)
 
 
 def test_a_small_picture_is_not_blown_up() -> None:
-    assert thumbnail(preview(np.zeros((10, 20, 3), np.uint8)).pictures[0]).size == (20, 10)
+    assert thumbnail(preview(np.zeros((10, 20, 3), np.uint8)).thumbnails[0]).size == (20, 10)
 
 
 def test_of_a_list_the_first_three_are_shown() -> None:
     picture = PIL.Image.new("RGB", (10, 10))
-    assert len(preview([picture] * 10).pictures) == 3
-    assert len(preview([picture, 1, "a"]).pictures) == 1
+    assert len(preview([picture] * 10).thumbnails) == 3
+    assert len(preview([picture, 1, "a"]).thumbnails) == 1
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ def test_of_a_list_the_first_three_are_shown() -> None:
     ],
 )
 def test_what_may_be_no_picture_has_none(value: Any) -> None:
-    assert preview(value).pictures == ()
+    assert preview(value).thumbnails == ()
 
 
 def test_a_broken_picture_is_told_in_words() -> None:
     broken = Image(np.zeros((4, 4, 9), np.uint8), 4, 4)
     assert preview(broken) == preview(broken)
-    assert preview(broken).pictures == ()
+    assert preview(broken).thumbnails == ()
     assert preview(broken).text == "Image 4 × 4"
 
 
