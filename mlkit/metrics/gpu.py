@@ -1,4 +1,4 @@
-"""What this process takes of a GPU: memory, as torch says; time, as NVIDIA's library says."""
+"""GPU use of this process: memory as torch reports it, time as NVML does."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["gpu_bytes", "gpu_share"]
 
 
 def gpu_bytes() -> int | None:
-    """Memory of a GPU that torch has taken in this process, in bytes; None where it uses none."""
+    """GPU memory reserved by torch in this process, in bytes; None where it uses no GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None
@@ -21,11 +21,11 @@ def gpu_bytes() -> int | None:
 
 
 def gpu_share() -> float | None:
-    """How much of the time of the GPU that torch uses was this process's lately.
+    """Recent utilization by this process of the GPU that torch uses.
 
-    Replicas that share a GPU are told apart where the driver knows its processes by the numbers
-    that they have here; in a container, where it does not, the GPU's time is divided evenly among
-    all that compute on it.
+    Replicas that share a GPU are told apart where the driver knows them by their process ids here;
+    in a container with a PID namespace of its own it does not, and the GPU's utilization is divided
+    evenly among all processes that compute on it.
 
     Returns:
         a share of one GPU; None where torch uses none, or ``nvidia-ml-py`` is not installed.
@@ -35,14 +35,14 @@ def gpu_share() -> float | None:
     try:
         nvml = import_module("pynvml")
         return _share(nvml, _handle(nvml))
-    except Exception:  # no library, no driver, no right to ask: whoever scales by it says so
+    except Exception:  # no library, driver or permission: the policy that needs it reports that
         return None
 
 
 def _handle(nvml: Any) -> Any:
-    """The device that torch computes on, by its UUID: numbers depend on what is visible."""
+    """NVML's handle of torch's device, by UUID: indices depend on the visible devices."""
     torch = sys.modules["torch"]
-    nvml.nvmlInit()  # counts how often it is called, and costs nothing from the second time on
+    nvml.nvmlInit()  # reference-counted: free from the second call on
     uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
     return nvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
 
@@ -50,15 +50,15 @@ def _handle(nvml: Any) -> Any:
 def _share(nvml: Any, handle: Any) -> float:
     whole = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     samples: Sequence[Any] = ()
-    with suppress(nvml.NVMLError):  # also: nobody has used it lately
+    with suppress(nvml.NVMLError):  # raised also when nobody used the GPU recently
         samples = nvml.nvmlDeviceGetProcessUtilization(handle, 0)
-    pids = {one.pid for one in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
+    pids = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     if os.getpid() not in pids:
         return float(whole / max(1, len(pids)))
-    # The driver keeps samples for some seconds: of each process the latest counts, and of the
-    # latest only their proportion, since each is over a time of its own.
-    latest = {one.pid: one for one in sorted(samples, key=lambda one: one.timeStamp)}
-    total = sum(one.smUtil for pid, one in latest.items() if pid in pids)
+    # The driver keeps samples for some seconds. The latest of each process counts, and only in
+    # proportion to the others, since each sample covers an interval of its own.
+    latest = {sample.pid: sample for sample in sorted(samples, key=lambda s: s.timeStamp)}
+    total = sum(sample.smUtil for pid, sample in latest.items() if pid in pids)
     if not total:
         return float(whole / len(pids))
     mine = latest.get(os.getpid())

@@ -128,14 +128,14 @@ class Observed:
         return replace(trace, outside_s=max(0.0, seconds - trace.total_s))
 
     def slowest(self, count: int) -> Slowest:
-        """The slowest of the last thousands of requests."""
+        """The slowest requests that are kept, the slowest first."""
         if count < 1:
             raise InputError("how many of the slowest?", expected="at least 1", got=repr(count))
         found = self.session.call("traces", app=self.app, slowest=count, timeout_s=10)
         return Slowest(map(self._unpack, found))
 
     def trace(self, id: str) -> Trace:
-        """One of the last thousands of requests."""
+        """The trace of a request; `InputError` where it is not kept any more."""
         found: list[Any] = self.session.call("traces", app=self.app, id=id, timeout_s=10)
         if not found:
             raise InputError(
