@@ -1,4 +1,4 @@
-"""How a load test looks as one line and as a card in a cell: views of a finished result."""
+"""A load test as one line, and as a card in a cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DETAIL_SHOWN = 200
 
 
 def amount(milliseconds: float) -> str:
-    """A duration with as many digits as it is good for: 0.45 ms, 2.3 ms, 48 ms, 1.24 s, never."""
+    """Format a duration to two or three digits: 0.45 ms, 2.3 ms, 48 ms, 1.24 s, never."""
     if math.isnan(milliseconds):
         return "–"
     if math.isinf(milliseconds):
@@ -31,25 +31,25 @@ def amount(milliseconds: float) -> str:
 
 
 def per_second(rate: float) -> str:
-    """A rate with as many digits as it is good for: 3.2/s, 49/s, 1,240/s."""
+    """Format a rate: 3.2/s, 49/s, 1,240/s."""
     return f"{rate:,.{1 if 0 < rate < 9.95 else 0}f}/s"
 
 
 def seconds(duration_s: float) -> str:
-    """A length of time: 20 s, 2.5 s."""
+    """Format a length of time: 20 s, 2.5 s."""
     return f"{duration_s:.1f}".removesuffix(".0") + " s"
 
 
 def shorten(text: str, letters: int) -> str:
-    """The text on one line, of at most so many letters."""
+    """Put the text on one line of at most ``letters`` characters."""
     text = text.replace("\n", " ")
     return text if len(text) <= letters else text[: letters - 1] + "…"
 
 
 def one_line(result: LoadResult) -> str:
-    """The repr: how requests arrived, how many, and the two percentiles people ask for."""
-    what = f"{result.arrivals!r} for {seconds(result.duration_s)}"
-    head = f"<LoadResult {what}: {len(result):,} requests"
+    """Build the repr: arrivals, number of requests, p50 and p99."""
+    load = f"{result.arrivals!r} for {seconds(result.duration_s)}"
+    head = f"<LoadResult {load}: {len(result):,} requests"
     if not len(result):
         return f"{head}{_remarks(result)}>"
     failed = len(result) - int(result.ok.sum())
@@ -64,15 +64,15 @@ def _remarks(result: LoadResult) -> str:
 
 
 class Fact(NamedTuple):
-    """A labelled figure of the card, with what it is to be read against."""
+    """A labelled figure of the card, with a note."""
 
     label: str
     value: str
     note: str = ""
 
 
-class Row(NamedTuple):
-    """A percentile of the card; ``at`` is its place on the log scale, from 0 to 1."""
+class PercentileRow(NamedTuple):
+    """A percentile of the card; ``at`` is its position on the log scale, from 0 to 1."""
 
     name: str
     value: str
@@ -82,7 +82,7 @@ class Row(NamedTuple):
 
 
 def html(result: LoadResult) -> str:
-    """The card."""
+    """Render the card."""
     shown = result.failures[:FAILURES_SHOWN]
     return render(
         "load.html.j2",
@@ -129,16 +129,16 @@ def _own_cpu(result: LoadResult) -> str:
     return amount(1e3 * result.client.cpu_s / len(result)) if len(result) else "–"
 
 
-def _rows(result: LoadResult) -> list[Row]:
+def _rows(result: LoadResult) -> list[PercentileRow]:
     if not len(result):
         return []
     longest = float(result.latency_ms.max())
     rows = [_row(result, p) for p in result.percentiles.values()]
     over = result.slo_ms is not None and longest > result.slo_ms
-    return [*rows, Row("max", amount(longest), "", _place(result, longest), over)]
+    return [*rows, PercentileRow("max", amount(longest), "", _place(result, longest), over)]
 
 
-def _row(result: LoadResult, percentile: Percentile) -> Row:
+def _row(result: LoadResult, percentile: Percentile) -> PercentileRow:
     value = percentile.value_ms
     if percentile.certified:
         note = f"≤ {amount(percentile.at_most_ms)}"
@@ -146,11 +146,11 @@ def _row(result: LoadResult, percentile: Percentile) -> Row:
     else:
         note = "too few requests to prove"
     over = result.slo_ms is not None and value > result.slo_ms
-    return Row(NAMES[percentile.name], amount(value), note, _place(result, value), over)
+    return PercentileRow(NAMES[percentile.name], amount(value), note, _place(result, value), over)
 
 
 def _scale(result: LoadResult) -> tuple[float, float]:
-    """The ends of the log scale, in ms: half of the median, and the slowest answer."""
+    """The ends of the log scale in ms: half of the median, and the slowest response."""
     import numpy as np
 
     answered = result.latency_ms[np.isfinite(result.latency_ms)]
