@@ -1,8 +1,8 @@
-"""Defining: typed functions become steps, functions that call them become pipelines.
+"""Definitions: typed functions become steps, functions that call them become pipelines.
 
 Start at `step`, `batched_step`, `resource` and `pipeline`. A `Pipeline` is traced into a `Graph`
-(`graph.py`: plain frozen data); `check.py` lists what would keep it from being deployed;
-`border.py` knows how values get in and out; `shipping.py` how code gets to other processes.
+(`graph.py`: plain frozen data); `check.py` lists the problems that block its deployment;
+`border.py` converts arguments and results; `shipping.py` pickles code for other processes.
 Nothing here runs a pipeline: that is `mlkit.execute`.
 """
 

@@ -116,7 +116,9 @@ def _facts(result: LoadResult) -> list[Fact]:
         Fact("requests", f"{len(result):,}", f"{failed:,} failed" if failed else "none failed"),
     ]
     if asked is not None:
-        facts.insert(0, Fact("target rate", per_second(asked), f"sent {per_second(result.sent_rate)}"))
+        facts.insert(
+            0, Fact("target rate", per_second(asked), f"sent {per_second(result.sent_rate)}")
+        )
     facts.append(
         Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} per request")
     )
