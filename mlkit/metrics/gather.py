@@ -1,4 +1,4 @@
-"""Counts of all processes of an app in one place: bounded, and unaffected when a process dies."""
+"""Aggregation of the metrics of all processes of an app, in bounded memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_PEEKED = 8
 
 
 class Totals:
-    """Sums since the app was deployed; they only grow, whichever process comes or goes."""
+    """Monotonic sums since the app was deployed, independent of the life of its processes."""
 
     def __init__(self) -> None:
         self.status: Counter[str] = Counter()
@@ -32,7 +32,7 @@ class Totals:
         self.cpu_s: Counter[str] = Counter()
 
     def add(self, delta: Delta) -> None:
-        """Add what one process counted."""
+        """Add the counts of one process."""
         if delta["front"]:
             self.status.update(delta["status"])
             self.bytes = [a + b for a, b in zip(self.bytes, delta["bytes"], strict=True)]
@@ -49,14 +49,14 @@ class Totals:
 
 
 class DurationTotals:
-    """Durations counted in the buckets of `EDGES_S`, and their sum."""
+    """Counts of durations in the buckets of `EDGES_S`, and their sum."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(EDGES_S) + 1)
         self.sum_s = 0.0
 
     def add(self, counts: list[int], sum_s: float) -> None:
-        """Add durations that were counted elsewhere."""
+        """Add counts and the sum of the durations."""
         if counts:
             self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
             self.sum_s += sum_s
@@ -66,7 +66,7 @@ class Gatherer:
     """Deltas of one app's processes, numbered as they arrive; the oldest are dropped.
 
     Args:
-        keep_s: seconds for which deltas, the slowest traces and silent processes are kept.
+        keep_s: retention of deltas, slowest traces and ended processes in seconds.
     """
 
     def __init__(self, keep_s: float = KEEP_S) -> None:
@@ -81,16 +81,16 @@ class Gatherer:
         self._peeks: dict[str, deque[dict[str, Any]]] = {}
 
     def push(self, delta: Delta, now: float | None = None) -> list[str]:
-        """Take up what one process counted; a delta that is pushed twice counts once.
+        """Add a delta of one process; a delta that is pushed twice counts once.
 
         Returns:
-            the steps that somebody peeks into.
+            the steps to sample for peeking.
         """
         at = delta["at"]
-        wanted = self._wanted(at if now is None else now)
+        peeked = self._peeked(at if now is None else now)
         before = self._latest.get(delta["process"])
         if before is not None and delta["number"] <= before["number"]:
-            return wanted
+            return peeked
         for peek in delta.pop("peeks", ()):
             self._peeks.setdefault(peek["step"], deque(maxlen=MAX_PEEKS)).append(peek)
         self._add_traces(at, delta.pop("traces", []))
@@ -101,7 +101,7 @@ class Gatherer:
         self._deltas.append((self.last, delta))
         while self._deltas and self._deltas[0][1]["at"] < at - self.keep_s:
             self._deltas.popleft()
-        return wanted
+        return peeked
 
     def _add_traces(self, at: float, traces: list[Any]) -> None:
         self._traces.extend(traces)
@@ -110,12 +110,12 @@ class Gatherer:
         oldest = (at - self.keep_s) // 60
         self._slowest = {m: kept for m, kept in self._slowest.items() if m >= oldest}
 
-    def _wanted(self, now: float) -> list[str]:
+    def _peeked(self, now: float) -> list[str]:
         self._until = {step: until for step, until in self._until.items() if until > now}
         return list(self._until)
 
     def peek(self, step: str, until: float) -> list[dict[str, Any]]:
-        """Samples of a step, the latest first; processes go on sampling it until then."""
+        """Samples of a step, the latest first; processes keep sampling it until ``until``."""
         if len(self._until) < MAX_PEEKED:
             self._until[step] = until
         return list(self._peeks.get(step, ()))[::-1]
@@ -134,9 +134,9 @@ class Gatherer:
         return self.last, newer[::-1]
 
     def traces(self, *, slowest: int = 0, id: str = "") -> list[Any]:
-        """Packed traces: the one of an id, or the slowest that are kept, the slowest first.
+        """Packed traces: those with an id, or the slowest kept ones, the slowest first.
 
-        The slowest are right up to `SLOWEST` of them, over at least `keep_s`.
+        Up to `SLOWEST`, these are the slowest of all requests, over at least ``keep_s``.
         """
         kept = {trace[:3]: trace for traces in self._slowest.values() for trace in traces}
         kept |= {trace[:3]: trace for trace in self._traces}

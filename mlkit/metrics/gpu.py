@@ -1,4 +1,4 @@
-"""GPU use of this process: memory as torch reports it, time as NVML does."""
+"""GPU use of this process: memory from torch, utilization from NVML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["gpu_bytes", "gpu_share"]
 
 
 def gpu_bytes() -> int | None:
-    """GPU memory reserved by torch in this process, in bytes; None where it uses no GPU."""
+    """GPU memory reserved by torch in this process, in bytes; None without a GPU."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None
@@ -23,19 +23,19 @@ def gpu_bytes() -> int | None:
 def gpu_share() -> float | None:
     """Recent utilization by this process of the GPU that torch uses.
 
-    Replicas that share a GPU are told apart where the driver knows them by their process ids here;
-    in a container with a PID namespace of its own it does not, and the GPU's utilization is divided
-    evenly among all processes that compute on it.
+    Replicas that share a GPU are distinguished by process id. In a container with its own PID
+    namespace, the driver reports other ids, and the GPU's utilization is divided evenly among all
+    processes that compute on it.
 
     Returns:
-        a share of one GPU; None where torch uses none, or ``nvidia-ml-py`` is not installed.
+        a share of one GPU; None if torch uses none, or ``nvidia-ml-py`` is not installed.
     """
     if gpu_bytes() is None:
         return None
     try:
         nvml = import_module("pynvml")
         return _share(nvml, _handle(nvml))
-    except Exception:  # no library, driver or permission: the policy that needs it reports that
+    except Exception:  # no library, driver or permission: `on_gpu` reports missing readings
         return None
 
 
@@ -50,13 +50,13 @@ def _handle(nvml: Any) -> Any:
 def _share(nvml: Any, handle: Any) -> float:
     whole = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
     samples: Sequence[Any] = ()
-    with suppress(nvml.NVMLError):  # raised also when nobody used the GPU recently
+    with suppress(nvml.NVMLError):  # also raised if the GPU was idle
         samples = nvml.nvmlDeviceGetProcessUtilization(handle, 0)
     pids = {process.pid for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle)}
     if os.getpid() not in pids:
         return float(whole / max(1, len(pids)))
-    # The driver keeps samples for some seconds. The latest of each process counts, and only in
-    # proportion to the others, since each sample covers an interval of its own.
+    # The driver keeps samples for some seconds. Only the latest of each process counts, relative to
+    # the others, since each sample covers a different interval.
     latest = {sample.pid: sample for sample in sorted(samples, key=lambda s: s.timeStamp)}
     total = sum(sample.smUtil for pid, sample in latest.items() if pid in pids)
     if not total:

@@ -1,8 +1,8 @@
-"""Mergeable latency histograms: HDR histograms of microseconds, accurate to one per cent.
+"""Mergeable latency histograms: HDR histograms of microseconds, accurate to one percent.
 
-After Gil Tene's HdrHistogram (http://hdrhistogram.org): histograms of two replicas add up to the
-one that a single replica would have recorded, so that percentiles of the whole are true percentiles
-and not means of percentiles.
+After Gil Tene's HdrHistogram (http://hdrhistogram.org): the sum of the histograms of two replicas
+is the one that a single replica would have recorded, so that percentiles of the whole are true
+percentiles and not means of percentiles.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _DIGITS = 2
 
 
 class Histogram:
-    """Durations from a microsecond to an hour, recorded to one per cent."""
+    """Durations from a microsecond to an hour, accurate to one percent."""
 
     __slots__ = ("_counts",)
 
     def __init__(self, encoded: str | None = None) -> None:
-        self._counts: Any = None  # many stay empty, and it costs 20 kB
+        self._counts: Any = None  # allocated on demand: 20 kB, and many stay empty
         if encoded is not None:
             from hdrh.histogram import HdrHistogram
 
@@ -46,7 +46,7 @@ class Histogram:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Histogram:
-        """The histogram of these durations."""
+        """Build the histogram of durations."""
         histogram = cls()
         record = histogram._hdr.record_value
         for value in seconds:
@@ -58,7 +58,7 @@ class Histogram:
         if other._counts is None:
             return
         mine, theirs = self._hdr, other._counts
-        # As the library's own `add`, without its checks: all of these are configured alike.
+        # As the library's `add`, without its checks: all histograms have the same configuration.
         mine.encoder.add(theirs.encoder)
         mine.total_count += theirs.total_count
         mine.max_value = max(mine.max_value, theirs.max_value)
@@ -74,7 +74,7 @@ class Histogram:
         return int(self._counts.total_count) if self._counts is not None else 0
 
     def percentile_s(self, percent: float) -> float:
-        """A percentile in seconds; NaN where there are no durations."""
+        """A percentile in seconds; NaN without durations."""
         return self.percentiles_s(percent)[0]
 
     def percentiles_s(self, *percents: float) -> tuple[float, ...]:
@@ -83,7 +83,7 @@ class Histogram:
             return (float("nan"),) * len(percents)
         import numpy as np
 
-        # The library's own loops over the counts in Python: 30 times slower.
+        # The library's own method, a Python loop over the counts, is 30 times slower.
         hdr = self._counts
         sums = np.cumsum(np.ctypeslib.as_array(hdr.counts))
         ranks = [max(1, int(percent / 100 * hdr.total_count + 0.5)) for percent in percents]

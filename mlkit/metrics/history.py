@@ -29,21 +29,21 @@ class Sample:
         at: end of the interval, in seconds since the epoch.
         span_s: its length in seconds.
         of: the step, stage or replica; "" for the app.
-        requests: answered (of a step: executions).
+        requests: number of responses (of a step: executions).
         status: responses by status code.
         held: latency of requests in the server (of a step: its run time).
         waited: time that requests waited for a step.
         waited_s: sum of the waiting times.
-        errors: responses of 500 and above but 503; of a step, requests that failed in it.
+        errors: responses of 500 and above except 503 (of a step: requests that failed in it).
         rejected: responses 429 and 503.
-        sizes: items by the size of the batch that they were in.
+        sizes: number of items by the size of their batch.
         in_flight: requests in flight at the end.
         queued: requests waiting for a worker at the end.
         cpu: cores used.
         rss: resident memory in bytes, summed over processes.
-        gpu: GPU memory in bytes; None where no GPU is used.
-        bytes: received and sent.
-        processes: processes that reported.
+        gpu: GPU memory in bytes; None without a GPU.
+        bytes: bytes received and sent.
+        processes: number of processes that reported.
     """
 
     at: float
@@ -72,7 +72,7 @@ class Sample:
 
     @property
     def mean_batch(self) -> float:
-        """Mean items per call; NaN where nothing is batched."""
+        """Mean number of items per call; NaN without batches."""
         calls = sum(count / size for size, count in self.sizes.items())
         return sum(self.sizes.values()) / calls if calls else math.nan
 
@@ -82,7 +82,7 @@ class Sample:
         return self.waited_s / self.requests if self.requests else 0.0
 
     def merge(self, other: Sample) -> None:
-        """Add the counts of another interval or process; gauges stay as they are."""
+        """Add the counts of another interval or process; gauges do not change."""
         self.requests += other.requests
         self.status.update(other.status)
         self.held.add(other.held)
@@ -141,19 +141,19 @@ class History:
         every_s: float = 1.0,
         now: float | None = None,
     ) -> list[Sample]:
-        """Samples, interval by interval.
+        """Compute samples per interval and part.
 
         Args:
-            by: "app" for the whole, or "step", "stage", "replica" for a sample of each.
-            last_s: only the last seconds; all that is kept by default.
+            by: "app", or "step", "stage" or "replica" for one sample of each.
+            last_s: length of the period in seconds; all that is kept by default.
             every_s: length of an interval in seconds; at least 0.5, the push interval.
             now: end of the last interval; by default the time of the latest delta.
 
         Raises:
-            InputError: ``every_s`` is too short, or ``by`` is none of these.
+            InputError: ``every_s`` is too short, or ``by`` is unknown.
         """
         if every_s < 0.5:
-            raise InputError("every_s is at least 0.5", got=repr(every_s))
+            raise InputError("every_s is too short", expected="at least 0.5 s", got=repr(every_s))
         end = now if now is not None else self.at
         if end is None:
             return []
@@ -171,7 +171,7 @@ class History:
         ]
 
     def whole(self, last_s: float, *, by: By = "app", now: float | None = None) -> list[Sample]:
-        """One sample of each part over all of the last seconds."""
+        """Compute one sample per part over the last ``last_s`` seconds."""
         return self.samples(by=by, last_s=last_s, every_s=max(last_s, 0.5) + 1e-6, now=now)
 
     def to_frame(
@@ -195,9 +195,9 @@ class History:
 
 
 def samples_of(delta: Delta) -> list[tuple[By, Sample]]:
-    """Samples of the app, the stage and the steps from one delta, over its own span.
+    """Compute samples of the app, the stage and the steps from one delta.
 
-    For frequent reads: of the waiting times only the sum is there.
+    For frequent reads: without the histograms of waiting times.
     """
     at, span_s = delta["at"], max(delta["span_s"], 1e-3)
     stage = Sample(at=at, span_s=span_s, of=delta["stage"])
@@ -230,7 +230,7 @@ def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:
         return [(f"{delta['stage']} {delta['process']}", delta)]
     if by == "app":
         return [("", delta)]
-    raise InputError("there is no such part", expected="app, step, stage or replica", got=repr(by))
+    raise InputError("unknown value of by", expected="app, step, stage or replica", got=repr(by))
 
 
 def _sample(
@@ -278,9 +278,9 @@ def _add_requests(sample: Sample, delta: Delta) -> None:
 
 def _add_step(sample: Sample, step: Delta) -> None:
     if step["run"]:
-        took = Histogram(step["run"])
-        sample.requests += took.count
-        sample.held.add(took)
+        run_times = Histogram(step["run"])
+        sample.requests += run_times.count
+        sample.held.add(run_times)
     if step["wait"]:
         sample.waited.add(Histogram(step["wait"]))
     sample.waited_s += step["wait_s"]

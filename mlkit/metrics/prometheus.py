@@ -17,7 +17,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(gathered: Gatherer, pipeline: str, now: float) -> bytes:
-    """All metrics of an app, as Prometheus scrapes them."""
+    """Return all metrics of an app for a Prometheus scrape."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)

@@ -1,4 +1,4 @@
-"""Rate and latency percentiles over the last seconds, in bounded memory whatever the rate."""
+"""Rate and latency percentiles over the last two seconds, in bounded memory."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ _GROWTH = log(1.01)
 
 
 class Recent:
-    """Counts calls in slots of 100 ms: the rate is exact, percentiles are to one per cent.
+    """Counts calls in slots of 100 ms; the rate is exact, percentiles are accurate to one percent.
 
-    Times are seconds of one monotonic clock.
+    Times are seconds on a monotonic clock.
     """
 
     def __init__(self) -> None:
         self._slots: deque[tuple[int, Counter[int]]] = deque(maxlen=SLOTS + 1)
 
     def add(self, at: float, held_s: float) -> None:
-        """Count a call that ended at `at`, held for `held_s` seconds."""
+        """Count a call that ended at ``at`` and took ``held_s`` seconds."""
         slot = int(at / SLOT_S)
         if not self._slots or self._slots[-1][0] != slot:
             self._slots.append((slot, Counter()))
         self._slots[-1][1][round(log(max(held_s, 1e-6)) / _GROWTH)] += 1
 
     def read(self, at: float) -> dict[str, float]:
-        """The ``rate`` per second, and ``p50_ms``, ``p95_ms``, ``p99_ms`` (nearest rank).
+        """Return the ``rate`` per second, and ``p50_ms``, ``p95_ms``, ``p99_ms`` (nearest rank).
 
-        Covers the last 20 whole slots and the current one; there are no percentiles of no calls.
+        They cover the last 20 whole slots and the current one. Without calls, there are no
+        percentiles.
         """
         first = int(at / SLOT_S) - SLOTS
         durations: Counter[int] = Counter()

@@ -1,7 +1,7 @@
-"""Counting what one process does, and pushing what is new every half second.
+"""Metrics of one process, recorded cheaply and pushed every half second.
 
-Counting a request appends numbers to lists; a background thread turns them into histograms when it
-pushes them. What is pushed is a `Delta`: plain data that adds up.
+Recording a request appends numbers to lists; a background thread converts them to histograms and
+pushes these as a `Delta`: plain data that can be summed.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ logger = logging.getLogger(__name__)
 
 PUSH_EVERY_S = 0.5
 MAX_PENDING = 20
-"""Deltas kept as they are while they cannot be pushed; what is counted after them is merged."""
+"""Maximum number of unpushed deltas; later ones are merged into the last."""
 SLOWEST = 100
-"""The slowest traces of each delta, all of which are kept."""
+"""Number of slowest traces kept per delta."""
 SAMPLED = 200
-"""Traces in a uniform sample of all requests of a delta, kept besides."""
+"""Size of the uniform sample of traces kept per delta in addition."""
 
 Delta: TypeAlias = dict[str, Any]
-"""What one process counted in an interval: see `Recorder.take`."""
+"""Counts of one process in an interval: see `Recorder.take`."""
 _SUMMED = ("span_s", "held", "buckets", "held_s", "status", "bytes", "steps", "cpu_s")
 
 
 class Recorder:
-    """Counts of one process, for one app.
+    """Records the metrics of one process, for one app.
 
     Args:
-        stage: the process's.
-        push: receives each delta, on a thread of the recorder; where it raises, the delta is kept
-            and pushed again. It returns the steps that somebody peeks into.
-        front: whether it answers requests; what other stages receive are calls from the front.
-        gauges: returns the current ``in_flight`` and ``queued`` by step.
-        every_s: seconds from one delta to the next.
-        now: seconds since the epoch.
+        stage: the stage of the process.
+        push: receives each delta, on the recorder's thread; if it raises, the delta is kept and
+            pushed again. It returns the steps to sample for peeking.
+        front: whether the process receives HTTP requests, rather than calls from the front.
+        gauges: returns the current ``in_flight``, and ``queued`` by step.
+        every_s: interval between deltas in seconds.
+        now: clock in seconds since the epoch.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Recorder:
         self._every_s = every_s
         self._now = now
         self._lock = threading.Lock()
-        self._process = secrets.token_hex(4)  # process ids of several nodes may be the same
+        self._process = secrets.token_hex(4)  # process ids are not unique across nodes
         self._number = 0
         self._since = now()
         self._cpu_s = time.process_time()
@@ -98,14 +98,14 @@ class Recorder:
     # ---- counting ---------------------------------------------------------------------------
 
     def request(self, trace: Trace, received: int, sent: int) -> None:
-        """Count a request that was answered.
+        """Record a request after its response.
 
         Args:
-            trace: where its time went.
-            received: bytes of its body.
-            sent: bytes of the response's body.
+            trace: the request's trace.
+            received: size of its body in bytes.
+            sent: size of the response's body in bytes.
         """
-        with self._lock:  # `take` must not come in between
+        with self._lock:  # atomic with regard to `take`
             self._held.append(trace.total_s)
             self._recent.add(time.perf_counter(), trace.total_s)
             self._status[trace.status] += 1
@@ -114,8 +114,8 @@ class Recorder:
             self._keep(trace)
 
     def _keep(self, trace: Trace) -> None:
-        """Keep a trace if it is among the slowest, or drawn into the sample (Vitter's R)."""
-        seen = len(self._held)  # unique: where times are equal, traces are not compared
+        """Keep a trace if it is among the slowest, or selected for the sample (Vitter's R)."""
+        seen = len(self._held)  # a unique tie-breaker: traces cannot be compared
         if len(self._slowest) < SLOWEST:
             heapq.heappush(self._slowest, (trace.total_s, seen, trace))
         elif trace.total_s > self._slowest[0][0]:
@@ -126,14 +126,14 @@ class Recorder:
             self._sampled[place] = trace
 
     def called(self, held_s: float, failed: bool) -> None:
-        """Count a call of a stage that answers no requests itself."""
+        """Record a call of a stage other than the front."""
         with self._lock:
             self._held.append(held_s)
             self._recent.add(time.perf_counter(), held_s)
             self._status[500 if failed else 200] += 1
 
     def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
-        """Count the steps of a request that ran in this process."""
+        """Record the steps of a request that ran in this process."""
         with self._lock:
             for span in spans:
                 self._steps.setdefault(span.step, []).append((span.waited_s, span.took_s))
@@ -143,16 +143,16 @@ class Recorder:
                 self._errors[failed] += 1
 
     def peeked(self, step: str, id: str, inputs: Mapping[str, Any], output: Any) -> None:
-        """Keep the inputs and the output of a step that is peeked into: one sample per delta."""
+        """Record inputs and output of a step for peeking; at most one sample per delta is kept."""
         with self._lock:
             self._peeks.setdefault(step, (id, inputs, output))
 
     def recent(self) -> dict[str, float]:
-        """Current load, for an autoscaling policy.
+        """Return the current load, for an autoscaling policy.
 
-        ``rate`` in calls per second and ``p50_ms``, ``p95_ms``, ``p99_ms`` of how long they were
-        held, over the last two seconds; ``cpu`` in cores since the previous call of this; ``gpu``
-        as a share of one, where torch uses one and NVIDIA's library is installed.
+        ``rate`` in calls per second, and their latency as ``p50_ms``, ``p95_ms``, ``p99_ms``, over
+        the last two seconds; ``cpu`` in cores since the previous call of this method; ``gpu`` as a
+        share of one GPU, if torch uses one and ``nvidia-ml-py`` is installed.
         """
         at, cpu_s = time.perf_counter(), time.process_time()
         with self._lock:
@@ -166,15 +166,15 @@ class Recorder:
     # ---- pushing ----------------------------------------------------------------------------
 
     def take(self) -> Delta:
-        """What was counted since the last time, as plain data.
+        """Return the metrics recorded since the previous call, as plain data.
 
         ``stage, pid, at, span_s``, and ``process`` and ``number``, which identify a delta that is
         pushed twice; ``held`` and each step's ``wait`` and ``run`` as encoded histograms, with
-        exact ``buckets`` besides; ``status`` and batch ``sizes`` (items that were in a batch of
-        each size); ``bytes`` in and out; ``errors`` by step; the gauges ``in_flight`` and
-        ``queued``; ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
+        exact ``buckets``; ``status``, and batch ``sizes`` (number of items by size of their batch);
+        ``bytes`` received and sent; ``errors`` by step; the gauges ``in_flight`` and ``queued``;
+        ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
         """
-        gauges = self.gauges()  # first: where it raises, nothing is lost
+        gauges = self.gauges()  # first: if it raises, nothing is lost
         with self._lock:
             held, status, transferred = self._held, self._status, self._bytes
             steps, sizes, errors, peeks = self._steps, self._sizes, self._errors, self._peeks
@@ -216,10 +216,10 @@ class Recorder:
         return delta
 
     def flush(self) -> None:
-        """Push what there is now, and what could not be pushed before.
+        """Push the current delta, after those that could not be pushed before.
 
-        A delta whose push has been tried stays as it is: it may have arrived all the same, and is
-        then known by its number.
+        A delta that failed to be pushed is not changed afterwards: it may have arrived, and is then
+        recognized by its number.
         """
         if self._push is None:
             return
@@ -228,31 +228,33 @@ class Recorder:
             delta = merged(self._pending.pop(), delta)
         self._pending.append(delta)
         while self._pending:
-            wanted = self._push(self._pending[0])
+            peeked = self._push(self._pending[0])
             self._pending.popleft()
-            self.peeking = frozenset(wanted or ())
+            self.peeking = frozenset(peeked or ())
 
     def close(self) -> None:
-        """Stop, after pushing once more what was counted since the last time."""
+        """Stop after a final push."""
         self._stop.set()
 
     def _run(self) -> None:
-        told = last = False
+        warned = last = False
         while not last:
             last = self._stop.wait(self._every_s)
             try:
                 self.flush()
-                told = False
+                warned = False
             except Exception as error:
-                if not told:
-                    logger.warning("metrics could not be pushed, and are kept for later: %s", error)
-                told = True
+                if not warned:
+                    logger.warning(
+                        "metrics could not be pushed, and are kept for a retry: %s", error
+                    )
+                warned = True
 
 
 def merged(earlier: Delta, later: Delta) -> Delta:
-    """Two successive deltas of one process as one: counts add up, gauges are the later ones.
+    """Merge two successive deltas of one process: sums of counts, and the later gauges.
 
-    Of the traces the slowest are kept, of each step the first peek: memory stays bounded.
+    To bound memory, only the slowest traces and one peek per step are kept.
     """
     traces = [*earlier["traces"], *later["traces"]]
     peeks = {peek["step"]: peek for peek in (*later["peeks"], *earlier["peeks"])}

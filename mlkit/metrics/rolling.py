@@ -1,7 +1,7 @@
-"""Metrics of the last minutes, updated delta by delta: what a live view shows.
+"""Incrementally updated metrics for live views.
 
-`History` computes any interval of any part on demand; this maintains three fixed windows of the
-whole app incrementally, so that a refresh twice a second costs next to nothing.
+`History` computes samples of any interval and part on demand; this module maintains three fixed
+windows of the app incrementally, which makes a refresh twice a second cheap.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WINDOWS: Mapping[int, float] = {60: 1.0, 300: 5.0, 900: 15.0}
 """Length of each window in seconds, and of its points."""
 
 NOW_S = 10
-"""Seconds that "now" is an average over."""
+"""Averaging period of current values in seconds."""
 
 LATE_S = 2.5
 """How long an interval stays open: processes push at different times."""
@@ -28,7 +28,7 @@ LATE_S = 2.5
 
 @dataclass(frozen=True)
 class Point:
-    """One interval of the whole app; latencies in ms, NaN without responses."""
+    """Metrics of the app in one interval; latencies in ms, NaN without responses."""
 
     at: float
     rate: float
@@ -115,7 +115,7 @@ class _Window:
 
 
 class Rolling:
-    """What `Dashboard` and `App.view` show of an app."""
+    """Metrics of an app as shown by `Dashboard` and `App.view`."""
 
     def __init__(self) -> None:
         self.at: float | None = None
@@ -147,7 +147,7 @@ class Rolling:
         return list(self._windows[window_s].points)
 
     def now(self, by: By = "app") -> list[Sample]:
-        """A sample of each part over the last `NOW_S` seconds."""
+        """One sample per part over the last `NOW_S` seconds."""
         if self.at is None:
             return []
         bins: dict[str, _Bin] = {}
@@ -159,7 +159,7 @@ class Rolling:
 
     @property
     def _span_s(self) -> float:
-        """Seconds that "now" covers; fewer right after the start."""
+        """Averaging period in seconds; shorter after the start."""
         if self.at is None or self.started is None:
             return float(NOW_S)
         return min(float(NOW_S), max(1.0, self.at - self.started + 0.5))

@@ -1,10 +1,10 @@
-"""Where the time of one request went in the server.
+"""Traces: the time of one request in the server, by step and phase.
 
 A request passes through phases: it waits for a worker (queue) or for its batch (batch), a step
 computes (compute), a call goes to another process and back (transfer), and the rest is overhead
 (framework): parsing and validating the request, scheduling steps, encoding the response. Steps run
-concurrently, so what adds up to the server's time are the phases along the critical path of the
-graph: each step on it became ready when the one before it had finished.
+concurrently, so the server's time is the sum of the phases along the critical path of the graph, on
+which each step became ready when the one before it finished.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PHASES = ("queue", "batch", "compute", "transfer", "framework")
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One step of one request. Times are seconds since the server received the request.
+    """One step of a request. Times are seconds since the server received the request.
 
     Attributes:
         ready_s: when its inputs were available.
         batch: size of its batch; 0 for a step that is not batched.
-        stage: where it ran; "" for the process that responded.
-        hop: whether it is a call to another process, and not a step.
-        within: the hop that it is part of; "" for none.
+        stage: the stage that ran it; "" for the process that responded.
+        hop: whether it is a call to another process rather than a step.
+        within: the hop that it is part of, or "".
     """
 
     step: str
@@ -53,18 +53,18 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One request as the server saw it.
+    """One request, as measured in the server.
 
     Attributes:
         id: the response's ``X-Request-Id``.
         at: when it was received, in seconds since the epoch.
-        total_s: from receiving it to passing on the response.
+        total_s: seconds from receiving it to sending the response.
         status: HTTP status of the response.
-        began_s: when its first step could start; before that it was parsed and validated.
-        ended_s: when its last step had finished; after that the response was encoded.
-        spans: of its steps, in the order in which they became ready.
-        pid: of the process that responded.
-        outside_s: latency that its caller saw besides, where known: network, and the caller.
+        began_s: when it was parsed and validated, and its first steps could start.
+        ended_s: when its last step had finished, before the response was encoded.
+        spans: its steps, in the order in which they became ready.
+        pid: process id of the process that responded.
+        outside_s: additional latency seen by its caller (network, client), if known.
     """
 
     id: str
@@ -79,7 +79,7 @@ class Trace:
 
     @property
     def phases_s(self) -> dict[str, float]:
-        """Seconds by phase along the critical path; each is measured, so the sum may be off."""
+        """Seconds by phase along the critical path; the sum may differ from ``total_s``."""
         return phases_of(self.spans, self.began_s, self.ended_s, self.total_s)
 
     def pack(self) -> tuple[Any, ...]:
@@ -118,13 +118,13 @@ class Trace:
 def phases_of(
     spans: Sequence[Span], began_s: float, ended_s: float, total_s: float
 ) -> dict[str, float]:
-    """Seconds by phase along the critical path.
+    """Compute seconds by phase along the critical path.
 
     Args:
-        spans: of the steps; those within a hop come after it.
+        spans: the steps and hops; those within a hop come after it.
         began_s: when the first steps could start.
-        ended_s: when the last had finished.
-        total_s: when the response was passed on.
+        ended_s: when the last step had finished.
+        total_s: when the response was sent.
     """
     phases = dict.fromkeys(PHASES, 0.0)
     phases["framework"] = began_s + max(0.0, total_s - ended_s)
@@ -149,17 +149,17 @@ def phases_of(
 
 
 def _add_hop(phases: dict[str, float], hop: Span, spans: Sequence[Span]) -> None:
-    """Add a call to a stage: the phases there, and the rest as transfer."""
+    """Add a call to a stage: the phases in the stage, and the rest as transfer."""
     path = _critical_path(spans)
     for span in path:
         phases["batch" if span.batch else "queue"] += max(0.0, span.waited_s)
         phases["compute"] += span.took_s
-    there = path[0].finish_s - path[-1].ready_s if path else 0.0
-    phases["transfer"] += max(0.0, hop.finish_s - hop.ready_s - there)
+    remote_s = path[0].finish_s - path[-1].ready_s if path else 0.0
+    phases["transfer"] += max(0.0, hop.finish_s - hop.ready_s - remote_s)
 
 
 def _critical_path(spans: Sequence[Span]) -> list[Span]:
-    """From the step that finished last back to one that depended on none, last first."""
+    """Steps from the last to finish back to the first on the critical path."""
     path: list[Span] = []
     left = sorted(spans, key=lambda span: span.finish_s)
     while left:
