@@ -350,7 +350,7 @@ class Executor:
 
     async def _await(self, work: Work, task: Task) -> None:
         outcome = await call_async(task, work)
-        work.root.async_tasks.discard(_this_task())
+        work.root.async_tasks.difference_update({asyncio.current_task()})
         if outcome is None:
             self._fail(work.root, deadline_passed(task))
             return
@@ -373,12 +373,6 @@ class Executor:
 
 def _duration_s(outcomes: list[Outcome]) -> float | None:
     return outcomes[-1].finish - outcomes[0].start if outcomes else None
-
-
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
 
 
 def _cancel_async(execution: Execution) -> None:

@@ -30,8 +30,7 @@ def run(
     graph = pipeline.graph
     _check_given(graph, given)
     program = compile_graph(graph, frozenset(given))
-    arguments = _bind(pipeline, program, args, kwargs)
-    arguments = localise_arguments(graph, arguments)
+    arguments = localise_arguments(graph, _bind(pipeline, program, args, kwargs))
     ended: SimpleQueue[Execution] = SimpleQueue()  # unlike an Event, it survives an interrupt
     with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
         executor.submit(arguments, ended.put, given=given)
@@ -100,14 +99,11 @@ def _bind(
     pipeline: Pipeline[..., Any], program: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Bind arguments by name; those that only given nodes would read may be missing."""
-    if not program.given:
-        return pipeline.bind(*args, **kwargs)
     names = [p.name for p in program.graph.parameters]
     spare = {name: None for name in names[len(args) :] if name not in kwargs}
     needed = {p.name for p in program.graph.parameters if p.required} & program.arguments
-    missing = needed & set(spare)
-    if missing:
-        return pipeline.bind(*args, **kwargs)  # raises, naming what is missing
+    if not program.given or needed & set(spare):  # the latter raises, naming what is missing
+        return pipeline.bind(*args, **kwargs)
     optional = {p.name for p in program.graph.parameters if not p.required}
     bound = pipeline.bind(*args, **kwargs, **{n: v for n, v in spare.items() if n not in optional})
     return {name: value for name, value in bound.items() if name in program.arguments}

@@ -200,7 +200,7 @@ def _clear(frame: FrameType) -> bool:
 
 
 @contextmanager
-def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
+def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], object]]:
     """Progress bar: yield a function that takes the number of finished requests."""
     if not shown:
         yield lambda done: None
@@ -208,11 +208,7 @@ def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], 
     from tqdm.auto import tqdm
 
     with tqdm(total=total, desc=name, unit=" inputs") as bar:
-
-        def show(done: int) -> None:
-            bar.update(done - bar.n)
-
-        yield show
+        yield lambda done: bar.update(done - bar.n)
 
 
 def frame_of(inputs: Any, results: Sequence[Any], name: str) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlkit.define.graph import Graph, Node, Source, resolver
+from mlkit.define.graph import Argument, Graph, Node, Source, resolver, sources
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
 
@@ -153,7 +153,5 @@ def _compile(node: Node, i: int, upstream: int, downstream: tuple[int, ...], to_
 
 
 def _arguments(graph: Graph, nodes: list[Node]) -> frozenset[str]:
-    from mlkit.define.graph import Argument, sources
-
     read = [source for node in nodes for source in node.sources] + [graph.output]
     return frozenset(a.name for source in read for a in sources(source, Argument))
