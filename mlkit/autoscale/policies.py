@@ -175,15 +175,8 @@ class on_cpu:  # noqa: N801
 
     def __call__(self, signals: Signals) -> Wanted:
         """Scale in proportion."""
-        cores = signals.mean("cpu")
-        if cores is None:
-            why = "no replica reported its CPU use (with observe=False none does)"
-            return Wanted(signals.current_num_replicas, why, note="no readings")
-        reserved = signals.config.num_cpus or 1.0
-        return Wanted(
-            signals.current_num_replicas * (cores / reserved) / self.target,
-            f"{cores:.2f} of {reserved:g} CPU used per replica, target {self.target:.0%}",
-        )
+        missing = "no replica reported its CPU use (with observe=False none does)"
+        return _by_use("cpu", signals, signals.config.num_cpus or 1.0, self.target, missing)
 
 
 @dataclass(frozen=True)
@@ -204,15 +197,18 @@ class on_gpu:  # noqa: N801
 
     def __call__(self, signals: Signals) -> Wanted:
         """Scale in proportion."""
-        used = signals.mean("gpu")
-        if used is None:
-            why = "no replica reported its GPU use (requires torch on a GPU, and nvidia-ml-py)"
-            return Wanted(signals.current_num_replicas, why, note="no readings")
-        reserved = signals.config.num_gpus or 1.0
-        return Wanted(
-            signals.current_num_replicas * (used / reserved) / self.target,
-            f"{used:.2f} of {reserved:g} GPU used per replica, target {self.target:.0%}",
-        )
+        missing = "no replica reported its GPU use (requires torch on a GPU, and nvidia-ml-py)"
+        return _by_use("gpu", signals, signals.config.num_gpus or 1.0, self.target, missing)
+
+
+def _by_use(metric: str, signals: Signals, reserved: float, target: float, missing: str) -> Wanted:
+    used = signals.mean(metric)
+    if used is None:
+        return Wanted(signals.current_num_replicas, missing, note="no readings")
+    return Wanted(
+        signals.current_num_replicas * (used / reserved) / target,
+        f"{used:.2f} of {reserved:g} {metric.upper()} used per replica, target {target:.0%}",
+    )
 
 
 class highest:  # noqa: N801

@@ -107,15 +107,8 @@ class Scaling:
         import pandas as pd
 
         rows = [
-            {
-                "time": pd.Timestamp(decision.at, unit="s", tz="UTC"),
-                "stage": decision.stage,
-                "kind": decision.kind,
-                "from": decision.before,
-                "to": decision.after,
-                "why": decision.why,
-            }
-            for decision in self.decisions
+            (pd.Timestamp(d.at, unit="s", tz="UTC"), d.stage, d.kind, d.before, d.after, d.why)
+            for d in self.decisions
         ]
         return pd.DataFrame(rows, columns=["time", "stage", "kind", "from", "to", "why"])
 
