@@ -10,7 +10,7 @@
 
     app.scaling                # 14:02:11 download 1 → 3: 7.4 ongoing per replica, target 2
     app.scaling.to_frame()     # every decision: time, from, to, why
-    app.scaling.plot()         # arrivals, replicas wanted and ready, latency, on one axis
+    app.scaling.plot()         # arrivals, replicas wanted and ready, and latency over time
 
 A policy is a function of `Signals` that returns a number of replicas; policies written for Serve
 work unchanged. A `Decider` applies factors, bounds and delays to the number, and records each

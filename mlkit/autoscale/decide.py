@@ -37,8 +37,8 @@ class Decision:
         at: seconds since the epoch.
         kind: "scaled"; "held" by a delay, "limited" by a bound, "blocked" by the cluster; "ready"
             once all wanted replicas are; "failed" if the policy raised.
-        before: number of wanted replicas before.
-        after: number of wanted replicas afterwards.
+        before: target before the decision.
+        after: target after the decision.
         why: the reason.
     """
 

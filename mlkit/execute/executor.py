@@ -310,7 +310,7 @@ class Executor:
         self._follow_up(after)
 
     def _follow_up(self, after: After) -> None:
-        for execution, node, value in after.told:
+        for execution, node, value in after.node_results:
             assert execution.on_node is not None
             self._notify(execution.on_node, node, value)
         for execution in after.done:

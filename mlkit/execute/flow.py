@@ -29,17 +29,17 @@ class After:
     Attributes:
         done: requests that have finished.
         awaited: async steps to start.
-        told: request, node and value for the ``on_node`` callbacks of finished nodes.
+        node_results: request, node and value for the ``on_node`` callbacks of finished nodes.
         ready: whether new jobs were queued for the workers.
     """
 
     done: list[Execution] = field(default_factory=list)
     awaited: list[tuple[Work, Task]] = field(default_factory=list)
-    told: list[tuple[Execution, str, Any]] = field(default_factory=list)
+    node_results: list[tuple[Execution, str, Any]] = field(default_factory=list)
     ready: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.done or self.awaited or self.told)
+        return bool(self.done or self.awaited or self.node_results)
 
 
 class Flow:
@@ -122,7 +122,7 @@ class Flow:
         execution.results[task.name] = value
         execution.left -= 1
         if execution.on_node is not None:
-            after.told.append((execution, task.name, value))
+            after.node_results.append((execution, task.name, value))
 
     def _push(self, execution: Execution, tasks: Iterable[Task], now: float, after: After) -> None:
         """Queue tasks whose inputs are available; skip those whose conditions do not hold."""

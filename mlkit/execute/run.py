@@ -18,7 +18,7 @@ class NodeRun:
     """Outcome of one node.
 
     Attributes:
-        value: its result; None if there is none.
+        value: its result, or None.
         ready_s: when its inputs were available, in seconds since the run began.
         start_s: when its function was called.
         finish_s: when its function returned or raised.
