@@ -164,13 +164,11 @@ class Decider:
             scaled = math.ceil(current + factor * difference - 1e-9)
             # A small factor must not prevent scaling down forever.
             number = scaled - 1 if number < current == scaled else scaled
-        least = signals.capacity_adjusted_min_replicas
-        most = signals.capacity_adjusted_max_replicas
-        if number > most:
-            return most, f"bounded by max_replicas {most}"
-        if number < least:
-            return least, ""  # the normal idle state
-        return number, ""
+        maximum = signals.capacity_adjusted_max_replicas
+        if number > maximum:
+            return maximum, f"bounded by max_replicas {maximum}"
+        # The minimum is the normal idle state, and needs no explanation.
+        return max(number, signals.capacity_adjusted_min_replicas), ""
 
     def _delay(self, up: bool, target: int) -> tuple[float, str]:
         if up:

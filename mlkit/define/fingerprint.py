@@ -115,10 +115,10 @@ class _Parts:
         else:
             yield repr(getattr(value, "max_batch_size", None)).encode()
             # Batching options affect the running code; placement options do not.
-            asked = value.options.to_dict()
+            options = value.options.to_dict()
             for name in ("batch_wait_timeout_s", "split_failed_batches"):
-                if name in asked:
-                    yield f"{name}={asked[name]!r}".encode()
+                if name in options:
+                    yield f"{name}={options[name]!r}".encode()
             yield from self.of(value.fn)
 
     def _function(self, fn: types.FunctionType) -> Iterator[bytes]:

@@ -125,19 +125,14 @@ def _frame_rows(frame: Any, parameters: Sequence[Parameter]) -> list[dict[str, A
 
 def signature_of(graph: Graph) -> inspect.Signature:
     """The pipeline's signature; required parameters after optional ones are keyword-only."""
+    inspected = inspect.Parameter
     parameters = []
-    after_default = keyword_only = False
+    kind: Any = inspected.POSITIONAL_OR_KEYWORD
+    after_default = False
     for parameter in graph.parameters:
-        keyword_only = keyword_only or (parameter.required and after_default)
+        if parameter.required and after_default:
+            kind = inspected.KEYWORD_ONLY
         after_default = after_default or not parameter.required
-        kind = (
-            inspect.Parameter.KEYWORD_ONLY
-            if keyword_only
-            else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        )
-        parameters.append(inspect.Parameter(parameter.name, kind, default=_default(parameter)))
+        default = inspected.empty if parameter.required else parameter.default
+        parameters.append(inspected(parameter.name, kind, default=default))
     return inspect.Signature(parameters)
-
-
-def _default(parameter: Parameter) -> Any:
-    return inspect.Parameter.empty if parameter.required else parameter.default

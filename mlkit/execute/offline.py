@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from mlkit.define.pipeline import Pipeline
+from mlkit.define.typing import field_types
 from mlkit.errors import Cancelled, InputError, MlkitError
 from mlkit.execute.cores import prompt_switching
 from mlkit.execute.execution import Execution
@@ -228,8 +229,6 @@ def frame_of(inputs: Any, results: Sequence[Any], name: str) -> Any:
 
 
 def _record(result: Any, name: str) -> dict[str, Any]:
-    from mlkit.define.typing import field_types
-
     fields = field_types(type(result))
     if fields is not None:
         return {field: getattr(result, field) for field in fields}

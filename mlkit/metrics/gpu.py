@@ -61,5 +61,5 @@ def _share(nvml: Any, handle: Any) -> float:
     total = sum(sample.smUtil for pid, sample in latest.items() if pid in pids)
     if not total:
         return float(whole / len(pids))
-    mine = latest.get(os.getpid())
-    return float(whole * (mine.smUtil if mine else 0) / total)
+    own = latest.get(os.getpid())
+    return float(whole * (own.smUtil if own else 0) / total)

@@ -57,12 +57,12 @@ class Histogram:
         """Add the counts of another histogram."""
         if other._counts is None:
             return
-        mine, theirs = self._hdr, other._counts
+        own, added = self._hdr, other._counts
         # As the library's `add`, without its checks: all histograms have the same configuration.
-        mine.encoder.add(theirs.encoder)
-        mine.total_count += theirs.total_count
-        mine.max_value = max(mine.max_value, theirs.max_value)
-        mine.min_value = min(mine.min_value, theirs.min_value)
+        own.encoder.add(added.encoder)
+        own.total_count += added.total_count
+        own.max_value = max(own.max_value, added.max_value)
+        own.min_value = min(own.min_value, added.min_value)
 
     def encode(self) -> str:
         """Encode as text, in HdrHistogram's compressed format."""
