@@ -64,8 +64,8 @@ class StepOptions:
 
     Attributes:
         stage: name of the stage that it runs in; steps with the same name share it.
-        num_replicas: processes. "auto" becomes an ``autoscaling_config`` with the values of `AUTO`,
-            which those of an ``autoscaling_config`` override.
+        num_replicas: number of processes. "auto" becomes an ``autoscaling_config`` with the values
+            of `AUTO`, which those of an ``autoscaling_config`` override.
         autoscaling_config: Serve's, instead of ``num_replicas``.
         ray_actor_options: ``num_cpus``, ``num_gpus``, ``memory`` in bytes, ``resources``,
             ``accelerator_type``, ``runtime_env`` that this step needs of a replica.
@@ -73,7 +73,7 @@ class StepOptions:
         max_queued_requests: waiting for a replica; more are rejected. -1 for no limit.
         max_batch_size: maximum items per call; the default, or a measured size, if None.
         batch_wait_timeout_s: how long a partial batch waits for more items; 0 for not at all.
-        split_failed_batches: whether a batch that raises is halved to isolate the faulty item.
+        split_failed_batches: whether a batch that raises is bisected to isolate the failing item.
             False for a step that must not be repeated.
 
     Raises:

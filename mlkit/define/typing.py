@@ -51,11 +51,10 @@ def show(annotation: Any) -> str:
         return "None"
     if isinstance(annotation, list):  # the parameters of a Callable
         return f"[{', '.join(map(show, annotation))}]"
-    for name in ("ImageSource",):
-        from mlkit.define import types as own
+    from mlkit.define.types import ImageSource
 
-        if annotation == getattr(own, name):
-            return name
+    if annotation == ImageSource:
+        return "ImageSource"
     annotation = strip(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in UNIONS:
