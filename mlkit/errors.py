@@ -1,29 +1,29 @@
-"""Every error mlkit raises on purpose, in one tree.
+"""Exceptions of mlkit.
 
 ::
 
     MlkitError
-    ├── DefinitionError         a step, resource or pipeline is written in a way that cannot work
-    │   └── PlaceholderError    a step's result was used as a value while its pipeline was traced
-    ├── InputError              this request's input is at fault; raise it in your own steps   (422)
+    ├── DefinitionError         invalid definition of a step, resource or pipeline
+    │   └── PlaceholderError    a pipeline's body used a step's result while it was traced
+    ├── InputError              invalid input of a request; raise it in your own steps         (422)
     │   ├── PayloadTooLarge     more bytes, pixels or frames than the limit                    (413)
-    │   ├── UnsupportedMedia    a kind of content that is not handled                          (415)
-    │   └── FetchError          the URL that was given could not be fetched                    (424)
-    ├── StepError               a step raised; has the step, its cause, the values so far  (500)
-    ├── Cancelled               it was given up before it was done
-    ├── DeadlineExceeded        the request's time ran out                                     (504)
-    ├── Overloaded              the queue is full; try again later                             (503)
-    ├── DeployError             a pipeline could not be deployed; what served before still does
-    │   ├── SessionError        the process that holds Ray could not be started, or is gone
-    │   │   └── SessionTimeout  it is there, as far as is known, and did not answer in time
-    │   └── DeployConflict      the app was changed by somebody else in the meantime
-    ├── RequestError            an app answered a request with an error
-    ├── LoadError               a load test could not be run, or its result is void
+    │   ├── UnsupportedMedia    unsupported content type                                       (415)
+    │   └── FetchError          a URL in the input could not be fetched                        (424)
+    ├── StepError               a step raised; has the step, the cause and the values so far   (500)
+    ├── Cancelled               a request or run was cancelled                                 (499)
+    ├── DeadlineExceeded        a request exceeded its deadline                                (504)
+    ├── Overloaded              the queue is full; retry later                                 (503)
+    ├── DeployError             a deployment failed; the previous version keeps serving
+    │   ├── SessionError        the session process could not be started, or has ended
+    │   │   └── SessionTimeout  the session process did not answer in time
+    │   └── DeployConflict      the app was changed by another handle in the meantime
+    ├── RequestError            an app responded with an error
+    ├── LoadError               a load test could not run, or its result is void
     └── MissingExtra            an optional dependency is not installed
 
-Each says, in three short lines, what happened and where, what was expected and what was got, and
-what to do about it. The parts are attributes (``what``, ``where``, ``expected``, ``got``, ``fix``)
-as well, and ``__cause__`` keeps the exception underneath.
+The message has up to three lines: what happened and where, what was expected and got, and how to
+fix it. These parts are also attributes (``what``, ``where``, ``expected``, ``got``, ``fix``), and
+``__cause__`` is the underlying exception, if any.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ __all__ = [
 
 
 class MlkitError(Exception):
-    """Base of all errors that mlkit raises on purpose.
+    """Base class of mlkit's exceptions.
 
     Args:
-        what: one sentence, what happened.
-        where: the step, pipeline, file or field concerned, by name.
-        expected: what would have been right.
-        got: what was found instead.
-        fix: what the reader can do now.
+        what: what happened, in one sentence.
+        where: name of the step, pipeline, file or field.
+        expected: a valid value.
+        got: the actual value.
+        fix: how to fix it.
     """
 
     status: int = 500
-    """The HTTP status that a served pipeline answers with when a request ends in this error."""
+    """HTTP status of a served pipeline's response if a request ends in this error."""
 
     def __init__(
         self,
@@ -98,8 +98,8 @@ class MlkitError(Exception):
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Keyword-only arguments do not survive BaseException's own pickling.
-        # A run holds every value of a request: it stays in the process that made it.
+        # BaseException's own pickling loses keyword-only arguments.
+        # A run holds every value of a request, and is not sent to other processes.
         state = {k: None if k == "run" else v for k, v in self.__dict__.items()}
         return (_rebuild, (type(self), self.args, state))
 
@@ -112,15 +112,15 @@ def _rebuild(cls: type[MlkitError], args: tuple[Any, ...], state: dict[str, Any]
 
 
 class DefinitionError(MlkitError, TypeError):
-    """A step, resource or pipeline is written in a way that cannot work."""
+    """Invalid definition of a step, resource or pipeline."""
 
 
 class PlaceholderError(DefinitionError):
-    """A step's result was used as a value while its pipeline was being traced."""
+    """A pipeline's body used a step's result as a value while it was traced."""
 
 
 class InputError(MlkitError, ValueError):
-    """This request's input is at fault. Raise it in a step to answer 422 with your words."""
+    """Invalid input of a request. Raise it in a step to respond with 422 and your message."""
 
     status = 422
 
@@ -132,24 +132,24 @@ class PayloadTooLarge(InputError):
 
 
 class UnsupportedMedia(InputError):
-    """A kind of content that is not handled."""
+    """Unsupported content type."""
 
     status = 415
 
 
 class FetchError(InputError):
-    """The URL that was given could not be fetched."""
+    """A URL in the input could not be fetched."""
 
     status = 424
 
 
 class StepError(MlkitError):
-    """A step raised. ``__cause__`` is what it raised.
+    """A step raised ``__cause__``.
 
     Attributes:
         step: name of the node that failed.
         pipeline: name of its pipeline.
-        run: the `mlkit.execute.Run` with the values that were there before the failure, or None.
+        run: the `mlkit.execute.Run` with the values computed before the failure, or None.
     """
 
     def __init__(
@@ -162,24 +162,24 @@ class StepError(MlkitError):
 
     @property
     def status(self) -> int:  # type: ignore[override]
-        """The cause's own status where the step raised an `InputError`, else 500."""
+        """The cause's status if it is an `MlkitError`, else 500."""
         return self.__cause__.status if isinstance(self.__cause__, MlkitError) else 500
 
 
 class Cancelled(MlkitError):
-    """A request or a run was given up before it was done: by its caller, or by an interrupt."""
+    """A request or run was cancelled, by its caller or by an interrupt."""
 
     status = 499
 
 
 class DeadlineExceeded(MlkitError, TimeoutError):
-    """The request's time ran out before its pipeline was done."""
+    """A request exceeded its deadline."""
 
     status = 504
 
 
 class Overloaded(MlkitError):
-    """The queue is full. ``retry_after_s`` says when to try again, in seconds."""
+    """The queue is full; retry after ``retry_after_s`` seconds."""
 
     status = 503
 
@@ -189,7 +189,7 @@ class Overloaded(MlkitError):
 
 
 class DeployError(MlkitError):
-    """A pipeline could not be deployed. What was served before still is."""
+    """A deployment failed; the previous version keeps serving."""
 
 
 class DeployConflict(DeployError):
@@ -197,21 +197,21 @@ class DeployConflict(DeployError):
 
 
 class SessionError(DeployError):
-    """The process that holds Ray could not be started, or is gone."""
+    """The session process could not be started, or has ended."""
 
 
 class SessionTimeout(SessionError):
-    """The session process did not answer in time; that does not mean that it is gone."""
+    """The session process did not answer in time; it may still be running."""
 
 
 class RequestError(MlkitError):
-    """An app answered a request with an error.
+    """An app responded to a request with an error.
 
     Attributes:
-        http_status: the HTTP status; None where no answer came.
-        step: the step that failed, where the answer names one.
-        failure_id: id under which ``app.failures`` keeps the traceback, where there is one.
-        problem: the answer's problem document (RFC 9457) as a dict.
+        http_status: the HTTP status; None without a response.
+        step: the step that failed, or None.
+        failure_id: id of the traceback in ``app.failures``, or None.
+        problem: the response's problem document (RFC 9457) as a dict.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class RequestError(MlkitError):
 
 
 class LoadError(MlkitError):
-    """A load test could not be run, or its result is void."""
+    """A load test could not run, or its result is void."""
 
 
 class MissingExtra(MlkitError, ImportError):

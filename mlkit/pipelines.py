@@ -1,4 +1,4 @@
-"""Pipelines: functions that call steps, defined by `mlkit.define` and run by `mlkit.execute`."""
+"""Pipelines: functions that call steps, traced into graphs on demand and run by `mlkit.execute`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
 from mlkit.define.check import check
+from mlkit.define.functions import check_pipeline_function
 from mlkit.define.graph import Graph, Parameter, Problem
 from mlkit.define.step import BatchedStep, Step, running_step
 from mlkit.define.tracing import (
-    Trace,
-    check_pipeline_function,
-    current_trace,
+    Tracer,
+    current_tracer,
     placeholders,
     to_source,
     tracing,
@@ -32,13 +32,13 @@ R = TypeVar("R")
 
 
 class Pipeline(Generic[P, R]):
-    """A function that calls steps; calling it runs it here.
+    """A function that calls steps; calling it runs it in this process.
 
-    It is traced anew each time, so a step whose cell was run again is picked up at the next call.
+    It is traced on each call, so that a step redefined in a cell is picked up.
 
     Attributes:
         fn: the function itself.
-        name: its name, which is also the path it is served at.
+        name: its name, and the path that it is served at.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class Pipeline(Generic[P, R]):
 
     @property
     def graph(self) -> Graph:
-        """The pipeline as data, traced now.
+        """The pipeline as data; traced on each access.
 
         Raises:
-            PlaceholderError: a step's result is used as a value in the pipeline's body.
-            DefinitionError: the pipeline returns something that no step gave.
+            PlaceholderError: the body uses a step's result as a value.
+            DefinitionError: it returns nothing.
         """
         types = self._hints()
-        trace = Trace()
+        tracer = Tracer()
         signature = inspect.signature(self.fn)
-        stand_ins = placeholders(
+        arguments = placeholders(
             {name: types.get(name, inspect.Parameter.empty) for name in signature.parameters},
             self.name,
         )
-        with tracing(trace), trace.inside(self.name, self.replacements):
-            returned = self.fn(**stand_ins)  # type: ignore[arg-type, call-arg]
+        with tracing(tracer), tracer.inside(self.name, self.replacements):
+            returned = self.fn(**arguments)  # type: ignore[arg-type, call-arg]
         if returned is None:
             raise DefinitionError(
                 "it returns nothing",
@@ -86,7 +86,7 @@ class Pipeline(Generic[P, R]):
         return Graph(
             self.name,
             parameters,
-            tuple(trace.nodes),
+            tuple(tracer.nodes),
             to_source(returned),
             types.get("return", inspect.Parameter.empty),
             inspect.getdoc(self.fn) or "",
@@ -103,14 +103,14 @@ class Pipeline(Generic[P, R]):
 
     @property
     def problems(self) -> tuple[Problem, ...]:
-        """What keeps it from being deployed; it runs here all the same."""
+        """What blocks its deployment; it still runs in this process."""
         return check(self.graph)
 
     def replace(self, **steps: Step[..., Any]) -> Pipeline[P, R]:
-        """The same pipeline with other steps: ``tag.replace(classify=mine)``.
+        """Return a copy with other steps: ``tag.replace(classify=mine)``.
 
         Args:
-            steps: by the name of the step, or of one call of it (``decode_2``).
+            steps: by name of the step, or of one call of it (``decode_2``).
 
         Raises:
             DefinitionError: a replacement is not a step.
@@ -118,7 +118,7 @@ class Pipeline(Generic[P, R]):
         for name, step in steps.items():
             if not isinstance(step, Step):
                 raise DefinitionError(
-                    f"what replaces {name!r} is a step",
+                    f"the replacement for {name!r} must be a step",
                     where=f"pipeline {self.name!r}",
                     got=type(step).__name__,
                     fix="decorate it with @step or @batched_step",
@@ -126,10 +126,10 @@ class Pipeline(Generic[P, R]):
         return Pipeline(self.fn, {**self.replacements, **steps})
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Arguments by name, defaults filled in.
+        """Bind arguments by name, with defaults.
 
         Raises:
-            InputError: they do not fit the signature.
+            InputError: they do not match the signature.
         """
         try:
             bound = inspect.signature(self.fn).bind(*args, **kwargs)
@@ -143,28 +143,28 @@ class Pipeline(Generic[P, R]):
         return bound.arguments
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it here and return its result; inside a pipeline, its steps become part of that."""
-        trace = current_trace()
-        if trace is not None:
-            return self._inline(trace, *args, **kwargs)
+        """Run it in this process and return its result; in a pipeline, inline its steps."""
+        tracer = current_tracer()
+        if tracer is not None:
+            return self._inline(tracer, *args, **kwargs)
         return typing.cast(R, self.run(*args, **kwargs).value)
 
-    def _inline(self, trace: Trace, *args: P.args, **kwargs: P.kwargs) -> R:
-        with trace.inside(self.name, self.replacements):
+    def _inline(self, tracer: Tracer, *args: P.args, **kwargs: P.kwargs) -> R:
+        with tracer.inside(self.name, self.replacements):
             return self.fn(*args, **kwargs)
 
     def run(self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any) -> Run:
-        """Run it here and keep every step's value and time.
+        """Run it in this process and keep value and timing of every step.
 
         Args:
-            *args: what the pipeline takes.
-            **kwargs: the same by name.
-            given: values of nodes by name; they and what only they need do not run, and
-                arguments that only those would need may be left out.
+            *args: positional arguments of the pipeline.
+            **kwargs: keyword arguments of the pipeline.
+            given: values of nodes by name; these nodes, and those that only they need, do not run,
+                and arguments that only those need may be omitted.
 
         Raises:
             StepError: a step raised; ``.run`` has the values so far.
-            InputError: the arguments do not fit.
+            InputError: the arguments do not match the signature.
         """
         from mlkit.execute import run  # late: importing mlkit does not load the executor
 
@@ -179,18 +179,18 @@ class Pipeline(Generic[P, R]):
         progress: bool = True,
         workers: int | None = None,
     ) -> Any:
-        """Run it on many inputs at full speed, batched, in order.
+        """Run it on many inputs at full throughput, batched, with results in order.
 
         Args:
             inputs: dicts of arguments, a DataFrame with columns named like the parameters, or
                 bare values where one parameter is required.
-            on_error: "raise" stops at the first failure; "keep" puts the error in its place.
-            progress: whether to show a bar.
-            workers: threads that run steps; the cores of this machine by default.
+            on_error: "raise" stops at the first failure; "keep" returns the error as the result.
+            progress: whether to show a progress bar.
+            workers: threads that run steps; by default from the number of cores.
 
         Returns:
             a list of results, or, for a DataFrame, a DataFrame with the same index. An interrupt
-            ends it early: what was not done is a `Cancelled` error in its place.
+            ends it early: the results of unfinished inputs are `Cancelled` errors.
         """
         from mlkit.execute import map_inputs
 
@@ -201,7 +201,7 @@ class Pipeline(Generic[P, R]):
         if running_step.get() is not None:
             raise DefinitionError(
                 f"pipeline {self.name!r} is called inside step {running_step.get()!r}",
-                fix="call the pipeline inside a pipeline instead: its steps become part of it",
+                fix="call the pipeline in another pipeline instead, which inlines its steps",
             )
 
     def __repr__(self) -> str:
@@ -233,13 +233,13 @@ class Pipeline(Generic[P, R]):
 
 
 def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]:
-    """Make a function that calls steps a pipeline.
+    """Turn a function that calls steps into a pipeline.
 
-    The function is not run with values: it is traced with placeholders that go from step to
-    step. What happens in between belongs into steps.
+    The function is not run on values: it is traced with placeholders that are passed from step to
+    step. Any other computation belongs in a step.
 
     Raises:
-        DefinitionError: it is not a plain function with named parameters.
+        DefinitionError: not a plain function with named parameters.
     """
     if isinstance(fn, (Step, BatchedStep, Pipeline)):
         raise DefinitionError("a pipeline is a plain function", got=repr(fn))

@@ -64,8 +64,8 @@ def positional_only(x: int, /) -> int:
     [
         (an_async_one, "plain function"),
         (a_generator, "does not yield"),
-        (with_stars, "named ones"),
-        (positional_only, "named ones"),
+        (with_stars, "named parameters"),
+        (positional_only, "named parameters"),
         (len, "is a function"),
         (int, "is a function"),
         (double, "plain function"),

@@ -1,4 +1,4 @@
-"""Autoscaling that explains itself: policies, and what they decided with the reason in words.
+"""Autoscaling: policies, and a log of their decisions with reasons.
 
 ::
 
@@ -10,11 +10,11 @@
 
     app.scaling                # 14:02:11 download 1 → 3: 7.4 ongoing per replica, target 2
     app.scaling.to_frame()     # every decision: time, from, to, why
-    app.scaling.plot()         # arrivals, replicas wanted and ready, latency, on one axis
+    app.scaling.plot()         # arrivals, replicas wanted and ready, and latency over time
 
-A policy is a function of `Signals` that gives a number of replicas; one written for Serve works as
-it is. What it wants goes through factors, bounds and delays (`Decider`), and each change, and each
-one that was held back, is put down as a `Decision`. Nothing here knows Ray.
+A policy is a function of `Signals` that returns a number of replicas; policies written for Serve
+work unchanged. A `Decider` applies factors, bounds and delays to the number, and records each
+change, and each change held back, as a `Decision`. Nothing here depends on Ray.
 """
 
 from mlkit.autoscale.decide import Decider, Decision

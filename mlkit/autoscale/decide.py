@@ -1,7 +1,7 @@
-"""From what a policy wants to how many replicas there are, with the reason for it in words.
+"""Scaling decisions: factors, bounds and delays applied to a policy's result, with reasons.
 
-Factors, bounds and delays work as in Serve (``ray/serve/autoscaling_policy.py``), and are done
-here, because Serve does not say when it holds a change back, nor why.
+These work as in Serve (``ray/serve/autoscaling_policy.py``), which does not report whether and why
+it holds a change back.
 """
 
 from __future__ import annotations
@@ -20,25 +20,26 @@ __all__ = ["Decider", "Decision", "Kind"]
 Kind: TypeAlias = Literal["scaled", "held", "limited", "blocked", "ready", "failed"]
 
 _EPSILON_S = 1e-6
-WORTH_SAYING_S = 1.0
-"""A delay that has less to go, or has just begun, is not put down as a decision of its own."""
+MIN_REPORTED_S = 1.0
+"""Delays that are shorter, have just begun or are almost over are not recorded."""
 
 NOTE_AFTER_S = 5.0
-"""A policy that has nothing to go by yet, or whose reading crosses a line for a moment."""
+"""How long a note must last to be recorded: missing or fluctuating readings are common at first."""
 NOTE_AGAIN_S = 60.0
+"""After how long the same note is recorded again."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided of a stage's replicas, and why.
+    """A decision on the number of a stage's replicas.
 
     Attributes:
         at: seconds since the epoch.
         kind: "scaled"; "held" by a delay, "limited" by a bound, "blocked" by the cluster; "ready"
-            when what was wanted is there; "failed" where a policy raised.
-        before: replicas that were wanted until then.
-        after: replicas that are wanted from then on.
-        why: in words.
+            once all wanted replicas are; "failed" if the policy raised.
+        before: target before the decision.
+        after: target after the decision.
+        why: the reason.
     """
 
     at: float
@@ -55,16 +56,16 @@ class Decision:
         return f"{time} {self.stage} {self.kind}: {self.why}"
 
     def to_dict(self) -> dict[str, Any]:
-        """It as plain data."""
+        """Convert to plain data."""
         return asdict(self)
 
 
 @dataclass
 class Decider:
-    """Applies a policy to a stage, call after call.
+    """Applies a policy to a stage, with factors, bounds and delays.
 
     Attributes:
-        name: of the policy, in words.
+        name: name of the policy, for messages.
     """
 
     stage: str
@@ -75,49 +76,49 @@ class Decider:
     def decide(
         self, signals: Signals, state: Mapping[str, Any]
     ) -> tuple[int, dict[str, Any], list[Decision]]:
-        """How many replicas there should be now.
+        """Decide how many replicas the stage should have.
 
         Args:
-            signals: what is known of the stage.
-            state: what was given back the last time; empty at first.
+            signals: the state of the stage.
+            state: state returned from the previous call; empty at first.
 
         Returns:
-            the number, the state for the next time, and what there is to put down.
+            the number, the state for the next call, and the decisions to record.
         """
         target, now = signals.target_num_replicas, signals.current_time
-        found = self._noticed(signals, state)
+        decisions = self._external(signals, state)
         try:
             wanted = wanted_of((self.policy or on_ongoing_requests())(signals), self.name)
         except Exception as error:
-            why = f"{self.name} raised {type(error).__name__}: {error}; {target} stay"
-            if state.get("said") != why:
-                found.append(Decision(now, self.stage, "failed", target, target, why))
-            return target, {**state, "wanted": target, "said": why}, found
+            why = f"{self.name} raised {type(error).__name__}: {error}; target remains {target}"
+            if state.get("reported") != why:
+                decisions.append(Decision(now, self.stage, "failed", target, target, why))
+            return target, {**state, "wanted": target, "reported": why}, decisions
         number, bound = self._bounded(wanted, signals)
-        new = {"wanted": target, "user": dict(wanted.state), "said": bound or None}
-        note, since, said_at = state.get("noted") or ("", now, -math.inf)
+        new = {"wanted": target, "user": dict(wanted.state), "reported": bound or None}
+        note, since, noted_at = state.get("note") or ("", now, -math.inf)
         if note != wanted.note:
             note, since = wanted.note, now
         if number == target:
-            if note and now - since >= NOTE_AFTER_S and now - said_at >= NOTE_AGAIN_S:
-                found.append(Decision(now, self.stage, "held", target, target, wanted.why))
-                said_at = now
-            new["noted"] = (note, since, said_at)
-            if bound and state.get("said") != bound:
+            if note and now - since >= NOTE_AFTER_S and now - noted_at >= NOTE_AGAIN_S:
+                decisions.append(Decision(now, self.stage, "held", target, target, wanted.why))
+                noted_at = now
+            new["note"] = (note, since, noted_at)
+            if bound and state.get("reported") != bound:
                 why = f"{wanted.why}; wants {math.ceil(wanted.replicas)}, {bound}"
-                found.append(Decision(now, self.stage, "limited", target, target, why))
-            return target, new, found
-        return self._delayed(number, bound, wanted, signals, state, new, found)
+                decisions.append(Decision(now, self.stage, "limited", target, target, why))
+            return target, new, decisions
+        return self._delayed(number, bound, wanted, signals, state, new, decisions)
 
-    def _noticed(self, signals: Signals, state: Mapping[str, Any]) -> list[Decision]:
-        """What Serve or a deployment changed since the last time."""
+    def _external(self, signals: Signals, state: Mapping[str, Any]) -> list[Decision]:
+        """Changes of the target by Serve or a deployment since the previous call."""
         last, target = state.get("wanted"), signals.target_num_replicas
         if last is None or last == target:
             return []
         if last == 0:
-            why = "a request came and no replica was there"
+            why = "a request arrived while no replica was running"
         else:
-            why = "asked for by a deployment or its bounds"
+            why = "set by a deployment or its bounds"
         at = min(signals.last_change_at or signals.current_time, signals.current_time)
         return [Decision(at, self.stage, "scaled", last, target, why)]
 
@@ -129,53 +130,49 @@ class Decider:
         signals: Signals,
         state: Mapping[str, Any],
         new: dict[str, Any],
-        found: list[Decision],
+        decisions: list[Decision],
     ) -> tuple[int, dict[str, Any], list[Decision]]:
-        """Change the number, or hold it until it was wanted for long enough."""
+        """Change the number, or hold it until it has been wanted for the delay."""
         target, now = signals.target_num_replicas, signals.current_time
         up = number > target
         if not up and target > 1:
-            number = max(1, number)  # the last one goes alone, after a delay of its own
+            number = max(1, number)  # the last replica stops by itself, after a delay of its own
         since = state["since"] if state.get("up") == up else now
         delay_s, delay = self._delay(up, target)
         left_s = since + delay_s - now
         if left_s <= _EPSILON_S:
-            waited = f", for {delay_s:g} s" if delay_s >= WORTH_SAYING_S else ""
+            waited = f", for {delay_s:g} s" if delay_s >= MIN_REPORTED_S else ""
             why = wanted.why + waited + (f"; {bound}" if bound else "")
-            found.append(Decision(now, self.stage, "scaled", target, number, why))
-            return number, {**new, "wanted": number}, found
-        said = state.get("said") == delay
-        # A dip of a moment is not worth a line.
-        worth = now - since >= min(WORTH_SAYING_S, delay_s / 2) and left_s >= WORTH_SAYING_S
-        if worth and not said:
+            decisions.append(Decision(now, self.stage, "scaled", target, number, why))
+            return number, {**new, "wanted": number}, decisions
+        reported = state.get("reported") == delay
+        # Brief fluctuations are not recorded.
+        lasting = now - since >= min(MIN_REPORTED_S, delay_s / 2) and left_s >= MIN_REPORTED_S
+        if lasting and not reported:
             why = f"{delay} has {left_s:.0f} s to go; {wanted.why}; wants {number}"
-            found.append(Decision(now, self.stage, "held", target, target, why))
-        said = said or worth
-        return target, {**new, "up": up, "since": since, "said": delay if said else None}, found
+            decisions.append(Decision(now, self.stage, "held", target, target, why))
+        held = delay if reported or lasting else None
+        return target, {**new, "up": up, "since": since, "reported": held}, decisions
 
     def _bounded(self, wanted: Wanted, signals: Signals) -> tuple[int, str]:
-        """What is wanted with the factors, within the bounds; and the bound that it ran into."""
-        have = signals.current_num_replicas
+        """Apply factors and bounds; return the number, and the bound that limits it."""
+        current = signals.current_num_replicas
         number = math.ceil(wanted.replicas - 1e-9)
-        if have:
-            difference = wanted.replicas - have
-            factor = (
-                self.config.upscaling_factor if difference > 0 else (self.config.downscaling_factor)
-            )
-            number = math.ceil(have + factor * difference - 1e-9)
-            if math.ceil(wanted.replicas - 1e-9) < have == number:
-                number -= 1  # a small factor must not keep it for ever
-        least = signals.capacity_adjusted_min_replicas
-        most = signals.capacity_adjusted_max_replicas
-        if number > most:
-            return most, f"bounded by max_replicas {most}"
-        if number < least:
-            return least, ""  # the usual rest, and nothing to explain
-        return number, ""
+        if current:
+            difference, config = wanted.replicas - current, self.config
+            factor = config.upscaling_factor if difference > 0 else config.downscaling_factor
+            scaled = math.ceil(current + factor * difference - 1e-9)
+            # A small factor must not prevent scaling down forever.
+            number = scaled - 1 if number < current == scaled else scaled
+        maximum = signals.capacity_adjusted_max_replicas
+        if number > maximum:
+            return maximum, f"bounded by max_replicas {maximum}"
+        # The minimum is the normal idle state, and needs no explanation.
+        return max(number, signals.capacity_adjusted_min_replicas), ""
 
     def _delay(self, up: bool, target: int) -> tuple[float, str]:
         if up:
-            # From nothing a request waits: then there is no delay.
+            # Without replicas, requests are waiting: scale up at once.
             return (self.config.upscale_delay_s if target else 0.0), "upscale_delay_s"
         zero_s = self.config.downscale_to_zero_delay_s
         if target == 1 and zero_s is not None:

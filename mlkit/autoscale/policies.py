@@ -1,7 +1,7 @@
-"""How many replicas a stage should have, and why: policies.
+"""Autoscaling policies: how many replicas a stage should have, and why.
 
-A policy is called with `Signals` and gives a number of replicas, or `Wanted` with a reason beside.
-Bounds, factors and delays are not its business: see `mlkit.autoscale.decide`.
+A policy is called with `Signals` and returns a number of replicas, or `Wanted` with a reason.
+Factors, bounds and delays are applied afterwards: see `mlkit.autoscale.decide`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ __all__ = [
     "wanted_of",
 ]
 
-MOST_AT_ONCE = 2.0
-"""How many times the replicas a latency may ask for at once: it does not grow in proportion."""
+MAX_GROWTH = 2.0
+"""Maximum factor per decision on latency, which does not grow in proportion to load."""
 
 IDLE_SHARE = 0.5
-"""Below this share of the objective one replica fewer is tried."""
+"""Share of the objective below which one replica fewer is tried."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a policy wants.
+    """Result of a policy.
 
     Attributes:
-        replicas: how many, not rounded.
-        why: in words, as for "3.7 ongoing per replica, target 2".
-        state: what it is told the next time as ``policy_state``.
-        note: what it was that kept it from wanting another number, where one might expect it. After
-            some seconds of it ``why`` is put down as "held", once a minute.
+        replicas: number of replicas, not rounded.
+        why: the reason, such as "3.7 ongoing per replica, target 2".
+        state: passed to the next call as ``policy_state``.
+        note: short reason why the number does not change when a user might expect it. If it lasts
+            for some seconds, ``why`` is recorded as "held", once a minute.
     """
 
     replicas: float
@@ -54,38 +54,34 @@ Policy: TypeAlias = Callable[[Signals], "Wanted | float | tuple[float, Mapping[s
 
 
 def wanted_of(answer: Any, name: str) -> Wanted:
-    """What a policy of whatever kind gave, in one form.
+    """Convert what a policy returned to `Wanted`.
 
     Raises:
-        DefinitionError: it gave nothing of the kind.
+        DefinitionError: it is not a number of replicas.
     """
     if isinstance(answer, Wanted):
-        found = answer
+        wanted = answer
     elif isinstance(answer, tuple) and len(answer) == 2:
-        found = Wanted(answer[0], "", dict(answer[1] or {}))
+        wanted = Wanted(answer[0], "", dict(answer[1] or {}))
     else:
-        found = Wanted(answer)
-    number: Any = found.replicas
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, (int, float))
-        or not math.isfinite(number)
-    ):
+        wanted = Wanted(answer)
+    number: Any = wanted.replicas
+    if not _is_number(number):
         raise DefinitionError(
-            "a policy gives a number of replicas",
+            "a policy returns a number of replicas",
             where=f"policy {name!r}",
             expected="a number, (number, state), or Wanted(number, why)",
             got=repr(answer),
         )
-    return found if found.why else Wanted(number, f"{name} wants {number:g}", found.state)
+    return wanted if wanted.why else Wanted(number, f"{name} wants {number:g}", wanted.state)
 
 
 @dataclass(frozen=True)
 class on_ongoing_requests:  # noqa: N801  # called like a function, and shown by its fields
-    """Keep the requests begun and waiting at each replica at a target; Serve's own rule.
+    """Keep the ongoing requests per replica, running and queued, at a target; Serve's own policy.
 
     Attributes:
-        target: requests at each replica; ``target_ongoing_requests`` of the config if None.
+        target: requests per replica; ``target_ongoing_requests`` of the config if None.
     """
 
     target: float | None = None
@@ -94,7 +90,7 @@ class on_ongoing_requests:  # noqa: N801  # called like a function, and shown by
         _positive("target", self.target)
 
     def __call__(self, signals: Signals) -> Wanted:
-        """Replicas, in proportion."""
+        """Scale in proportion."""
         target = self.target or signals.config.get_target_ongoing_requests()
         if not signals.current_num_replicas:
             return Wanted(signals.target_num_replicas, "no replica is ready")
@@ -107,10 +103,10 @@ class on_ongoing_requests:  # noqa: N801  # called like a function, and shown by
 
 @dataclass(frozen=True, kw_only=True)
 class on_latency:  # noqa: N801
-    """Keep how long a replica holds a call below an objective. Give one of the three.
+    """Keep one latency percentile of a stage's calls below an objective.
 
-    More replicas help while calls wait for each other; where they do not, it says so and stays.
-    Well below the objective one replica fewer is tried, if the others can take what it had.
+    More replicas help while calls wait for each other; otherwise the policy keeps the number and
+    says why. Well below the objective it tries one replica fewer, if the others can take its load.
 
     Attributes:
         p50_ms: objective for the median, in ms.
@@ -126,7 +122,7 @@ class on_latency:  # noqa: N801
         for name, value in vars(self).items():
             _positive(name, value)
         if sum(value is not None for value in vars(self).values()) != 1:
-            raise DefinitionError("on_latency takes one objective: p50_ms=, p95_ms= or p99_ms=")
+            raise DefinitionError("on_latency takes exactly one of p50_ms=, p95_ms= and p99_ms=")
 
     def __repr__(self) -> str:
         percentile, limit = self.objective
@@ -134,39 +130,42 @@ class on_latency:  # noqa: N801
 
     @property
     def objective(self) -> tuple[int, float]:
-        """The percentile, and what it should be at most, in ms."""
+        """The percentile and its maximum in ms."""
         name, value = next((n, v) for n, v in vars(self).items() if v is not None)
         return int(name[1:3]), value
 
     def __call__(self, signals: Signals) -> Wanted:
-        """Replicas, by how far the latency is from the objective."""
+        """Scale by the ratio of the latency to the objective."""
         percentile, limit = self.objective
-        have = signals.current_num_replicas
-        if have and not signals.latest.get("rate"):
-            why = "no replica has said how long it takes (with observe=False none does)"
-            return Wanted(signals.target_num_replicas, why, note="nothing read")
+        current = signals.current_num_replicas
+        if current and not signals.latest.get("rate"):
+            why = "no replica reported its latency (with observe=False none does)"
+            return Wanted(signals.target_num_replicas, why, note="no readings")
         latency = signals.latency_ms(percentile)
         if latency is None:
             idle = signals.total_num_requests < 0.1
-            return Wanted(0 if idle else have, "no request lately" if idle else "none answered yet")
-        said = f"p{percentile} {latency:.0f} ms, objective {limit:g} ms"
+            return Wanted(
+                0 if idle else current, "no recent requests" if idle else "no response yet"
+            )
+        why = f"p{percentile} {latency:.0f} ms, objective {limit:g} ms"
         if latency > limit:
             if signals.ongoing_per_replica <= 1.0:
-                said += f", but only {signals.ongoing_per_replica:.1f} ongoing per replica"
-                return Wanted(have, f"{said}: more replicas would not help", note="would not help")
-            return Wanted(have * min(latency / limit, MOST_AT_ONCE), said)
-        spare = latency < IDLE_SHARE * limit and have > 1
-        if spare and signals.total_num_requests / (have - 1) <= 2.0:
-            return Wanted(have - 1, said)
-        return Wanted(have, said)
+                why += f", but only {signals.ongoing_per_replica:.1f} ongoing per replica"
+                why += ": more replicas would not help"
+                return Wanted(current, why, note="would not help")
+            return Wanted(current * min(latency / limit, MAX_GROWTH), why)
+        spare = latency < IDLE_SHARE * limit and current > 1
+        if spare and signals.total_num_requests / (current - 1) <= 2.0:
+            return Wanted(current - 1, why)
+        return Wanted(current, why)
 
 
 @dataclass(frozen=True)
 class on_cpu:  # noqa: N801
-    """Keep the processor use of each replica at a share of what it was given.
+    """Keep the CPU use of each replica at a share of its CPUs.
 
     Attributes:
-        target: share of the replica's ``num_cpus`` (of one core where it has none).
+        target: share of the replica's ``num_cpus``, or of one core if it has none.
     """
 
     target: float = 0.7
@@ -175,26 +174,20 @@ class on_cpu:  # noqa: N801
         _positive("target", self.target)
 
     def __call__(self, signals: Signals) -> Wanted:
-        """Replicas, in proportion."""
-        cores = signals.mean("cpu")
-        if cores is None:
-            why = "no replica has said what it uses (with observe=False none does)"
-            return Wanted(signals.current_num_replicas, why, note="nothing read")
-        given = signals.config.num_cpus or 1.0
-        return Wanted(
-            signals.current_num_replicas * (cores / given) / self.target,
-            f"{cores:.2f} of {given:g} CPU used per replica, target {self.target:.0%}",
-        )
+        """Scale in proportion."""
+        missing = "no replica reported its CPU use (with observe=False none does)"
+        return _by_use("cpu", signals, signals.config.num_cpus or 1.0, self.target, missing)
 
 
 @dataclass(frozen=True)
 class on_gpu:  # noqa: N801
-    """Keep the GPU use of each replica at a share of what it was given.
+    """Keep the GPU use of each replica at a share of its GPUs.
 
-    It needs the extra ``gpu`` where replicas run; where no GPU is read, nothing changes.
+    Requires the extra ``gpu`` on the nodes of the replicas; without readings, the number of
+    replicas does not change.
 
     Attributes:
-        target: share of the replica's ``num_gpus`` (of one GPU where it has none).
+        target: share of the replica's ``num_gpus``, or of one GPU if it has none.
     """
 
     target: float = 0.7
@@ -203,46 +196,50 @@ class on_gpu:  # noqa: N801
         _positive("target", self.target)
 
     def __call__(self, signals: Signals) -> Wanted:
-        """Replicas, in proportion."""
-        used = signals.mean("gpu")
-        if used is None:
-            why = "no replica reads a GPU: that takes torch on one, and mlkit[gpu]"
-            return Wanted(signals.current_num_replicas, why, note="nothing read")
-        given = signals.config.num_gpus or 1.0
-        return Wanted(
-            signals.current_num_replicas * (used / given) / self.target,
-            f"{used:.2f} of {given:g} GPU used per replica, target {self.target:.0%}",
-        )
+        """Scale in proportion."""
+        missing = "no replica reported its GPU use (requires torch on a GPU, and mlkit[gpu])"
+        return _by_use("gpu", signals, signals.config.num_gpus or 1.0, self.target, missing)
+
+
+def _by_use(metric: str, signals: Signals, reserved: float, target: float, missing: str) -> Wanted:
+    used = signals.mean(metric)
+    if used is None:
+        return Wanted(signals.current_num_replicas, missing, note="no readings")
+    return Wanted(
+        signals.current_num_replicas * (used / reserved) / target,
+        f"{used:.2f} of {reserved:g} {metric.upper()} used per replica, target {target:.0%}",
+    )
 
 
 class highest:  # noqa: N801
-    """Whatever the most demanding of several policies wants."""
+    """The highest number that any of several policies wants."""
 
     def __init__(self, *policies: Policy) -> None:
         if not policies:
-            raise DefinitionError("highest() takes policies: highest(on_cpu(), on_latency(...))")
+            raise DefinitionError(
+                "highest() requires policies", fix="highest(on_cpu(), on_latency(p95_ms=150))"
+            )
         self.policies = policies
 
     def __call__(self, signals: Signals) -> Wanted:
-        """The highest number, with its reason; each policy keeps its own state."""
-        found = []
+        """Return the highest number, with its reason; each policy has a state of its own."""
+        results = []
         for i, policy in enumerate(self.policies):
-            mine = signals.policy_state.get(str(i), {})
-            told = replace(signals, policy_state=mine)
-            found.append(wanted_of(policy(told), getattr(policy, "__name__", repr(policy))))
-        best = max(found, key=lambda one: one.replicas)
-        states = {str(i): one.state for i, one in enumerate(found)}
-        return Wanted(best.replicas, best.why, states, best.note)
+            own = replace(signals, policy_state=signals.policy_state.get(str(i), {}))
+            results.append(wanted_of(policy(own), getattr(policy, "__name__", repr(policy))))
+        best = max(results, key=lambda wanted: wanted.replicas)
+        states = {str(i): wanted.state for i, wanted in enumerate(results)}
+        return replace(best, state=states)
 
     def __repr__(self) -> str:
         return f"highest({', '.join(map(repr, self.policies))})"
 
 
 def _is_number(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def _positive(name: str, value: Any) -> None:
     if value is not None and not (_is_number(value) and value > 0):
-        raise DefinitionError(f"{name} is a positive number", got=repr(value))
+        raise DefinitionError(f"invalid {name}", expected="a positive number", got=repr(value))

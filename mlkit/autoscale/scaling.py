@@ -1,4 +1,4 @@
-"""How an app's replicas came and went: what was decided, what was wanted, and what was ready."""
+"""The scaling history of an app: decisions, and numbers of replicas wanted and ready."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MOST_COUNTS = 8_000
 
 @dataclass(frozen=True)
 class Count:
-    """Replicas of a stage at one moment, as Ray Serve has them.
+    """Numbers of replicas of a stage at one moment, from Ray Serve.
 
     Attributes:
         at: seconds since the epoch.
-        wanted: that there should be.
-        ready: that answer.
-        starting: on their way, placed or not.
+        wanted: target number.
+        ready: replicas that accept requests.
+        starting: replicas that are starting, placed or not.
     """
 
     at: float
@@ -36,12 +36,12 @@ class Count:
     starting: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """It as plain data."""
+        """Convert to plain data."""
         return asdict(self)
 
 
 class ScalingLog:
-    """What happened to an app's replicas, numbered as it comes; the oldest go."""
+    """Decisions and counts of an app, numbered on arrival; the oldest are dropped."""
 
     def __init__(self) -> None:
         self.last = 0
@@ -51,34 +51,34 @@ class ScalingLog:
     def push(
         self, decisions: Iterable[dict[str, Any]] = (), counts: Iterable[dict[str, Any]] = ()
     ) -> None:
-        """Take up decisions and counts, as plain data."""
-        for kept, new in ((self._decisions, decisions), (self._counts, counts)):
-            for one in new:
+        """Append decisions and counts, as plain data."""
+        for log, entries in ((self._decisions, decisions), (self._counts, counts)):
+            for entry in entries:
                 self.last += 1
-                kept.append((self.last, one))
+                log.append((self.last, entry))
 
     def since(self, number: int) -> dict[str, Any]:
-        """What came after a number, and the number of the latest.
+        """Entries after `number`, and the number of the latest.
 
-        One that is not known here is from before this was started anew: then all is new.
+        A number above the latest is from before this was restarted: then all entries are returned.
         """
         number = number if number <= self.last else 0
         return {
             "last": self.last,
-            "decisions": [one for known, one in self._decisions if known > number],
-            "counts": [one for known, one in self._counts if known > number],
+            "decisions": [entry for n, entry in self._decisions if n > number],
+            "counts": [entry for n, entry in self._counts if n > number],
         }
 
 
 class Scaling:
-    """Decisions and counts of an app, as its kernel has read them.
+    """Decisions and counts of an app, as read by its kernel.
 
-    Its text lists the decisions; `to_frame` gives them as data, `plot` draws them on one time axis
-    with arrivals and latency.
+    Its repr lists the decisions; `to_frame` returns them as a DataFrame, and `plot` draws them over
+    time with arrivals and latency.
 
     Attributes:
         decisions: the oldest first.
-        counts: whenever one changed.
+        counts: one per change, the oldest first.
     """
 
     def __init__(self, history: Any = None) -> None:
@@ -86,41 +86,34 @@ class Scaling:
         self.counts: deque[Count] = deque(maxlen=MOST_COUNTS)
         self.history = history
 
-    def add(self, found: dict[str, Any]) -> None:
-        """Take up what `ScalingLog.since` gave."""
-        # Several processes decide and count, and their words cross on the way.
-        new = sorted((Decision(**one) for one in found["decisions"]), key=lambda one: one.at)
-        self.decisions.extend(new)
-        self.counts.extend(Count(**one) for one in found["counts"])
+    def add(self, entries: dict[str, Any]) -> None:
+        """Add entries from `ScalingLog.since`."""
+        # Decisions come from several processes, and may arrive out of order.
+        decisions = sorted((Decision(**d) for d in entries["decisions"]), key=lambda d: d.at)
+        self.decisions.extend(decisions)
+        self.counts.extend(Count(**count) for count in entries["counts"])
 
     @property
     def stages(self) -> list[str]:
-        """Stages that replicas were counted of, in the order in which they were."""
+        """Stages with counts, in order of their first count."""
         return list(dict.fromkeys(count.stage for count in self.counts))
 
     def latest(self) -> dict[str, Count]:
-        """The last count of each stage."""
+        """The latest count of each stage."""
         return {count.stage: count for count in self.counts}
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each decision: ``time, stage, kind, from, to, why``."""
+        """A row per decision: ``time, stage, kind, from, to, why``."""
         import pandas as pd
 
         rows = [
-            {
-                "time": pd.Timestamp(one.at, unit="s", tz="UTC"),
-                "stage": one.stage,
-                "kind": one.kind,
-                "from": one.before,
-                "to": one.after,
-                "why": one.why,
-            }
-            for one in self.decisions
+            (pd.Timestamp(d.at, unit="s", tz="UTC"), d.stage, d.kind, d.before, d.after, d.why)
+            for d in self.decisions
         ]
         return pd.DataFrame(rows, columns=["time", "stage", "kind", "from", "to", "why"])
 
     def replicas(self) -> pd.DataFrame:
-        """A row for each change of a stage's count: ``time, stage, wanted, ready, starting``."""
+        """A row per change of a stage's count: ``time, stage, wanted, ready, starting``."""
         import pandas as pd
 
         rows = [
@@ -131,11 +124,11 @@ class Scaling:
         return pd.DataFrame(rows, columns=columns).rename(columns={"at": "time"})
 
     def plot(self, stage: str | None = None, *, last_s: float | None = None) -> Any:
-        """Arrivals, replicas wanted and ready, latency, and the decisions, on one time axis.
+        """Plot arrivals, replicas wanted and ready, latency, and the decisions over time.
 
         Args:
-            stage: of which stage; the one that changed most, by default.
-            last_s: only the last seconds.
+            stage: name of a stage; by default the one with most changes.
+            last_s: length of the plotted period in seconds; all that is kept by default.
         """
         from mlkit.views.mpl.scaling import plot_scaling
 

@@ -1,4 +1,4 @@
-"""What a policy is told of a stage."""
+"""Inputs of an autoscaling policy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["ScalingConfig", "Signals"]
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingConfig:
-    """How a stage may scale, by Serve's names.
+    """Autoscaling options of a stage, named as in Serve.
 
     Attributes:
-        target_ongoing_requests: at each replica, begun and waiting ones together.
-        upscale_delay_s: how long more must be wanted before there are more.
-        downscale_delay_s: how long fewer must be wanted before there are fewer.
-        downscale_to_zero_delay_s: the same before the last one goes; ``downscale_delay_s`` if None.
-        upscaling_factor: what the difference is multiplied by on the way up.
-        downscaling_factor: and on the way down.
-        look_back_period_s: seconds that requests are averaged over.
-        num_cpus: that Ray sets aside for a replica.
-        num_gpus: likewise.
+        target_ongoing_requests: requests per replica, running and queued.
+        upscale_delay_s: seconds for which more replicas must be wanted before scaling up.
+        downscale_delay_s: seconds for which fewer replicas must be wanted before scaling down.
+        downscale_to_zero_delay_s: the same for the last replica; ``downscale_delay_s`` if None.
+        upscaling_factor: multiplies the difference when scaling up.
+        downscaling_factor: multiplies the difference when scaling down.
+        look_back_period_s: seconds over which requests are averaged.
+        num_cpus: CPUs that Ray reserves for a replica.
+        num_gpus: GPUs that Ray reserves for a replica.
     """
 
     min_replicas: int = 1
@@ -38,38 +38,39 @@ class ScalingConfig:
     num_gpus: float = 0.0
 
     def get_target_ongoing_requests(self) -> float:
-        """The target, as Serve's policies ask for it."""
+        """The target, for policies written for Serve."""
         return self.target_ongoing_requests
 
     def get_upscaling_factor(self) -> float:
-        """The factor, as Serve's policies ask for it."""
+        """The factor, for policies written for Serve."""
         return self.upscaling_factor
 
     def get_downscaling_factor(self) -> float:
-        """The factor, as Serve's policies ask for it."""
+        """The factor, for policies written for Serve."""
         return self.downscaling_factor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signals:
-    """What is known of a stage at one moment.
+    """State of a stage at one moment.
 
-    The names are those of Serve's ``AutoscalingContext``, so that a policy written for Serve works
-    as it is; what is asked of it beyond these comes from Serve's own.
+    The names are those of Serve's ``AutoscalingContext``, so that policies written for Serve work
+    unchanged; further attributes are read from Serve's own context.
 
     Attributes:
         current_time: seconds since the epoch.
-        current_num_replicas: that are ready.
-        target_num_replicas: that are wanted.
-        total_num_requests: begun and waiting at all replicas, averaged over the look-back period.
+        current_num_replicas: replicas that are ready.
+        target_num_replicas: replicas that are wanted.
+        total_num_requests: requests running and queued at all replicas, averaged over the look-back
+            period.
         total_queued_requests: those of them that wait for a replica.
-        capacity_adjusted_min_replicas: fewest that there may be.
-        capacity_adjusted_max_replicas: most that there may be.
-        policy_state: what the policy gave back the last time.
-        latest: the last reading of each replica, by what was read: ``p50_ms``, ``p95_ms``,
-            ``p99_ms``, ``rate`` in 1/s, ``cpu`` in cores, ``gpu`` as a share of one.
-        last_change_at: when Serve changed what is wanted for the last time; None for never.
-        context: Serve's own.
+        capacity_adjusted_min_replicas: minimum number of replicas.
+        capacity_adjusted_max_replicas: maximum number of replicas.
+        policy_state: state that the policy returned from its previous call.
+        latest: latest readings by metric and replica: ``p50_ms``, ``p95_ms``, ``p99_ms``, ``rate``
+            in 1/s, ``cpu`` in cores, ``gpu`` as a share of one.
+        last_change_at: when Serve last changed the target; None for never.
+        context: Serve's own context.
     """
 
     current_time: float
@@ -87,33 +88,33 @@ class Signals:
 
     @property
     def ongoing_per_replica(self) -> float:
-        """Requests begun and waiting for each replica that is ready."""
+        """Requests running and queued, per ready replica."""
         return self.total_num_requests / max(1, self.current_num_replicas)
 
     @property
     def rate(self) -> float:
-        """Calls answered per second by all replicas, as far as they have said."""
+        """Calls per second of all replicas that reported."""
         return sum(self.latest.get("rate", {}).values())
 
     def latency_ms(self, percentile: int) -> float | None:
-        """How long a replica holds a call: the replicas' p50, p95 or p99, weighted by their calls.
+        """Mean of the replicas' p50, p95 or p99 latency, weighted by their rates.
 
-        None where none was answered lately.
+        None without recent responses.
         """
         rates = self.latest.get("rate", {})
-        found = self.latest.get(f"p{percentile}_ms", {})
-        weights = {name: rates.get(name, 0.0) for name in found}
+        latencies = self.latest.get(f"p{percentile}_ms", {})
+        weights = {name: rates.get(name, 0.0) for name in latencies}
         total = sum(weights.values())
         if not total:
             return None
-        return sum(found[name] * weight for name, weight in weights.items()) / total
+        return sum(latencies[name] * weight for name, weight in weights.items()) / total
 
     def mean(self, name: str) -> float | None:
-        """A reading, on average over the replicas; None where no replica has it."""
-        found = self.latest.get(name, {})
-        return sum(found.values()) / len(found) if found else None
+        """Mean of a metric over the replicas; None if no replica reported it."""
+        readings = self.latest.get(name, {})
+        return sum(readings.values()) / len(readings) if readings else None
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.__dict__.get("context") is None:
-            raise AttributeError(f"a policy is told nothing called {name!r}")
+            raise AttributeError(f"signals have no {name!r}")
         return getattr(self.context, name)

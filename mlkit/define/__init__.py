@@ -1,9 +1,9 @@
 """Definitions: typed functions become steps, calls of steps are traced into a `Graph`.
 
 Start at `step`, `batched_step` and `resource`. `tracing.py` records calls into a `Graph`
-(`graph.py`: plain frozen data); `check.py` lists what keeps it from being deployed; `border.py`
-converts values at the border; `shipping.py` sends code to other processes. `mlkit.pipelines` puts
-definition and execution together.
+(`graph.py`: plain frozen data); `check.py` lists the problems that block its deployment;
+`border.py` converts arguments and results; `shipping.py` pickles code for other processes.
+`mlkit.pipelines` puts definition and execution together.
 """
 
 from mlkit.define.border import codec

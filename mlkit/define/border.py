@@ -1,4 +1,4 @@
-"""Values at the border of a pipeline: what callers may pass, and how a value travels.
+"""Values at the border of a pipeline: what callers may pass, and how it is serialized.
 
 Scalars, pydantic models, dataclasses and containers of them are JSON. `Image` and ``bytes`` are
 uploads. Arrays are nested lists or ``.npy`` bytes, never pickle; a DataFrame is a list of records.
@@ -32,12 +32,15 @@ _codecs: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
 
 def codec(type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
-    """Say how values of a type of your own cross the border.
+    """Declare how values of your own type cross the border.
 
     Args:
         type_: the class.
-        encode: value to what JSON can hold.
-        decode: the way back.
+        encode: converts a value to JSON-compatible data.
+        decode: the inverse.
+
+    Raises:
+        DefinitionError: ``type_`` is not a class.
     """
     if not inspect.isclass(type_):
         raise DefinitionError("a codec is for a class", where="codec", got=repr(type_))
@@ -46,22 +49,22 @@ def codec(type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], 
 
 
 def codecs() -> dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]]:
-    """Those declared in this process, by type: they travel with a pipeline."""
+    """Codecs declared in this process, by type: they are shipped with a pipeline."""
     return dict(_codecs)
 
 
 @lru_cache(maxsize=256)
 def port(annotation: Any) -> Port:
-    """The way values of a type cross the border.
+    """Return the port of a type.
 
     Raises:
-        DefinitionError: there is none; names `codec`.
+        DefinitionError: it has none; suggests `codec`.
     """
     return _own_port(annotation) or _json_port(annotation)
 
 
 def _own_port(annotation: Any) -> Port | None:
-    """The port of a type that does not go through pydantic, or None."""
+    """The port of a type that pydantic does not handle, or None."""
     annotation = unaliased(annotation)
     mark = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Upload)), None)
     if mark is not None and mark.url:
@@ -86,17 +89,17 @@ def problems(graph: Graph) -> Iterator[Problem]:
     """Parameters and results whose type cannot cross the border."""
     where = f"pipeline {graph.name!r}"
     named = [(f"the argument {p.name!r}", p.type) for p in graph.parameters]
-    for what, type_ in [*named, ("what it returns", graph.returns)]:
+    for subject, type_ in [*named, ("what it returns", graph.returns)]:
         if type_ is inspect.Parameter.empty:
             continue
         try:
             port(type_)
         except DefinitionError as error:
-            yield Problem(where, f"{what}: {error.what}", got=show(type_), fix=error.fix)
+            yield Problem(where, f"{subject}: {error.what}", got=show(type_), fix=error.fix)
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold of a numpy value; TypeError for anything else."""
+    """Convert a numpy value to JSON-compatible data; TypeError for anything else."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
@@ -117,7 +120,7 @@ def _json_port(annotation: Any) -> Port:
         return Port(annotation, checked(adapter), to_json, checked(local), schema)
 
     def from_caller(value: Any) -> Any:
-        # A dict in a model's place is the one thing callers write for convenience.
+        # A dict instead of a model is the one convenience that callers use.
         return adapter.validate_python(value) if isinstance(value, dict) else value
 
     return Port(annotation, adapter.validate_python, to_json, from_caller, schema, converts=False)
@@ -137,7 +140,7 @@ def _adapter(annotation: Any, inner: Any) -> TypeAdapter[Any]:
     if not fails(inner):
         return TypeAdapter(inner)
     raise DefinitionError(
-        f"values of type {show(annotation)} have no form in which they can be sent",
+        f"values of type {show(annotation)} cannot be serialized",
         fix=f"declare one: codec({show(culprit(inner, fails))}, encode=..., decode=...)",
     )
 
@@ -168,8 +171,8 @@ def _source_port(annotation: Any, mark: Upload) -> Port:
         return data, _image_type(data)
 
     def to_json(value: Any) -> str:
-        found = local(value)
-        return found if isinstance(found, str) else _to_data_url(*to_bytes(found))
+        source = local(value)
+        return source if isinstance(source, str) else _to_data_url(*to_bytes(source))
 
     return Port(
         annotation,
@@ -285,7 +288,7 @@ def _frame_port(annotation: Any) -> Port:
 
 
 def _content(value: Any) -> bytes:
-    """Bytes of a picture given as a path, bytes, PIL image or array."""
+    """Encoded bytes of a picture from a path, bytes, a PIL image or an array."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, (str, os.PathLike)):

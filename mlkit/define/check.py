@@ -1,4 +1,4 @@
-"""What keeps a graph from being deployed, found without running it."""
+"""Static checks of a graph: what blocks its deployment."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EMPTY = inspect.Parameter.empty
 
 
 def check(graph: Graph) -> tuple[Problem, ...]:
-    """Every problem of a graph, those of its types first, in the order of its nodes."""
+    """Return every problem of a graph, type errors first, in node order."""
     return (
         *_annotations(graph),
         *_edges(graph),
@@ -69,14 +69,14 @@ def _step_annotations(step: Step[..., Any]) -> Iterator[Problem]:
         yield _not_a_sequence(step.name, "what it returns", step.hints["return"])
 
 
-def _missing(where: str, what: str, node: str | None = None) -> Problem:
-    return Problem(where, f"{what} has no type annotation", fix="annotate it", node=node)
+def _missing(where: str, subject: str, node: str | None = None) -> Problem:
+    return Problem(where, f"{subject} has no type annotation", fix="annotate it", node=node)
 
 
-def _not_a_sequence(step: str, what: str, type_: Any) -> Problem:
+def _not_a_sequence(step: str, subject: str, type_: Any) -> Problem:
     return Problem(
         f"step {step!r}",
-        f"{what} of a batched step is a sequence with one entry per item",
+        f"{subject} of a batched step is a sequence with one entry per item",
         expected="list[T] or np.ndarray",
         got=show(type_),
         node=step,
@@ -86,34 +86,34 @@ def _not_a_sequence(step: str, what: str, type_: Any) -> Problem:
 def _edges(graph: Graph) -> Iterator[Problem]:
     for node in graph:
         for parameter, source in node.inputs.items():
-            wanted = _wanted(node, parameter)
+            expected = _expected_type(node, parameter)
             for option in _options(source):
-                given = graph.type_of(option)
-                literal = isinstance(option, Constant) and value_fits(option.value, wanted)
-                if literal or fits(given, wanted):
+                actual = graph.type_of(option)
+                literal = isinstance(option, Constant) and value_fits(option.value, expected)
+                if literal or fits(actual, expected):
                     continue
                 yield Problem(
                     f"step {node.name!r}",
                     f"{parameter!r} gets {_origin(option)}, whose type does not fit",
-                    expected=show(wanted),
-                    got=show(given),
-                    fix=f"change the annotation, or put a step between that turns "
-                    f"{show(given)} into {show(wanted)}",
+                    expected=show(expected),
+                    got=show(actual),
+                    fix="change the annotation, or add a step that converts "
+                    f"{show(actual)} to {show(expected)}",
                     node=node.name,
                     parameter=parameter,
                 )
 
 
-def _wanted(node: Node, parameter: str) -> Any:
-    """Type of what a node takes: a list where it runs over one."""
-    wanted = node.step.input_type(parameter)
-    if parameter != node.each or wanted is EMPTY:
-        return wanted
-    return types.GenericAlias(Sequence, (wanted,))
+def _expected_type(node: Node, parameter: str) -> Any:
+    """Type that a node takes: a sequence for the parameter that it runs over."""
+    expected = node.step.input_type(parameter)
+    if parameter != node.each or expected is EMPTY:
+        return expected
+    return types.GenericAlias(Sequence, (expected,))
 
 
 def _options(source: Source) -> Iterator[Source]:
-    """What a source may be: each arm of a branch, and of those inside of it."""
+    """The alternatives of a source: each arm of a branch, recursively."""
     if isinstance(source, Choice):
         for option in source.options:
             yield from _options(option)
@@ -136,13 +136,13 @@ def _origin(source: Source) -> str:
 
 def _returned(graph: Graph) -> Iterator[Problem]:
     for option in _options(graph.output):
-        given = graph.type_of(option)
-        if not fits(given, graph.returns):
+        actual = graph.type_of(option)
+        if not fits(actual, graph.returns):
             yield Problem(
                 f"pipeline {graph.name!r}",
                 f"it returns {_origin(option)}, whose type does not fit its annotation",
                 expected=show(graph.returns),
-                got=show(given),
+                got=show(actual),
             )
 
 
@@ -153,7 +153,7 @@ def _names(graph: Graph) -> Iterator[Problem]:
         if first.step.fn is not node.step.fn:
             yield Problem(
                 f"step {node.name!r}",
-                f"two different functions are called {node.step.name!r} in one pipeline",
+                f"two different functions of this pipeline are named {node.step.name!r}",
                 fix="rename one of them, or run the cells again from top to bottom",
                 node=node.name,
             )
@@ -167,7 +167,7 @@ def _dead_ends(graph: Graph) -> Iterator[Problem]:
         else:
             yield Problem(
                 f"step {node.name!r}",
-                "its result reaches nothing that the pipeline returns",
-                fix="use it or leave the call out",
+                "the pipeline's result does not depend on it",
+                fix="use its result, or remove the call",
                 node=node.name,
             )

@@ -1,4 +1,4 @@
-"""Code of the user's own: whether it has to travel, and what it uses."""
+"""User code: whether it is shipped by value, and what it captures."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _OWN = Path(__file__).resolve().parents[1]
 
 
 def local_modules() -> list[types.ModuleType]:
-    """Imported modules that another machine would not have: those of no installed package."""
-    loaded: list[object] = list(sys.modules.values())  # whatever somebody put there
+    """Imported modules that belong to no installed package: another machine would not have them."""
+    loaded: list[object] = list(sys.modules.values())  # it may hold anything
     return [m for m in loaded if isinstance(m, types.ModuleType) and is_local(m)]
 
 
 def is_local(module: types.ModuleType) -> bool:
-    """Whether a module is a file of the user's rather than of an installed package."""
+    """Whether a module is a user's file rather than part of an installed package."""
     if module.__name__ in ("__main__", "__mp_main__"):
         return False  # cloudpickle takes these by value anyway
     file = module.__dict__.get("__file__")
@@ -45,32 +45,32 @@ def _is_local_file(file: str) -> bool:
 
 @cache
 def _holds_packages(folder: Path) -> bool:
-    """Whether pip installed into it under another name: ``pip install --target``."""
+    """Whether pip installed packages there with ``--target``."""
     return any(folder.glob("*.dist-info/RECORD"))
 
 
 def travels(value: Any) -> bool:
-    """Whether code is shipped by value, because the other side would not have its module."""
+    """Whether code is shipped by value, because its module is not installed elsewhere."""
     module = sys.modules.get(value.__module__)
     return value.__module__ == "__main__" or module is None or is_local(module)
 
 
 def captured(fn: types.FunctionType) -> dict[str, Any]:
-    """What a function uses from outside of it, by name: closure cells, then globals.
+    """The variables that a function captures, by name: closure cells, then globals.
 
-    Of a local module it is what the function names of it: ``helpers.resize``.
+    Of a local module, the attributes that the function names: ``helpers.resize``.
     """
-    found = dict(_cells(fn))
+    variables = dict(_cells(fn))
     if not travels(fn):
-        return found  # what an installed module's function uses is installed with it
+        return variables  # globals of an installed module are installed with it
     names = sorted(_names(fn.__code__))
     for name in names:
         if name in fn.__globals__:
-            found[name] = fn.__globals__[name]
-    for name, value in list(found.items()):
+            variables[name] = fn.__globals__[name]
+    for name, value in list(variables.items()):
         if isinstance(value, types.ModuleType):
-            found.update(_members(name, value, names, set()))
-    return found
+            variables.update(_members(name, value, names, set()))
+    return variables
 
 
 def _cells(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -82,7 +82,7 @@ def _cells(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Names of globals and attributes that code uses, functions inside of it included."""
+    """Names of globals and attributes that code uses, nested functions included."""
     inner = (_names(c) for c in code.co_consts if inspect.iscode(c))
     return set(code.co_names).union(*inner)
 

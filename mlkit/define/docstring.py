@@ -1,4 +1,4 @@
-"""A docstring taken apart: Google's, NumPy's and Sphinx's ways of writing one."""
+"""Parsed docstrings, in Google, NumPy or Sphinx style."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["Words", "words"]
 
 @dataclass(frozen=True)
 class Words:
-    """What a docstring says.
+    """The parts of a docstring.
 
     Attributes:
-        summary: its first paragraph, on one line.
-        description: all of it but what is said of arguments, result and errors.
-        arguments: what is said of each, by name.
-        returns: what is said of the result, or "".
+        summary: the first paragraph, on one line.
+        description: everything but the sections on arguments, result and errors.
+        arguments: descriptions by name.
+        returns: description of the result, or "".
     """
 
     summary: str = ""
@@ -30,17 +30,17 @@ class Words:
 
 @lru_cache(maxsize=256)
 def words(doc: str) -> Words:
-    """Take a docstring apart; one that nobody can make sense of is all description."""
+    """Parse a docstring; one that cannot be parsed is all description."""
     try:
-        found = docstring_parser.parse(doc)
+        sections = docstring_parser.parse(doc)
     except docstring_parser.ParseError:
         return Words(_line(doc.partition("\n\n")[0]), doc)
-    parts = (found.short_description, found.long_description)
+    parts = (sections.short_description, sections.long_description)
     return Words(
-        _line(found.short_description or ""),
+        _line(sections.short_description or ""),
         "\n\n".join(part for part in parts if part),
-        {p.arg_name: _line(p.description) for p in found.params if p.description},
-        _line((found.returns and found.returns.description) or ""),
+        {p.arg_name: _line(p.description) for p in sections.params if p.description},
+        _line((sections.returns and sections.returns.description) or ""),
     )
 
 

@@ -1,6 +1,6 @@
-"""Whether code, models and values are still the same: a digest of what they are made of.
+"""Content digests of code, models and values.
 
-The digest is the same in every process: it depends on no address, hash seed, file name or line.
+A digest is the same in every process: it depends on no address, hash seed, file name or line.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _MACHINERY = (
     "__parameters__ __qualname__ __signature__ __static_attributes__ __weakref__ "
     "_abc_impl model_fields"
 )
-"""Attributes of classes that say nothing or are looked at in another way."""
+"""Attributes of classes that carry no content, or are covered in another way."""
 
 
 def fingerprint(value: Any) -> str:
-    """A digest that changes when a function, or anything it uses, does.
+    """Compute a digest that changes when a function, or anything it uses, does.
 
-    Functions count by their code, defaults, closures, annotations and the globals they name,
-    followed into cells and local modules; line numbers, file names and comments do not count.
-    Functions of installed packages count by name, code, defaults and closures. Resources count by
-    their loader and the contents of their files. Everything else counts by its pickle; what cannot
-    be pickled, by its type.
+    Functions contribute their code, defaults, closures, annotations and the globals they name,
+    followed into cells and local modules, but no line numbers, file names and comments. Functions
+    of installed packages contribute name, code, defaults and closures; resources their loader and
+    the contents of their files. Everything else contributes its pickle, or its type if it cannot be
+    pickled.
     """
     return _digest(_Parts().of(value)).hex()[:16]
 
@@ -53,13 +53,13 @@ def _digest(parts: Iterable[bytes]) -> bytes:
 
 
 class _Parts:
-    """Takes values apart; functions and classes that were seen before are named by their number."""
+    """Decomposes values; functions and classes seen before are referenced by number."""
 
     def __init__(self) -> None:
-        self._seen: dict[int, tuple[int, Any]] = {}  # kept, so that no id is given away again
+        self._seen: dict[int, tuple[int, Any]] = {}  # the values are kept, so that no id is reused
 
     def of(self, value: Any) -> Iterator[bytes]:
-        """The bytes that make a value what it is."""
+        """Yield the bytes that identify a value."""
         yield type(value).__name__.encode()
         if value is None or type(value) in (bool, int, float, str, bytes):
             yield repr(value).encode()
@@ -78,7 +78,7 @@ class _Parts:
             yield self._pickled(value)
 
     def followed(self, value: Any) -> str | None:
-        """Digest of what a pickle is not to go into; None for everything else."""
+        """Digest of a value that a pickle must not descend into; None for everything else."""
         if type(value) in (set, frozenset):
             return _digest(self._unordered(value)).hex()
         return _digest(self._once(value)).hex() if self._is_followed(value) else None
@@ -87,7 +87,7 @@ class _Parts:
         kinds = (types.FunctionType, types.ModuleType, types.CodeType, Step, Resource)
         if isinstance(value, (*kinds, functools._lru_cache_wrapper)):
             return True
-        # The type of None and the like have no module that could be asked for.
+        # NoneType and the like have no importable module.
         return isinstance(value, type) and travels(value)
 
     def _once(self, value: Any) -> Iterator[bytes]:
@@ -113,11 +113,11 @@ class _Parts:
             yield from self._resource(value)
         else:
             yield repr(getattr(value, "max_batch_size", None)).encode()
-            # How it is batched is a matter of the code that runs it; where it runs is not.
-            asked = value.options.to_dict()
+            # Batching options affect the running code; placement options do not.
+            options = value.options.to_dict()
             for name in ("batch_wait_timeout_s", "split_failed_batches"):
-                if name in asked:
-                    yield f"{name}={asked[name]!r}".encode()
+                if name in options:
+                    yield f"{name}={options[name]!r}".encode()
             yield from self.of(value.fn)
 
     def _function(self, fn: types.FunctionType) -> Iterator[bytes]:
@@ -172,7 +172,7 @@ class _Parts:
 
 
 class _Hashing:
-    """A file that keeps a digest of what is written to it."""
+    """A file that hashes what is written to it."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()
@@ -183,7 +183,7 @@ class _Hashing:
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles a value, with a digest in the place of each function, class and set."""
+    """Pickles a value, with a digest instead of each function, class and set."""
 
     def __init__(self, into: _Hashing, parts: _Parts) -> None:
         super().__init__(into, protocol=5)
@@ -194,7 +194,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 
 def _hints(value: Any) -> dict[str, Any]:
-    """Annotations, resolved where they can be, by name in order."""
+    """Annotations by name, sorted, resolved where possible."""
     own = inspect.get_annotations(value)
     try:
         hints = typing.get_type_hints(value, include_extras=True)
@@ -204,7 +204,7 @@ def _hints(value: Any) -> dict[str, Any]:
 
 
 def _field_options(cls: type) -> Iterator[Any]:
-    """What a pydantic model or a dataclass keeps about its fields apart from its attributes."""
+    """Field options of a pydantic model or a dataclass, which are not among its attributes."""
     fields = cls.__dict__.get("__pydantic_fields__")
     if isinstance(fields, dict):
         for name, field in fields.items():
@@ -215,7 +215,7 @@ def _field_options(cls: type) -> Iterator[Any]:
 
 
 def _contents(path: Path) -> Iterator[bytes]:
-    """Digest of a file, or of everything in a folder."""
+    """Digest of a file, or of all files in a folder."""
     if path.is_file():
         with path.open("rb") as file:
             yield hashlib.file_digest(file, "sha256").digest()

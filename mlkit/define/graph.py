@@ -1,4 +1,4 @@
-"""A pipeline as data: which step calls what, with which types. It knows nothing of running."""
+"""A pipeline as data: its steps, their inputs and types; nothing about execution."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Parameter:
 
     @property
     def type_name(self) -> str:
-        """Its type as a person writes it; "?" where it has no annotation."""
+        """Its type as source code; "?" without an annotation."""
         return show(self.type)
 
     def __str__(self) -> str:
@@ -77,9 +77,9 @@ class Node:
 
     Attributes:
         name: unique in its graph: the step's name, with ``_2`` and so on for further calls.
-        inputs: where each argument comes from; arguments left at their default are missing.
-        when: it runs only if all of these hold.
-        each: the parameter that gets each item of a list in turn, or None.
+        inputs: source of each argument; arguments left at their default are missing.
+        when: conditions, all of which must hold for it to run.
+        each: the parameter that takes the items of a list one by one, or None.
     """
 
     name: str
@@ -91,42 +91,42 @@ class Node:
     @property
     def type(self) -> Any:
         """Type of its result; a list of the step's where it runs over a list."""
-        found = self.step.return_type
-        return found if self.each is None or found is EMPTY else types.GenericAlias(list, (found,))
+        type_ = self.step.return_type
+        return type_ if self.each is None or type_ is EMPTY else types.GenericAlias(list, (type_,))
 
     @property
     def type_name(self) -> str:
-        """Type of its result as a person writes it; "?" where it has no annotation."""
+        """Type of its result as source code; "?" without an annotation."""
         return show(self.type)
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """Names of the nodes that it takes results from, each once, in order of use."""
-        found = (s.node for source in self.sources for s in sources(source, Result))
-        return tuple(dict.fromkeys(found))
+        """Names of the nodes whose results it takes, without duplicates, in order of use."""
+        names = (s.node for source in self.sources for s in sources(source, Result))
+        return tuple(dict.fromkeys(names))
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All that it reads: its arguments, and what its conditions look at."""
+        """All that it reads: sources of its arguments and of its conditions."""
         return (*self.inputs.values(), *(condition.on for condition in self.when))
 
     @property
     def asked(self) -> tuple[tuple[Argument | Result, str], ...]:
-        """What its conditions look at, each with the keys for which it runs, in words."""
-        found: list[tuple[Argument | Result, str]] = []
+        """Sources of its conditions, each with the keys for which it runs, as text."""
+        asked: list[tuple[Argument | Result, str]] = []
         for condition in self.when:
-            words = " or ".join(k if isinstance(k, str) else brief(k) for k in condition.keys)
-            said = "else" if condition.negated else words
-            found += [(source, said) for source in sources(condition.on, Argument)]
-            found += [(source, said) for source in sources(condition.on, Result)]
-        return tuple(found)
+            keys = " or ".join(k if isinstance(k, str) else brief(k) for k in condition.keys)
+            label = "else" if condition.negated else keys
+            asked += [(source, label) for source in sources(condition.on, Argument)]
+            asked += [(source, label) for source in sources(condition.on, Result)]
+        return tuple(asked)
 
     def __str__(self) -> str:
-        given = (
+        arguments = (
             f"{name}={source}" if isinstance(source, Constant) else str(source)
             for name, source in self.inputs.items()
         )
-        called = f"{self.name}({', '.join(given)})"
+        called = f"{self.name}({', '.join(arguments)})"
         if self.each is not None:
             called = f"each {called}"
         conditions = f" if {' and '.join(map(str, self.when))}" if self.when else ""
@@ -135,12 +135,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """A value on its way to a node, or out of the pipeline.
+    """A value passed to a node, or returned by the pipeline.
 
     Attributes:
-        target: name of the node that takes it; None for what the pipeline returns.
-        parameter: the node's parameter; None for what the pipeline returns.
-        type: what is known of its type, or ``inspect.Parameter.empty``.
+        target: name of the node that takes it; None for the pipeline's result.
+        parameter: the node's parameter; None for the pipeline's result.
+        type: its type as far as known, or ``inspect.Parameter.empty``.
     """
 
     source: Argument | Result
@@ -150,17 +150,17 @@ class Link:
 
     @property
     def type_name(self) -> str:
-        """Its type as a person writes it; "?" where it is not known."""
+        """Its type as source code; "?" if unknown."""
         return show(self.type)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that keeps a pipeline from being deployed.
+    """Something that blocks the deployment of a pipeline.
 
     Attributes:
-        node: name of the node or step that it concerns, if it concerns one.
-        parameter: the parameter of that node, if it concerns what goes into one.
+        node: name of the node or step that it concerns, if any.
+        parameter: the parameter of that node that it concerns, if any.
     """
 
     where: str
@@ -186,9 +186,9 @@ class Graph:
     """A traced pipeline.
 
     Attributes:
-        nodes: in an order in which every node comes after those it takes results from.
-        output: what the pipeline returns.
-        returns: the annotation of what it returns, or ``inspect.Parameter.empty``.
+        nodes: in topological order.
+        output: source of the result.
+        returns: annotation of the result, or ``inspect.Parameter.empty``.
         doc: the pipeline's docstring, or "".
     """
 
@@ -204,7 +204,7 @@ class Graph:
         self._index.update({node.name: node for node in self.nodes})
 
     def __getitem__(self, name: str) -> Node:
-        """The node of that name; KeyError names those there are."""
+        """The node of that name; KeyError otherwise."""
         try:
             return self._index[name]
         except KeyError:
@@ -221,7 +221,7 @@ class Graph:
 
     @property
     def edges(self) -> tuple[tuple[str, str, str], ...]:
-        """``(from node, to node, parameter)`` for every result that is passed on."""
+        """``(from node, to node, parameter)`` for every result passed to a node."""
         return tuple(
             (s.node, node.name, parameter)
             for node in self.nodes
@@ -231,7 +231,7 @@ class Graph:
 
     @property
     def links(self) -> tuple[Link, ...]:
-        """Every value that goes into a node, in their order, and then those that are returned."""
+        """Every value passed to a node, in node order, then those returned."""
         ends = [
             (node.name, parameter, source)
             for node in self.nodes
@@ -244,7 +244,7 @@ class Graph:
         )
 
     def type_of(self, source: Source) -> Any:
-        """Type of what a source gives, or ``inspect.Parameter.empty`` where it is not known."""
+        """Type of a source's value, or ``inspect.Parameter.empty`` if unknown."""
         if isinstance(source, Constant):
             return type(source.value)
         if isinstance(source, Argument):
@@ -261,28 +261,28 @@ class Graph:
 
     @property
     def signature(self) -> str:
-        """How it is called: ``tag(image: ImageSource, title: str = '') -> ProductTags``."""
+        """Its signature: ``tag(image: ImageSource, title: str = '') -> ProductTags``."""
         parameters = ", ".join(map(str, self.parameters))
         return f"{self.name}({parameters}) -> {show(self.returns)}"
 
     @property
     def resources(self) -> dict[int, Any]:
-        """Every resource of its steps, each once, by identity."""
+        """Every resource of its steps, by identity."""
         return {id(r): r for node in self.nodes for r in node.step.resources.values()}
 
     def needed(self, given: frozenset[str] = frozenset()) -> frozenset[str]:
-        """Nodes that have to run when the values of ``given`` ones are there already."""
+        """Nodes that have to run when the values of ``given`` ones are known."""
         used = {up for node in self.nodes for up in node.upstream}
-        # A node that nothing takes from runs for what it does besides.
+        # A node whose result is not used runs for its side effects.
         stack = [s.node for s in sources(self.output, Result)]
         stack += [node.name for node in self.nodes if node.name not in used]
-        wanted: set[str] = set()
+        needed: set[str] = set()
         while stack:
             name = stack.pop()
-            if name not in given and name not in wanted:
-                wanted.add(name)
+            if name not in given and name not in needed:
+                needed.add(name)
                 stack += self[name].upstream
-        return frozenset(wanted)
+        return frozenset(needed)
 
     def __str__(self) -> str:
         from mlkit.views.graph import to_text

@@ -1,7 +1,7 @@
-"""mlkit's own event loop, for async steps called where no ``await`` is possible.
+"""mlkit's background event loop, for async steps called from synchronous code.
 
-It runs in one daemon thread of the process, started at first use, so that a cell (where a loop
-already runs) and a script call an async step the same way.
+It runs in a daemon thread, started on first use, so that a cell (where a loop already runs) and a
+script call an async step the same way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _loop: asyncio.AbstractEventLoop | None = None
 
 
 def background_loop() -> asyncio.AbstractEventLoop:
-    """The process's background loop, started if it is not running."""
+    """Return the process's background loop, started on first use."""
     global _loop
     with _lock:
         if _loop is None or _loop.is_closed():

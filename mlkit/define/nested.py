@@ -1,7 +1,7 @@
-"""Values with a border form of their own inside of other types: ``list[Image]``, ``Image | None``.
+"""Types with a port of their own nested in other types: ``list[Image]``, ``Image | None``.
 
-pydantic takes such a type apart and puts it together; where it meets a type with a form of its own,
-it asks that type's `Port`.
+pydantic validates and serializes the outer type; for a nested type with a port of its own it calls
+that `Port`.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ Own = Callable[[Any], Port | None]
 
 
 def substituted(annotation: Any, own: Own, *, local: bool = False) -> Any:
-    """The annotation with what pydantic needs to know wherever a type has a port of its own.
+    """Annotate nested types that have a port of their own for pydantic.
 
-    The annotation itself, the very same object, where there is nothing to substitute.
+    Returns the very same object if there are none.
 
     Args:
         annotation: any type.
-        own: the port of a type that has one of its own, else None.
-        local: take what a caller in this process may pass, instead of the JSON form.
+        own: returns the port of a type that has one of its own, else None.
+        local: accept what a caller in this process may pass, instead of the JSON form.
     """
     port = own(annotation)
     if port is not None:
-        return _told(annotation, port, local=local)
-    meant = unaliased(annotation)
-    if meant is not annotation:
-        made = substituted(meant, own, local=local)
-        return annotation if made is meant else made
+        return _annotated(annotation, port, local=local)
+    target = unaliased(annotation)
+    if target is not annotation:
+        new = substituted(target, own, local=local)
+        return annotation if new is target else new
     if typing.get_origin(annotation) is Annotated:
         inner, *marks = typing.get_args(annotation)
-        made = substituted(inner, own, local=local)
-        return annotation if made is inner else Annotated[(made, *marks)]
+        new = substituted(inner, own, local=local)
+        return annotation if new is inner else Annotated[(new, *marks)]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is None or origin is typing.Literal or any(isinstance(a, list) for a in args):
         return annotation
     parts = tuple(a if a is Ellipsis else substituted(a, own, local=local) for a in args)
-    if all(made is part for made, part in zip(parts, args, strict=True)):
+    if all(new is old for new, old in zip(parts, args, strict=True)):
         return annotation
     return typing.Union[parts] if origin in UNIONS else origin[parts]  # noqa: UP007
 
 
 def checked(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
-    """The adapter's validation, with an `InputError` for what does not validate."""
+    """Return a validator that raises `InputError` instead of pydantic's ValidationError."""
     from pydantic import ValidationError
 
     def validate(value: Any) -> Any:
@@ -68,7 +68,7 @@ def checked(adapter: TypeAdapter[Any]) -> Callable[[Any], Any]:
     return validate
 
 
-def _told(annotation: Any, port: Port, *, local: bool) -> Any:
+def _annotated(annotation: Any, port: Port, *, local: bool) -> Any:
     from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
     return Annotated[
@@ -80,9 +80,9 @@ def _told(annotation: Any, port: Port, *, local: bool) -> Any:
 
 
 def _guarded(annotation: Any, port: Port) -> Callable[[Any], Any]:
-    """Leave what is of another type to the other members of a union.
+    """Serialize with a port, but leave values of other types to the other members of a union.
 
-    An upload takes paths, arrays and more: all but None is its own.
+    An upload takes paths, arrays and more: everything but None.
     """
     from pydantic_core import PydanticSerializationUnexpectedValue
 
@@ -99,7 +99,7 @@ def _guarded(annotation: Any, port: Port) -> Callable[[Any], Any]:
 
 
 def culprit(annotation: Any, fails: Callable[[Any], bool]) -> Any:
-    """The innermost part of a type that is the reason why the whole fails."""
+    """The innermost part of a type that makes the whole fail."""
     bare = strip(annotation)
     if typing.get_origin(bare) is typing.Literal:
         return annotation

@@ -1,4 +1,4 @@
-"""What a step may ask for: where it runs, on how much, how many of it, and in what batches."""
+"""Options of a step: placement, resources, replicas and batching."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["BATCHING", "BatchKeywords", "StepKeywords", "StepOptions"]
 AMOUNTS = ("num_cpus", "num_gpus", "memory")
 ACTOR_OPTIONS = (*AMOUNTS, "resources", "accelerator_type", "runtime_env")
 SHORT = (*AMOUNTS, "resources")
-"""Ray's options that may be given by themselves."""
+"""Ray's options that may be passed as keywords of their own."""
 
 BATCHING = ("max_batch_size", "batch_wait_timeout_s", "split_failed_batches")
-"""Options that only a batched step has."""
+"""Options of batched steps only."""
 
 AUTO: Mapping[str, Any] = {"min_replicas": 1, "max_replicas": 100, "target_ongoing_requests": 2}
-"""What Serve takes ``num_replicas="auto"`` for: its ``AutoscalingConfig.default()``."""
+"""What ``num_replicas="auto"`` means to Serve: its ``AutoscalingConfig.default()``."""
 
 _COUNTS = ("max_ongoing_requests", "max_replicas_per_node", "max_batch_size")
 _SECONDS = (
@@ -32,7 +32,7 @@ _SECONDS = (
 
 
 class StepKeywords(TypedDict, total=False):
-    """What ``@step(...)`` takes: the fields of `StepOptions`, and Ray's amounts by themselves."""
+    """Keywords of ``@step(...)``: the fields of `StepOptions`, and Ray's amounts."""
 
     stage: str | None
     num_replicas: int | Literal["auto"] | None
@@ -51,7 +51,7 @@ class StepKeywords(TypedDict, total=False):
 
 
 class BatchKeywords(StepKeywords, total=False):
-    """What ``@batched_step(...)`` takes besides."""
+    """Further keywords of ``@batched_step(...)``."""
 
     max_batch_size: int | None
     batch_wait_timeout_s: float
@@ -60,24 +60,24 @@ class BatchKeywords(StepKeywords, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """Options of a step, by Serve's and Ray's names; None leaves one to Serve.
+    """Options of a step, named as in Serve and Ray; None leaves one to Serve.
 
     Attributes:
-        stage: name of the stage that it runs in; steps that give the same one share it.
-        num_replicas: processes. "auto" is Serve's own autoscaling: it becomes an
-            ``autoscaling_config``, in which what is given besides takes the place of `AUTO`'s.
+        stage: name of the stage that it runs in; steps with the same name share it.
+        num_replicas: number of processes. "auto" becomes an ``autoscaling_config`` with the values
+            of `AUTO`, which those of an ``autoscaling_config`` override.
         autoscaling_config: Serve's, instead of ``num_replicas``.
         ray_actor_options: ``num_cpus``, ``num_gpus``, ``memory`` in bytes, ``resources``,
-            ``accelerator_type``, ``runtime_env`` of a replica, as far as this step needs them.
-        max_ongoing_requests: at a replica.
-        max_queued_requests: waiting for a replica; more are refused. -1 for any number.
-        max_batch_size: items of one call at most; the default, or a measured one, if None.
-        batch_wait_timeout_s: how long a batch that is not full waits for more; 0 for not at all.
-        split_failed_batches: whether a batch that raises is halved to find the item at fault. False
-            for a step that must not be repeated.
+            ``accelerator_type``, ``runtime_env`` that this step needs of a replica.
+        max_ongoing_requests: per replica.
+        max_queued_requests: waiting for a replica; more are rejected. -1 for no limit.
+        max_batch_size: maximum items per call; the default, or a measured size, if None.
+        batch_wait_timeout_s: how long a partial batch waits for more items; 0 for not at all.
+        split_failed_batches: whether a batch that raises is bisected to isolate the failing item.
+            False for a step that must not be repeated.
 
     Raises:
-        DefinitionError: a value that cannot be.
+        DefinitionError: an invalid value.
     """
 
     stage: str | None = None
@@ -97,36 +97,34 @@ class StepOptions:
     def __post_init__(self) -> None:
         _check("autoscaling_config", self.autoscaling_config, _is_mapping, "a dict")
         if self.num_replicas == "auto":
-            # Spelled out here, so that whoever plans or draws has one form less to know.
+            # Expanded here, so that nothing downstream has to know it.
             object.__setattr__(self, "num_replicas", None)
             scaling = {**AUTO, **(self.autoscaling_config or {})}
             object.__setattr__(self, "autoscaling_config", scaling)
         if self.num_replicas is not None and self.autoscaling_config is not None:
             raise DefinitionError("num_replicas and autoscaling_config exclude each other")
-        _check(
-            "num_replicas", self.num_replicas, _is_count, 'a whole number, at least 1, or "auto"'
-        )
+        _check("num_replicas", self.num_replicas, _is_count, 'an integer of at least 1, or "auto"')
         for name in _COUNTS:
-            _check(name, getattr(self, name), _is_count, "a whole number, at least 1")
+            _check(name, getattr(self, name), _is_count, "an integer of at least 1")
         for name in _SECONDS:
-            _check(name, getattr(self, name), _is_amount, "seconds, not negative")
+            _check(name, getattr(self, name), _is_amount, "a non-negative number of seconds")
         if self.max_queued_requests != -1:
-            expected = "a whole number, at least 1, or -1 for any number"
+            expected = "an integer of at least 1, or -1 for no limit"
             _check("max_queued_requests", self.max_queued_requests, _is_count, expected)
         _check("split_failed_batches", self.split_failed_batches, _is_bool, "True or False")
         _check("stage", self.stage, _is_name, "a name: letters, digits, _ and -")
         _check_actor(self.ray_actor_options)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> StepOptions:
-        """Options from keywords, Ray's amounts among them."""
-        return cls().replace(**given)
+    def of(cls, options: Mapping[str, Any]) -> StepOptions:
+        """Build options from keywords, Ray's amounts among them."""
+        return cls().replace(**options)
 
     def replace(self, **changes: Any) -> StepOptions:
-        """The same with some changed; ``num_cpus=`` and its like change ``ray_actor_options``.
+        """Return a copy with changes; ``num_cpus=`` and the like change ``ray_actor_options``.
 
         Raises:
-            DefinitionError: there is no such option, or a value cannot be.
+            DefinitionError: unknown option, or invalid value.
         """
         names = [f.name for f in fields(self)]
         unknown = sorted(set(changes) - set(names) - set(SHORT))
@@ -139,13 +137,13 @@ class StepOptions:
         actor |= {name: changes.pop(name) for name in SHORT if name in changes}
         if changes.get("autoscaling_config") is not None:
             changes.setdefault("num_replicas", None)
-        elif changes.get("num_replicas") is not None:  # "auto" too begins from Serve's defaults
+        elif changes.get("num_replicas") is not None:  # "auto" starts from Serve's defaults, too
             changes.setdefault("autoscaling_config", None)
         kept = {name: getattr(self, name) for name in names}
         return StepOptions(**{**kept, **changes, "ray_actor_options": actor})
 
     def to_dict(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """The options that differ from the defaults."""
         plain = StepOptions()
         return {
             f.name: value
@@ -164,18 +162,18 @@ def _check_actor(options: Mapping[str, Any]) -> None:
             expected=f"one of {', '.join(ACTOR_OPTIONS)}",
         )
     for name in AMOUNTS:
-        _check(name, options.get(name), _is_amount, "a number, not negative")
+        _check(name, options.get(name), _is_amount, "a non-negative number")
     for name in ("resources", "runtime_env"):
         _check(name, options.get(name), _is_mapping, "a dict")
     for name, amount in (options.get("resources") or {}).items():
-        _check(f"resources[{name!r}]", amount, _is_amount, "a number, not negative")
+        _check(f"resources[{name!r}]", amount, _is_amount, "a non-negative number")
     kind = options.get("accelerator_type")
-    _check("accelerator_type", kind, lambda value: isinstance(value, str), "a name that Ray knows")
+    _check("accelerator_type", kind, lambda value: isinstance(value, str), "a name known to Ray")
 
 
-def _check(name: str, value: Any, is_right: Any, expected: str) -> None:
-    if value is not None and not is_right(value):
-        raise DefinitionError(f"{name} cannot be this", expected=expected, got=repr(value))
+def _check(name: str, value: Any, is_valid: Any, expected: str) -> None:
+    if value is not None and not is_valid(value):
+        raise DefinitionError(f"invalid {name}", expected=expected, got=repr(value))
 
 
 def _is_count(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a step needs and is built once per process: a model, a table, a connection."""
+"""Resources of steps, built once per process: a model, a table, a connection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ _UNSET: Any = object()
 
 
 class Resource(Generic[T]):
-    """A value that is built once per process and handed to steps by keyword.
-
-    `resource` makes it; nobody else needs to.
-    """
+    """A value that is built once per process and passed to steps by keyword; see `resource`."""
 
     def __init__(
         self, load: Callable[[], T] | None, value: T, files: Sequence[str | PathLike[str]]
@@ -32,18 +29,18 @@ class Resource(Generic[T]):
 
     @property
     def name(self) -> str:
-        """What it is called in graphs and messages: its loader, or the type of its value."""
+        """Name in graphs and messages: that of its loader, or of the type of its value."""
         if self.load is None:
             return type(self.value).__name__
         return getattr(self.load, "__name__", repr(self.load))
 
     @property
     def built(self) -> bool:
-        """Whether this process has it already."""
+        """Whether it has been built in this process."""
         return self._built is not _UNSET
 
     def get(self) -> T:
-        """The value, built at the first call. Several threads may ask at once; one builds."""
+        """Return the value, built on the first call; thread-safe."""
         with self._lock:
             if self._built is _UNSET:
                 self._built = cast("Callable[[], T]", self.load)()
@@ -53,7 +50,7 @@ class Resource(Generic[T]):
         return f"resource({self.name})" if self.load else f"resource(value=<{self.name}>)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # What was built stays behind: the process that gets the resource builds its own.
+        # The built value is not shipped: each process builds its own.
         return (Resource, (self.load, None if self.load else self.value, self.files))
 
 
@@ -67,21 +64,21 @@ def resource(
     value: T = _UNSET,
     files: Sequence[str | PathLike[str]] = (),
 ) -> T:
-    """Declare a step's keyword as something built once per process.
+    """Declare a keyword of a step as built once per process.
 
     ``def classify(image: Image, *, model: Net = resource(load_net))`` calls ``load_net()`` once in
-    each process that runs the step; ``resource(value=clf)`` ships an object that is there already.
-    A test passes its own: ``classify.fn(image, model=fake)``.
+    each process that runs the step; ``resource(value=clf)`` ships an existing object. A test passes
+    its own: ``classify.fn(image, model=fake)``.
 
     Args:
         load: takes no arguments and returns the value.
         value: the value itself, instead of a loader.
-        files: files that ``load`` reads. Their contents count as part of the resource, so that a
-            retrained model is never taken for the old one when the pipeline is deployed again.
+        files: files that ``load`` reads. Their contents are part of the resource's digest, so that
+            a redeployment loads a retrained model.
 
     Raises:
-        DefinitionError: neither or both of ``load`` and ``value`` are given, ``load`` cannot be
-            called, or ``files`` are named for a value.
+        DefinitionError: not exactly one of ``load`` and ``value``, ``load`` is not callable, or
+            ``files`` with a value.
     """
     if (load is None) == (value is _UNSET):
         raise DefinitionError(
@@ -90,13 +87,13 @@ def resource(
             fix="write resource(load_model) or resource(value=model)",
         )
     if load is None and files:
-        raise DefinitionError("files= belong to a loader, not to a value", where="resource")
+        raise DefinitionError("files= requires a loader", where="resource")
     if load is not None and not callable(load):
         raise DefinitionError(
-            "a loader is a function without arguments",
+            "a loader is a callable without arguments",
             where="resource",
             got=f"{type(load).__name__}",
-            fix="write resource(value=...) for an object that is there already",
+            fix="write resource(value=...) for an existing object",
         )
-    made = Resource(load, value, [files] if isinstance(files, (str, PathLike)) else files)
-    return cast(T, made)
+    paths = [files] if isinstance(files, (str, PathLike)) else files
+    return cast(T, Resource(load, value, paths))

@@ -1,4 +1,4 @@
-"""Two things that a pipeline does with values it has not yet: pick a way, and go through a list."""
+"""Control flow in pipelines: `branch` selects a step, `each` maps one over a list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
-from mlkit.define.tracing import Placeholder, current_trace
+from mlkit.define.tracing import Placeholder, current_tracer
 from mlkit.define.typing import item_type, show
 from mlkit.errors import DefinitionError
 
@@ -21,33 +21,32 @@ R = TypeVar("R")
 def branch(
     on: Any, arms: Mapping[Any, Callable[P, R]], *, default: Callable[P, R] | None = None
 ) -> Callable[P, R]:
-    """Pick one of several steps by a value: ``branch(kind(x), {"basic": a, "premium": b})(image)``.
+    """Select one of several steps by value: ``branch(kind(x), {"basic": a, "premium": b})(x)``.
 
-    Only the chosen arm runs. What it is called with is the same for all of them.
+    Only the selected arm runs. All arms take the same arguments.
 
     Args:
-        on: the key: the result of a step, or an argument of the pipeline.
-        arms: a step or pipeline for each key: strings, numbers, members of an enum.
-        default: the one for every other key. Without it, another key is an `InputError` of the
-            request.
+        on: the key: a step's result, or an argument of the pipeline.
+        arms: a step or pipeline per key: strings, numbers, members of an enum.
+        default: the arm for every other key. Without it, another key is an `InputError`.
 
     Returns:
-        a function that takes the arms' arguments and returns what the chosen one does.
+        a function that takes the arms' arguments and calls the selected one.
 
     Raises:
-        DefinitionError: there are no arms, a key cannot be one, or an arm cannot be called.
+        DefinitionError: no arms, an invalid key, or an arm that is neither a step nor a pipeline.
     """
     if not arms:
         raise DefinitionError("a branch has at least one arm", where="branch")
     for key, arm in arms.items():
         if not isinstance(key, Hashable) or isinstance(key, Placeholder):
-            raise DefinitionError("this cannot be the key of an arm", where="branch", got=repr(key))
+            raise DefinitionError("invalid key of an arm", where="branch", got=repr(key))
         _check_arm(repr(key), arm)
     if default is not None:
         _check_arm("default", default)
-    trace = current_trace()
-    if trace is not None and isinstance(on, Placeholder):
-        return cast("Callable[P, R]", trace.branch(on, dict(arms), default))
+    tracer = current_tracer()
+    if tracer is not None and isinstance(on, Placeholder):
+        return cast("Callable[P, R]", tracer.branch(on, dict(arms), default))
     if isinstance(on, Hashable) and on in arms:
         return arms[on]
     if default is None:
@@ -66,20 +65,20 @@ def _check_arm(name: str, arm: Any) -> None:
 
 
 def each(step: Step[..., R], items: Sequence[Any], /, **others: Any) -> list[R]:
-    """Run a step on each item of a list, within one request: ``each(classify, crops(picture))``.
+    """Map a step over a list within a request: ``each(classify, crops(picture))``.
 
-    Items of a batched step go into batches together with those of other requests.
+    Items of a batched step share batches with those of other requests.
 
     Args:
-        step: what to run; its first parameter gets the items.
-        items: a list that a step gives, or an argument of the pipeline.
+        step: the step; its first parameter takes the items.
+        items: a list: a step's result, or an argument of the pipeline.
         others: further arguments of the step, the same for every item.
 
     Returns:
         a list with the step's result for each item, in order.
 
     Raises:
-        DefinitionError: it is no step, or the arguments do not fit it.
+        DefinitionError: not a step, or the arguments do not match it.
     """
     if not isinstance(step, Step):
         raise DefinitionError(
@@ -88,10 +87,10 @@ def each(step: Step[..., R], items: Sequence[Any], /, **others: Any) -> list[R]:
     first = next(iter(step.parameters), None)
     if first is None:
         raise DefinitionError("it takes no item", where=f"step {step.name!r}")
-    trace = current_trace()
-    if trace is not None:
+    tracer = current_tracer()
+    if tracer is not None:
         _check_list(step, items)
-        return cast("list[R]", trace.call(step, (), {first: items, **others}, each=first))
+        return cast("list[R]", tracer.call(step, (), {first: items, **others}, each=first))
     values = list(items)
     if isinstance(step, BatchedStep):
         return _in_batches(step, first, values, others)
@@ -115,8 +114,8 @@ def _in_batches(
     step: BatchedStep[..., R], first: str, values: list[Any], others: Mapping[str, Any]
 ) -> list[R]:
     size = step.max_batch_size
-    made: list[R] = []
+    results: list[R] = []
     for start in range(0, len(values), size):
         part = values[start : start + size]
-        made += step.batch(**{first: part}, **{k: [v] * len(part) for k, v in others.items()})
-    return made
+        results += step.batch(**{first: part}, **{k: [v] * len(part) for k, v in others.items()})
+    return results

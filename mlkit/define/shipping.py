@@ -1,7 +1,7 @@
-"""Functions and values that travel to other processes.
+"""Pickling of functions and values for other processes.
 
-Ship the function, never the decorated object: what goes is the graph with the raw functions in it.
-Code of cells and of modules that are not installed (files beside the notebook) travels by value.
+The graph is shipped with the plain functions, not the decorated objects. Code of cells and of
+modules that are not installed (files beside the notebook) is pickled by value.
 """
 
 from __future__ import annotations
@@ -35,38 +35,38 @@ __all__ = [
 ]
 
 LARGE_BYTES = 16 * 2**20
-"""What a step may carry along with its function; more belongs into a resource."""
+"""Maximum pickled size of a step's function in bytes; more belongs in a resource."""
 
-_registry = threading.RLock()  # cloudpickle's list of modules is one for the process
+_registry = threading.RLock()  # cloudpickle's registry of modules is global
 
 
 def dumps(value: Any, pickler: type[Pickler] | None = None) -> bytes:
     """Pickle a value for another process, functions of cells and local modules by value.
 
     Args:
-        value: what is to travel.
-        pickler: one that knows more; `Pickler` by default.
+        value: any value.
+        pickler: `Pickler` by default.
     """
     with _by_value():
         return _pickled(value, pickler)
 
 
 def loads(data: bytes) -> Any:
-    """The value again; only ever of bytes that this user's own processes made."""
+    """Unpickle; only for bytes from this user's own processes."""
     return cloudpickle.loads(data)
 
 
 def _pickled(value: Any, kind: type[Pickler] | None = None) -> bytes:
-    into = io.BytesIO()
-    (kind or Pickler)(into, protocol=5).dump(value)
-    return into.getvalue()
+    buffer = io.BytesIO()
+    (kind or Pickler)(buffer, protocol=5).dump(value)
+    return buffer.getvalue()
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Takes along what cloudpickle would leave to a module that is not there on the other side."""
+    """Pickles by value what cloudpickle would import from a module that is not installed."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """How an object that cloudpickle does not take, or takes otherwise, is made again."""
+        """Reduce objects that cloudpickle does not handle, or handles differently."""
         if isinstance(obj, functools._lru_cache_wrapper) and travels(obj.__wrapped__):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
         if isinstance(obj, typing.NewType) and travels(obj):
@@ -76,17 +76,18 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, type) and travels(obj):
             _name_by_content(obj)
         if isinstance(obj, types.CodeType):
-            # Left to itself it gives all code one file name, and tracebacks show no lines.
-            made, parts = self.dispatch_table[types.CodeType](obj)
-            return made, tuple(obj.co_filename if p == _NO_FILE else p for p in parts)
+            # By default all code gets the same file name, and tracebacks show no lines.
+            build, parts = self.dispatch_table[types.CodeType](obj)
+            return build, tuple(obj.co_filename if p == _NO_FILE else p for p in parts)
         return super().reducer_override(obj)
 
 
 def _name_by_content(cls: type) -> None:
-    """Have cloudpickle take classes with the same content for the same one.
+    """Have cloudpickle identify classes by content.
 
-    It names a class that goes by value by a number of its own making; a cell that is run again
-    makes a new class with a new number. What got the one would not know the other's instances.
+    By default it identifies a class pickled by value by a random id; a cell that is run again
+    creates a new class with a new id, and a process with the old one would not recognize its
+    instances.
     """
     inner = cloudpickle.cloudpickle
     known: Any = inner._DYNAMIC_CLASS_TRACKER_BY_CLASS
@@ -103,21 +104,21 @@ _NO_FILE = "<dynamic-code>"
 
 
 class _WithoutResources(Pickler):
-    """For what a function carries itself: its resources are counted on their own."""
+    """Measures what a function itself carries, without its resources."""
 
     def persistent_id(self, obj: Any) -> str | None:
         return "resource" if isinstance(obj, Resource) else None
 
 
 def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
-    """A function with a cache of its own again; what was in the cache stays behind."""
+    """Rebuild a cached function, with an empty cache."""
     return functools.lru_cache(**parameters)(fn)
 
 
 def _new_type(name: str, supertype: Any, module: str) -> Any:
-    made = typing.cast(Any, typing.NewType)(name, supertype)
-    made.__module__ = module
-    return made
+    new_type = typing.cast(Any, typing.NewType)(name, supertype)
+    new_type.__module__ = module
+    return new_type
 
 
 def _alias(kind: Any, name: str, value: Any, parameters: Any) -> Any:
@@ -139,15 +140,15 @@ def _by_value() -> Iterator[None]:
 
 
 def problems(graph: Graph) -> Iterator[Problem]:
-    """Steps and resources that cannot be pickled, or that carry too much."""
-    found: list[Problem] = []
+    """Steps and resources that cannot be pickled, or are too large."""
+    problems: list[Problem] = []
     with _by_value():
         for step in {id(node.step): node.step for node in graph}.values():
-            found += _pickling(f"step {step.name!r}", step.fn, heavy=True, node=step.name)
+            problems += _pickling(f"step {step.name!r}", step.fn, heavy=True, node=step.name)
         for resource in graph.resources.values():
             heavy = resource.load is not None
-            found += _pickling(f"resource {resource.name!r}", resource, heavy=heavy)
-    yield from found
+            problems += _pickling(f"resource {resource.name!r}", resource, heavy=heavy)
+    yield from problems
 
 
 def _pickling(where: str, value: Any, *, heavy: bool, node: str | None = None) -> Iterator[Problem]:
@@ -157,15 +158,15 @@ def _pickling(where: str, value: Any, *, heavy: bool, node: str | None = None) -
     except Exception as error:
         yield Problem(
             where,
-            f"it cannot be sent to another process: {error}",
-            fix="build what cannot be pickled inside a loader: resource(load)",
+            f"it cannot be pickled for another process: {error}",
+            fix="build what cannot be pickled in a loader: resource(load)",
             node=node,
         )
         return
     if heavy and size > LARGE_BYTES:
         yield Problem(
             where,
-            f"it carries {size / 2**20:.0f} MiB along, {_heaviest(value)}",
+            f"it pickles to {size / 2**20:.0f} MiB, {_heaviest(value)}",
             expected=f"at most {LARGE_BYTES / 2**20:.0f} MiB with a function",
             fix="pass it as a keyword: (..., *, model=resource(value=model)), which ships it once",
             node=node,

@@ -1,4 +1,4 @@
-"""Where values come from: arguments, results, constants, and what is put together of them."""
+"""Sources of values: arguments, results, constants, and combinations of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 Path: TypeAlias = tuple[str | int, ...]
-"""Selections from a value, outermost first: names of fields, positions in a tuple."""
+"""Field names and tuple positions to select from a value, outermost first."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A literal that was written in the pipeline."""
+    """A literal in the pipeline."""
 
     value: Any
 
@@ -82,12 +82,12 @@ class Collection:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, picked by another: ``branch(kind, {"basic": a, "premium": b})(x)``.
+    """One of several values, selected by another: ``branch(kind, {"basic": a, "premium": b})(x)``.
 
     Attributes:
-        on: gives the key.
-        arms: key and value each.
-        default: the value for every other key; None where those are an error.
+        on: source of the key.
+        arms: pairs of key and source.
+        default: source for every other key; None if those are an error.
     """
 
     on: Source
@@ -96,7 +96,7 @@ class Choice:
 
     @property
     def options(self) -> tuple[Source, ...]:
-        """All that it may be."""
+        """All alternatives."""
         others = () if self.default is None else (self.default,)
         return (*(arm for _, arm in self.arms), *others)
 
@@ -111,7 +111,7 @@ class Condition:
     """A node runs only if a value is among some keys; if ``negated``, only if it is not.
 
     Attributes:
-        known: every key that the value can have, where another is an error.
+        known: all valid keys, if others are an error.
     """
 
     on: Source
@@ -125,7 +125,7 @@ class Condition:
 
 
 Source: TypeAlias = Argument | Result | Constant | Collection | Choice
-"""Where a value comes from."""
+"""Any source of a value."""
 
 
 def _written(path: Path) -> str:
@@ -133,7 +133,7 @@ def _written(path: Path) -> str:
 
 
 def brief(value: Any) -> str:
-    """At most 40 characters of a value's repr, without addresses that change at each run."""
+    """Abbreviate a value's repr to 40 characters, without memory addresses."""
     try:
         text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split()))
     except Exception:
@@ -144,12 +144,12 @@ def brief(value: Any) -> str:
 def sources(
     source: Source, kind: type[Any] | tuple[type[Any], ...], *, routing: bool = True
 ) -> Iterator[Any]:
-    """Every source of some kinds inside a source, itself included.
+    """Yield every source of a kind within a source, itself included.
 
     Args:
-        source: what is looked into.
-        kind: what is looked for.
-        routing: whether what a branch picks its arm by counts as well.
+        source: where to search.
+        kind: classes of sources.
+        routing: whether to include the keys of branches.
     """
     if isinstance(source, kind):
         yield source
@@ -169,7 +169,7 @@ def select(value: Any, path: Path) -> Any:
 
 
 def resolver(source: Source) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Any]:
-    """A function of ``(arguments, results)`` that gives the source's value."""
+    """Return a function of ``(arguments, results)`` that returns the source's value."""
     match source:
         case Constant(value):
             return lambda arguments, results: value
@@ -190,7 +190,7 @@ def resolver(source: Source) -> Callable[[Mapping[str, Any], Mapping[str, Any]],
 
 
 def part_of(source: Any, part: str | int) -> Any:
-    """The source of a part of what a source gives."""
+    """The source of a part of a source's value."""
     match source:
         case Argument(name, path):
             return Argument(name, (*path, part))
@@ -222,9 +222,9 @@ def _chosen(choice: Choice) -> Callable[[Mapping[str, Any], Mapping[str, Any]], 
 
 
 def unknown_key(on: Source | str, key: Any, keys: tuple[Any, ...]) -> InputError:
-    """Say that a branch has no arm for a key."""
+    """Build the error for a key without an arm."""
     return InputError(
-        "a branch has no arm for this",
+        "a branch has no arm for this key",
         where=on if isinstance(on, str) else f"branch on {on}",
         expected=f"one of {', '.join(map(repr, keys))}",
         got=brief(key),

@@ -1,4 +1,4 @@
-"""Steps: typed functions that a pipeline is made of."""
+"""Steps: the typed functions that pipelines call."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from mlkit.define.code import travels
+from mlkit.define.functions import check_step_function, is_resource
 from mlkit.define.loop import run_here
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
 from mlkit.define.resource import Resource
-from mlkit.define.stepcheck import check_function, is_resource
 from mlkit.define.typing import item_type, strip
 from mlkit.errors import DefinitionError
 
-__all__ = ["BatchedStep", "Step", "active_trace", "batched_step", "running_step", "step"]
+__all__ = ["BatchedStep", "Step", "active_tracer", "batched_step", "running_step", "step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,13 +27,13 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 DEFAULT_BATCH_SIZE = 8
-"""Items of one call at most, where nobody says how many."""
+"""Default maximum of items per call."""
 
 running_step: ContextVar[str | None] = ContextVar("running_step", default=None)
-"""Name of the step whose function is running in this context."""
+"""Name of the step that is running in this context."""
 
-active_trace: ContextVar[Any] = ContextVar("active_trace", default=None)
-"""The `mlkit.define.tracing.Trace` that records the calls of this context, or None."""
+active_tracer: ContextVar[Any] = ContextVar("active_tracer", default=None)
+"""The `mlkit.define.tracing.Tracer` that records the calls of this context, or None."""
 
 
 class Step(Generic[P, R]):
@@ -43,17 +43,17 @@ class Step(Generic[P, R]):
         fn: the function itself.
         name: its name.
         is_async: whether it is a coroutine function.
-        parameters: what it takes from other steps, by name: `inspect.Parameter`.
-        resources: what it takes by keyword and is built once per process.
-        options: where it runs, on how much, how many of it, and in what batches.
+        parameters: its inputs by name, as `inspect.Parameter`.
+        resources: by keyword; built once per process.
+        options: placement, resources, replicas and batching.
     """
 
     batched = False
 
     def __init__(self, fn: Callable[P, Any], **options: Unpack[BatchKeywords]) -> None:
         if isinstance(fn, Step):
-            raise DefinitionError("this is a step already", where=f"step {fn.name!r}")
-        check_function(fn)
+            raise DefinitionError("this is already a step", where=f"step {fn.name!r}")
+        check_step_function(fn)
         self.fn = fn
         self.name: str = fn.__name__
         self.options = self._checked(options)
@@ -68,17 +68,17 @@ class Step(Generic[P, R]):
         self._inputs = signature.replace(parameters=list(self.parameters.values()))
         self._signature = signature
         update_wrapper(self, fn)
-        # `update_wrapper` copies annotations of a function whose call differs for a batched step;
-        # editors read `__signature__` first.
+        # `update_wrapper` copies annotations, which differ from the call of a batched step;
+        # editors prefer `__signature__`.
         self.__signature__ = signature
 
     @property
     def hints(self) -> dict[str, Any]:
-        """Types by parameter, and ``return``; what cannot be resolved is left out."""
+        """Types by parameter, and ``return``, without those that cannot be resolved."""
         try:
             return self._hints
         except Exception:
-            # Not kept: what a later cell defines counts from then on.
+            # Not cached: a later cell may define the missing names.
             return {k: v for k, v in self.fn.__annotations__.items() if not isinstance(v, str)}
 
     @cached_property
@@ -88,15 +88,15 @@ class Step(Generic[P, R]):
     def __reduce__(self) -> str | tuple[Any, ...]:
         module = sys.modules.get(self.fn.__module__)
         if getattr(module, self.fn.__qualname__, None) is self and not travels(self.fn):
-            return str(self.fn.__qualname__)  # by name, as a function of an installed module goes
-        # Annotations that are text mean nothing where the function's module is not.
+            return str(self.fn.__qualname__)  # by name, like a function of an installed module
+        # Annotations as text cannot be resolved without the function's module.
         return (_rebuild, (type(self), self.fn, self.options.to_dict(), self.hints))
 
     def with_options(self, **changes: Unpack[BatchKeywords]) -> Self:
-        """The same step with some options changed.
+        """Return a copy with other options.
 
         Raises:
-            DefinitionError: there is no such option, or a value cannot be.
+            DefinitionError: unknown option, or invalid value.
         """
         self._checked(changes)
         changed = self.options.replace(**changes).to_dict()
@@ -106,7 +106,7 @@ class Step(Generic[P, R]):
         batching = sorted(set(options) & set(BATCHING))
         if batching and not self.batched:
             raise DefinitionError(
-                f"{', '.join(batching)} of a step that is called with one item at a time",
+                f"{', '.join(batching)} of a step that is not batched",
                 where=f"step {self.name!r}",
                 fix="make it a @batched_step, which takes lists",
             )
@@ -117,7 +117,7 @@ class Step(Generic[P, R]):
             raise
 
     def input_type(self, parameter: str) -> Any:
-        """Type of one argument as a pipeline passes it, or `inspect.Parameter.empty`."""
+        """Type of an argument as a pipeline passes it, or `inspect.Parameter.empty`."""
         return self.hints.get(parameter, inspect.Parameter.empty)
 
     @property
@@ -126,15 +126,15 @@ class Step(Generic[P, R]):
         return self.hints.get("return", inspect.Parameter.empty)
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Arguments by name, without the resources.
+        """Bind arguments by name, without the resources.
 
         Raises:
-            DefinitionError: they do not fit the signature.
+            DefinitionError: they do not match the signature.
         """
-        given = {name: kwargs.pop(name) for name in list(kwargs) if name in self.resources}
-        if given:
+        passed = [name for name in kwargs if name in self.resources]
+        if passed:
             raise DefinitionError(
-                f"resources are not passed in a pipeline: {', '.join(given)}",
+                f"resources are not passed in a pipeline: {', '.join(passed)}",
                 where=f"step {self.name!r}",
                 fix=f"call {self.name}.fn(...) to pass your own, or change the step's default",
             )
@@ -148,17 +148,17 @@ class Step(Generic[P, R]):
             ) from None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it and return its value; inside a pipeline, become a node of its graph."""
-        trace = active_trace.get()
-        if trace is not None:
-            return typing.cast(R, trace.call(self, args, kwargs))
+        """Run it and return its result; in a pipeline, add a node to the graph."""
+        tracer = active_tracer.get()
+        if tracer is not None:
+            return typing.cast(R, tracer.call(self, args, kwargs))
         self._refuse_nesting()
         return typing.cast(R, self._call(*args, **kwargs))
 
     def _call(self, *args: Any, **kwargs: Any) -> Any:
-        for name, wanted in self.resources.items():
+        for name, resource in self.resources.items():
             if name not in kwargs:
-                kwargs[name] = wanted.get()
+                kwargs[name] = resource.get()
         with inside(self.name):
             result = self.fn(*args, **kwargs)
             return run_here(result) if self.is_async else result
@@ -178,9 +178,9 @@ class Step(Generic[P, R]):
 
 
 class BatchedStep(Step[P, R]):
-    """A step whose function takes a sequence of items and returns one result for each.
+    """A step whose function takes sequences of items and returns one result per item.
 
-    Calling it takes one item and returns one result; ``.batch([...])`` takes the list.
+    Calling it takes one item and returns one result; ``.batch([...])`` takes lists.
     """
 
     batched = True
@@ -190,9 +190,9 @@ class BatchedStep(Step[P, R]):
         super().__init__(fn, **options)
         if self.is_async:
             raise DefinitionError(
-                "a batched step is a plain function, not an async one",
+                "a batched step cannot be async",
                 where=f"step {self.name!r}",
-                fix="write an async @step: requests wait side by side without a batch",
+                fix="write an async @step: its calls run concurrently without a batch",
             )
         if not self.parameters:
             raise DefinitionError(
@@ -215,30 +215,30 @@ class BatchedStep(Step[P, R]):
         return self.batch(**columns, **own)[0]
 
     def batch(self, *args: Any, **kwargs: Any) -> list[R]:
-        """Run the function on whole sequences; a list with one result for each item.
+        """Run the function on whole sequences; return one result per item.
 
         Raises:
             DefinitionError: the function returned a wrong number of results.
         """
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self.resources}
         columns = self.bind(*args, **kwargs)
-        for name, wanted in self.resources.items():
+        for name, resource in self.resources.items():
             if name not in own:
-                own[name] = wanted.get()
+                own[name] = resource.get()
         with inside(self.name):
             return self.call_batch(columns, own)
 
     def call_batch(
         self, columns: Mapping[str, Sequence[Any]], resources: Mapping[str, Any]
     ) -> list[Any]:
-        """Call the function with one sequence per parameter and check what comes back."""
+        """Call the function with one sequence per parameter, and check its results."""
         size = len(next(iter(columns.values())))
         arguments = {name: self._column(name, items) for name, items in columns.items()}
         results = self.fn(**arguments, **resources)
         return self.split(results, size)
 
     def _column(self, name: str, items: Sequence[Any]) -> Any:
-        """Items as the function wants them: an array where it is annotated so."""
+        """Items as the function takes them: an array if annotated as such."""
         if _is_array(super().input_type(name)):
             import numpy as np
 
@@ -246,22 +246,22 @@ class BatchedStep(Step[P, R]):
         return list(items)
 
     def split(self, results: Any, size: int) -> list[Any]:
-        """One result for each item; arrays are split along axis 0.
+        """Split results into one per item; arrays along axis 0.
 
         Raises:
-            DefinitionError: not a sequence, or of another length than the batch.
+            DefinitionError: not a sequence of the length of the batch.
         """
         try:
             count = len(results)
         except TypeError:
             count = -1
-        # A set has no order, and iterating over a DataFrame gives the names of its columns.
+        # A set has no order, and iterating over a DataFrame yields column names.
         unordered = isinstance(results, (str, bytes, dict, set, frozenset))
         if unordered or hasattr(results, "itertuples"):
             count = -1
         if count != size:
             raise DefinitionError(
-                "a batched step returns one result for each item, in order",
+                "a batched step returns one result per item, in order",
                 where=f"step {self.name!r}",
                 expected=f"{size} result{'s' * (size != 1)}",
                 got=f"{count}" if count >= 0 else type(results).__name__,
@@ -273,14 +273,14 @@ class BatchedStep(Step[P, R]):
 def _rebuild(
     cls: type[Step[..., Any]], fn: Callable[..., Any], options: dict[str, Any], hints: Any
 ) -> Step[..., Any]:
-    made = cls(fn, **options)
-    made.__dict__["_hints"] = hints
-    return made
+    step = cls(fn, **options)
+    step.__dict__["_hints"] = hints
+    return step
 
 
 @contextmanager
 def inside(name: str) -> Iterator[None]:
-    """Mark this context as running the step of that name."""
+    """Mark the step as running in this context."""
     token = running_step.set(name)
     try:
         yield
@@ -309,19 +309,19 @@ def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 @overload
 def step(**options: Unpack[StepKeywords]) -> _StepDecorator: ...
 def step(fn: Any = None, /, **options: Any) -> Any:
-    """Make a typed function a step.
+    """Turn a typed function into a step.
 
     It may be ``async``. Outside a pipeline it is still an ordinary function: calling it runs it
-    and returns its value, also for an async one. ``.fn`` is the function itself.
+    and returns its result, also if it is async. ``.fn`` is the function itself.
 
     Args:
         fn: the function.
-        options: where it runs once it is deployed: ``@step(stage="models", num_gpus=0.5)``. See
+        options: for its deployment: ``@step(stage="models", num_gpus=0.5)``. See
             `mlkit.define.options.StepOptions`.
 
     Raises:
-        DefinitionError: it is not a function, yields, or takes ``*args`` or ``**kwargs``; or there
-            is no such option.
+        DefinitionError: not a function, a generator, ``*args`` or ``**kwargs``; or an unknown
+            option.
     """
     return (lambda fn: Step(fn, **options)) if fn is None else Step(fn, **options)
 
@@ -353,18 +353,18 @@ def batched_step(fn: Callable[..., Any], /) -> BatchedStep[..., Any]: ...
 @overload
 def batched_step(**options: Unpack[BatchKeywords]) -> _BatchedDecorator: ...
 def batched_step(fn: Any = None, /, **options: Any) -> Any:
-    """Make a function of sequences a step that is called per item.
+    """Turn a function of sequences into a step that is called per item.
 
     ``def classify(images: list[Image]) -> list[Label]`` is called ``classify(image)`` in a
-    pipeline; what arrives together is run together. Every parameter that is not a resource is a
-    sequence with one entry per item: a list, or, where it is annotated ``np.ndarray``, an array
-    stacked along axis 0. The result is any sequence of the same length, or an array, which is
-    split along axis 0.
+    pipeline; items that are queued together run as a batch. Every parameter that is not a resource
+    is a sequence with one entry per item: a list, or, if annotated ``np.ndarray``, an array stacked
+    along axis 0. The result is a sequence of the same length, or an array, which is split along
+    axis 0.
 
     Args:
         fn: the function.
-        options: ``max_batch_size``, the most items that one call gets (8 by default),
-            ``batch_wait_timeout_s``, ``split_failed_batches``, and what `step` takes. See
+        options: ``max_batch_size``, the maximum of items per call (8 by default),
+            ``batch_wait_timeout_s``, ``split_failed_batches``, and those of `step`. See
             `mlkit.define.options.StepOptions`.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,22 +19,22 @@ from mlkit.define.graph import (
     Source,
 )
 from mlkit.define.source import part_of
-from mlkit.define.step import Step, active_trace
+from mlkit.define.step import Step, active_tracer
 from mlkit.define.typing import field_types, show, tuple_types
 from mlkit.errors import DefinitionError, PlaceholderError
 
-__all__ = ["Placeholder", "Trace", "current_trace", "to_source", "tracing"]
+__all__ = ["Placeholder", "Tracer", "current_tracer", "to_source", "tracing"]
 
 
-def current_trace() -> Trace | None:
-    """The trace that is going on in this context, if any."""
-    trace: Trace | None = active_trace.get()
-    return trace
+def current_tracer() -> Tracer | None:
+    """The tracer that is active in this context, if any."""
+    tracer: Tracer | None = active_tracer.get()
+    return tracer
 
 
 @dataclass
 class _Frame:
-    """One pipeline while its function runs: what it replaces, and the calls made in it so far."""
+    """A pipeline while its function runs: its replacements, and its calls so far."""
 
     replacements: Mapping[str, Step[..., Any]]
     counts: Counter[str] = field(default_factory=Counter)
@@ -43,10 +42,10 @@ class _Frame:
     replaced: set[str] = field(default_factory=set)
 
     def replacement(self, step: str) -> Step[..., Any] | None:
-        """Count a call of a step; what replaces it here, if anything does."""
+        """Count a call of a step; return its replacement in this pipeline, if any."""
         call = _numbered(step, self.counts)
         self.calls.append(call)
-        for name in (call, step):  # what is said of one call goes before what is said of all
+        for name in (call, step):  # that of one call takes precedence
             if name in self.replacements:
                 self.replaced.add(name)
                 return self.replacements[name]
@@ -58,8 +57,8 @@ def _numbered(name: str, counts: Counter[str]) -> str:
     return name if counts[name] == 1 else f"{name}_{counts[name]}"
 
 
-class Trace:
-    """Collects the calls of steps while a pipeline function runs on placeholders."""
+class Tracer:
+    """Records the calls of steps while a pipeline function runs on placeholders."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -69,10 +68,10 @@ class Trace:
 
     @contextmanager
     def inside(self, pipeline: str, replacements: Mapping[str, Step[..., Any]]) -> Iterator[None]:
-        """The function of a pipeline runs; its replacements count for the calls made meanwhile.
+        """Trace a pipeline's function, with its replacements.
 
         Raises:
-            DefinitionError: there was no such step to replace.
+            DefinitionError: there is no such step to replace.
         """
         frame = _Frame(replacements)
         self._frames.append(frame)
@@ -98,16 +97,16 @@ class Trace:
         """Add a node and return the placeholder of its result.
 
         Args:
-            step: what is called.
-            args: what it is called with.
-            kwargs: the same by name.
-            each: the parameter that gets each item of a list in turn.
+            step: the step that is called.
+            args: positional arguments.
+            kwargs: keyword arguments.
+            each: the parameter that takes the items of a list one by one.
 
         Raises:
-            DefinitionError: the arguments fit neither the step nor what replaces it.
+            DefinitionError: the arguments do not match the step, or its replacement.
         """
         name = _numbered(step.name, self._counts)
-        # All frames count the call; the outermost pipeline has the last word.
+        # All frames count the call; the outermost pipeline takes precedence.
         replacements = [frame.replacement(step.name) for frame in self._frames]
         step = next((r for r in replacements if r is not None), step)
         inputs = {p: to_source(value) for p, value in step.bind(*args, **kwargs).items()}
@@ -121,22 +120,22 @@ class Trace:
         arms: Mapping[Any, Callable[..., Any]],
         default: Callable[..., Any] | None,
     ) -> Callable[..., Any]:
-        """A function that calls every arm, each under its condition, and returns their choice."""
+        """Return a function that traces every arm under its condition, and returns their choice."""
         source = on._mlkit_source
         keys = tuple(arms)
         known = () if default is not None else keys
 
         def chosen(*args: Any, **kwargs: Any) -> Placeholder:
-            made = [
+            results = [
                 (key, self._under(Condition(source, (key,), known=known), arm, args, kwargs))
                 for key, arm in arms.items()
             ]
             other = default and self._under(
                 Condition(source, keys, negated=True), default, args, kwargs
             )
-            first = made[0][1]
+            first = results[0][1]
             type_ = first._mlkit_type if isinstance(first, Placeholder) else type(first)
-            sources = tuple((key, to_source(value)) for key, value in made)
+            sources = tuple((key, to_source(value)) for key, value in results)
             choice = Choice(source, sources, None if default is None else to_source(other))
             return Placeholder(choice, type_, f"the result of the branch on {source}")
 
@@ -145,7 +144,7 @@ class Trace:
     def _under(
         self, condition: Condition, arm: Callable[..., Any], args: Any, kwargs: Mapping[str, Any]
     ) -> Any:
-        """Call an arm; what it adds runs only if the condition holds."""
+        """Trace an arm; its nodes run only if the condition holds."""
         before, self._when = self._when, (*self._when, condition)
         try:
             return arm(*args, **kwargs)
@@ -154,17 +153,17 @@ class Trace:
 
 
 @contextmanager
-def tracing(trace: Trace) -> Iterator[Trace]:
-    """Make calls of steps in this context go to the trace."""
-    token = active_trace.set(trace)
+def tracing(tracer: Tracer) -> Iterator[Tracer]:
+    """Record calls of steps in this context with the tracer."""
+    token = active_tracer.set(tracer)
     try:
-        yield trace
+        yield tracer
     finally:
-        active_trace.reset(token)
+        active_tracer.reset(token)
 
 
 def to_source(value: Any) -> Source:
-    """A value in a pipeline's body as a source: placeholder, literal or a collection of them."""
+    """Convert a value in a pipeline's body to a source."""
     if isinstance(value, Placeholder):
         return value._mlkit_source
     if isinstance(value, dict):
@@ -181,21 +180,21 @@ def _collected(value: Any, collection: Collection) -> Source:
 
 
 class Placeholder:
-    """Stands for a value that is not there while a pipeline is being traced.
+    """Stands for a value that does not exist while a pipeline is traced.
 
-    It can be passed to steps, unpacked where its type is a tuple of known length, and asked for a
-    declared field of its type. Everything else is refused with a `PlaceholderError`.
+    It can be passed to steps, unpacked if its type is a tuple of known length, and has the declared
+    fields of its type. Everything else raises a `PlaceholderError`.
     """
 
-    __slots__ = ("_mlkit_source", "_mlkit_type", "_mlkit_what")
+    __slots__ = ("_mlkit_label", "_mlkit_source", "_mlkit_type")
     _mlkit_source: Argument | Result | Choice
     _mlkit_type: Any
-    _mlkit_what: str
+    _mlkit_label: str
 
-    def __init__(self, source: Argument | Result | Choice, type_: Any, what: str) -> None:
+    def __init__(self, source: Argument | Result | Choice, type_: Any, label: str) -> None:
         object.__setattr__(self, "_mlkit_source", source)
         object.__setattr__(self, "_mlkit_type", type_)
-        object.__setattr__(self, "_mlkit_what", what)
+        object.__setattr__(self, "_mlkit_label", label)
 
     def __getattr__(self, name: str) -> Placeholder:
         if name.startswith(("__", "_repr_", "_ipython_")):
@@ -203,7 +202,7 @@ class Placeholder:
         fields = field_types(self._mlkit_type)
         if fields is None or name not in fields:
             raise PlaceholderError(
-                f"{self._mlkit_what} has no declared field {name!r} while the pipeline is traced",
+                f"{self._mlkit_label} has no declared field {name!r} while the pipeline is traced",
                 expected=f"one of {', '.join(fields)}" if fields else "a type with declared fields",
                 got=show(self._mlkit_type),
                 fix="read it inside a step, or annotate the step with a pydantic model, dataclass "
@@ -222,19 +221,19 @@ class Placeholder:
 
     def _select(self, part: str | int, type_: Any) -> Placeholder:
         where = f".{part}" if isinstance(part, str) else f"[{part}]"
-        picked = part_of(self._mlkit_source, part)
-        return Placeholder(picked, type_, f"{self._mlkit_what}{where}")
+        selected = part_of(self._mlkit_source, part)
+        return Placeholder(selected, type_, f"{self._mlkit_label}{where}")
 
     def _refuse(self, verb: str, fix: str) -> NoReturn:
         raise PlaceholderError(
-            f"{self._mlkit_what} cannot be {verb} while the pipeline is traced: "
+            f"{self._mlkit_label} cannot be {verb} while the pipeline is traced: "
             "it has no value yet",
             got=show(self._mlkit_type),
             fix=fix,
         )
 
     def __repr__(self) -> str:
-        return f"<{self._mlkit_what}: {show(self._mlkit_type)}>"
+        return f"<{self._mlkit_label}: {show(self._mlkit_type)}>"
 
     def __setattr__(self, name: str, value: Any) -> None:
         self._refuse("changed", "return a new value from a step")
@@ -250,7 +249,7 @@ def _refusing(verb: str, fix: str) -> Any:
     return method
 
 
-_IN_STEP = "do it inside a step, where the value is there"
+_IN_STEP = "do it in a step, where the value exists"
 _OPERATORS = "add sub mul matmul truediv floordiv mod divmod pow and or xor lshift rshift"
 _REFUSED = {
     ("used as a condition", "decide inside a step, which may return None or either value"): (
@@ -285,33 +284,8 @@ for (_verb, _fix), _names in _REFUSED.items():
 
 
 def placeholders(parameters: Mapping[str, Any], pipeline: str) -> dict[str, Placeholder]:
-    """One placeholder per parameter of the pipeline, by name."""
+    """Placeholders for the parameters of a pipeline, by name."""
     return {
         name: Placeholder(Argument(name), type_, f"the argument {name!r} of pipeline {pipeline!r}")
         for name, type_ in parameters.items()
     }
-
-
-def check_pipeline_function(fn: Any) -> None:
-    """Refuse what cannot be traced.
-
-    Raises:
-        DefinitionError: not a plain function with named parameters.
-    """
-    if not inspect.isfunction(fn):
-        raise DefinitionError("a pipeline is a function", where="pipeline", got=type(fn).__name__)
-    where = f"pipeline {fn.__name__!r}"
-    if inspect.iscoroutinefunction(fn):
-        raise DefinitionError(
-            "a pipeline is a plain function that calls steps",
-            where=where,
-            got="async def",
-            fix="drop async and await: async steps are called without await",
-        )
-    if inspect.isgeneratorfunction(fn):
-        raise DefinitionError("a pipeline returns, it does not yield", where=where)
-    for parameter in inspect.signature(fn).parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise DefinitionError(
-                "a pipeline's parameters are named ones", where=where, got=str(parameter)
-            )

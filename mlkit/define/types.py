@@ -1,4 +1,4 @@
-"""What a value is at the border of a pipeline: JSON, or an upload."""
+"""Markers of types that are uploaded rather than sent as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["ImageSource", "Upload"]
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """Marks a parameter whose value travels as bytes rather than as JSON.
+    """Marks a parameter whose value is sent as raw bytes rather than as JSON.
 
     Attributes:
-        media_type: the content types a raw body may have, as in an ``Accept`` header.
+        media_type: accepted content types of a raw body, as in an ``Accept`` header.
         url: whether the pipeline itself takes an ``http(s)`` or ``data:`` URL and fetches it;
-            without it, only ``data:`` URLs are taken in JSON and are decoded at the border.
+            without it, JSON may contain ``data:`` URLs only, which are decoded at the border.
     """
 
     media_type: str = "application/octet-stream"
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     ImageSource: TypeAlias = str | bytes | os.PathLike[str] | PIL.Image.Image | np.ndarray
 else:
     ImageSource = Annotated[str | bytes, Upload(media_type="image/*", url=True)]
-    """A picture as a caller has it: a path, URL, bytes, PIL image or array.
+    """A picture as a path, URL, bytes, PIL image or array.
 
-    A step that takes one is given either the picture's bytes or an ``http(s)`` or ``data:`` URL;
-    paths, PIL images and arrays are turned into bytes before the pipeline starts, where the caller
-    is: a served pipeline never opens a path.
+    A step that takes one gets the encoded bytes, or an ``http(s)`` or ``data:`` URL; paths, PIL
+    images and arrays are encoded in the caller's process before the pipeline starts: a served
+    pipeline never opens a path.
     """

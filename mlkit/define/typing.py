@@ -1,4 +1,4 @@
-"""Questions about type hints: what an item of a batch is, whether one type goes into another."""
+"""Type hints: compatibility, item types, fields, display."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNIONS = (typing.Union, types.UnionType)
 
 
 def strip(annotation: Any) -> Any:
-    """The type itself: what an alias stands for, without ``Annotated`` around it."""
+    """The type without aliases and ``Annotated``."""
     annotation = unaliased(annotation)
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = unaliased(typing.get_args(annotation)[0])
@@ -34,7 +34,7 @@ def strip(annotation: Any) -> Any:
 
 
 def unaliased(annotation: Any) -> Any:
-    """What an alias made with ``type X = ...`` stands for; from Python 3.12 on NDArray is one."""
+    """Resolve an alias declared with ``type X = ...``, as NDArray is from Python 3.12 on."""
     args = typing.get_args(annotation)
     alias = typing.get_origin(annotation) if args else annotation
     if type(alias).__name__ != "TypeAliasType":
@@ -44,18 +44,17 @@ def unaliased(annotation: Any) -> Any:
 
 
 def show(annotation: Any) -> str:
-    """A type as a person writes it: ``list[Label] | None``."""
+    """Format a type as source code: ``list[Label] | None``."""
     if annotation is EMPTY:
         return "?"
     if annotation is None or annotation is type(None):
         return "None"
     if isinstance(annotation, list):  # the parameters of a Callable
         return f"[{', '.join(map(show, annotation))}]"
-    for name in ("ImageSource",):
-        from mlkit.define import types as own
+    from mlkit.define.types import ImageSource
 
-        if annotation == getattr(own, name):
-            return name
+    if annotation == ImageSource:
+        return "ImageSource"
     annotation = strip(annotation)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in UNIONS:
@@ -70,10 +69,10 @@ def show(annotation: Any) -> str:
 
 
 def item_type(annotation: Any) -> Any:
-    """Type of one item of a sequence type; empty where it is none.
+    """Item type of a sequence type; empty for other types.
 
-    ``list[T]``, ``Sequence[T]`` and ``tuple[T, ...]`` give ``T``; an array gives ``Any``, since an
-    item of it may be an array or a scalar.
+    ``T`` for ``list[T]``, ``Sequence[T]`` and ``tuple[T, ...]``; ``Any`` for an array, whose items
+    may be arrays or scalars.
     """
     annotation = strip(annotation)
     if annotation is EMPTY or annotation is Any:
@@ -126,43 +125,43 @@ def field_types(annotation: Any) -> dict[str, Any] | None:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """Types of a class's fields; empty where one names something that is not defined."""
+    """Types of a class's fields; empty if one cannot be resolved."""
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except Exception:
         return {}
 
 
-def fits(given: Any, wanted: Any) -> bool:
-    """Whether a value of type ``given`` may be passed where ``wanted`` is asked for.
+def fits(actual: Any, expected: Any) -> bool:
+    """Whether a value of type ``actual`` may be passed where ``expected`` is required.
 
-    Errs on the side of yes: what cannot be decided from the annotations alone (type variables,
-    protocols, foreign generics) fits. A union fits where every member does.
+    Lenient: types that cannot be compared by annotation alone (type variables, protocols, foreign
+    generics) fit. A union fits if every member does.
     """
-    given, wanted = strip(given), strip(wanted)
-    if _undecided(given) or _undecided(wanted) or given == wanted:
+    actual, expected = strip(actual), strip(expected)
+    if _undecided(actual) or _undecided(expected) or actual == expected:
         return True
-    given = type(None) if given is None else given
-    wanted = type(None) if wanted is None else wanted
-    if typing.get_origin(given) in UNIONS:
-        return all(fits(member, wanted) for member in typing.get_args(given))
-    if typing.get_origin(given) is typing.Literal:
-        return all(value_fits(value, wanted) for value in typing.get_args(given))
-    if typing.get_origin(wanted) in UNIONS:
-        return any(fits(given, member) for member in typing.get_args(wanted))
-    if typing.get_origin(wanted) is typing.Literal:
+    actual = type(None) if actual is None else actual
+    expected = type(None) if expected is None else expected
+    if typing.get_origin(actual) in UNIONS:
+        return all(fits(member, expected) for member in typing.get_args(actual))
+    if typing.get_origin(actual) is typing.Literal:
+        return all(value_fits(value, expected) for value in typing.get_args(actual))
+    if typing.get_origin(expected) in UNIONS:
+        return any(fits(actual, member) for member in typing.get_args(expected))
+    if typing.get_origin(expected) is typing.Literal:
         return False
-    return _classes_fit(given, wanted)
+    return _classes_fit(actual, expected)
 
 
-def value_fits(value: Any, wanted: Any) -> bool:
-    """Whether this very value may be passed where ``wanted`` is asked for, a literal type too."""
-    wanted = strip(wanted)
-    if typing.get_origin(wanted) in UNIONS:
-        return any(value_fits(value, member) for member in typing.get_args(wanted))
-    if typing.get_origin(wanted) is typing.Literal:
-        return any(value == v and type(value) is type(v) for v in typing.get_args(wanted))
-    return fits(type(value), wanted)
+def value_fits(value: Any, expected: Any) -> bool:
+    """Whether a value may be passed where ``expected`` is required, literal types included."""
+    expected = strip(expected)
+    if typing.get_origin(expected) in UNIONS:
+        return any(value_fits(value, member) for member in typing.get_args(expected))
+    if typing.get_origin(expected) is typing.Literal:
+        return any(value == v and type(value) is type(v) for v in typing.get_args(expected))
+    return fits(type(value), expected)
 
 
 def _undecided(annotation: Any) -> bool:
@@ -173,31 +172,33 @@ def _undecided(annotation: Any) -> bool:
     )
 
 
-def _classes_fit(given: Any, wanted: Any) -> bool:
-    given_class = typing.get_origin(given) or given
-    wanted_class = typing.get_origin(wanted) or wanted
-    if not inspect.isclass(given_class) or not inspect.isclass(wanted_class):
+def _classes_fit(actual: Any, expected: Any) -> bool:
+    actual_class = typing.get_origin(actual) or actual
+    expected_class = typing.get_origin(expected) or expected
+    if not inspect.isclass(actual_class) or not inspect.isclass(expected_class):
         return True
-    if wanted_class is float and given_class is int:  # PEP 484's numeric tower
+    if expected_class is float and actual_class is int:  # PEP 484's numeric tower
         return True
-    if not issubclass(given_class, wanted_class):
+    if not issubclass(actual_class, expected_class):
         return False
-    given_args, wanted_args = typing.get_args(given), typing.get_args(wanted)
-    if not given_args or not wanted_args or given_class.__name__ == "ndarray":
+    actual_args, expected_args = typing.get_args(actual), typing.get_args(expected)
+    if not actual_args or not expected_args or actual_class.__name__ == "ndarray":
         return True
-    if given_class is tuple and wanted_class is tuple:
-        return _tuples_fit(given_args, wanted_args)
-    if given_class is tuple:
-        given_args = tuple(a for a in given_args if a is not Ellipsis)
-        return all(fits(a, wanted_args[0]) for a in given_args)
-    if len(given_args) != len(wanted_args):
+    if actual_class is tuple and expected_class is tuple:
+        return _tuples_fit(actual_args, expected_args)
+    if actual_class is tuple:
+        actual_args = tuple(a for a in actual_args if a is not Ellipsis)
+        return all(fits(a, expected_args[0]) for a in actual_args)
+    if len(actual_args) != len(expected_args):
         return True
-    return all(fits(a, b) for a, b in zip(given_args, wanted_args, strict=True))
+    return all(fits(a, b) for a, b in zip(actual_args, expected_args, strict=True))
 
 
-def _tuples_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
-    if Ellipsis in wanted:
-        return all(fits(a, wanted[0]) for a in given if a is not Ellipsis)
-    if Ellipsis in given:
+def _tuples_fit(actual: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
+    if Ellipsis in expected:
+        return all(fits(a, expected[0]) for a in actual if a is not Ellipsis)
+    if Ellipsis in actual:
         return False
-    return len(given) == len(wanted) and all(fits(a, b) for a, b in zip(given, wanted, strict=True))
+    return len(actual) == len(expected) and all(
+        fits(a, b) for a, b in zip(actual, expected, strict=True)
+    )

@@ -1,7 +1,7 @@
-"""Running: one executor for a call here, for many inputs offline, and inside a served replica.
+"""Execution: one executor for single calls, for many inputs offline, and in served replicas.
 
-`program.py` makes a graph ready to run, `executor.py` runs it, `run.py` is what happened as data.
-Users come here through `mlkit.pipelines`: ``tag(...)``, ``tag.run(...)``, ``tag.map(...)``.
+`program.py` compiles a graph, `executor.py` runs it, `run.py` holds the recorded values and times.
+The public entry points are in `mlkit.pipelines`: ``tag(...)``, ``tag.run(...)``, ``tag.map(...)``.
 """
 
 from mlkit.execute.executor import Executor

@@ -1,7 +1,7 @@
-"""Calling the functions of steps: one request's, a batch's, or an async one.
+"""Calls of step functions: single, batched and async.
 
-Whatever a step raises is an outcome, `SystemExit` included: it never reaches the thread or the
-loop that runs it.
+All exceptions of a step become outcomes, `SystemExit` included: none reaches the worker thread or
+the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Outcome", "call_async", "call_batch", "call_single"]
 
 
 class Outcome(NamedTuple):
-    """What one task gave for one request."""
+    """Result of one task for one request."""
 
     execution: Work
     task: Task
@@ -42,19 +42,19 @@ def call_single(task: Task, execution: Work) -> Outcome:
         try:
             return outcome
         finally:
-            # The traceback keeps this frame: it must keep neither the request nor, through it,
-            # itself.
+            # The traceback keeps this frame alive, which must not hold the request, nor a
+            # reference cycle through it.
             del execution, outcome
     return Outcome(execution, task, value, None, start, perf_counter(), 1)
 
 
 def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Outcome]:
-    """Run a batch in this context; halve it where it raises, until the items at fault are alone.
+    """Run a batch in this context; bisect it if it raises, to isolate the failing items.
 
     Args:
-        task: what to run.
-        executions: for whom.
-        sizes: gets the number of items of each call that was made.
+        task: the batched task.
+        executions: the requests in the batch.
+        sizes: receives the number of items of each call.
     """
     running_step.set(task.name)
     start, size = perf_counter(), len(executions)
@@ -64,7 +64,7 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Out
         part = parts.pop()
         sizes.append(len(part))
         values, error = _attempt(task, part)
-        # A wrong number of results is the step's fault, whatever its items.
+        # A wrong number of results is an error of the step, not of an item.
         whole = len(part) == 1 or not task.splits or isinstance(error, DefinitionError)
         if error is None or whole:
             finish = perf_counter()
@@ -78,12 +78,12 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Out
         parts += [half for half in left if half]
     try:
         return outcomes
-    finally:  # as above: a traceback may keep this frame
+    finally:  # as above: a traceback may keep this frame alive
         del executions, outcomes, part, values, error
 
 
 def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseException | None]:
-    """A result for each request, or what the step raised and as many times None."""
+    """Return one result per request and None, or as many Nones and the exception."""
     step, size = task.step, len(executions)
     assert isinstance(step, BatchedStep)
     try:
@@ -93,7 +93,7 @@ def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseExcepti
         if task.each is not None:
             columns[task.each] = [e.item for e in executions if isinstance(e, Part)]
         values = step.call_batch(columns, dict(task.resources))
-        if len(values) != size:  # its len() is not what iterating it gives: a DataFrame
+        if len(values) != size:  # len() may differ from the number of items iterated: a DataFrame
             raise DefinitionError(f"{len(values)} results for {size} items")
     except BaseException as raised:
         del executions
@@ -102,10 +102,11 @@ def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseExcepti
 
 
 async def call_async(task: Task, execution: Work) -> Outcome | None:
-    """Run one request's async task; None when the request's time ran out meanwhile.
+    """Run one request's async task; return None if the request's deadline passed.
 
     Raises:
-        asyncio.CancelledError: this was cancelled. One that the step raises itself is an outcome.
+        asyncio.CancelledError: this call was cancelled; one that the step itself raises is an
+            outcome.
     """
     token = running_step.set(task.name)
     start = perf_counter()
@@ -142,7 +143,7 @@ def _is_cancelled() -> bool:
 
 
 def _trimmed(error: BaseException) -> BaseException:
-    """The exception with mlkit's own frames taken off the head of its traceback."""
+    """Strip mlkit's own frames from the head of an exception's traceback."""
     frame = error.__traceback__
     while frame is not None and _is_ours(frame.tb_frame):
         frame = frame.tb_next

@@ -1,4 +1,4 @@
-"""How many cores there are to work with, and how threads share them."""
+"""Available cores, and how threads share them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["cores", "default_workers", "prompt_switching", "switch_promptly", "u
 SPARE_WORKERS = 2
 
 SWITCH_INTERVAL_S = 0.0005
-"""Time that a thread keeps the interpreter once others want it; Python's own default is 5 ms."""
+"""How long a thread may hold the GIL while others wait for it; Python's default is 5 ms."""
 
 
 def cores() -> int:
@@ -22,28 +22,28 @@ def cores() -> int:
 
 
 def default_workers() -> int:
-    """Threads for plain and batched steps.
+    """Default number of threads for plain and batched steps.
 
-    Two more than cores: while one waits for the interpreter, or for its turn at a model, a core
-    would stand idle.
+    Two more than cores: a thread that waits for the GIL, or for a lock of a model, would leave a
+    core idle.
     """
     return cores() + SPARE_WORKERS
 
 
 def usual_workers() -> int:
-    """How many of the default workers are busy where calls are short and work does not pile up.
+    """How many of the default workers may be busy while calls are short and queues do not grow.
 
-    One spare fills most of the gaps. A second one would take more time from older requests, for the
-    sake of younger ones, than it finds.
+    One spare uses most of the idle time of cores. A second one would slow older requests by more
+    than it speeds up newer ones.
     """
     return cores() + 1
 
 
 def switch_promptly() -> None:
-    """Have the threads of this process hand over the interpreter soon, for good.
+    """Shorten the GIL's switch interval in this process, permanently.
 
-    At 5 ms a thread in Python code keeps another, just back from a model, waiting for as long as
-    a whole request takes.
+    With 5 ms, a thread in Python code delays another that returns from a model by as much as a
+    whole request takes.
     """
     sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
 
@@ -55,7 +55,7 @@ _before = 0.0
 
 @contextmanager
 def prompt_switching() -> Iterator[None]:
-    """As `switch_promptly`, until the last that asked for it is through."""
+    """As `switch_promptly`, until the last such context exits."""
     global _depth, _before
     with _lock:
         if not _depth:

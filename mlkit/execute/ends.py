@@ -1,4 +1,4 @@
-"""Errors that end a request from outside its steps."""
+"""Errors that end a request outside of its steps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ __all__ = ["deadline_passed", "loop_closed"]
 
 
 def deadline_passed(task: Task | None = None) -> DeadlineExceeded:
-    """Say that the deadline has passed, and where."""
+    """Build the error for a request past its deadline."""
     where = f" at step {task.name!r}" if task is not None else ""
-    return DeadlineExceeded(f"the request's time ran out{where}")
+    return DeadlineExceeded(f"the request exceeded its deadline{where}")
 
 
 def loop_closed(task: Task) -> MlkitError:
-    """Say that an async step has nowhere to run."""
-    return MlkitError(
-        "the event loop that runs its async steps is closed", where=f"step {task.name!r}"
-    )
+    """Build the error for an async step whose event loop is closed."""
+    return MlkitError("its event loop is closed", where=f"step {task.name!r}")

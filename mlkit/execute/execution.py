@@ -1,4 +1,4 @@
-"""The state of one request on its way through a program."""
+"""The state of one request."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["Execution", "Part", "Work"]
 
 
 class Execution:
-    """One request. Fields are written under the executor's lock, or by the one task that runs.
+    """One request. Attributes are written under the executor's lock.
 
     Attributes:
         results: values of nodes by name, given ones included.
-        finished: no task of it will start any more.
-        error: what ended it early, or None.
-        output: what the pipeline returns, once finished without an error.
+        finished: whether it has ended; no further task of it starts.
+        error: the exception that ended it, or None.
+        output: the pipeline's result, once finished without an error.
     """
 
     __slots__ = (
@@ -88,50 +88,50 @@ class Execution:
 
     @property
     def root(self) -> Execution:
-        """The request itself; of a `Part`, the one that it belongs to."""
+        """The request itself; for a `Part`, the request that it belongs to."""
         return self
 
     def cancel(self) -> None:
-        """Give it up: what is queued of it never runs, and nobody else notices."""
+        """Cancel the request; its queued tasks never run."""
         self._give_up(self)
 
     @property
     def expired(self) -> bool:
-        """Whether its time has run out."""
+        """Whether its deadline has passed."""
         return self.deadline is not None and perf_counter() > self.deadline
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to its deadline, 0 past it; None where it has none."""
+        """Seconds to its deadline, 0 past it; None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - perf_counter())
 
     def release(self, task: Task) -> list[Task]:
-        """Tasks that can run now that this one is done."""
-        free = []
+        """Return the tasks that become ready when this one is done."""
+        ready = []
         for index in task.downstream:
             self.waiting[index] -= 1
             if not self.waiting[index]:
-                free.append(self.program.tasks[index])
-        return free
+                ready.append(self.program.tasks[index])
+        return ready
 
     def runs(self, task: Task) -> bool:
         """Whether the conditions of a task hold.
 
         Raises:
-            InputError: a branch has no arm for what was found.
+            InputError: a branch has no arm for the key.
         """
         return all(test.holds(self.arguments, self.results) for test in task.when)
 
     def skip(self, task: Task) -> None:
-        """Pass over a task whose conditions do not hold."""
+        """Skip a task whose conditions do not hold."""
         self.skipped.add(task.index)
         self.left -= 1
 
     def spread(self, task: Task) -> list[Part]:
-        """A part for each item of the list that a task runs over.
+        """Return one part per item of the list that a task runs over.
 
         Raises:
-            TypeError: it is no list.
+            TypeError: the value is not iterable.
         """
         get = next(get for name, get in task.inputs if name == task.each)
         items = list(get(self.arguments, self.results))
@@ -141,7 +141,7 @@ class Execution:
     def gather(
         self, part: Part, task: Task, value: Any, start: float, finish: float, size: int
     ) -> bool:
-        """Take up what one item gave; True when it was the last, and the list is in the results."""
+        """Record the result of one item; True if it was the last, and the list is complete."""
         gathered = self._gathered[task.index]
         gathered.values[part.index] = value
         gathered.left -= 1
@@ -157,23 +157,23 @@ class Execution:
         return True
 
     def settle(self) -> None:
-        """Work out what it ends with.
+        """Compute the output, or the final error.
 
-        It runs code of users (fields, the text of exceptions), hence outside the executor's lock.
+        This runs user code (fields, texts of exceptions), so it must not hold the executor's lock.
         """
         name = self.program.graph.name
         if self.error is None:
             try:
                 self.output = self.program.output(self.arguments, self.results)
             except BaseException as raised:
-                self.error = MlkitError(_told(raised), where=f"pipeline {name!r}")
+                self.error = MlkitError(_summary(raised), where=f"pipeline {name!r}")
                 self.error.__cause__ = raised
         elif self.failed is not None:
             item = None if self.failed.each is None else self.failed_item
             self.error = _step_error(self.failed.name, name, self.error, item)
 
     def to_run(self) -> Run:
-        """What happened, as data; may be taken while it is still going on."""
+        """Snapshot of values and times; may be called while the request is in flight."""
         tasks = {task.name: task for task in self.program.tasks}
         nodes = tuple(self._node(node.name, tasks.get(node.name)) for node in self.program.graph)
         run = Run(
@@ -190,8 +190,8 @@ class Execution:
 
     def _node(self, name: str, task: Task | None) -> NodeRun:
         if task is None:
-            given = name in self.program.given
-            return NodeRun(name, "given" if given else "not run", self.results.get(name))
+            is_given = name in self.program.given
+            return NodeRun(name, "given" if is_given else "not run", self.results.get(name))
         span = self.spans[task.index]
         if span is None:
             return NodeRun(name, "skipped" if task.index in self.skipped else "not run")
@@ -211,14 +211,14 @@ class Execution:
 
 @dataclass(slots=True)
 class _Gathered:
-    """What the items of one list have given so far."""
+    """Results of the items of one list so far."""
 
     values: list[Any]
     left: int
 
 
 class Part:
-    """One item of a list that a task runs over: queued and batched like a request of its own."""
+    """One item of a list that a task runs over; queued and batched like a request."""
 
     __slots__ = ("index", "item", "root")
 
@@ -232,28 +232,28 @@ class Part:
 
 
 Work: TypeAlias = Execution | Part
-"""What a task is called for."""
+"""A unit of work of a task."""
 
 
 def _step_error(step: str, pipeline: str, cause: BaseException, item: int | None) -> StepError:
-    if isinstance(cause, StepError):  # of a stage in another process: it names the step
+    if isinstance(cause, StepError):  # raised by a stage in another process
         return cause
     parts = {
         part: getattr(cause, part, None)
         for part in ("expected", "got", "fix")
         if isinstance(cause, MlkitError)
     }
-    told = _told(cause) if item is None else f"item {item}: {_told(cause)}"
-    error = StepError(told, step=step, pipeline=pipeline, **parts)
+    summary = _summary(cause) if item is None else f"item {item}: {_summary(cause)}"
+    error = StepError(summary, step=step, pipeline=pipeline, **parts)
     error.__cause__ = cause
     return error
 
 
-def _told(cause: BaseException) -> str:
-    """An exception in one line, also where its own text cannot be had."""
+def _summary(cause: BaseException) -> str:
+    """Type and message of an exception; the type alone if its message cannot be computed."""
     kind = type(cause).__name__
     try:
-        what = cause.what if isinstance(cause, MlkitError) else str(cause)
+        message = cause.what if isinstance(cause, MlkitError) else str(cause)
     except Exception:
         return kind
-    return f"{kind}: {what}" if what else kind
+    return f"{kind}: {message}" if message else kind

@@ -1,18 +1,18 @@
-"""The executor: requests flow through a program's tasks on a pool of threads and one loop.
+"""The executor: runs requests through a program on worker threads and an event loop.
 
-What runs here, offline and in a replica is this. Its rules:
+The same executor runs single calls, offline maps and served replicas:
 
-- A free worker never waits while anything can run: no timers, but for a step that asks for one
-  with ``batch_wait_timeout_s``.
-- What it takes next, `queues.py` says: batches fill while there is work to fill them with, a lone
-  request never waits for company, under load requests are finished before new ones are begun, and
-  where batches are not quicker, the oldest request goes first.
-- An exception in a batch is traced to its item by halving: the others are not harmed. A step with
-  ``split_failed_batches=False`` is not called again: its whole batch fails.
-- A request that is cancelled, late or failed is skipped wherever it is queued, and its async steps
-  are cancelled. A plain function that runs cannot be stopped: what it gives is dropped.
-- Single and async steps see the context variables of whoever submitted the request, batched ones
-  those of whoever made the executor.
+- An idle worker takes a job as soon as one is ready. There are no timers, except for steps with a
+  ``batch_wait_timeout_s``.
+- `queues.py` decides what runs next: batches fill from what is queued, a single request never waits
+  for others, under load started requests finish before new ones start, and the oldest request runs
+  first if batches do not pay.
+- If a batch raises, it is bisected to isolate the failing item; the others succeed. With
+  ``split_failed_batches=False``, the whole batch fails.
+- Requests that are cancelled, failed or past their deadline are skipped in all queues, and their
+  async steps are cancelled. A running plain function cannot be stopped; its result is discarded.
+- Single and async steps run in the context of the caller that submitted the request, batched steps
+  in the context in which the executor was created.
 """
 
 from __future__ import annotations
@@ -47,11 +47,10 @@ class Executor:
     """Runs requests through a program. Use it as a context manager, or `close` it.
 
     Args:
-        program: what to run.
-        workers: threads that run plain and batched steps, and may all be busy; by default
-            `default_workers`, of which only `usual_workers` are where calls are short and work does
-            not pile up.
-        loop: where async steps run; mlkit's background loop by default.
+        program: a compiled graph.
+        workers: threads for plain and batched steps; by default `default_workers`, of which only
+            `usual_workers` are busy while calls are short and queues do not grow.
+        loop: event loop for async steps; mlkit's background loop by default.
 
     Raises:
         InputError: fewer than one worker.
@@ -65,17 +64,19 @@ class Executor:
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         if workers is not None and workers < 1:
-            raise InputError("workers are threads, at least 1", got=repr(workers))
+            raise InputError(
+                "too few threads", where="workers", expected="at least 1", got=repr(workers)
+            )
         self.program = program
         self.workers = workers or default_workers()
         self._loop = loop
         self._context = contextvars.copy_context()
         self._flow = Flow(program, self.workers, workers or usual_workers())
-        # Plain locks only: an interrupt that comes while one written in Python is being taken can
-        # leave it taken.
+        # Plain locks only: an interrupt during the acquisition of a lock implemented in Python can
+        # leave it locked.
         self._lock = threading.Lock()
         self._alarms = [threading.Lock() for _ in range(self.workers)]
-        # Until when each sleeps; the last to fall asleep is the first to be woken.
+        # Wake-up time of each idle worker; the last to fall asleep is woken first.
         self._asleep: dict[threading.Lock, float] = {}
         # What each worker has in hand: a call that goes on keeps it, though its request is over.
         self._in_hand: list[list[Work] | None] = [None] * self.workers
@@ -90,7 +91,7 @@ class Executor:
             alarm.acquire()
             thread.start()
 
-    # ---- what callers use -------------------------------------------------------------------
+    # ---- public -----------------------------------------------------------------------------
 
     def submit(
         self,
@@ -104,14 +105,14 @@ class Executor:
         """Start a request.
 
         Args:
-            arguments: those of the pipeline, by name.
-            on_done: called exactly once when it is finished: from a thread of the executor, from
-                the loop, or from whoever cancels it. It may submit and cancel, but not block.
+            arguments: arguments of the pipeline, by name.
+            on_done: called exactly once when the request is finished, in a worker thread, the event
+                loop, or the thread that cancels it. It may submit and cancel, but not block.
             given: values of the program's given nodes.
-            deadline: on `time.perf_counter`'s clock; past it no step of the request is started, an
-                async one is cancelled, and the request fails.
-            on_node: called with name and value of each node that has finished, in their order and
-                before ``on_done``; under the same rules.
+            deadline: on the clock of `time.perf_counter`; past it no step of the request starts,
+                its async steps are cancelled, and the request fails.
+            on_node: called with name and value of each finished node, in order and before
+                ``on_done``; under the same rules.
 
         Raises:
             Cancelled: the executor is closed.
@@ -136,23 +137,23 @@ class Executor:
         deadline: float | None = None,
         on_node: Callable[[str, Any], None] | None = None,
     ) -> Execution:
-        """Run a request and return when it is finished; cancelling this gives the request up.
+        """Run a request and return it when it is finished; cancelling this cancels the request.
 
-        May be called from any loop. Unlike `submit`, it ends at the deadline even where a step
-        that cannot be stopped is still running.
+        May be called from any loop. Unlike `submit`, it ends at the deadline even if a plain
+        function is still running.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Execution] = loop.create_future()
 
         def on_done(execution: Execution) -> None:
-            self._loops.post(loop, _settle, future, execution)  # where it is closed, nobody waits
+            self._loops.post(loop, _settle, future, execution)  # if it is closed, nobody waits
 
         execution = self.submit(arguments, on_done, deadline=deadline, on_node=on_node)
         left = execution.left_s
         timer = None if left is None else loop.call_later(left, self._expire, execution)
         try:
             return await future
-        except BaseException:  # cancelled, or its loop is done with it
+        except BaseException:  # cancelled, or the loop is closing
             execution.cancel()
             raise
         finally:
@@ -160,12 +161,12 @@ class Executor:
                 timer.cancel()
 
     def cancel(self, execution: Execution) -> None:
-        """Give a request up; without effect on one that is finished."""
-        self._give_up(execution, Cancelled("given up by its caller"))
+        """Cancel a request; no effect on a finished one."""
+        self._fail(execution, Cancelled("cancelled by its caller"))
 
     @property
     def in_flight(self) -> int:
-        """Requests begun and not finished."""
+        """Number of requests submitted and not finished."""
         return len(self._flow.open)
 
     def abandoned(self, after_s: float = 0.0) -> int:
@@ -184,31 +185,31 @@ class Executor:
         )
 
     def queued(self) -> dict[str, int]:
-        """Requests waiting for each node that runs on the workers, by its name."""
+        """Number of queued requests per node that runs on the workers."""
         with self._lock:
             waiting = self._flow.queues.waiting()
         return {task.name: waiting[task.index] for task in self.program.tasks}
 
     def batch_sizes(self) -> dict[str, dict[int, int]]:
-        """How many calls of each size each node's function had, those made to split a batch too."""
+        """Number of calls per node and batch size, including those to split failed batches."""
         with self._lock:
             return {task.name: dict(self._flow.sizes[task.index]) for task in self.program.tasks}
 
     def close(self, *, wait: bool = True) -> None:
-        """Give up what is going on and end the threads.
+        """Cancel the requests in flight and stop the threads.
 
         Args:
-            wait: return when the functions that run now have returned (Python cannot stop them);
-                without effect where one of them calls this.
+            wait: wait for running functions, which Python cannot stop; no effect if one of them
+                calls this.
         """
         with self._lock:
             self._closed = True
-            left = list(self._flow.open)
+            unfinished = list(self._flow.open)
             self._asleep.clear()
             for alarm in self._alarms:
                 if alarm.locked():
                     alarm.release()
-        for execution in left:
+        for execution in unfinished:
             execution.cancel()
         if wait and threading.current_thread() not in self._threads:
             for thread in self._threads:
@@ -223,22 +224,22 @@ class Executor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Whoever interrupts wants to go on now, not when a long step is through. And who closed it
-        # before has decided that for himself.
+        # After an interrupt, return at once rather than after a long step. If it is closed already,
+        # that call has decided whether to wait.
         self.close(wait=not self._closed and not isinstance(error, KeyboardInterrupt))
 
     def _wake(self) -> None:
-        """Under the lock: have another worker look for something to do, where there is room."""
+        """Under the lock: wake another worker, if one more may be busy."""
         if self._asleep and self._flow.queues.room(self._busy):
             self._asleep.popitem()[0].release()
 
     @property
     def _busy(self) -> int:
-        """Under the lock: workers that do something, or are looking for it."""
+        """Under the lock: number of workers awake."""
         return self.workers - len(self._asleep)
 
     def _watched(self, due: float) -> bool:
-        """Under the lock: whether a worker that sleeps will be awake by then."""
+        """Under the lock: whether an idle worker wakes up by then."""
         return any(until <= due for until in self._asleep.values())
 
     # ---- on the workers ---------------------------------------------------------------------
@@ -260,12 +261,12 @@ class Executor:
                 else:
                     outcomes = [context.run(call_single, task, work[0])]
                     sizes.append(1)
-            except BaseException as error:  # beside the step: no memory, an exception that resists
+            except BaseException as error:  # outside of the step, such as out of memory
                 now = perf_counter()
                 outcomes = [Outcome(e, task, None, error, now, now, 1) for e in work]
-            called = task, sizes, _took(outcomes) if task.batched else None
+            called = task, sizes, _duration_s(outcomes) if task.batched else None
             self._in_hand[index] = None
-            del job, work, context  # nothing is kept of it while this waits for more
+            del job, work, context  # an idle worker must not keep them alive
 
     def _next(
         self,
@@ -273,7 +274,7 @@ class Executor:
         called: tuple[Task, list[int], float | None] | None,
         alarm: threading.Lock,
     ) -> Job | None:
-        """Take up what was done and get something to do; None when it is time to go."""
+        """Record outcomes and wait for the next job; None once the executor is closed."""
         flow = self._flow
         while True:
             after = After()
@@ -286,16 +287,16 @@ class Executor:
                 room = flow.queues.room(self._busy - 1)
                 job = flow.pick(after) if room else None
                 if job is not None:
-                    # Who is soon back takes what waits beside it himself.
+                    # After a short call, this worker takes what is queued besides.
                     if self._asleep and flow.queues and not flow.queues.brief(job.task):
                         self._wake()
-                    # Of a batch that waits for more, one who has nothing else to do keeps the time.
+                    # An idle worker watches the timeout of a partial batch.
                     if self._asleep and not self._watched(flow.queues.due):
                         self._wake()
                 elif not after:
                     if self._closed:
                         return None
-                    # Where there is no room, those who are busy look when they are through.
+                    # Otherwise the busy workers look for jobs after their calls.
                     due = flow.queues.due if room else inf
                     until = inf if self._watched(due) else due
                     self._asleep[alarm] = until
@@ -307,49 +308,47 @@ class Executor:
                 return job
 
     def _sleep(self, alarm: threading.Lock, until: float) -> None:
-        """Wait for the alarm, or until a batch that waits for more is to go as it is."""
+        """Wait for the alarm, or until a partial batch must run."""
         if until == inf:
             alarm.acquire()
             return
-        longest = threading.TIMEOUT_MAX  # an hour of waiting for a batch is allowed, an age is not
-        if alarm.acquire(timeout=min(max(0.0, until - perf_counter()), longest)):
+        left_s = min(max(0.0, until - perf_counter()), threading.TIMEOUT_MAX)
+        if alarm.acquire(timeout=left_s):
             return
         with self._lock:
-            if self._asleep.pop(alarm, None) is None:  # it went off in this moment
+            if self._asleep.pop(alarm, None) is None:  # it was released meanwhile
                 alarm.acquire(blocking=False)
 
-    # ---- anywhere, outside the lock ---------------------------------------------------------
+    # ---- on any thread, without the lock ----------------------------------------------------
 
     def _expire(self, execution: Execution) -> None:
-        self._give_up(execution, deadline_passed())
+        self._fail(execution, deadline_passed())
 
-    def _give_up(
-        self, execution: Execution, error: BaseException, task: Task | None = None
-    ) -> None:
+    def _fail(self, execution: Execution, error: BaseException, task: Task | None = None) -> None:
         after = After()
         with self._lock:
             self._flow.finish(execution, task, error, after)
         self._follow_up(after)
 
     def _follow_up(self, after: After) -> None:
-        for execution, node, value in after.told:
+        for execution, node, value in after.node_results:
             assert execution.on_node is not None
-            self._tell(execution.on_node, node, value)
+            self._notify(execution.on_node, node, value)
         for execution in after.done:
             execution.settle()
             if execution.async_tasks:
                 self._loops.post(self._async_loop, _cancel_async, execution)
-            self._tell(execution.on_done, execution)
+            self._notify(execution.on_done, execution)
         for work, task in after.awaited:
             if not self._loops.post(self._async_loop, self._start_async, work, task):
-                self._give_up(work.root, loop_closed(task))
+                self._fail(work.root, loop_closed(task))
 
-    def _tell(self, listener: Callable[..., None], *what: Any) -> None:
+    def _notify(self, listener: Callable[..., None], *args: Any) -> None:
         try:
-            listener(*what)
+            listener(*args)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # nobody is left whom it concerns, and the worker has to live
+        except BaseException:  # there is nobody to raise to, and the worker must survive
             logger.exception("a listener of %r raised", self.program.graph.name)
 
     @property
@@ -361,20 +360,20 @@ class Executor:
     def _start_async(self, work: Work, task: Task) -> None:
         execution = work.root
         if execution.expired:
-            self._give_up(execution, deadline_passed(task))
+            self._fail(execution, deadline_passed(task))
         started = asyncio.get_running_loop().create_task(
             self._await(work, task), context=execution.context.copy()
         )
         execution.async_tasks.add(started)
         started.add_done_callback(lambda ended: self._async_ended(execution, task, ended))
-        if execution.finished:  # whoever ended it may not have seen this one
+        if execution.finished:  # it may have ended before this task was registered
             started.cancel()
 
     async def _await(self, work: Work, task: Task) -> None:
         outcome = await call_async(task, work)
-        work.root.async_tasks.discard(_this_task())
+        work.root.async_tasks.difference_update({asyncio.current_task()})
         if outcome is None:
-            self._give_up(work.root, deadline_passed(task))
+            self._fail(work.root, deadline_passed(task))
             return
         after = After()
         with self._lock:
@@ -387,20 +386,14 @@ class Executor:
 
     def _async_ended(self, execution: Execution, task: Task, ended: asyncio.Task[None]) -> None:
         execution.async_tasks.discard(ended)
-        if ended.cancelled():  # perhaps by a loop that is shut down, perhaps before it began
+        if ended.cancelled():  # by a loop that shuts down, or before it started
             execution.cancel()
-        elif (error := ended.exception()) is not None:  # beside the step, as on the workers
-            self._give_up(execution, error, task)
+        elif (error := ended.exception()) is not None:  # outside of the step, as on the workers
+            self._fail(execution, error, task)
 
 
-def _took(outcomes: list[Outcome]) -> float | None:
+def _duration_s(outcomes: list[Outcome]) -> float | None:
     return outcomes[-1].finish - outcomes[0].start if outcomes else None
-
-
-def _this_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    assert task is not None
-    return task
 
 
 def _cancel_async(execution: Execution) -> None:
@@ -409,5 +402,5 @@ def _cancel_async(execution: Execution) -> None:
 
 
 def _settle(future: asyncio.Future[Execution], execution: Execution) -> None:
-    if not future.done():  # a client that went away has cancelled it
+    if not future.done():  # a disconnected client has cancelled it
         future.set_result(execution)

@@ -1,7 +1,7 @@
-"""How requests move through a program: what can run next, what is skipped, what is done.
+"""Scheduling state of the requests in flight: which tasks are ready, skipped or done.
 
-Plain bookkeeping without locks, threads or loops: whoever calls it sees to that only one does at a
-time, and acts afterwards on what it is told in `After`.
+It has no locks, threads or loops: the executor serializes the calls, and afterwards performs what
+they collected in `After`.
 """
 
 from __future__ import annotations
@@ -24,44 +24,43 @@ __all__ = ["After", "Flow"]
 
 @dataclass(slots=True)
 class After:
-    """What is left to do once the lock is free.
+    """Actions to perform once the lock is released.
 
     Attributes:
-        done: requests that have ended.
+        done: requests that have finished.
         awaited: async steps to start.
-        told: request, node and value of each node that has finished and whose request wants to hear
-            of it.
-        ready: whether there are jobs for the workers that were not there before.
+        node_results: request, node and value for the ``on_node`` callbacks of finished nodes.
+        ready: whether new jobs were queued for the workers.
     """
 
     done: list[Execution] = field(default_factory=list)
     awaited: list[tuple[Work, Task]] = field(default_factory=list)
-    told: list[tuple[Execution, str, Any]] = field(default_factory=list)
+    node_results: list[tuple[Execution, str, Any]] = field(default_factory=list)
     ready: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.done or self.awaited or self.told)
+        return bool(self.done or self.awaited or self.node_results)
 
 
 class Flow:
-    """All requests of an executor that are under way."""
+    """The requests of an executor that are in flight."""
 
     def __init__(self, program: Program, workers: int, usual: int) -> None:
         self.program = program
         self.queues = Queues(program, workers, usual)
         self.open: set[Execution] = set()
         self.sizes: list[Counter[int]] = [Counter() for _ in program.tasks]
-        self._given_up = 0
+        self._failures = 0
 
     def begin(self, execution: Execution, after: After) -> None:
-        """Take up a new request."""
+        """Start a request."""
         self.open.add(execution)
         self._push(execution, self.program.roots, execution.began, after)
         if not execution.left:
             self.finish(execution, None, None, after)
 
     def pick(self, after: After) -> Job | None:
-        """What a worker runs next."""
+        """Take the next job for a worker from the queues, if any."""
         late: list[tuple[Work, Task]] = []
         job = self.queues.pick(late)
         for work, task in late:
@@ -69,7 +68,7 @@ class Flow:
         return job
 
     def record(self, outcomes: Iterable[Outcome], after: After) -> None:
-        """Take up what tasks gave."""
+        """Record outcomes, and queue the tasks that they make ready."""
         for work, task, value, error, start, finish, size in outcomes:
             execution = work.root
             if not task.step.is_async:
@@ -95,15 +94,15 @@ class Flow:
                 self.finish(execution, None, None, after)
 
     def count(self, task: Task, sizes: Sequence[int], took_s: float | None = None) -> None:
-        """Note the sizes of a task's calls, and how long a whole batch took."""
+        """Record the sizes of a task's calls, and the duration of a whole batch in seconds."""
         self.sizes[task.index].update(sizes)
-        if took_s is not None and len(sizes) == 1:  # one that was split says nothing of others
+        if took_s is not None and len(sizes) == 1:  # a bisected batch is not representative
             self.queues.took(task, sizes[0], took_s)
 
     def finish(
         self, execution: Execution, task: Task | None, error: BaseException | None, after: After
     ) -> None:
-        """End a request; what a task raised is wrapped later, in `Execution.settle`."""
+        """Finish a request; `Execution.settle` wraps a task's exception later."""
         if execution.finished:
             return
         execution.finished = True
@@ -113,32 +112,30 @@ class Flow:
         self.open.discard(execution)
         after.done.append(execution)
         if error is not None:
-            self._given_up += 1
-            # So rarely that it costs next to nothing for each, so often that they do not pile up.
-            if self._given_up > 64 + len(self.open):
-                self._given_up = 0
+            self._failures += 1
+            # Amortized: rare enough to be cheap, frequent enough to bound the queues.
+            if self._failures > 64 + len(self.open):
+                self._failures = 0
                 self.queues.sweep()
 
     def _finished(self, execution: Execution, task: Task, value: Any, after: After) -> None:
         execution.results[task.name] = value
         execution.left -= 1
         if execution.on_node is not None:
-            after.told.append((execution, task.name, value))
+            after.node_results.append((execution, task.name, value))
 
     def _push(self, execution: Execution, tasks: Iterable[Task], now: float, after: After) -> None:
-        """Queue tasks of a request whose inputs are there; pass over those that are not to run."""
+        """Queue tasks whose inputs are available; skip those whose conditions do not hold."""
         waiting = list(tasks)
         for task in waiting:  # it grows
             if execution.finished:
                 return
             if task.when:
                 try:
-                    runs = all(
-                        one.holds(execution.arguments, execution.results) for one in task.when
-                    )
-                except Exception as error:  # no arm for the key, or a field that cannot be read
-                    at_fault = None if isinstance(error, InputError) else task
-                    self.finish(execution, at_fault, error, after)
+                    runs = execution.runs(task)
+                except Exception as error:  # no arm for the key, or an unreadable field
+                    failed = None if isinstance(error, InputError) else task
+                    self.finish(execution, failed, error, after)
                     return
                 if not runs:
                     execution.skip(task)
@@ -154,7 +151,7 @@ class Flow:
                 after.ready = True
 
     def _push_each(self, execution: Execution, task: Task, now: float, after: After) -> list[Task]:
-        """Queue each item of a task's list; what can run at once where it is empty."""
+        """Queue each item of a task's list; for an empty list, return the tasks it makes ready."""
         try:
             parts = execution.spread(task)
         except Exception as error:

@@ -1,7 +1,7 @@
-"""Inputs in any of their shapes, as arguments by name.
+"""Conversion of inputs to arguments by name.
 
-Everywhere in mlkit ``inputs`` and ``payloads`` are the same: dicts of arguments, a DataFrame with
-columns named like the parameters, or bare values where one parameter is required.
+Throughout mlkit, ``inputs`` and ``payloads`` have the same forms: dicts of arguments, a DataFrame
+with columns named like the parameters, or bare values if only one parameter is required.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ def is_frame(inputs: Any) -> bool:
 
 
 def rows(inputs: Iterable[Any], parameters: Sequence[Parameter]) -> list[dict[str, Any]]:
-    """One dict of arguments for each input.
+    """Return one dict of arguments per input.
 
     Raises:
-        InputError: a shape that does not fit the parameters; names the input.
+        InputError: an input does not match the parameters.
     """
     if is_frame(inputs):
         return _frame_rows(inputs, parameters)
     if isinstance(inputs, (str, bytes, Mapping)):
         raise InputError(
-            "inputs are a list, or a DataFrame",
+            "inputs must be a list or a DataFrame",
             got=type(inputs).__name__,
-            fix="put a single input into a list: [x]",
+            fix="wrap a single input in a list: [x]",
         )
     return [arguments_of(item, parameters, i) for i, item in enumerate(inputs)]
 
@@ -41,21 +41,21 @@ def rows(inputs: Iterable[Any], parameters: Sequence[Parameter]) -> list[dict[st
 def read(
     inputs: Iterable[Any], parameters: Sequence[Parameter]
 ) -> Iterable[dict[str, Any] | InputError]:
-    """Arguments for each input, defaults filled in.
+    """Return the arguments of each input, with defaults.
 
-    Sequences and DataFrames are checked here; of other iterables, which may be endless, each item
-    is checked when it is its turn, and one that does not fit is an error in its place.
+    Sequences and DataFrames are checked at once. Items of other iterables, which may be endless,
+    are checked as they are read; one that does not match yields its error instead.
 
     Raises:
-        InputError: a shape that does not fit the parameters; names the input.
+        InputError: an input does not match the parameters.
     """
     defaults = {p.name: p.default for p in parameters if not p.required}
     if isinstance(inputs, (Sequence, Mapping)) or is_frame(inputs):
         return [{**defaults, **row} for row in rows(inputs, parameters)]
-    return _read_on(inputs, parameters, defaults)
+    return _read_lazily(inputs, parameters, defaults)
 
 
-def _read_on(
+def _read_lazily(
     inputs: Iterable[Any], parameters: Sequence[Parameter], defaults: Mapping[str, Any]
 ) -> Iterator[dict[str, Any] | InputError]:
     for i, item in enumerate(inputs):
@@ -68,20 +68,26 @@ def _read_on(
 def arguments_of(
     payload: Any, parameters: Sequence[Parameter], position: int | None = None
 ) -> dict[str, Any]:
-    """Arguments by name from one payload: a dict of them, or the one required value."""
+    """Convert a payload, a dict of arguments or the only required value, to arguments by name.
+
+    Raises:
+        InputError: it does not match the parameters.
+    """
     names = {p.name for p in parameters}
     where = "payload" if position is None else f"input {position}"
     if isinstance(payload, Mapping) and set(payload) <= names and payload:
         missing = [p.name for p in parameters if p.required and p.name not in payload]
         if missing:
-            raise InputError(f"{', '.join(missing)} missing", where=where, got=_keys(payload))
+            raise InputError(
+                f"missing arguments: {', '.join(missing)}", where=where, got=_keys(payload)
+            )
         return dict(payload)
     required = [p.name for p in parameters if p.required]
     if not required and len(names) == 1:
         required = list(names)
     if len(required) != 1 or (isinstance(payload, Mapping) and set(payload) & names):
         raise InputError(
-            "it does not fit the parameters",
+            "it does not match the parameters",
             where=where,
             expected=f"a dict with {', '.join(p.name for p in parameters)}",
             got=_keys(payload) if isinstance(payload, Mapping) else type(payload).__name__,
@@ -110,7 +116,7 @@ def _frame_rows(frame: Any, parameters: Sequence[Parameter]) -> list[dict[str, A
         {
             name: values[i]
             for name, values in columns.items()
-            # A hole in an optional column means: not given.
+            # A missing value in an optional column stands for the default.
             if not (name in optional and pd.api.types.is_scalar(values[i]) and pd.isna(values[i]))
         }
         for i in range(len(frame))
@@ -118,20 +124,15 @@ def _frame_rows(frame: Any, parameters: Sequence[Parameter]) -> list[dict[str, A
 
 
 def signature_of(graph: Graph) -> inspect.Signature:
-    """How the pipeline is called: what is required after a default goes by keyword only."""
-    made = []
-    after_default = keyword_only = False
+    """The pipeline's signature; required parameters after optional ones are keyword-only."""
+    inspected = inspect.Parameter
+    parameters = []
+    kind: Any = inspected.POSITIONAL_OR_KEYWORD
+    after_default = False
     for parameter in graph.parameters:
-        keyword_only = keyword_only or (parameter.required and after_default)
+        if parameter.required and after_default:
+            kind = inspected.KEYWORD_ONLY
         after_default = after_default or not parameter.required
-        kind = (
-            inspect.Parameter.KEYWORD_ONLY
-            if keyword_only
-            else inspect.Parameter.POSITIONAL_OR_KEYWORD
-        )
-        made.append(inspect.Parameter(parameter.name, kind, default=_default(parameter)))
-    return inspect.Signature(made)
-
-
-def _default(parameter: Parameter) -> Any:
-    return inspect.Parameter.empty if parameter.required else parameter.default
+        default = inspected.empty if parameter.required else parameter.default
+        parameters.append(inspected(parameter.name, kind, default=default))
+    return inspect.Signature(parameters)

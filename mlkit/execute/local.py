@@ -1,4 +1,4 @@
-"""Running a pipeline here, once."""
+"""Single runs of a pipeline in this process."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ def run(
     """
     _check_given(graph, given)
     program = compile_graph(graph, frozenset(given))
-    arguments = _bind(bind, program, args, kwargs)
-    arguments = localise_arguments(graph, arguments)
-    ended: SimpleQueue[Execution] = SimpleQueue()  # unlike an event, an interrupt leaves it whole
+    arguments = localise_arguments(graph, _bind(bind, program, args, kwargs))
+    ended: SimpleQueue[Execution] = SimpleQueue()  # unlike an Event, it survives an interrupt
     with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
         executor.submit(arguments, ended.put, given=given)
         result = ended.get().to_run()
@@ -49,20 +48,20 @@ def run(
 
 
 def localise_arguments(graph: Graph, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments as the pipeline wants them: paths read, pictures encoded, dicts validated.
+    """Convert arguments to the pipeline's types: read paths, encode pictures, validate dicts.
 
     Raises:
-        InputError: a file that is not there, or a value that is none of what is taken.
+        InputError: a file does not exist, or a value cannot be converted.
     """
     return localiser(graph)(arguments)
 
 
 def localiser(graph: Graph) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """`localise_arguments` for many inputs: what depends on the graph alone is worked out once."""
-    ways = {p.name: _local(p.type) for p in graph.parameters}
+    """Return `localise_arguments` for one graph, with its converters prepared once."""
+    converters = {p.name: _local(p.type) for p in graph.parameters}
 
     def localise(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: _localise(graph.name, name, ways[name], v) for name, v in arguments.items()}
+        return {n: _localise(graph.name, n, converters[n], v) for n, v in arguments.items()}
 
     return localise
 
@@ -72,7 +71,7 @@ def _local(type_: Any) -> Callable[[Any], Any] | None:
         return None
     try:
         return port(type_).local
-    except DefinitionError:  # a type that cannot travel still runs here
+    except DefinitionError:  # a type that cannot be serialized still works in this process
         return None
 
 
@@ -85,7 +84,7 @@ def _localise(pipeline: str, name: str, local: Callable[[Any], Any] | None, valu
     except MlkitError as error:
         error.where = error.where or where
         raise
-    except Exception as error:  # of pydantic, numpy, pandas or the file system
+    except Exception as error:  # from pydantic, numpy, pandas or the file system
         raise InputError(
             f"{error}",
             where=where,
@@ -97,7 +96,7 @@ def _check_given(graph: Graph, given: Mapping[str, Any]) -> None:
     unknown = [name for name in given if name not in graph]
     if unknown:
         raise InputError(
-            f"there is no step {', '.join(unknown)} to give a value for",
+            f"given= has values for unknown steps: {', '.join(unknown)}",
             where=f"pipeline {graph.name!r}",
             expected=f"one of {', '.join(node.name for node in graph)}",
         )
@@ -109,15 +108,12 @@ def _bind(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Arguments by name; those that nothing reads any more may be missing."""
-    if not program.given:
-        return bind(*args, **kwargs)
+    """Bind arguments by name; those that only given nodes would read may be missing."""
     names = [p.name for p in program.graph.parameters]
     spare = {name: None for name in names[len(args) :] if name not in kwargs}
     needed = {p.name for p in program.graph.parameters if p.required} & program.arguments
-    missing = needed & set(spare)
-    if missing:
-        return bind(*args, **kwargs)  # raises, naming what is missing
+    if not program.given or needed & set(spare):  # the latter raises, naming what is missing
+        return bind(*args, **kwargs)
     optional = {p.name for p in program.graph.parameters if not p.required}
     bound = bind(*args, **kwargs, **{n: v for n, v in spare.items() if n not in optional})
     return {name: value for name, value in bound.items() if name in program.arguments}

@@ -1,4 +1,4 @@
-"""The way from the executor's threads into an event loop."""
+"""Thread-safe calls into event loops, with coalesced wake-ups."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Mailbox", "Mailboxes"]
 
 
 class Mailbox:
-    """Calls to be made in a loop's thread, with one wake-up for all that come before it looks.
+    """Calls to make in a loop's thread, with one wake-up for all that are posted before it runs.
 
-    A wake-up is a system call, and it takes the interpreter from whoever posts.
+    A wake-up is a system call, and it takes the GIL from the thread that posts.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -22,9 +22,9 @@ class Mailbox:
         self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
 
     def post(self, call: Callable[..., None], *args: Any) -> bool:
-        """Have the loop make a call soon; False if it is closed.
+        """Schedule a call in the loop; False if it is closed.
 
-        An exception goes to the loop's exception handler; the calls after it are made all the same.
+        An exception goes to the loop's exception handler; later calls are still made.
         """
         with self._lock:
             if not self._calls:
@@ -32,7 +32,7 @@ class Mailbox:
                     self.loop.call_soon_threadsafe(self._deliver)
                 except RuntimeError:
                     return False
-            elif self.loop.is_closed():  # with calls that it never got to
+            elif self.loop.is_closed():  # with calls left that it never made
                 return False
             self._calls.append((call, args))
             return True
@@ -50,21 +50,21 @@ class Mailbox:
 
 
 class Mailboxes:
-    """A mailbox for each loop that something is posted to."""
+    """One mailbox per event loop."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._boxes: dict[asyncio.AbstractEventLoop, Mailbox] = {}
 
     def post(self, loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
-        """Make a call in a loop: now where that one runs in this thread. False if it is closed."""
+        """Make a call in a loop, at once if it runs in this thread; False if it is closed."""
         if _running_loop() is loop:
             call(*args)
             return True
         box = self._boxes.get(loop)
         if box is None:
             with self._lock:
-                for closed in [known for known in self._boxes if known.is_closed()]:
+                for closed in [other for other in self._boxes if other.is_closed()]:
                     del self._boxes[closed]
                 box = self._boxes.setdefault(loop, Mailbox(loop))
         return box.post(call, *args)

@@ -1,4 +1,4 @@
-"""Running a pipeline here on many inputs, as fast as the machine allows: the offline limit."""
+"""Offline execution: a pipeline on many inputs in this process, for throughput."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Literal
 
 from mlkit.define.graph import Graph
+from mlkit.define.typing import field_types
 from mlkit.errors import Cancelled, InputError, MlkitError
 from mlkit.execute.cores import prompt_switching
 from mlkit.execute.execution import Execution
@@ -35,8 +36,8 @@ def map_inputs(
 ) -> Any:
     """Run a graph on many inputs in this process; see `Pipeline.map`.
 
-    A list or DataFrame is checked before anything runs. Any other iterable is read as it is
-    worked through, a bounded number of inputs ahead; it may be endless, for an interrupt to end.
+    A list or DataFrame is checked before anything runs. Any other iterable is read lazily, a
+    bounded number of inputs ahead; it may be endless, until an interrupt ends the call.
     """
     arguments = read(inputs, graph.parameters)
     total = len(inputs) if isinstance(inputs, Sized) else None
@@ -54,50 +55,50 @@ def stream(
     on_error: OnError = "raise",
     progress: bool = False,
 ) -> list[Any]:
-    """Push requests through an executor, a bounded number at a time; results in order.
+    """Run requests on an executor, with a bounded number in flight; return the results in order.
 
-    An interrupt ends it early, with `Cancelled` in the place of what was not done, and closes the
-    executor without waiting for the functions that run.
+    An interrupt ends it early, with `Cancelled` for unfinished requests, and closes the executor
+    without waiting for running functions.
 
     Args:
-        executor: runs them.
-        arguments: by name, for each request; an error in the place of those that do not fit.
-        total: how many there are, where that is known.
-        on_error: "raise" stops at the first failure. "keep" puts errors in the places of results;
-            they keep tracebacks but no values, so that memory does not grow with what failed.
-        progress: whether to show a bar.
+        executor: an open executor.
+        arguments: by name, for each request; an error for an input that does not match.
+        total: number of requests, if known.
+        on_error: "raise" stops at the first failure. "keep" returns errors as results; they keep
+            tracebacks without local variables, so that failures do not hold memory.
+        progress: whether to show a progress bar.
 
     Raises:
-        InputError: unknown ``on_error``, or arguments that do not fit.
+        InputError: unknown ``on_error``, or arguments that do not match the parameters.
         StepError: the first failure.
     """
     if on_error not in ("raise", "keep"):
         raise InputError("unknown on_error", expected="'raise' or 'keep'", got=repr(on_error))
-    going = _Stream(executor, keep=on_error == "keep")
+    pending = _Stream(executor, keep=on_error == "keep")
     try:
         with _bar(executor.program.graph.name, total, progress) as show:
             for values in arguments:
-                if not going.submit(values):
+                if not pending.submit(values):
                     break
-                show(going.done)
-            for _ in going.drain():
-                show(going.done)
+                show(pending.done)
+            for _ in pending.drain():
+                show(pending.done)
     except KeyboardInterrupt:
-        done = going.done
+        done = pending.done
         executor.close(wait=False)
         print(f"interrupted: {done}{'' if total is None else f' of {total}'} done")  # noqa: T201
-        missing = (total or 0) - len(going.results)
-        return going.results + [_NOT_DONE] * missing
-    if going.first_error is not None:
-        raise going.first_error
-    return going.results
+        missing = (total or 0) - len(pending.results)
+        return pending.results + [_NOT_DONE] * missing
+    if pending.first_error is not None:
+        raise pending.first_error
+    return pending.results
 
 
-_NOT_DONE = Cancelled("interrupted before it was done")
+_NOT_DONE = Cancelled("interrupted before it finished")
 
 
 class _Stream:
-    """Requests of one map on their way through an executor."""
+    """The requests of one map: slots in flight, and results."""
 
     def __init__(self, executor: Executor, *, keep: bool) -> None:
         largest = max((task.max_batch_size for task in executor.program.tasks), default=1)
@@ -106,19 +107,18 @@ class _Stream:
         self.results: list[Any] = []
         self.done = 0
         self.first_error: BaseException | None = None
-        # Enough in flight that every worker can have a full batch and the next one fills meanwhile.
+        # Enough in flight for every worker to run a full batch while the next one fills.
         self._size = executor.workers * max(2, 2 * largest)
-        self._room: SimpleQueue[None] = (
-            SimpleQueue()
-        )  # unlike a semaphore, an interrupt leaves it whole
+        # Unlike a semaphore, a queue survives an interrupt.
+        self._slots: SimpleQueue[None] = SimpleQueue()
         for _ in range(self._size):
-            self._room.put(None)
+            self._slots.put(None)
         self._lock = threading.Lock()
         self._localise = localiser(executor.program.graph)
 
     def submit(self, arguments: Mapping[str, Any] | InputError) -> bool:
-        """Start one request when there is room; False when there is no sense in going on."""
-        self._room.get()
+        """Start a request as soon as a slot is free; False after a failure that stops the map."""
+        self._slots.get()
         if self.first_error is not None:
             return False
         i = len(self.results)
@@ -134,11 +134,11 @@ class _Stream:
         return True
 
     def drain(self) -> Iterator[None]:
-        """Wait for what is in flight; yields each time there is something to show."""
+        """Wait for the requests in flight; yield after each."""
         for _ in range(self._size):
             if self.first_error is not None:
                 return
-            self._room.get()
+            self._slots.get()
             yield
 
     def _finished(self, i: int, execution: Execution) -> None:
@@ -148,12 +148,12 @@ class _Stream:
         if self.keep:
             _forget_values(execution.error)
         else:
-            execution.to_run()  # hangs the values so far on the error
+            execution.to_run()  # attaches the values so far to the error
         self._failed(i, execution.error)
 
     def _failed(self, i: int, error: BaseException) -> None:
         if not self.keep:
-            error.add_note(f"It was input {i} of the map (counted from 0).")
+            error.add_note(f"Raised for input {i} of the map (counted from 0).")
             self.first_error = self.first_error or error
         self._record(i, error)
 
@@ -161,14 +161,14 @@ class _Stream:
         with self._lock:
             self.results[i] = result
             self.done += 1
-        self._room.put(None)
+        self._slots.put(None)
 
 
 def _forget_values(error: BaseException) -> None:
-    """Let go of the variables that the tracebacks of a step's failure keep, and keep their lines.
+    """Clear the local variables in the tracebacks of a step's failure, but keep their lines.
 
-    Coroutines and generators are left alone, but for the step itself, which has ended: another one
-    that the exception came through may be waiting (a client's reader), and clearing would end it.
+    Coroutines and generators are skipped, except for the step itself, which has ended: another one
+    in the traceback may be suspended (a client's reader), and clearing its frame would end it.
     """
     cause, seen = error.__cause__, {id(error)}
     if cause is not None and cause.__traceback__ is not None:
@@ -186,7 +186,7 @@ _WAITS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATO
 
 
 def _clear_functions(frame: FrameType | None) -> None:
-    """Clear the frames of the functions, ours, that called the step and have returned."""
+    """Clear the frames of mlkit's functions that called the step and have returned."""
     while frame is not None and not frame.f_code.co_flags & _WAITS and _clear(frame):
         frame = frame.f_back
 
@@ -194,32 +194,28 @@ def _clear_functions(frame: FrameType | None) -> None:
 def _clear(frame: FrameType) -> bool:
     try:
         frame.clear()
-    except RuntimeError:  # it still runs
+    except RuntimeError:  # it is still running
         return False
     return True
 
 
 @contextmanager
-def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A function that shows how many are done."""
+def _bar(name: str, total: int | None, shown: bool) -> Iterator[Callable[[int], object]]:
+    """Progress bar: yield a function that takes the number of finished requests."""
     if not shown:
         yield lambda done: None
         return
     from tqdm.auto import tqdm
 
     with tqdm(total=total, desc=name, unit=" inputs") as bar:
-
-        def show(done: int) -> None:
-            bar.update(done - bar.n)
-
-        yield show
+        yield lambda done: bar.update(done - bar.n)
 
 
 def frame_of(inputs: Any, results: Sequence[Any], name: str) -> Any:
-    """Results as a DataFrame with the inputs' index: a column for each field, and ``error``.
+    """Return results as a DataFrame with the inputs' index: a column per field, and ``error``.
 
-    Results that have no fields are one column, named like the pipeline. ``error`` is there where
-    something failed.
+    Results without fields go in one column, named after the pipeline. The column ``error`` exists
+    only if an input failed.
     """
     import pandas as pd
 
@@ -232,8 +228,6 @@ def frame_of(inputs: Any, results: Sequence[Any], name: str) -> Any:
 
 
 def _record(result: Any, name: str) -> dict[str, Any]:
-    from mlkit.define.typing import field_types
-
     fields = field_types(type(result))
     if fields is not None:
         return {field: getattr(result, field) for field in fields}

@@ -1,4 +1,4 @@
-"""A graph made ready to run: what each node calls, with what, and what waits for it."""
+"""Compiled graphs: the function, inputs and dependents of each node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mlkit.define.graph import Graph, Node, Source, resolver
+from mlkit.define.graph import Argument, Graph, Node, Source, resolver, sources
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
 
@@ -26,10 +26,10 @@ class Test:
     known: tuple[Any, ...]
 
     def holds(self, arguments: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
-        """Whether it does for a request.
+        """Whether it holds for a request.
 
         Raises:
-            InputError: there is no arm for the key.
+            InputError: the branch has no arm for the key.
         """
         key = self.get(arguments, results)
         if self.known and key not in self.known:
@@ -42,17 +42,17 @@ class Task:
     """One node, compiled.
 
     Attributes:
-        index: its place among the tasks of its program.
+        index: position in the program's tasks.
         inputs: for each parameter, a function of ``(arguments, results)``.
-        resources: keywords that are the same for every call, built.
-        upstream: how many tasks it waits for.
-        downstream: tasks that wait for it, by index.
-        to_go: steps on the longest way from it to the result, itself among them.
-        max_batch_size: items of one call; 0 for a step that is not batched.
-        wait_s: how long a batch that is not full waits for more.
-        splits: whether a batch that raises is halved to find the item at fault.
-        when: it runs only if all of these hold.
-        each: the parameter that gets each item of a list in turn, or None.
+        resources: loaded resources by keyword, the same for every call.
+        upstream: number of tasks that it depends on.
+        downstream: indices of the tasks that depend on it.
+        to_go: number of steps on the longest path from it, inclusive, to the result.
+        max_batch_size: maximum of items per call; 0 for a step that is not batched.
+        wait_s: how long a partial batch waits for more items.
+        splits: whether a batch that raises is bisected to find the failing item.
+        when: conditions, all of which must hold for it to run.
+        each: the parameter that takes the items of a list one by one, or None.
     """
 
     index: int
@@ -71,7 +71,7 @@ class Task:
 
     @property
     def batched(self) -> bool:
-        """Whether a call takes many requests."""
+        """Whether a call takes several requests."""
         return self.max_batch_size > 0
 
 
@@ -88,7 +88,7 @@ class Program:
     """Names of the arguments that its tasks or its output read."""
 
     def resized(self, sizes: Mapping[str, int]) -> Program:
-        """The same with other sizes of batches, by name of the task; others stay as they are."""
+        """Return a copy with other maximum batch sizes, by task name."""
         if not sizes:
             return self
         tasks = tuple(
@@ -102,15 +102,15 @@ class Program:
 
 
 def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
-    """Make a graph ready to run; builds the resources of the tasks that are left.
+    """Compile a graph, and load the resources of its tasks.
 
     Args:
-        graph: what to run.
-        given: nodes whose values will be passed with each submission; they and what only they
-            need are left out.
+        graph: a traced pipeline.
+        given: nodes whose values are passed with each submission; these, and those that only they
+            need, are left out.
     """
     needed = set(graph.needed(given))
-    for node in reversed(graph.nodes):  # and what those need in turn, by whatever way
+    for node in reversed(graph.nodes):  # conditions included
         if node.name in needed:
             needed.update(name for name in node.upstream if name not in given)
     nodes = [node for node in graph if node.name in needed]
@@ -153,7 +153,5 @@ def _compile(node: Node, i: int, upstream: int, downstream: tuple[int, ...], to_
 
 
 def _arguments(graph: Graph, nodes: list[Node]) -> frozenset[str]:
-    from mlkit.define.graph import Argument, sources
-
     read = [source for node in nodes for source in node.sources] + [graph.output]
     return frozenset(a.name for source in read for a in sources(source, Argument))

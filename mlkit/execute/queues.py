@@ -1,13 +1,13 @@
-"""What is waiting for a worker, and which of it goes next.
+"""Queues of a program's tasks, and the policy for what runs next.
 
-- Where batches are quicker, so far as is known, or where work has piled up, throughput goes first:
-  full batches, and those that have waited for longer than they take; then single items, those
-  nearest to a result first; then batches that are not full.
-- Else the oldest request goes first, whatever it waits for, and alone: requests that share the
-  cores slow one another, and one after the other they are finished sooner. For the same reason
-  not all workers are busy then.
-- A batch that is not full may wait for more, where its step asks for that.
-- Requests that are finished (cancelled, failed) are skipped.
+- If batches are faster, as far as measured, or if queues have grown, throughput has priority: full
+  batches, and those that have waited for longer than a call takes; then single items, those nearest
+  to the result first; then partial batches.
+- Otherwise latency has priority: the oldest request runs next, unbatched. Requests that share the
+  cores slow one another and finish sooner one after the other; for the same reason, not all workers
+  are busy then.
+- A partial batch waits for more items if its step has a ``batch_wait_timeout_s``.
+- Finished requests (cancelled, failed) are skipped.
 """
 
 from __future__ import annotations
@@ -23,50 +23,49 @@ from mlkit.execute.program import Program, Task
 
 __all__ = ["Job", "Queues"]
 
-FEW = 2
-"""Jobs waiting for each worker, on an average, up to which work does not pile up."""
+BACKLOG_PER_WORKER = 2
+"""Mean queue length per worker above which throughput has priority over latency."""
 
-WHILE_S = 0.5
-"""Seconds that this average looks back, roughly: a burst is none, callers who never stop are."""
+BACKLOG_WINDOW_S = 0.5
+"""Time constant of this mean in seconds: a burst does not raise it, a sustained load does."""
 
-WORTH = 0.75
-"""Share of the time of a call for one that an item of a batch may take for batches to be worth it.
+BATCH_GAIN = 0.75
+"""Maximum time per item in a batch, relative to a single call, for batches to pay.
 
-Less than 1 by much: what a batch gains, each of its items pays for by waiting for all of them.
+It is well below 1, since each item of a batch waits for all the others.
 """
 
-BRIEF_S = 0.0005
-"""Seconds that a call takes on an average, below which it is not worth waking another worker.
+SHORT_CALL_S = 0.0005
+"""Mean call time in seconds below which waking another worker does not pay.
 
-The two would wait for the interpreter, and for a core that another process has, for as long.
+The two would wait as long for the GIL, or for a core that another process uses.
 """
 
-LONG_S = 0.05
-"""Seconds that a call takes on an average, above which all workers may be busy.
+LONG_CALL_S = 0.05
+"""Mean call time in seconds above which all workers may be busy.
 
-Whoever takes so long may be waiting and not computing, and others should not wait for him.
+Such a call may be waiting rather than computing, and must not hold up others.
 """
 
-MEMORY = 0.02
-"""Share of the newest call in these averages: what takes long once in a hundred is not brief."""
+CALL_SMOOTHING = 0.02
+"""Weight of the newest call in mean call times: one slow call in a hundred still counts."""
 
 
 class Job(NamedTuple):
-    """What a worker runs next: one request, or the requests of a batch."""
+    """The next call of a worker: one request, or the requests of a batch."""
 
     task: Task
     work: list[Work]
 
 
 class Queues:
-    """One queue for each task that runs on the workers. Not safe for threads: it has no lock.
+    """One queue per task that runs on the workers. Not thread-safe.
 
     Args:
-        program: whose tasks they are.
-        workers: how many there are.
-        usual: how many of them are to be busy at most where calls are short and work does not pile
-            up; all by default.
-        now: the clock, in seconds.
+        program: the tasks to queue for.
+        workers: number of workers.
+        usual: maximum of busy workers while calls are short and queues do not grow; all by default.
+        now: clock in seconds.
     """
 
     def __init__(
@@ -78,11 +77,11 @@ class Queues:
     ) -> None:
         self._now = now
         self._usual = workers if usual is None else usual
-        self._few = FEW * workers
+        self._long_backlog = BACKLOG_PER_WORKER * workers
         self._backlog = _Backlog(now)
-        # Infinite until the first call; what runs in the loop keeps no worker.
+        # Infinite until the first call; async steps occupy no worker.
         self._mean_s = [0.0 if task.step.is_async else inf for task in program.tasks]
-        self._took = [_Took() for _ in program.tasks]
+        self._calls = [_CallTimes() for _ in program.tasks]
         self._batches_pay = any(task.batched for task in program.tasks)
         nearest_first = sorted(program.tasks, key=lambda task: task.to_go)
         self._queues: list[deque[Work]] = [deque() for _ in program.tasks]
@@ -95,49 +94,49 @@ class Queues:
         ]
 
     def push(self, task: Task, execution: Work) -> None:
-        """Add a request whose task can run."""
+        """Queue a request whose task is ready."""
         self._queues[task.index].append(execution)
 
     def __bool__(self) -> bool:
-        """Whether anything is waiting."""
+        """Whether any request is queued."""
         return any(self._queues)
 
     def room(self, busy: int) -> bool:
-        """Whether another worker is to look for something to do, beside so many busy ones."""
-        return (
-            busy < self._usual or max(self._mean_s, default=0.0) > LONG_S or self._throughput_first
-        )
+        """Whether another worker should look for a job while ``busy`` ones already are."""
+        if busy < self._usual or max(self._mean_s, default=0.0) > LONG_CALL_S:
+            return True
+        return self._throughput_first
 
     @property
     def _throughput_first(self) -> bool:
-        piled_up = self._backlog.mean(sum(map(len, self._queues))) > self._few
-        return piled_up or self._batches_pay
+        backlog = self._backlog.mean(sum(map(len, self._queues)))
+        return backlog > self._long_backlog or self._batches_pay
 
     def pick(self, late: list[tuple[Work, Task]]) -> Job | None:
-        """Take out the next job; None where nothing is waiting.
+        """Take the next job; None if no job is ready.
 
         Args:
-            late: gets the requests that were found past their deadline, and were taken out.
+            late: receives the requests past their deadline, which leave the queue.
         """
         if self._throughput_first:
             return self._pick_for_throughput(late)
-        while (found := self._oldest()) is not None:
-            task, queue = found
-            most = task.max_batch_size if self._took[task.index].batches_pay else 1
-            job = _take(task, queue, most, late)
+        while (oldest := self._oldest()) is not None:
+            task, queue = oldest
+            limit = task.max_batch_size if self._calls[task.index].batches_pay else 1
+            job = _take(task, queue, limit, late)
             if job is not None:
                 return job
         return None
 
     def _oldest(self) -> tuple[Task, deque[Work]] | None:
-        """Where the request waits that came first; of its tasks the one nearest to the result."""
-        best, came = None, inf
+        """Task and queue of the oldest request; of its tasks, the one nearest to the result."""
+        oldest, began = None, inf
         for task, queue in self._in_order:
             while queue and queue[0].finished:
                 queue.popleft()
-            if queue and queue[0].began < came and not self._waits(task, queue):
-                best, came = (task, queue), queue[0].began
-        return best
+            if queue and queue[0].began < began and not self._waits(task, queue):
+                oldest, began = (task, queue), queue[0].began
+        return oldest
 
     def _pick_for_throughput(self, late: list[tuple[Work, Task]]) -> Job | None:
         for task, queue in self._batched:
@@ -153,84 +152,84 @@ class Queues:
         return None
 
     def _waits(self, task: Task, queue: deque[Work]) -> bool:
-        """Whether a batch is held back for more to come."""
+        """Whether a partial batch waits for more items."""
         if not task.wait_s or len(queue) >= task.max_batch_size:
             return False
         return _until(task, queue) > self._now()
 
     def ran(self, task: Task, seconds: float) -> None:
-        """Note how long a call on a worker took."""
-        self._mean_s[task.index] = _smoothed(self._mean_s[task.index], seconds, MEMORY)
+        """Record the duration of a call on a worker."""
+        self._mean_s[task.index] = _smoothed(self._mean_s[task.index], seconds, CALL_SMOOTHING)
 
     def brief(self, task: Task) -> bool:
-        """Whether a call takes so little time that whoever makes it is back at once."""
-        return self._mean_s[task.index] < BRIEF_S
+        """Whether calls of a task are so short that their worker is free again at once."""
+        return self._mean_s[task.index] < SHORT_CALL_S
 
     def took(self, task: Task, size: int, seconds: float) -> None:
-        """Note how long a call of a batched task took, for how many items."""
-        self._took[task.index].note(size, seconds)
-        self._batches_pay = any(took.call_s < inf and took.batches_pay for took in self._took)
+        """Record the size and duration of a call of a batched task."""
+        self._calls[task.index].record(size, seconds)
+        self._batches_pay = any(times.call_s < inf and times.batches_pay for times in self._calls)
 
     def _is_late(self, task: Task, queue: deque[Work]) -> bool:
-        """Whether a batch has waited for longer than a call of it takes.
+        """Whether a batch has waited for longer than a call takes.
 
-        Without this, requests that have just come are begun before those that wait for their batch.
-        So long as a call takes, enough come to fill the next.
+        Without this, new requests would start before those that wait for their batch. Meanwhile,
+        enough requests arrive to fill the next batch.
         """
-        took = self._took[task.index].call_s
-        if took == inf or task.wait_s:
+        call_s = self._calls[task.index].call_s
+        if call_s == inf or task.wait_s:
             return False
-        return bool(self._now() - queue[0].ready_at[task.index] > took)
+        return bool(self._now() - queue[0].ready_at[task.index] > call_s)
 
     @property
     def due(self) -> float:
-        """When the next batch that waits for more is to go as it is; infinite where none does."""
+        """When the next partial batch must run, on the clock; infinite if none waits."""
         return min((_until(task, queue) for task, queue in self._patient), default=inf)
 
     def sweep(self) -> None:
-        """Drop the requests that are finished."""
+        """Drop finished requests."""
         for queue in self._queues:
-            left = [execution for execution in queue if not execution.finished]
+            unfinished = [execution for execution in queue if not execution.finished]
             queue.clear()
-            queue.extend(left)
+            queue.extend(unfinished)
 
     def waiting(self) -> list[int]:
-        """How many requests wait for each task, by its index."""
+        """Number of queued requests per task, by index."""
         return [sum(not execution.finished for execution in queue) for queue in self._queues]
 
 
 def _until(task: Task, queue: deque[Work]) -> float:
-    """Until when a batch that is not full may wait; infinite where there is none."""
+    """Until when a partial batch may wait; infinite for an empty queue."""
     while queue and queue[0].finished:
         queue.popleft()
     return queue[0].ready_at[task.index] + task.wait_s if queue else inf
 
 
 class _Backlog:
-    """How many jobs have been waiting lately, as an exponential average over time."""
+    """Exponential moving average of the total queue length."""
 
-    __slots__ = ("_looked", "_mean", "_now")
+    __slots__ = ("_mean", "_now", "_updated")
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self._mean = 0.0
-        self._looked = now()
+        self._updated = now()
 
     def mean(self, waiting: int) -> float:
-        """The average, with how many wait now."""
+        """Update the average with the present length and return it."""
         now = self._now()
-        self._mean += (waiting - self._mean) * min(1.0, (now - self._looked) / WHILE_S)
-        self._looked = now
+        self._mean += (waiting - self._mean) * min(1.0, (now - self._updated) / BACKLOG_WINDOW_S)
+        self._updated = now
         return self._mean
 
 
-class _Took:
-    """How long the calls of a batched task have taken lately.
+class _CallTimes:
+    """Recent call times of a batched task, in seconds; infinite before the first call.
 
     Attributes:
-        call_s: a call, of whatever size, on an average; infinite before the first.
-        alone_s: a call for one item, at its best: others hold it up, for a core or a model.
-        item_s: an item of a call for several, likewise.
+        call_s: moving average over calls of any size.
+        alone_s: recent minimum of calls with one item, to exclude waits for cores or locks.
+        item_s: recent minimum per item of calls with several.
     """
 
     __slots__ = ("alone_s", "call_s", "item_s")
@@ -238,7 +237,7 @@ class _Took:
     def __init__(self) -> None:
         self.call_s = self.alone_s = self.item_s = inf
 
-    def note(self, size: int, seconds: float) -> None:
+    def record(self, size: int, seconds: float) -> None:
         self.call_s = _smoothed(self.call_s, seconds)
         if size == 1:
             self.alone_s = _least(self.alone_s, seconds)
@@ -247,27 +246,27 @@ class _Took:
 
     @property
     def batches_pay(self) -> bool:
-        """Whether an item is quicker in a batch, so far as is known.
+        """Whether an item is faster in a batch, as far as measured.
 
-        What is wrong here mends itself: where too little gets done, work piles up, and then batches
-        are made and timed whatever this says.
+        A wrong estimate corrects itself: if throughput is too low, queues grow, and then batches
+        run and are timed regardless.
         """
-        return inf in (self.alone_s, self.item_s) or self.item_s < WORTH * self.alone_s
+        return inf in (self.alone_s, self.item_s) or self.item_s < BATCH_GAIN * self.alone_s
 
 
-def _smoothed(before: float, new: float, share: float = 0.2) -> float:
-    return new if before == inf else before + share * (new - before)
+def _smoothed(mean: float, new: float, weight: float = 0.2) -> float:
+    return new if mean == inf else mean + weight * (new - mean)
 
 
-def _least(before: float, new: float) -> float:
-    """The least, slowly forgotten."""
-    return min(new, 1.01 * before)
+def _least(least: float, new: float) -> float:
+    """Update a minimum that decays slowly."""
+    return min(new, 1.01 * least)
 
 
-def _take(task: Task, queue: deque[Work], most: int, late: list[tuple[Work, Task]]) -> Job | None:
+def _take(task: Task, queue: deque[Work], limit: int, late: list[tuple[Work, Task]]) -> Job | None:
     taken: list[Work] = []
-    room = most or 1
-    while queue and len(taken) < room:
+    limit = limit or 1
+    while queue and len(taken) < limit:
         execution = queue.popleft()
         if execution.finished:
             continue

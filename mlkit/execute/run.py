@@ -15,14 +15,14 @@ Status = Literal["done", "given", "failed", "skipped", "not run"]
 
 @dataclass(frozen=True)
 class NodeRun:
-    """What became of one node.
+    """Outcome of one node.
 
     Attributes:
-        value: its result; None where there is none.
-        ready_s: when its inputs were there, in seconds since the run began.
+        value: its result, or None.
+        ready_s: when its inputs were available, in seconds since the run began.
         start_s: when its function was called.
-        finish_s: when its function had returned or raised.
-        batch_size: how many items its call had; 1 for steps that are not batched.
+        finish_s: when its function returned or raised.
+        batch_size: number of items of its call; 1 for steps that are not batched.
         error: what it raised.
     """
 
@@ -37,25 +37,25 @@ class NodeRun:
 
     @property
     def duration_s(self) -> float:
-        """Seconds that its function took."""
+        """Seconds that its function ran."""
         return self.finish_s - self.start_s
 
     @property
     def waited_s(self) -> float:
-        """Seconds from its inputs being there to its function being called."""
+        """Seconds from its inputs being available to its function being called."""
         return self.start_s - self.ready_s
 
 
 @dataclass(frozen=True)
 class Run:
-    """One execution of a pipeline here: ``run["decode"].value``, ``run.value``.
+    """One execution of a pipeline in this process: ``run["decode"].value``, ``run.value``.
 
     Attributes:
-        graph: what was run.
+        graph: the graph that was run.
         arguments: by name.
-        nodes: one for each node of the graph, in its order.
+        nodes: one per node of the graph, in the same order.
         total_s: seconds from the call to the result.
-        error: what ended it early, or None.
+        error: the exception that ended it, or None.
     """
 
     graph: Graph
@@ -67,7 +67,7 @@ class Run:
 
     @property
     def value(self) -> Any:
-        """What the pipeline returned; raises what ended it early."""
+        """The pipeline's result; raises ``error`` if it failed."""
         if self.error is not None:
             raise self.error.with_traceback(None)
         return self.output

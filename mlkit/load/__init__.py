@@ -1,19 +1,20 @@
-"""Load tests that can be believed: open loop, latency from the scheduled time, raw records.
+"""Trustworthy load tests: open loop, no coordinated omission, raw records.
 
 ::
 
     from mlkit.load import load_test, poisson
 
     result = load_test(app, payloads, poisson(rate=50), duration_s=20, slo_ms=150)
-    result                # the figures; says so when they are void
+    result                # the figures; says so when the test is void
     result.plot()         # latency over time, and its distribution to p99.9
     result.to_frame()     # every request
     compare({"here": result, "there": other}).plot()
 
-`poisson` and `constant` send at times fixed beforehand, whatever the answers take; so do `ramp`,
-`jump` and `spike`, at a rate that changes, and `steered`, whose rate you change while it runs.
-`closed` sends on each answer, which finds the saturated throughput and nothing else. The generator
-runs in a process of its own and reports its own lateness and its own CPU.
+`poisson` and `constant` send at scheduled times, however long responses take; so do `ramp`, `jump`
+and `spike`, at a rate that changes, and `steered`, whose rate you change while it runs. Latency
+counts from the scheduled time, so there is no coordinated omission. `closed` sends on each
+response, which measures the saturated throughput and nothing else. The generator runs in a process
+of its own and reports its own lateness and CPU time.
 """
 
 from mlkit.load.arrivals import closed, constant, jump, poisson, ramp, spike

@@ -1,7 +1,7 @@
-"""Percentiles and what a number of requests can prove about them; ratios and their confidence.
+"""Percentiles with confidence bounds, and ratios with confidence intervals.
 
-Everything is computed late, from raw values: nothing here rounds, interpolates or sorts into
-buckets. A request that failed counts as infinitely late, so it can only make a percentile worse.
+Everything is computed from raw values: nothing is rounded, interpolated or binned. A failed request
+has an infinite latency, so it can only make a percentile worse.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ CERTIFYING: dict[float, tuple[tuple[int, int], ...]] = {
     0.99: ((459, 0), (662, 1), (838, 2), (1307, 5), (2010, 10), (3304, 20)),
     0.95: ((299, 0), (473, 1), (628, 2), (1049, 5), (1693, 10)),
 }
-"""By confidence: p99 is under a limit if, of n requests, at most t are over it, as (n, t)."""
+"""By confidence, as (n, t): p99 is under a limit if at most t of n requests are over it."""
 
 
 def percentile(values: ArrayLike, share: float) -> float:
-    """The smallest of the values that at least ``share`` of them do not exceed.
+    """A percentile by nearest rank: the smallest value that ``share`` of the values do not exceed.
 
-    This is the nearest-rank definition (type 1 of Hyndman and Fan, 1996): always a value that
-    was measured. NaN for no values.
+    Type 1 of Hyndman and Fan (1996), which is always a measured value. NaN for no values.
 
     Args:
-        values: any number of values, of any unit; infinities are allowed.
-        share: between 0 and 1, e.g. 0.99.
+        values: any number of values in any unit; infinities are allowed.
+        share: between 0 and 1, e.g. 0.99 for p99.
     """
     import numpy as np
 
@@ -62,23 +61,23 @@ def certifies(count: int, over: int, *, share: float = 0.99, confidence: float =
 
     The exact binomial test: if the percentile were over the limit, each request would be over it
     with a probability of at least ``1 - share``; so few over it must then be less likely than
-    ``1 - confidence``. It takes the requests to be independent of each other.
+    ``1 - confidence``. Requests are assumed to be independent.
     """
     allowed = allowed_over(count, share=share, confidence=confidence)
     return allowed is not None and over <= allowed
 
 
 def allowed_over(count: int, *, share: float = 0.99, confidence: float = 0.99) -> int | None:
-    """How many of ``count`` requests may be over a limit to prove the percentile is under it.
+    """Maximum number of ``count`` requests over a limit that proves the percentile is under it.
 
-    None when even none over it would prove nothing: there are too few requests.
+    None for too few requests, of which even none over it would prove nothing.
     """
     fits = int((_binomial_cdf(count, 1 - share) <= 1 - confidence).sum())
     return fits - 1 if fits else None
 
 
 def needed(over: int, *, share: float = 0.99, confidence: float = 0.99) -> int:
-    """The least number of requests of which ``over`` may be over the limit."""
+    """Minimum number of requests of which ``over`` may be over the limit."""
     low, high = over, max(2 * over, 1)
     while not certifies(high, over, share=share, confidence=confidence):
         low, high = high, 2 * high
@@ -92,7 +91,7 @@ def needed(over: int, *, share: float = 0.99, confidence: float = 0.99) -> int:
 
 
 def at_most(values: ArrayLike, share: float, *, confidence: float = 0.99) -> float:
-    """An upper limit of the percentile, held with ``confidence``; NaN with too few values.
+    """Upper confidence bound of the percentile; NaN with too few values.
 
     The order statistic above which as many values lie as `allowed_over` allows.
     """
@@ -104,7 +103,7 @@ def at_most(values: ArrayLike, share: float, *, confidence: float = 0.99) -> flo
 
 
 def _binomial_cdf(count: int, probability: float) -> NDArray[np.float64]:
-    """P(X <= k) for k = 0 to ``count``. Summed from logarithms: large counts do not underflow."""
+    """P(X <= k) for k = 0 to ``count``, from logarithms so that large counts do not underflow."""
     import numpy as np
 
     k = np.arange(1, count + 1)
@@ -115,7 +114,7 @@ def _binomial_cdf(count: int, probability: float) -> NDArray[np.float64]:
 
 
 class Ratio(NamedTuple):
-    """A ratio of two things measured in turn, with its confidence interval."""
+    """A ratio of two interleaved measurements, with its confidence interval."""
 
     value: float
     low: float
@@ -138,18 +137,18 @@ def ratio(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Ratio:
-    """Mean of ``a`` over mean of ``b``, measured in turn (a[0], b[0], a[1], b[1], ...).
+    """Mean of ``a`` over mean of ``b``, measured interleaved (a[0], b[0], a[1], b[1], ...).
 
-    Pairs are resampled together, so that what drifts slowly hits both and cancels. With few
-    blocks a plain bootstrap interval is too narrow; its quantiles are widened as Hesterberg
-    describes ("What Teachers Should Know About the Bootstrap", 2015, section 3.3).
+    A paired bootstrap: slow drift affects both and cancels. With few blocks a plain bootstrap
+    interval is too narrow; its quantiles are widened as Hesterberg describes ("What Teachers Should
+    Know About the Bootstrap", 2015, section 3.3).
 
     Args:
-        a: one figure for each block, in the order measured; at least five.
-        b: as many of the other thing, each measured right after its partner in ``a``.
+        a: one value per block, in the order measured; at least five.
+        b: as many values, each measured right after its partner in ``a``.
         confidence: of the interval, e.g. 0.95.
-        resamples: how many bootstrap samples.
-        seed: of the resampling: the same figures give the same interval.
+        resamples: number of bootstrap samples.
+        seed: of the resampling.
 
     Raises:
         LoadError: fewer than five blocks, or not equally many.
@@ -158,7 +157,7 @@ def ratio(
 
     if len(a) != len(b) or len(a) < 5:
         raise LoadError(
-            "a ratio needs blocks measured in turn",
+            "a ratio needs interleaved blocks",
             where="ratio(a, b)",
             expected="at least five of each, equally many",
             got=f"{len(a)} and {len(b)}",

@@ -1,8 +1,8 @@
 """When requests are sent: seeded schedules of send times, and the closed loop.
 
-A schedule is an array of send times, in seconds from the start, made before the first request
-leaves. The same arguments give the same times on every machine, so that two servers can be asked
-exactly the same questions at exactly the same moments.
+A schedule is an array of send times, in seconds from the start, computed before the first request
+is sent. The same arguments give the same times on every machine, so that two servers get exactly
+the same load.
 
 >>> constant(rate=4).times(1.0)
 array([0.  , 0.25, 0.5 , 0.75])
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError
-from mlkit.load.spec import Arrivals, check_positive, check_seed, is_whole
+from mlkit.load.spec import Arrivals, check_positive, check_seed, is_integer
 from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Arrivals",
     "Closed",
-    "Constant",
+    "ConstantRate",
     "Jump",
     "Poisson",
     "Ramp",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Constant(Arrivals):
+class ConstantRate(Arrivals):
     """Evenly spaced sends; see `constant`."""
 
     rate: float
@@ -59,7 +59,7 @@ class Constant(Arrivals):
         """Multiples of ``1 / rate`` from 0 up."""
         import numpy as np
 
-        # Not a running sum: no drift, however long the schedule.
+        # Not a running sum, which would drift.
         times = np.arange(math.ceil(duration_s * self.rate) + 1, dtype=np.float64) / self.rate
         return times[times < duration_s]
 
@@ -81,7 +81,7 @@ class Poisson(Arrivals):
         return self.rate
 
     def times(self, duration_s: float) -> NDArray[np.float64]:
-        """Cumulated exponential gaps; a longer schedule begins with the shorter one."""
+        """Cumulated exponential gaps; a shorter schedule is a prefix of a longer one."""
         import numpy as np
 
         # Blocks of fixed size from one stream, so that the duration does not change the draws.
@@ -95,22 +95,22 @@ class Poisson(Arrivals):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Changing(Arrivals):
-    """Independent sends at a rate that changes with time (a Poisson process by thinning).
+class VaryingRate(Arrivals):
+    """Independent sends at a varying rate: a nonhomogeneous Poisson process.
 
     After Lewis and Shedler, "Simulation of nonhomogeneous Poisson processes by thinning" (1979):
-    times at the highest rate, each kept with the share that the rate then has of it.
+    draws times at the highest rate, and keeps each with the probability rate / highest rate.
     """
 
     seed: int = 0
 
     def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
-        """Requests per second at each of these times, in seconds from the start."""
+        """Requests per second at each of these times."""
         raise NotImplementedError
 
     @property
     def highest_rate(self) -> float:
-        """Requests per second at most."""
+        """Maximum of the rate, in requests per second."""
         raise NotImplementedError
 
     def times(self, duration_s: float) -> NDArray[np.float64]:
@@ -123,8 +123,8 @@ class Changing(Arrivals):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Ramp(Changing):
-    """A rate that rises or falls evenly over the whole run; see `ramp`."""
+class Ramp(VaryingRate):
+    """A rate that changes linearly over the whole run; see `ramp`."""
 
     start: float
     end: float
@@ -141,17 +141,17 @@ class Ramp(Changing):
 
     @property
     def highest_rate(self) -> float:
-        """The higher of both."""
+        """The higher of both rates."""
         return max(self.start, self.end)
 
     def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
-        """A straight line from one rate to the other."""
+        """Interpolate linearly between both rates."""
         return self.start + (self.end - self.start) * times / duration_s
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Jump(Changing):
-    """A rate that changes at once and stays; see `jump`."""
+class Jump(VaryingRate):
+    """A step change of the rate; see `jump`."""
 
     before: float
     after: float
@@ -170,19 +170,19 @@ class Jump(Changing):
 
     @property
     def highest_rate(self) -> float:
-        """The higher of both."""
+        """The higher of both rates."""
         return max(self.before, self.after)
 
     def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
-        """One rate before ``at_s`` and the other from then on."""
+        """``before`` until ``at_s``, then ``after``."""
         import numpy as np
 
         return np.where(times < self.at_s, self.before, self.after).astype(np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Spike(Changing):
-    """A rate that is high for a while; see `spike`."""
+class Spike(VaryingRate):
+    """A burst of limited length; see `spike`."""
 
     rate: float
     peak: float
@@ -203,7 +203,7 @@ class Spike(Changing):
 
     @property
     def highest_rate(self) -> float:
-        """The higher of both."""
+        """The higher of both rates."""
         return max(self.rate, self.peak)
 
     def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
@@ -216,98 +216,98 @@ class Spike(Changing):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Closed(Arrivals):
-    """No schedule: each answer is followed by the next request; see `closed`."""
+    """No schedule: each client sends its next request on a response; see `closed`."""
 
     concurrency: int
 
     def __post_init__(self) -> None:
-        if not is_whole(self.concurrency) or self.concurrency < 1:
+        if not is_integer(self.concurrency) or self.concurrency < 1:
             raise LoadError(
                 "a closed loop needs at least one client",
                 where="closed(concurrency=...)",
-                expected="a whole number from 1 up",
+                expected="an integer of at least 1",
                 got=repr(self.concurrency),
-                fix="for a given rate whatever the answers take, use poisson(rate=...)",
+                fix="for a rate independent of the responses, use poisson(rate=...)",
             )
 
 
-def constant(*, rate: float) -> Constant:
-    """Requests at even distances, ``rate`` of them per second.
+def constant(*, rate: float) -> ConstantRate:
+    """Send evenly spaced requests, ``rate`` per second.
 
-    Real users do not come evenly spaced, so this flatters a server: use `poisson` to judge one.
+    Real users do not arrive evenly spaced, so this flatters a server: use `poisson` to judge one.
 
     Raises:
         LoadError: ``rate`` is not a positive, finite number.
     """
-    return Constant(rate=rate)
+    return ConstantRate(rate=rate)
 
 
 def poisson(*, rate: float, seed: int = 0) -> Poisson:
-    """Requests that arrive independently of each other, ``rate`` per second on average.
+    """Send requests as a Poisson process, ``rate`` per second on average.
 
-    The gaps between them are exponentially distributed, as they are for many users who know
-    nothing of each other. The same ``seed`` gives the same times.
+    Gaps are exponentially distributed, as they are for many independent users. The same ``seed``
+    gives the same times.
 
     Raises:
-        LoadError: ``rate`` is not a positive, finite number, or ``seed`` no whole number from 0 up.
+        LoadError: ``rate`` is not positive and finite, or ``seed`` not an integer of at least 0.
     """
     return Poisson(rate=rate, seed=seed)
 
 
 def ramp(*, start: float, end: float, seed: int = 0) -> Ramp:
-    """Independent requests at a rate that goes evenly from ``start`` to ``end`` over the run.
+    """Send requests at a rate that changes linearly from ``start`` to ``end`` over the run.
 
-    This shows at which rate something gives, and how autoscaling follows.
+    Finds the rate at which a server saturates, and shows how autoscaling follows.
 
     Raises:
-        LoadError: a rate is not a positive, finite number, or ``seed`` no whole number from 0 up.
+        LoadError: a rate is not positive and finite, or ``seed`` not an integer of at least 0.
     """
     return Ramp(start=start, end=end, seed=seed)
 
 
 def jump(*, before: float, after: float, at_s: float, seed: int = 0) -> Jump:
-    """Independent requests at the rate ``before``, and ``after`` it from ``at_s`` seconds on.
+    """Send requests at the rate ``before``, and at the rate ``after`` from ``at_s`` seconds on.
 
-    This shows how long autoscaling takes to follow.
+    Shows how long autoscaling takes to follow.
 
     Raises:
-        LoadError: a number is not positive and finite, or ``seed`` no whole number from 0 up.
+        LoadError: a number is not positive and finite, or ``seed`` not an integer of at least 0.
     """
     return Jump(before=before, after=after, at_s=at_s, seed=seed)
 
 
 def spike(*, rate: float, peak: float, at_s: float, width_s: float, seed: int = 0) -> Spike:
-    """Independent requests at ``rate``, and at ``peak`` for ``width_s`` seconds from ``at_s`` on.
+    """Send requests at ``rate``, and at ``peak`` for ``width_s`` seconds from ``at_s`` on.
 
-    This shows what a short rush does, and how long its queue takes to go.
+    Shows the effect of a burst, and how long its backlog takes to drain.
 
     Raises:
-        LoadError: a number is not positive and finite, or ``seed`` no whole number from 0 up.
+        LoadError: a number is not positive and finite, or ``seed`` not an integer of at least 0.
     """
     return Spike(rate=rate, peak=peak, at_s=at_s, width_s=width_s, seed=seed)
 
 
 def closed(*, concurrency: int) -> Closed:
-    """``concurrency`` clients that each send their next request when they have their answer.
+    """Run ``concurrency`` clients that each send their next request on the previous response.
 
-    This finds the saturated throughput. It does not find latencies that users would see: a server
-    that stalls is asked less, so its stalls hardly show.
+    Measures the saturated throughput, not latency as users see it: a stalled server gets fewer
+    requests, so that its stalls hardly show (coordinated omission).
 
     Raises:
-        LoadError: ``concurrency`` is no whole number from 1 up.
+        LoadError: ``concurrency`` is not an integer of at least 1.
     """
     return Closed(concurrency=concurrency)
 
 
 def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
-    """The arrivals that `Arrivals.to_dict` described.
+    """Restore arrivals from `Arrivals.to_dict`.
 
     Raises:
-        LoadError: the kind is not known here.
+        LoadError: unknown kind.
     """
-    makers: dict[str | None, type[Arrivals]] = {
+    kinds: dict[str | None, type[Arrivals]] = {
         "steered": Steered,
-        "constant": Constant,
+        "constant": ConstantRate,
         "poisson": Poisson,
         "closed": Closed,
         "ramp": Ramp,
@@ -316,11 +316,11 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
     }
     fields = dict(data)
     kind = fields.pop("kind", None)
-    if kind not in makers:
+    if kind not in kinds:
         raise LoadError(
-            "this kind of arrivals is not known",
-            expected=" or ".join(filter(None, makers)),
+            "unknown kind of arrivals",
+            expected=" or ".join(filter(None, kinds)),
             got=repr(kind),
             fix="it may have been saved by a newer mlkit",
         )
-    return makers[kind](**fields)
+    return kinds[kind](**fields)

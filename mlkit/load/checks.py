@@ -1,4 +1,4 @@
-"""What a load test can be asked to do, checked before anything starts."""
+"""Validation of the arguments of `load_test`, before anything starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check(arrivals: object, slo_ms: float | None, **durations: float) -> None:
     """Raise a `LoadError` where an argument of `load_test` is not usable."""
     if not isinstance(arrivals, Arrivals):
         raise LoadError(
-            "arrivals must say how requests arrive",
+            "arrivals must be an arrival process",
             where="load_test(target, payloads, arrivals, ...)",
             expected="poisson(rate=50), constant(rate=50) or closed(concurrency=16)",
             got=repr(arrivals),

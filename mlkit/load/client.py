@@ -1,11 +1,11 @@
-"""A lean HTTP/1.1 client for load generation: keep-alive connections, one request on each.
+"""A lean HTTP/1.1 client for load generation: keep-alive connections, without pipelining.
 
-It exists because the client shares its machine with the server it measures. Requests are bytes
-made beforehand, one `send` each; answers go through httptools (the parser that uvicorn uses) and
-nothing of them is kept but times, status, size and the ``Server-Timing`` header. That costs about a
-quarter of the CPU that aiohttp's client takes for the same request.
+It exists because the client shares its machine with the server that it measures. Requests are bytes
+encoded beforehand, one `send` each; responses are parsed by httptools (uvicorn's parser), and only
+times, status, size and the ``Server-Timing`` header are kept. That takes about a quarter of the CPU
+time of aiohttp's client.
 
-A request is never repeated: what a connection's end cost a user is counted as an error.
+A request is never retried: a connection that breaks counts as an error.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import httptools
 
-from mlkit.load.generator import NEVER, Answer
+from mlkit.load.generator import NEVER, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Connection", "Origin", "Pool", "new_event_loop"]
+__all__ = ["Connection", "Endpoint", "Pool", "new_event_loop"]
 
 IDLE_LIMIT_S = 2.0
-"""Connections unused for longer are not used again: the server may be closing them right now
-(uvicorn and Node do so after 5 s, gunicorn after 2 s), and that race is no fault of the server."""
+"""Connections idle for longer are not reused: the server may be closing them right now (uvicorn and
+Node do so after 5 s, gunicorn after 2 s), and that race is not the server's fault."""
 DETAIL_BYTES = 2000
 LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 
 
-class Origin(NamedTuple):
-    """Where requests go. ``address`` is the resolved IP address, ``name`` the host for TLS."""
+class Endpoint(NamedTuple):
+    """Where requests go: ``address`` is the resolved IP address, ``name`` the host for TLS."""
 
     address: str
     port: int
@@ -44,14 +44,14 @@ class Origin(NamedTuple):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection; carries one request at a time.
+    """A connection that carries one request at a time.
 
     Args:
-        pool: gets `Pool.finished` for each request that was sent.
-        clock: seconds, for the times in the answers.
+        pool: its `Pool.finished` is called for each request that was sent.
+        clock: seconds, for the times of responses.
     """
 
-    # One buffer serves all connections of a thread: asyncio fills it and hands it over in one go.
+    # One buffer serves all connections of a thread: asyncio fills it right before `buffer_updated`.
     _shared = memoryview(bytearray(256 * 1024))
 
     def __init__(self, pool: Pool, clock: Callable[[], float]) -> None:
@@ -77,13 +77,13 @@ class Connection(asyncio.BufferedProtocol):
         return self.transport is not None and not self.transport.is_closing()
 
     def send(self, slot: int, raw: bytes, *, no_body: bool = False) -> None:
-        """Send one request. ``no_body`` says that its answer has none (HEAD)."""
+        """Send one request; ``no_body`` for one whose response has no body (HEAD)."""
         assert self.transport is not None
         self.slot, self._no_body = slot, no_body
         self.transport.write(raw)
 
     def close(self) -> None:
-        """Drop the connection and what is on its way, without a report."""
+        """Abort the connection and its request, without a report."""
         self.slot = None
         if self.transport is not None:
             self.transport.abort()
@@ -91,18 +91,18 @@ class Connection(asyncio.BufferedProtocol):
     # asyncio calls these.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is there."""
+        """Keep the transport of the new connection."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go."""
+        """Return the buffer for the next bytes."""
         return self._shared
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes have come: a part of an answer, or one, or the last of one."""
+        """Parse received bytes."""
         if self.slot is None:
-            self.close()  # bytes that nobody asked for: a request sent now would get them
+            self.close()  # unsolicited bytes, which the next request would get
             return
         if self._first != self._first:
             self._first = self._clock()
@@ -112,7 +112,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail("protocol", "the server switched protocols")
         except httptools.HttpParserError as error:
             if self._complete:
-                self._finish(keep=False)  # what follows a whole answer is no part of it
+                self._finish(keep=False)  # bytes after a complete response
             else:
                 self._fail("protocol", str(error))
         else:
@@ -120,30 +120,30 @@ class Connection(asyncio.BufferedProtocol):
                 self._finish(keep=self._reusable())
 
     def eof_received(self) -> bool:
-        """The server sends nothing more."""
+        """Finish a response that ends with its connection."""
         if self.slot is not None and self._headed and not self._framed:
-            self._finish(keep=False)  # the end of the connection is the end of the body
+            self._finish(keep=False)  # a body without framing ends with its connection
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """Report the request that a lost connection carried."""
         self._pool.lost(self)
         if self.slot is None:
             return
-        before = "before an answer" if self._first != self._first else "in the middle of its answer"
+        place = "before its response" if self._first != self._first else "within its response"
         kind = "reset" if exc is not None else "closed"
-        self._fail(kind, f"the connection ended {before}" + (f": {exc}" if exc else ""))
+        self._fail(kind, f"the connection ended {place}" + (f": {exc}" if exc else ""))
 
     # httptools calls these.
 
     def on_message_begin(self) -> None:
-        """An answer begins; one that follows the answer asked for ends the parsing."""
+        """Refuse a second response to the same request."""
         if self._complete:
-            raise ValueError("an answer that nobody asked for")
+            raise ValueError("an unsolicited response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of the answer."""
-        # The lengths are compared first: most headers are none of these three.
+        """Note the headers that matter."""
+        # Lengths are compared first: most headers are none of these three.
         if len(name) == 13 and name.lower() == b"server-timing":
             text = value.decode("latin-1")
             self._timing = f"{self._timing}, {text}" if self._timing else text
@@ -153,31 +153,32 @@ class Connection(asyncio.BufferedProtocol):
             self._framed = True
 
     def on_headers_complete(self) -> None:
-        """The answer's head is complete."""
+        """Take the status; a response without a body is complete here."""
         self._status = self._parser.get_status_code()
         self._headed = self._status >= 200
         if self._no_body and self._headed:
             self._complete = True
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body, without its framing."""
+        """Count the body, and keep the start of an error's."""
         self._size += len(body)
         if self._status >= 400 and len(self._detail) < DETAIL_BYTES:
             self._detail += body[:DETAIL_BYTES]
 
     def on_message_complete(self) -> None:
-        """The answer is complete, or an interim one (1xx) is."""
+        """Note that a response, or an interim one (1xx), is complete."""
         if self._headed:
             self._complete = True
-            self._keep = self._parser.should_keep_alive()  # afterwards it speaks of the next one
+            self._keep = self._parser.should_keep_alive()  # the parser resets it for the next one
         else:
-            self._framed = False  # 1xx: the answer itself is still to come
+            self._framed = False  # 1xx: the final response follows
 
     # Outcomes.
 
     def _reusable(self) -> bool:
         assert self.transport is not None
-        early = self.transport.get_write_buffer_size() > 0  # answered before it had all been sent
+        # A response before all of the request was sent.
+        early = self.transport.get_write_buffer_size() > 0
         return self._keep and not self._no_body and not early
 
     def _finish(self, *, keep: bool) -> None:
@@ -185,51 +186,51 @@ class Connection(asyncio.BufferedProtocol):
         detail = self._detail.decode("utf-8", "replace")
         now = self._clock()
         self._report(
-            Answer(self._first, now, self._status, self._size, self._timing, error, detail), keep
+            Response(self._first, now, self._status, self._size, self._timing, error, detail), keep
         )
 
     def _fail(self, kind: str, detail: str) -> None:
         now = self._clock()
-        self._report(Answer(self._first, now, self._status, self._size, "", kind, detail), False)
+        self._report(Response(self._first, now, self._status, self._size, "", kind, detail), False)
 
-    def _report(self, answer: Answer, keep: bool) -> None:
+    def _report(self, response: Response, keep: bool) -> None:
         slot, self.slot = self.slot, None
         assert slot is not None
         self._reset()
         if keep:
-            self.idle_since = answer.finished
+            self.idle_since = response.finished
         elif self.transport is not None:
             self.transport.abort()
-        self._pool.finished(self, slot, answer)
+        self._pool.finished(self, slot, response)
 
 
 class Pool:
-    """A transport for `mlkit.load.generator.Generator`: as many connections as are needed.
+    """A transport for `mlkit.load.generator.Generator` with as many connections as needed.
 
     Args:
         loop: the running loop.
-        origin: where all requests go.
+        endpoint: where all requests are sent.
         requests: complete requests, as bytes.
-        first: the slot that sends the first of them; the others follow in turn, over and over.
-        headless: the positions in ``requests`` whose answers have no body (HEAD).
+        first: the slot that sends the first of them; the others follow, over and over.
+        headless: the positions in ``requests`` whose responses have no body (HEAD).
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        origin: Origin,
+        endpoint: Endpoint,
         requests: Sequence[bytes],
         *,
         first: int = 0,
         headless: frozenset[int] = frozenset(),
     ) -> None:
-        self._loop, self._origin, self._requests = loop, origin, requests
+        self._loop, self._endpoint, self._requests = loop, endpoint, requests
         self._first, self._headless = first, headless
-        self._tls = ssl.create_default_context() if origin.tls else None
+        self._tls = ssl.create_default_context() if endpoint.tls else None
         self._idle: list[Connection] = []
         self._busy: dict[int, Connection] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
-        self.answered: Callable[[int, Answer], None]
+        self.answered: Callable[[int, Response], None]
         self.opened = 0
         self.short_of: str | None = None
 
@@ -237,7 +238,7 @@ class Pool:
         """Open one connection and keep it.
 
         Raises:
-            OSError: nothing answers there.
+            OSError: the connection failed.
         """
         self._idle.append(await self._connect())
 
@@ -247,28 +248,28 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             if connection.idle_since < oldest:
-                self._drop_idle(connection)  # those below it have been idle for even longer
+                self._drop_idle(connection)  # those below it have been idle for longer
             elif connection.open:
                 self._send_on(connection, slot)
                 return
         self._opening[slot] = self._loop.create_task(self._open_and_send(slot))
 
     def abandon(self, slot: int) -> None:
-        """Close the slot's connection: its answer could only be mistaken for another's."""
+        """Close the slot's connection, so that a late response is not taken for another one's."""
         if (task := self._opening.pop(slot, None)) is not None:
             task.cancel()
         elif (connection := self._busy.pop(slot, None)) is not None:
             connection.close()
 
-    def finished(self, connection: Connection, slot: int, answer: Answer) -> None:
-        """A connection's report."""
+    def finished(self, connection: Connection, slot: int, response: Response) -> None:
+        """Take a connection's report."""
         del self._busy[slot]
         if connection.open:
             self._idle.append(connection)
-        self.answered(slot, answer)
+        self.answered(slot, response)
 
     def lost(self, connection: Connection) -> None:
-        """A connection has ended."""
+        """Forget a connection that ended."""
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -282,8 +283,8 @@ class Pool:
     def _drop_idle(self, connection: Connection) -> None:
         stale = [connection, *self._idle]
         self._idle.clear()
-        for each in stale:
-            each.close()
+        for unused in stale:
+            unused.close()
 
     def _send_on(self, connection: Connection, slot: int) -> None:
         position = (slot - self._first) % len(self._requests)
@@ -297,19 +298,19 @@ class Pool:
             del self._opening[slot]
             self._note_shortage(error)
             now = self._loop.time()
-            self.answered(slot, Answer(NEVER, now, error=_kind(error), detail=str(error)))
+            self.answered(slot, Response(NEVER, now, error=_kind(error), detail=str(error)))
             return
         del self._opening[slot]
         self._send_on(connection, slot)
 
     async def _connect(self) -> Connection:
-        origin = self._origin
+        endpoint = self._endpoint
         _, connection = await self._loop.create_connection(
             lambda: Connection(self, self._loop.time),
-            origin.address,
-            origin.port,
+            endpoint.address,
+            endpoint.port,
             ssl=self._tls,
-            server_hostname=origin.name if self._tls else None,
+            server_hostname=endpoint.name if self._tls else None,
         )
         self.opened += 1
         connection.idle_since = self._loop.time()
@@ -329,26 +330,26 @@ def _kind(error: OSError) -> str:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a host, in the order in which to try them.
+    """Resolve a host to addresses, in the order in which to try them.
 
     Raises:
-        OSError: the name is not known.
+        OSError: the name cannot be resolved.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(info[4][0]) for info in infos))
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """An asyncio loop whose timers are exact to some 0.1 ms.
+    """Create an asyncio loop with timers accurate to some 0.1 ms.
 
-    asyncio rounds waits up to whole milliseconds on Linux, because epoll takes nothing finer; that
-    alone would send requests 0.5 ms late on average.
+    asyncio rounds timeouts up to whole milliseconds on Linux, the resolution of epoll; that alone
+    would send requests 0.5 ms late on average.
     """
     return asyncio.SelectorEventLoop(_FineSelector())
 
 
 class _FineSelector(selectors.EpollSelector):
-    """Waits with select(), which takes microseconds, for epoll's own descriptor."""
+    """Waits on epoll's descriptor with select(), whose resolution is microseconds."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout > 0:

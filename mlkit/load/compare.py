@@ -29,18 +29,18 @@ class Comparison:
     results: Mapping[str, LoadResult]
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each result: rate in requests a second, latencies in milliseconds."""
+        """A row per result: rate in requests per second, latencies in ms."""
         import pandas as pd
 
         rows = []
         for result in self.results.values():
-            found = result.summary()
-            found["void"], found["errors"] = bool(found["void"]), sum(result.errors.values())
-            rows.append({column: found[column] for column in COLUMNS})
+            summary = result.summary() | {"errors": sum(result.errors.values())}
+            summary["void"] = bool(summary["void"])
+            rows.append({column: summary[column] for column in COLUMNS})
         return pd.DataFrame(rows, index=pd.Index(self.results, name="result"))
 
     def plot(self) -> matplotlib.figure.Figure:
-        """Rates as bars, and latencies from p50 to p99 as ranges, a line for each result."""
+        """Draw throughput as bars and latency from p50 to p99 as ranges, a row per result."""
         from mlkit.views.mpl.compare import plot_comparison
 
         return plot_comparison(self)
@@ -56,15 +56,17 @@ def compare(results: Mapping[str, LoadResult]) -> Comparison:
     """Put results side by side.
 
     Args:
-        results: by the name that each is to have.
+        results: by display name.
 
     Raises:
-        InputError: there is none, or something that is no result.
+        InputError: there is none, or one is not a `LoadResult`.
     """
     for name, result in results.items():
         if not isinstance(result, LoadResult):
             raise InputError(
-                f"{name!r} is no load test's result", expected="LoadResult", got=f"{result!r:.80}"
+                f"{name!r} is no load test's result",
+                expected="LoadResult",
+                got=f"{result!r:.80}",
             )
     if not results:
         raise InputError("there is nothing to compare", expected="results by name", got="{}")

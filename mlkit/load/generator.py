@@ -1,11 +1,11 @@
-"""The scheduling core: what is sent when, and what is noted about it.
+"""The scheduling core: sends requests on time, and logs them.
 
-It touches neither the network nor the clock itself: both are handed in. In a run the clock is an
-asyncio loop and the transport a `mlkit.load.client.Pool`; in tests both are simulated, so that a
-60-second run takes milliseconds and is exact.
+Network and clock are injected. In a run the clock is an asyncio loop and the transport a
+`mlkit.load.client.Pool`; in tests both are simulated, so that a 60-second run takes milliseconds
+and is exact.
 
-`OpenLoop` and `SteeredLoop` send at drawn times whatever the answers do; `ClosedLoop` sends on each
-answer.
+`OpenLoop` and `SteeredLoop` send at scheduled times whatever the responses; `ClosedLoop` sends on
+each response.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
-    "Answer",
     "Clock",
     "ClosedLoop",
     "Generator",
-    "Limits",
     "Log",
     "OpenLoop",
+    "Response",
+    "RunLimits",
     "SteeredLoop",
     "Transport",
 ]
 
 NEVER = float("nan")
 RETRY_PAUSE_S = 0.05
-"""How long a closed-loop client waits after no connection could be made, so as not to spin."""
+"""How long a closed-loop client waits after a failed connection, so as not to spin."""
 SAMPLES_PER_KIND = 5
 
 
@@ -39,24 +39,24 @@ class Clock(Protocol):
     """Time and timers; an asyncio loop is one."""
 
     def time(self) -> float:
-        """Now, in seconds on any monotonic scale."""
+        """Monotonic time in seconds."""
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any) -> Any:
-        """Call ``callback(*args)`` when the time has come."""
+        """Schedule ``callback(*args)``."""
 
 
 class Transport(Protocol):
-    """Carries requests. It reports each outcome once, through `Generator.answered`."""
+    """Carries requests, and reports each once, through `Generator.answered`."""
 
     def send(self, slot: int) -> None:
         """Send the request of a slot, now."""
 
     def abandon(self, slot: int) -> None:
-        """Give up on a request: nothing more is reported about it."""
+        """Abandon a request: nothing is reported about it any more."""
 
 
-class Answer(NamedTuple):
-    """What came back: times on the clock in seconds, ``size`` of the body in bytes.
+class Response(NamedTuple):
+    """A response: times on the clock in seconds, ``size`` of the body in bytes.
 
     ``error`` is None below status 400, else a short kind such as ``"http 503"`` or ``"reset"``.
     """
@@ -70,8 +70,8 @@ class Answer(NamedTuple):
     detail: str = ""
 
 
-class Limits(NamedTuple):
-    """How long and how much: seconds, and requests in flight at the same time."""
+class RunLimits(NamedTuple):
+    """Limits of a run: durations in seconds, and the maximum number of requests in flight."""
 
     duration_s: float
     warmup_s: float
@@ -80,7 +80,7 @@ class Limits(NamedTuple):
 
 
 class Log:
-    """One row for each request, in columns: cheap to append to and to hand over.
+    """A row per request, stored in columns: cheap to append to and to transfer.
 
     Times are seconds from the start; a row with ``intended`` below 0 belongs to the warm-up.
     """
@@ -106,19 +106,19 @@ class Log:
         self.size.append(0)
         return len(self.sent) - 1
 
-    def close(self, slot: int, answer: Answer, zero: float) -> None:
-        """Complete a row with what came back."""
-        self.first_byte[slot] = answer.first_byte - zero
-        self.finished[slot] = answer.finished - zero
-        self.status[slot] = answer.status
-        self.size[slot] = answer.size
-        if answer.timing:
-            self.timings[slot] = answer.timing
-        if answer.error is not None:
-            self.fail(slot, answer.error, answer.detail)
+    def close(self, slot: int, response: Response, zero: float) -> None:
+        """Complete a row with its response."""
+        self.first_byte[slot] = response.first_byte - zero
+        self.finished[slot] = response.finished - zero
+        self.status[slot] = response.status
+        self.size[slot] = response.size
+        if response.timing:
+            self.timings[slot] = response.timing
+        if response.error is not None:
+            self.fail(slot, response.error, response.detail)
 
     def fail(self, slot: int, error: str, detail: str = "") -> None:
-        """Note why a request failed, with a few samples of each kind of failure."""
+        """Log why a request failed, with a few samples of each kind of failure."""
         self.errors[slot] = error
         samples = self.samples.setdefault(error, [])
         if len(samples) < SAMPLES_PER_KIND:
@@ -126,21 +126,21 @@ class Log:
 
 
 class Generator:
-    """What both loops share: dispatching, time-outs, the end.
+    """Base of the loops: dispatch, timeouts, end of the run.
 
     Args:
         clock: time and timers.
         transport: carries the requests.
-        limits: how long and how much.
+        limits: of the run.
         zero: the clock's time at which the measured part starts.
-        on_end: called once, when the last request has its answer or is given up.
+        on_end: called once, when the last request has been answered or abandoned.
     """
 
     def __init__(
         self,
         clock: Clock,
         transport: Transport,
-        limits: Limits,
+        limits: RunLimits,
         *,
         zero: float,
         on_end: Callable[[], None],
@@ -159,11 +159,11 @@ class Generator:
         self._ended = False
 
     def start(self) -> None:
-        """Set the first timers. Returns at once; the clock does the rest."""
+        """Set the first timers; returns immediately."""
         raise NotImplementedError
 
     def stop(self, grace_s: float) -> None:
-        """Send nothing more, wait ``grace_s`` seconds for what is on its way, then give it up."""
+        """Stop sending, wait ``grace_s`` seconds for requests in flight, then abandon them."""
         if self._sending:
             self.stopped_at = self.now()
             self._finish_sending()
@@ -173,17 +173,17 @@ class Generator:
         """Seconds since the start; negative during the warm-up."""
         return self.clock.time() - self.zero
 
-    def answered(self, slot: int, answer: Answer) -> None:
-        """The transport's report on one request."""
+    def answered(self, slot: int, response: Response) -> None:
+        """Take the transport's report on a request."""
         del self.in_flight[slot]
-        self.log.close(slot, answer, self.zero)
-        if answer.error is None:
+        self.log.close(slot, response, self.zero)
+        if response.error is None:
             self.answers += 1
-        self._after(slot, answer)
+        self._after(slot, response)
         self._check_end()
 
-    def _after(self, slot: int, answer: Answer) -> None:
-        """What a loop does on an answer."""
+    def _after(self, slot: int, response: Response) -> None:
+        """React to a response."""
 
     def _dispatch(self, intended: float | None = None) -> None:
         sent = self.now()
@@ -201,7 +201,7 @@ class Generator:
         self.transport.send(slot)
 
     def _watch(self) -> None:
-        """Set one timer, for the oldest request on its way: all have the same time to answer."""
+        """Set one timer, for the oldest request in flight: all have the same timeout."""
         while self._timeouts and self._timeouts[0] not in self.in_flight:
             self._timeouts.popleft()
         self._watching = bool(self._timeouts)
@@ -220,7 +220,7 @@ class Generator:
 
     def _give_up(self, slot: int, reason: str) -> None:
         self.transport.abandon(slot)
-        self.answered(slot, Answer(NEVER, self.clock.time(), error=reason))
+        self.answered(slot, Response(NEVER, self.clock.time(), error=reason))
 
     def _give_up_all(self, reason: str) -> None:
         for slot in list(self.in_flight):
@@ -237,7 +237,7 @@ class Generator:
 
 
 class OpenLoop(Generator):
-    """Sends at scheduled times. A slow answer never delays the next request.
+    """Sends at scheduled times; a slow response never delays the next request.
 
     Args:
         times: seconds from the start, ascending; those below 0 are the warm-up.
@@ -267,11 +267,11 @@ class OpenLoop(Generator):
 
 
 class SteeredLoop(Generator):
-    """Sends at times that are drawn one after the other, at a rate that may be changed.
+    """Draws send times one by one, at a rate that may be changed.
 
     Args:
         rate: requests per second at first.
-        gap: gives the distance to the next request at a rate of one per second.
+        gap: returns the gap to the next request at a rate of one per second.
     """
 
     def __init__(self, rate: float, gap: Callable[[], float], *args: Any, **kwargs: Any) -> None:
@@ -287,7 +287,7 @@ class SteeredLoop(Generator):
         self._draw()
 
     def steer(self, rate: float) -> None:
-        """Another rate from now on; what was drawn and not sent is drawn anew."""
+        """Change the rate from now on; the pending send time is drawn again."""
         self._rate = rate
         self._at = max(self._at, self.now())
         self._draw()
@@ -306,7 +306,7 @@ class SteeredLoop(Generator):
 
 
 class ClosedLoop(Generator):
-    """``concurrency`` clients, each sending when its answer has come.
+    """``concurrency`` clients, each of which sends on its previous response.
 
     Args:
         concurrency: requests in flight at any time.
@@ -317,7 +317,7 @@ class ClosedLoop(Generator):
         self._concurrency = concurrency
 
     def start(self) -> None:
-        """Send the first requests, all at once, when the warm-up begins."""
+        """Send the first requests together, when the warm-up starts."""
         self.clock.call_at(self.zero - self.limits.warmup_s, self._send_first)
         self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
 
@@ -329,8 +329,8 @@ class ClosedLoop(Generator):
         if self._sending and self.now() < self.limits.duration_s:
             self._dispatch()
 
-    def _after(self, slot: int, answer: Answer) -> None:
-        if answer.status == 0 and answer.error not in (None, "timeout"):
+    def _after(self, slot: int, response: Response) -> None:
+        if response.status == 0 and response.error not in (None, "timeout"):
             self.clock.call_at(self.clock.time() + RETRY_PAUSE_S, self._send_next)
         else:
             self._send_next()

@@ -1,4 +1,4 @@
-"""How a job and its result go through the pipes between a load test and its worker process."""
+"""Wire format between a load test and its worker process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LENGTH = struct.Struct("<Q")
 
 
 def pack(job: dict[str, Any], times: bytes, bodies: Iterable[bytes]) -> Iterable[bytes]:
-    """A job as the worker reads it: a JSON header, the schedule as doubles, the requests."""
+    """Encode a job for the worker: a JSON header, the schedule as doubles, the requests."""
     bodies = list(bodies)
     header = json.dumps({**job, "times": len(times), "sizes": [len(b) for b in bodies]}).encode()
     return [LENGTH.pack(len(header)) + header, times, *bodies]

@@ -1,4 +1,4 @@
-"""The generator's process as its parent sees it: started, read, stopped, never left behind."""
+"""The generator's process, managed by its parent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlkit.load.job import COLUMNS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Outcome", "Progress", "WorkerProcess"]
+__all__ = ["Progress", "WorkerProcess", "WorkerReport"]
 
 KILL_AFTER_S = 5.0
 
 
 class Progress(NamedTuple):
-    """How far a load test is, warm-up requests included.
+    """Progress of a load test, warm-up requests included.
 
-    ``elapsed_s`` counts from the start of the measured part: it is negative during the warm-up.
+    ``elapsed_s`` counts from the start of the measured part; it is negative during the warm-up.
     """
 
     elapsed_s: float
@@ -37,36 +37,36 @@ class Progress(NamedTuple):
     in_flight: int = 0
 
 
-class Outcome(NamedTuple):
-    """What the process reported at its end: the facts, and the columns of its log."""
+class WorkerReport(NamedTuple):
+    """The process's final report: facts, and the columns of its log."""
 
     facts: dict[str, Any]
     columns: dict[str, array[Any]]
 
 
 class WorkerProcess:
-    """One generator process. A thread reads what it says; nothing is printed.
+    """A generator process, and a thread that reads its messages.
 
     Args:
-        job: what `mlkit.load.job.pack` made.
-        target: what it asks, for messages.
-        warmup_s: for the progress before the first report.
+        job: from `mlkit.load.job.pack`.
+        target: the server, for messages.
+        warmup_s: for the progress before the first message.
     """
 
     def __init__(self, job: Iterable[bytes], *, target: str, warmup_s: float) -> None:
         self.progress = Progress(elapsed_s=-warmup_s)
         self.ended = threading.Event()
-        self._outcome: Outcome | None = None
+        self._outcome: WorkerReport | None = None
         self._problem: str | None = None
         self._unreachable: str | None = None
         self._target = target
         self._lock = threading.Lock()
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the reader ends
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the reader ends
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "mlkit.load.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=self._stderr,
             env=_environment(),
             start_new_session=True,  # the notebook's interrupt goes to its whole process group
         )
@@ -79,22 +79,22 @@ class WorkerProcess:
         return self._process.pid
 
     def stop(self) -> None:
-        """Ask it to send nothing more and to report."""
+        """Ask it to stop sending and to report."""
         self._tell(b"stop\n")
 
     def steer(self, rate: float) -> None:
-        """Ask it to send at another rate, where it is steered."""
+        """Change the rate of a steered run."""
         self._tell(f"{rate!r}\n".encode())
 
     def kill(self) -> None:
-        """End it at once, without a report."""
+        """Kill it, without a report."""
         self._process.kill()
 
-    def outcome(self) -> Outcome:
-        """What it reported; call it when `ended` is set.
+    def outcome(self) -> WorkerReport:
+        """Its report; call this when `ended` is set.
 
         Raises:
-            LoadError: nothing could be measured, or the process died.
+            LoadError: the target is unreachable, or the process died.
         """
         if self._unreachable is not None:
             raise LoadError(
@@ -105,7 +105,7 @@ class WorkerProcess:
         if self._outcome is None:
             raise LoadError(
                 "the load test could not be run",
-                got=self._problem or "the generator's process ended without a word",
+                got=self._problem or "the generator's process ended without a report",
             )
         return self._outcome
 
@@ -127,9 +127,9 @@ class WorkerProcess:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            with self._process.stdout as said:
-                for line in said:
-                    self._hear(json.loads(line))
+            with self._process.stdout as messages:
+                for line in messages:
+                    self._handle(json.loads(line))
                     if self._outcome is not None:
                         break
         except Exception as error:  # a report cut short: the process was killed
@@ -141,14 +141,14 @@ class WorkerProcess:
             self._reap()
             self.ended.set()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _handle(self, message: dict[str, Any]) -> None:
         event = message.pop("event")
         if event == "progress":
             self.progress = Progress(**message)
         elif event == "failed":
             self._unreachable = message["reason"]
         elif event == "done":
-            self._outcome = Outcome(message, self._read_columns(message["rows"]))
+            self._outcome = WorkerReport(message, self._read_columns(message["rows"]))
 
     def _read_columns(self, rows: int) -> dict[str, array[Any]]:
         assert self._process.stdout is not None
@@ -167,7 +167,7 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        with self._complaints as file:
+        with self._stderr as file:
             file.seek(0)
             last = file.read().decode("utf-8", "replace").strip().splitlines()[-1:]
         if last and self._problem is None:
@@ -175,7 +175,7 @@ class WorkerProcess:
 
 
 def _environment() -> dict[str, str]:
-    # The child must find this very mlkit, and with -P nothing that lies in the working directory.
+    # The child must import this very mlkit, and with -P nothing from the working directory.
     root = str(Path(__file__).parents[2])
     path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}

@@ -1,4 +1,4 @@
-"""What is known about one request."""
+"""The record of one request."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class RequestRecord:
     """One request. Times are seconds on one monotonic clock, 0 being the start of the run.
 
     Attributes:
-        intended: when it was to be sent; latency counts from here.
-        sent: when the generator acted: gave it to an open connection, or began to open one.
-        first_byte: when its answer began to arrive; NaN where none did.
-        finished: when its answer was complete, or it was given up.
-        status: HTTP status; 0 where no answer came.
-        bytes: size of the answer's body.
-        payload: which of the payloads it carried, counted from 0.
-        error: None for an answer below status 400, else e.g. ``"http 503"``, ``"timeout"``,
+        intended: when it was scheduled; latency counts from here.
+        sent: when the generator wrote it to an open connection, or began to open one.
+        first_byte: when its response began to arrive; NaN without one.
+        finished: when its response was complete, or it was abandoned.
+        status: HTTP status; 0 without a response.
+        bytes: size of the response's body.
+        payload: index of its payload.
+        error: None for a response below status 400, else e.g. ``"http 503"``, ``"timeout"``,
             ``"refused"``, ``"reset"``, ``"closed"``, ``"protocol"``, ``"unsent"``, ``"stopped"``.
-        server_timing: the answer's ``Server-Timing`` header, ``""`` where there was none.
+        server_timing: the response's ``Server-Timing`` header, or ``""``.
     """
 
     intended: float
@@ -42,24 +42,24 @@ class RequestRecord:
 
     @property
     def latency_ms(self) -> float:
-        """From the intended send to the last byte, in ms; infinite for a request that failed."""
+        """From the scheduled time to the last byte, in ms; infinite for a failed request."""
         return math.inf if self.error is not None else (self.finished - self.intended) * 1e3
 
     @property
     def lateness_ms(self) -> float:
-        """How late the generator itself was, in ms."""
+        """How late the generator sent it, in ms."""
         return (self.sent - self.intended) * 1e3
 
     @property
     def phases(self) -> dict[str, float]:
-        """Milliseconds by phase, as the server named them in ``Server-Timing``."""
+        """Durations in ms by phase, from ``Server-Timing``."""
         return parse_server_timing(self.server_timing)
 
 
 def parse_server_timing(text: str) -> dict[str, float]:
-    """A ``Server-Timing`` header (W3C Server Timing, section 3) as durations in ms by name.
+    """Parse a ``Server-Timing`` header (W3C Server Timing, section 3) to durations in ms by name.
 
-    Metrics without a duration are left out; one that comes several times is summed.
+    Metrics without a duration are skipped; repeated ones are summed.
 
     >>> parse_server_timing('queue;dur=1.5, compute;desc="two, really";dur=4')
     {'queue': 1.5, 'compute': 4.0}

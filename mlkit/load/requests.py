@@ -1,4 +1,4 @@
-"""Payloads become complete HTTP/1.1 requests, as bytes, before a load test starts."""
+"""Payloads encoded as complete HTTP/1.1 requests, before a load test starts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mlkit.errors import LoadError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["HttpRequest", "Place", "Preparable", "PreparedRequest", "as_list", "preparer", "wire"]
+__all__ = ["HttpRequest", "Preparable", "RequestLike", "Server", "as_list", "preparer", "wire"]
 
 
-class PreparedRequest(Protocol):
-    """What a target's ``prepare`` returns; `HttpRequest` is one."""
+class RequestLike(Protocol):
+    """A request as a target's ``prepare`` returns it; `HttpRequest` is one."""
 
     @property
     def method(self) -> str:
@@ -24,7 +24,7 @@ class PreparedRequest(Protocol):
 
     @property
     def url(self) -> str:
-        """The whole URL."""
+        """The full URL."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -38,13 +38,13 @@ class PreparedRequest(Protocol):
 class Preparable(Protocol):
     """A target that turns payloads into requests; a deployed ``App`` is one."""
 
-    def prepare(self, payload: Any) -> PreparedRequest:
-        """The request that carries this payload."""
+    def prepare(self, payload: Any) -> RequestLike:
+        """Return the request that carries this payload."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HttpRequest:
-    """One request written out: for load tests of any server, with any method and headers."""
+    """A request with any method and headers, for load tests of any server."""
 
     method: str = "POST"
     url: str
@@ -52,8 +52,8 @@ class HttpRequest:
     body: bytes = field(default=b"", repr=False)
 
 
-class Place(NamedTuple):
-    """Where a request goes: host, port and whether the connection is encrypted."""
+class Server(NamedTuple):
+    """Host, port and TLS of a URL."""
 
     host: str
     port: int
@@ -66,8 +66,8 @@ class _Url:
 
     url: str
 
-    def prepare(self, payload: Any) -> PreparedRequest:
-        """Bytes are posted as they are, None is a GET, everything else is posted as JSON."""
+    def prepare(self, payload: Any) -> RequestLike:
+        """POST bytes as they are, GET for None, POST everything else as JSON."""
         if hasattr(payload, "method") and hasattr(payload, "url") and hasattr(payload, "body"):
             return payload  # type: ignore[no-any-return]
         if payload is None:
@@ -83,10 +83,10 @@ class _Url:
 
 
 def preparer(target: Preparable | str) -> Preparable:
-    """The target as something with a ``prepare`` method.
+    """Turn the target into something with a ``prepare`` method.
 
     Raises:
-        LoadError: it is neither a URL nor has it such a method.
+        LoadError: it is neither a URL nor has such a method.
     """
     if isinstance(target, str):
         return _Url(target)
@@ -102,7 +102,7 @@ def preparer(target: Preparable | str) -> Preparable:
 
 
 def as_list(payloads: Any) -> Sequence[Any]:
-    """Payloads as a sequence; the rows of a DataFrame become dicts.
+    """Turn payloads into a sequence; rows of a DataFrame become dicts.
 
     Raises:
         LoadError: there is no payload, or it is a single one.
@@ -116,17 +116,17 @@ def as_list(payloads: Any) -> Sequence[Any]:
             got=type(payloads).__name__,
             fix="for a single payload write [payload]; more than one is a fairer test",
         )
-    found: list[Any] = list(payloads)
-    if not found:
+    items: list[Any] = list(payloads)
+    if not items:
         raise LoadError("there is no payload to send", where="load_test(target, payloads, ...)")
-    return found
+    return items
 
 
-def wire(request: PreparedRequest) -> tuple[Place, bytes]:
-    """A request as the bytes that go over the connection, and where they go.
+def wire(request: RequestLike) -> tuple[Server, bytes]:
+    """Encode a request for HTTP/1.1, and say where it goes.
 
     Raises:
-        LoadError: the URL is no http(s) URL, or a header would break the request apart.
+        LoadError: the URL is not http(s), or a header or the URL contains a line break.
     """
     parts = urlsplit(request.url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -136,7 +136,7 @@ def wire(request: PreparedRequest) -> tuple[Place, bytes]:
             got=repr(request.url),
         )
     tls = parts.scheme == "https"
-    place = Place(parts.hostname, parts.port or (443 if tls else 80), tls)
+    server = Server(parts.hostname, parts.port or (443 if tls else 80), tls)
     query = f"?{parts.query}" if parts.query else ""
     headers = {
         "Host": parts.netloc.rpartition("@")[2],
@@ -148,7 +148,7 @@ def wire(request: PreparedRequest) -> tuple[Place, bytes]:
         headers["Content-Length"] = str(len(request.body))
     lines = [f"{request.method} {parts.path or '/'}{query} HTTP/1.1"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return place, _checked(lines) + request.body
+    return server, _checked(lines) + request.body
 
 
 _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
@@ -157,7 +157,7 @@ _OURS = frozenset({"host", "content-length", "transfer-encoding", "connection"})
 def _checked(lines: list[str]) -> bytes:
     for line in lines:
         if "\r" in line or "\n" in line:
-            raise LoadError("a header or URL holds a line break", got=repr(line))
+            raise LoadError("a header or URL contains a line break", got=repr(line))
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 

@@ -1,4 +1,4 @@
-"""The result of a load test: raw records, and what is computed from them when asked."""
+"""The result of a load test: raw records, and figures computed from them on demand."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ FORMAT = 1
 
 
 class ClientCost(NamedTuple):
-    """What the generator's own process took, and what it ran into.
+    """Resource use of the generator's process.
 
-    ``cpu_s`` seconds of CPU in a window of ``window_s`` seconds; connections opened; most requests
-    in flight at once; requests not sent because too many were; a resource of the machine that ran
-    out, or None; whether the system let it go before other processes (``realtime``).
+    ``cpu_s`` seconds of CPU time in a window of ``window_s`` seconds; connections opened; maximum
+    of requests in flight; requests not sent because too many were in flight; a resource of the
+    machine that ran out, or None; whether it had real-time scheduling (``realtime``).
     """
 
     cpu_s: float
@@ -51,12 +51,12 @@ class ClientCost(NamedTuple):
 
     @property
     def cores(self) -> float:
-        """CPU seconds per second."""
+        """Mean number of cores used."""
         return self.cpu_s / self.window_s if self.window_s > 0 else 0.0
 
 
 class FailureSample(NamedTuple):
-    """One of the first failures of its kind, with what the server or the system said."""
+    """One of the first failures of its kind, with the message of the server or the system."""
 
     error: str
     payload: int
@@ -66,8 +66,8 @@ class FailureSample(NamedTuple):
 class Percentile(NamedTuple):
     """A percentile of the latency in ms.
 
-    ``at_most_ms`` is the limit it keeps with 99% confidence; NaN where the requests were too few
-    to prove any.
+    ``at_most_ms`` is its upper bound with 99% confidence; NaN where there were too few requests for
+    one.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Percentile(NamedTuple):
 
     @property
     def certified(self) -> bool:
-        """Whether there were enough requests to prove anything about it."""
+        """Whether there were enough requests for an upper bound."""
         return not math.isnan(self.at_most_ms)
 
 
@@ -86,20 +86,20 @@ class LoadResult:
     """The records of one load test.
 
     Attributes:
-        arrivals: how requests were to arrive.
-        target: what was asked, as text.
-        duration_s: length of the measured part; shorter than asked for when it was interrupted.
+        arrivals: the arrival process.
+        target: the server, as text.
+        duration_s: length of the measured part; shorter than requested if interrupted.
         warmup_s: length of the warm-up, whose requests are not among the records.
-        timeout_s: after how long a request was given up.
-        slo_ms: the latency objective for p99 in ms, or None.
+        timeout_s: seconds after which a request counted as failed.
+        slo_ms: latency objective for p99 in ms, or None.
         seed: of the order of the payloads.
-        payloads: how many different payloads there were.
-        started: when the measured part started, as Unix time in seconds.
-        interrupted: whether it was stopped before its time.
-        carried: answers to warm-up requests that came after the start.
-        client: what the generator itself took.
-        failures: the first failures of each kind, with what was said.
-        columns: the raw records, one array for each field of `RequestRecord`.
+        payloads: number of different payloads.
+        started: start of the measured part, as Unix time in seconds.
+        interrupted: whether it was stopped early.
+        carried: responses to warm-up requests that arrived after the start.
+        client: resource use of the generator.
+        failures: the first failures of each kind.
+        columns: the raw records, an array per field of `RequestRecord`.
     """
 
     arrivals: Arrivals
@@ -117,14 +117,14 @@ class LoadResult:
     failures: tuple[FailureSample, ...]
     columns: Mapping[str, NDArray[Any]]
 
-    # The records.
+    # Records
 
     def __len__(self) -> int:
         return len(self.columns["intended"])
 
     @cached_property
     def records(self) -> list[RequestRecord]:
-        """The raw records, in the order in which they were sent."""
+        """The raw records, in the order of sending."""
         data = {name: column.tolist() for name, column in self.columns.items()}
         data["error"] = [error or None for error in data["error"]]
         return [
@@ -133,7 +133,7 @@ class LoadResult:
         ]
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each request: times in s, latency and lateness in ms, phases in ms."""
+        """A row per request: times in s, latency, lateness and phases in ms."""
         import pandas as pd
 
         columns = self.columns
@@ -158,21 +158,21 @@ class LoadResult:
 
     @cached_property
     def ok(self) -> NDArray[np.bool_]:
-        """Which requests got an answer below status 400."""
+        """Mask of the requests with a response below status 400."""
         passed: NDArray[np.bool_] = self.columns["error"] == ""
         return passed
 
     @cached_property
     def latency_ms(self) -> NDArray[np.float64]:
-        """From the intended send to the last byte; infinite for a request that failed."""
+        """From the scheduled time to the last byte; infinite for a failed request."""
         import numpy as np
 
-        taken = (self.columns["finished"] - self.columns["intended"]) * 1e3
-        return np.where(self.ok, taken, math.inf)
+        elapsed = (self.columns["finished"] - self.columns["intended"]) * 1e3
+        return np.where(self.ok, elapsed, math.inf)
 
     @cached_property
     def lateness_ms(self) -> NDArray[np.float64]:
-        """How late the generator itself was with each request."""
+        """How late the generator sent each request."""
         late: NDArray[np.float64] = (self.columns["sent"] - self.columns["intended"]) * 1e3
         return late
 
@@ -181,11 +181,11 @@ class LoadResult:
         """p99 of the lateness; NaN without requests."""
         return analysis.percentile(self.lateness_ms, 0.99)
 
-    # What follows from them.
+    # Figures
 
     @property
     def errors(self) -> dict[str, int]:
-        """How many requests failed, by kind."""
+        """Number of failed requests by kind."""
         import numpy as np
 
         kinds, counts = np.unique(self.columns["error"][~self.ok], return_counts=True)
@@ -193,7 +193,7 @@ class LoadResult:
 
     @cached_property
     def asked_rate(self) -> float | None:
-        """Requests per second that the schedule asked for; None for a closed loop."""
+        """Requests per second of the schedule; None for a closed loop."""
         if isinstance(self.arrivals, Closed):
             return None
         if isinstance(self.arrivals, Steered):
@@ -202,20 +202,20 @@ class LoadResult:
 
     @property
     def sent_rate(self) -> float:
-        """Requests per second that were sent, until the last of them had left."""
+        """Requests per second that were sent, up to the last of them."""
         sent = self.columns["sent"][self.columns["error"] != "unsent"]
         last = float(sent[-1]) if len(sent) else 0.0
         return _per_second(len(sent), max(self.duration_s, last))
 
     @property
     def ok_rate(self) -> float:
-        """Good answers per second within the measured part: the throughput."""
+        """Throughput: successful responses per second within the measured part."""
         within = int((self.ok & (self.columns["finished"] <= self.duration_s)).sum())
         return _per_second(within + self.carried, self.duration_s)
 
     @cached_property
     def percentiles(self) -> dict[str, Percentile]:
-        """p50, p95, p99 and p99_9 of the latency; failed requests count as infinitely late."""
+        """p50, p95, p99 and p99_9 of the latency; that of failed requests is infinite."""
         return {
             name: Percentile(
                 name,
@@ -228,7 +228,7 @@ class LoadResult:
 
     @property
     def over_slo(self) -> int | None:
-        """How many requests took longer than the objective, or failed; None without one."""
+        """Number of requests that exceeded the objective or failed; None without an objective."""
         return None if self.slo_ms is None else int((self.latency_ms > self.slo_ms).sum())
 
     @property
@@ -247,10 +247,10 @@ class LoadResult:
 
     @cached_property
     def void(self) -> tuple[str, ...]:
-        """Why the figures must not be believed; empty for a valid run.
+        """Why the figures are not valid; empty for a valid run.
 
-        The generator judges itself: sent late (p99 over 1 ms, or over 5% of the SLO where that is
-        more), sent less than 99% of what was asked, or ran into a limit of its own.
+        The generator checks itself: it sent late (p99 over 1 ms, or over 5% of the SLO where that
+        is more), sent less than 99% of the schedule, or reached a limit of its own.
         """
         closed = isinstance(self.arrivals, Closed)
         reasons = self._void_closed() if closed else self._void_open()
@@ -280,8 +280,8 @@ class LoadResult:
     def summary(self) -> dict[str, Any]:
         """The figures of the run as plain data, ready for JSON.
 
-        ``certified`` names the percentiles that the number of requests can prove anything about;
-        ``p99_at_most_ms`` and the like are limits that hold with 99% confidence, None elsewhere.
+        ``certified`` names the percentiles with enough requests for an upper bound;
+        ``p99_at_most_ms`` and the like are those bounds (99% confidence), else None.
         """
         percentiles = self.percentiles.values()
         return {
@@ -312,10 +312,10 @@ class LoadResult:
     def _client_cpu_ms(self) -> float:
         return 1e3 * self.client.cpu_s / len(self) if len(self) else math.nan
 
-    # Kept and shown.
+    # Storage and display
 
     def save(self, path: str | Path) -> Path:
-        """Write the raw records to one ``.npz`` file (numpy's own format, no pickle)."""
+        """Write the raw records to a ``.npz`` file (numpy's format, without pickle)."""
         import numpy as np
 
         fields = {name: getattr(self, name) for name in _PLAIN}
@@ -338,7 +338,7 @@ class LoadResult:
         """Read what `save` wrote.
 
         Raises:
-            LoadError: the file holds something else.
+            LoadError: the file is not one.
         """
         import numpy as np
 
@@ -347,7 +347,7 @@ class LoadResult:
                 columns = {name: file[name] for name in file.files}
             head = json.loads(str(columns.pop("head")))
         except (KeyError, ValueError) as error:
-            raise LoadError("this file holds no load test", where=str(path)) from error
+            raise LoadError("this file does not contain a load test", where=str(path)) from error
         return cls(
             arrivals=arrivals_from_dict(head["arrivals"]),
             client=ClientCost(**head["client"]),
@@ -357,7 +357,7 @@ class LoadResult:
         )
 
     def plot(self) -> matplotlib.figure.Figure:
-        """Rate and latency over time, and the distribution of the latency to p99.9."""
+        """Draw rate and latency over time, and latency by percentile up to p99.9."""
         from mlkit.views.mpl.load import plot_load
 
         return plot_load(self)

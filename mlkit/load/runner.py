@@ -1,4 +1,4 @@
-"""Running a load test: `load_test`, and `LoadRun` for one that goes on in the background."""
+"""Running a load test: `load_test`, and `LoadRun` for one in the background."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from mlkit.errors import LoadError
 from mlkit.load.arrivals import Arrivals, Closed
 from mlkit.load.checks import MAX_IN_FLIGHT, check
 from mlkit.load.job import pack
-from mlkit.load.process import Outcome, Progress, WorkerProcess
-from mlkit.load.requests import Place, Preparable, as_list, preparer, wire
+from mlkit.load.process import Progress, WorkerProcess, WorkerReport
+from mlkit.load.requests import Preparable, Server, as_list, preparer, wire
 from mlkit.load.results import ClientCost, FailureSample, LoadResult
 from mlkit.load.spec import check_positive, check_seed
 from mlkit.load.steered import Steered
@@ -27,8 +27,8 @@ REFRESH_S = 0.1
 _last: LoadResult | None = None
 
 
-class Plan(NamedTuple):
-    """Everything about a load test that is fixed before it starts."""
+class LoadPlan(NamedTuple):
+    """What is fixed before a load test starts."""
 
     target: str
     arrivals: Arrivals
@@ -82,26 +82,27 @@ def load_test(
     progress: bool = True,
     seed: int = 0,
 ) -> LoadResult | LoadRun:
-    """Send requests as ``arrivals`` say and record what comes back.
+    """Send requests as ``arrivals`` schedule them, and record every response.
 
-    The generator runs in a process of its own, with the requests made beforehand. Latency counts
-    from the time a request was scheduled for; a slow answer never delays the next request. When
-    the generator could not keep its own promises, the result says so (``result.void``).
+    The generator runs in a process of its own, with requests encoded beforehand. Latency counts
+    from the time for which a request was scheduled, and a slow response never delays the next
+    request: there is no coordinated omission. When the generator could not keep up, the result says
+    so (``result.void``).
 
     Interrupting the cell ends the test and returns the records so far, with ``interrupted`` set;
-    `last_result` has them too. A second interrupt throws everything away.
+    `last_result` has them too. A second interrupt discards everything.
 
     Args:
         target: a deployed App, or the URL of any server.
-        payloads: a list, or a DataFrame whose rows are dicts; what an App takes. For a URL: bytes
-            are posted as they are, None is a GET, `mlkit.load.requests.HttpRequest` is sent as it
-            is, everything else is posted as JSON. Sent in a seeded order, over and over.
+        payloads: a list, or a DataFrame whose rows are dicts, as an App takes them. For a URL,
+            bytes are posted as they are, None is a GET, `mlkit.load.requests.HttpRequest` is sent
+            as it is, everything else is posted as JSON. Sent in a seeded order, over and over.
         arrivals: `constant`, `poisson`, `steered`, `closed` and their like.
         duration_s: length of the measured part in seconds.
         warmup_s: seconds of the same load before it, not recorded.
-        timeout_s: after this many seconds a request is given up and counts as failed.
-        slo_ms: the latency objective for p99 in ms: judged, drawn, and the measure for lateness.
-        wait: False returns a `LoadRun` at once and goes on in the background.
+        timeout_s: seconds after which a request counts as failed.
+        slo_ms: latency objective for p99 in ms.
+        wait: False returns a `LoadRun` immediately; the test runs in the background.
         progress: show a progress bar while waiting.
         seed: of the order of the payloads.
 
@@ -117,21 +118,21 @@ def load_test(
 
 
 def last_result() -> LoadResult | None:
-    """The result of the load test that ended last in this process, or None."""
+    """The result of the latest load test in this process, or None."""
     return _last
 
 
 class LoadRun:
-    """A load test that goes on in the background; made by ``load_test(..., wait=False)``."""
+    """A load test in the background, from ``load_test(..., wait=False)``."""
 
-    def __init__(self, plan: Plan, worker: WorkerProcess) -> None:
+    def __init__(self, plan: LoadPlan, worker: WorkerProcess) -> None:
         self._plan, self._worker = plan, worker
         self._result: LoadResult | None = None
         self._rate: float | None = None
 
     @property
     def progress(self) -> Progress:
-        """How far it is; the numbers are at most some tenths of a second old."""
+        """Current progress, at most some tenths of a second old."""
         return self._worker.progress
 
     @property
@@ -146,10 +147,10 @@ class LoadRun:
 
     @property
     def rate(self) -> float:
-        """Requests per second that are asked for; it can be set where the arrivals are `steered`.
+        """Target rate in requests per second; it can be set for `steered` arrivals.
 
         Raises:
-            LoadError: they are not, or it is not a positive, finite number.
+            LoadError: the arrivals are not steered, or the rate is not positive and finite.
         """
         return self._plan.arrivals.opening_rate if self._rate is None else self._rate
 
@@ -166,16 +167,16 @@ class LoadRun:
         self._worker.steer(self._rate)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for its end, at most ``timeout`` seconds; whether it has ended."""
+        """Wait for the end, at most ``timeout`` seconds; return whether it has ended."""
         return self._worker.ended.wait(timeout)
 
     def stop(self) -> LoadResult:
-        """End it early and return the records so far; what is on its way gets one more second."""
+        """End it early and return the records so far; requests in flight get one more second."""
         self._worker.stop()
         return self.result()
 
     def kill(self) -> None:
-        """End it at once, without a result."""
+        """Kill it, without a result."""
         self._worker.kill()
         self._worker.ended.wait()
 
@@ -183,7 +184,7 @@ class LoadRun:
         """Wait for the end and return the result.
 
         Raises:
-            TimeoutError: it goes on for longer than ``timeout`` seconds.
+            TimeoutError: it is not done after ``timeout`` seconds.
             LoadError: nothing answers at the target, or the generator's process died.
         """
         global _last
@@ -195,14 +196,14 @@ class LoadRun:
 
     def __repr__(self) -> str:
         now = self.progress
-        what = f"{self._plan.arrivals!r} on {self._plan.target}"
+        load = f"{self._plan.arrivals!r} on {self._plan.target}"
         if self.done:
-            return f"<LoadRun {what}: done>"
+            return f"<LoadRun {load}: done>"
         if now.elapsed_s < 0:
-            return f"<LoadRun {what}: warming up>"
+            return f"<LoadRun {load}: warming up>"
         at = min(now.elapsed_s, self.duration_s)
         state = f"{at:.0f} of {self.duration_s:g} s, {now.answered:,} ok, {now.failed:,} failed"
-        return f"<LoadRun {what}: {state}, {now.in_flight:,} in flight>"
+        return f"<LoadRun {load}: {state}, {now.in_flight:,} in flight>"
 
 
 def _prepare(
@@ -212,8 +213,8 @@ def _prepare(
     durations: dict[str, float],
     slo_ms: float | None,
     seed: int,
-) -> tuple[Plan, Any]:
-    """The plan, and the job for the worker: schedule, order of the payloads, requests as bytes."""
+) -> tuple[LoadPlan, Any]:
+    """The plan, and the worker's job: schedule, order of the payloads, encoded requests."""
     import numpy as np
 
     order = np.random.default_rng(seed).permutation(len(payloads))
@@ -221,13 +222,13 @@ def _prepare(
     times = np.empty(0) if closed else arrivals.times(durations["duration_s"])
     warmup = np.empty(0) if closed else arrivals.warmup_times(durations["warmup_s"])
     if not closed:
-        # Warm-up requests count back from the start of the order: no more are made than are sent.
+        # Warm-up requests count back from the start of the order; only what is sent is encoded.
         needed = len(times) + len(warmup)
         order = order[:needed] if needed < len(payloads) else order
     prepare = preparer(target).prepare
     prepared = [prepare(payloads[position]) for position in order]
-    place, requests = _to_wire(prepared)
-    plan = Plan(
+    server, requests = _to_wire(prepared)
+    plan = LoadPlan(
         target=_describe(target, prepared),
         arrivals=arrivals,
         slo_ms=slo_ms,
@@ -237,9 +238,9 @@ def _prepare(
         **durations,
     )
     job = {
-        "host": place.host,
-        "port": place.port,
-        "tls": place.tls,
+        "host": server.host,
+        "port": server.port,
+        "tls": server.tls,
         "concurrency": arrivals.concurrency if isinstance(arrivals, Closed) else None,
         "steered": asdict(arrivals) if isinstance(arrivals, Steered) else None,
         "headless": [k for k, request in enumerate(prepared) if request.method == "HEAD"],
@@ -248,26 +249,26 @@ def _prepare(
     return plan, pack(job, np.concatenate([warmup, times]).tobytes(), requests)
 
 
-def _to_wire(prepared: list[Any]) -> tuple[Place, list[bytes]]:
+def _to_wire(prepared: list[Any]) -> tuple[Server, list[bytes]]:
     wired = [wire(request) for request in prepared]
-    places = {place for place, _ in wired}
-    if len(places) > 1:
+    servers = {server for server, _ in wired}
+    if len(servers) > 1:
         raise LoadError(
-            "one load test asks one server",
+            "a load test has one target server",
             expected="requests that all go to the same host and port",
-            got=", ".join(sorted(f"{place.host}:{place.port}" for place in places)),
+            got=", ".join(sorted(f"{server.host}:{server.port}" for server in servers)),
         )
-    return places.pop(), [raw for _, raw in wired]
+    return servers.pop(), [raw for _, raw in wired]
 
 
 def _describe(target: Preparable | str, prepared: list[Any]) -> str:
     parts = urlsplit(target if isinstance(target, str) else prepared[0].url)
-    # Neither passwords nor tokens in a query belong into a repr.
+    # Passwords and tokens in a query do not belong in a repr.
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _watch(run: LoadRun, progress: bool) -> LoadResult:
-    """Wait for the end; on an interrupt end the test and return what there is."""
+    """Wait for the end; on an interrupt stop the test and return its records so far."""
     try:
         try:
             _follow(run, progress)
@@ -282,7 +283,7 @@ def _watch(run: LoadRun, progress: bool) -> LoadResult:
 
 def _follow(run: LoadRun, progress: bool) -> None:
     if not progress:
-        while not run.wait(REFRESH_S):  # in slices, so that an interrupt is seen
+        while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
             pass
         return
     from tqdm.auto import tqdm
@@ -298,7 +299,7 @@ def _show(bar: Any, run: LoadRun) -> None:
     now = run.progress
     bar.n = min(max(now.elapsed_s, 0.0), run.duration_s)
     if now.elapsed_s >= run.duration_s:
-        bar.set_description_str("waiting for answers", refresh=False)
+        bar.set_description_str("waiting for responses", refresh=False)
     elif now.elapsed_s >= 0:
         bar.set_description_str("load test", refresh=False)
     failed = f", {now.failed:,} failed" if now.failed else ""
@@ -306,12 +307,12 @@ def _show(bar: Any, run: LoadRun) -> None:
     bar.refresh()
 
 
-def _collect(plan: Plan, outcome: Outcome) -> LoadResult:
-    """The result from what the worker reported; the warm-up is left out."""
+def _collect(plan: LoadPlan, report: WorkerReport) -> LoadResult:
+    """Build the result from the worker's report, without the warm-up."""
     import numpy as np
 
-    facts, stopped = outcome.facts, outcome.facts["stopped_at"]
-    raw = {name: np.frombuffer(column, column.typecode) for name, column in outcome.columns.items()}
+    facts, stopped = report.facts, report.facts["stopped_at"]
+    raw = {name: np.frombuffer(column, column.typecode) for name, column in report.columns.items()}
     rows = len(raw["intended"])
     error = _texts(facts["errors"], rows)
     measured = raw["intended"] >= 0
@@ -346,8 +347,8 @@ def _collect(plan: Plan, outcome: Outcome) -> LoadResult:
     )
 
 
-def _first_slot(plan: Plan, intended: NDArray[np.float64]) -> int:
-    """The slot of the first payload: in an open loop the first that is not warm-up."""
+def _first_slot(plan: LoadPlan, intended: NDArray[np.float64]) -> int:
+    """The slot of the first payload; in an open loop the first after the warm-up."""
     return 0 if isinstance(plan.arrivals, (Closed, Steered)) else int((intended < 0).sum())
 
 
@@ -370,6 +371,6 @@ def _failures(
 ) -> tuple[FailureSample, ...]:
     return tuple(
         FailureSample(error, int(payload[slot]), detail)
-        for error, found in samples.items()
-        for slot, detail in found
+        for error, of_kind in samples.items()
+        for slot, detail in of_kind
     )

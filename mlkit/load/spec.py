@@ -1,4 +1,4 @@
-"""What all specifications of arrivals have in common."""
+"""The base class of arrival processes, and checks of their arguments."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Arrivals", "check_positive", "check_seed", "is_whole"]
+__all__ = ["Arrivals", "check_positive", "check_seed", "is_integer"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Arrivals:
-    """How requests arrive; made by `constant`, `poisson` and `closed`. The repr is the code."""
+    """An arrival process, as `constant`, `poisson` and their like return it."""
 
     @property
     def kind(self) -> str:
-        """The name of the function that makes it, e.g. ``"poisson"``."""
-        return type(self).__name__.lower()
+        """Name of the function that returns it, e.g. ``"poisson"``."""
+        return type(self).__name__.removesuffix("Rate").lower()
 
     def times(self, duration_s: float) -> NDArray[np.float64]:
         """Send times in seconds, ascending, from 0 up to but not including ``duration_s``."""
         raise NotImplementedError
 
     def warmup_times(self, warmup_s: float) -> NDArray[np.float64]:
-        """Send times, in seconds before the start (negative), that lead up to the schedule.
+        """Send times of the warm-up, in seconds before the start (negative).
 
-        They are evenly spaced at the rate with which the schedule begins, and are no part of it:
-        a run with a warm-up and one without send the same requests at the same measured times.
+        They are evenly spaced at the opening rate, and not part of the schedule: a run with a
+        warm-up and one without send the same requests at the same measured times.
         """
         import numpy as np
 
@@ -45,7 +45,7 @@ class Arrivals:
         raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
-        """The specification as plain data; `arrivals_from_dict` reads it back."""
+        """Convert to plain data, which `arrivals_from_dict` reads."""
         return {"kind": self.kind, **asdict(self)}
 
     def __repr__(self) -> str:
@@ -62,17 +62,17 @@ def check_positive(kind: str, name: str, value: Any, expected: str) -> None:
         )
 
 
-def is_whole(value: object) -> bool:
+def is_integer(value: object) -> bool:
     """Whether a value is an integer; ``True`` is none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_seed(kind: str, seed: int) -> None:
-    """Raise a `LoadError` unless the seed is a whole number from 0 up."""
-    if not is_whole(seed) or seed < 0:
+    """Raise a `LoadError` unless the seed is an integer of at least 0."""
+    if not is_integer(seed) or seed < 0:
         raise LoadError(
             "seed is not usable",
             where=f"{kind}(seed=...)",
-            expected="a whole number from 0 up",
+            expected="an integer of at least 0",
             got=repr(seed),
         )

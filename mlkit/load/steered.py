@@ -1,4 +1,4 @@
-"""Arrivals at a rate that is changed while they come: what a slider moves."""
+"""Arrivals at a rate that can be changed during the run, for instance by a slider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = ("poisson", "constant")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Steered(Arrivals):
-    """No schedule made beforehand; see `steered`."""
+    """No schedule computed beforehand; see `steered`."""
 
     rate: float
     shape: str = "poisson"
@@ -26,7 +26,7 @@ class Steered(Arrivals):
         check_seed("steered", self.seed)
         if self.shape not in SHAPES:
             raise LoadError(
-                "this shape is not known",
+                "unknown shape",
                 where="steered(shape=...)",
                 expected=" or ".join(SHAPES),
                 got=repr(self.shape),
@@ -34,14 +34,14 @@ class Steered(Arrivals):
 
     @property
     def opening_rate(self) -> float:
-        """The rate that it starts with."""
+        """The initial rate."""
         return self.rate
 
 
 def steered(
     *, rate: float, shape: Literal["poisson", "constant"] = "poisson", seed: int = 0
 ) -> Steered:
-    """Requests at a rate that is changed while they come: ``run.rate = 80``.
+    """Send requests at a rate that can be changed during the run: ``run.rate = 80``.
 
     ::
 
@@ -49,11 +49,11 @@ def steered(
         run.rate = 80
         run.stop()
 
-    They are sent at the times that were drawn for them, whatever the answers take, as with
-    `poisson` and `constant`; a new rate counts from the moment it is set.
+    They are sent at the times drawn for them, however long responses take, as with `poisson` and
+    `constant`; a new rate applies from the moment it is set.
 
     Raises:
-        LoadError: ``rate`` is not positive and finite, ``seed`` no whole number from 0 up, or the
-            shape not known.
+        LoadError: ``rate`` is not positive and finite, ``seed`` not an integer of at least 0, or
+            the shape unknown.
     """
     return Steered(rate=rate, shape=shape, seed=seed)

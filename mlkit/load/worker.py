@@ -1,12 +1,11 @@
-"""The generator's process: ``python -m mlkit.load.worker``, fed through a pipe.
+"""The generator's process: ``python -m mlkit.load.worker``, controlled through pipes.
 
-Standard input: a job as `mlkit.load.job.pack` makes it, then, while it runs, commands, a
-line each: ``stop``, or another rate. Its
-end means that whoever started the process is gone, and the process goes too. Standard output: one
-JSON document a line (``ready``, ``progress``, at last ``done`` or ``failed``); after ``done`` the
-columns of the log as raw bytes.
+Standard input: a job from `mlkit.load.job.pack`, then commands, one per line: ``stop``, or a new
+rate. At its end the parent is gone, and the process exits. Standard output: a JSON document per
+line (``ready``, ``progress``, finally ``done`` or ``failed``); after ``done`` the columns of the
+log as raw bytes.
 
-Nothing heavy is imported here: the process is up within a few tenths of a second.
+Nothing heavy is imported here, so that the process starts within a few tenths of a second.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ import time
 from array import array
 from typing import Any
 
-from mlkit.load.client import Origin, Pool, new_event_loop, resolve
-from mlkit.load.generator import ClosedLoop, Generator, Limits, Log, OpenLoop, SteeredLoop
+from mlkit.load.client import Endpoint, Pool, new_event_loop, resolve
+from mlkit.load.generator import ClosedLoop, Generator, Log, OpenLoop, RunLimits, SteeredLoop
 from mlkit.load.job import COLUMNS, LENGTH
 
 __all__ = ["main"]
@@ -36,18 +35,18 @@ GRACE_S = 1.0
 
 
 def main() -> None:
-    """Read a job, run it, write the result; end when standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the notebook's interrupt is the parent's affair
+    """Read a job, run it and write the result; exit when standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     _allow_many_connections()
     job = json.loads(_read(LENGTH.unpack(_read(LENGTH.size))[0]))
     times = array("d", _read(job["times"]))
     requests = [_read(size) for size in job["sizes"]]
     loop = new_event_loop()
-    loop.run_until_complete(Run(loop, job, times, requests).whole())
+    loop.run_until_complete(JobRun(loop, job, times, requests).run())
 
 
-class Run:
-    """One job from the first connection to the last byte of the result."""
+class JobRun:
+    """A job, from the first connection to the last byte of the result."""
 
     def __init__(
         self,
@@ -57,26 +56,26 @@ class Run:
         requests: list[bytes],
     ) -> None:
         self.loop, self.job, self.times, self.requests = loop, job, times, requests
-        self.limits = Limits(**job["limits"])
+        self.limits = RunLimits(**job["limits"])
         self.ended = loop.create_future()
         self.marks: dict[str, tuple[float, float]] = {}
         self.parent = os.getppid()
         self.realtime = False
 
-    async def whole(self) -> None:
+    async def run(self) -> None:
         """Connect, generate, report."""
         try:
             pool = await self._connect()
         except OSError as error:
-            _say({"event": "failed", "reason": _reason(error)})
+            _emit({"event": "failed", "reason": _reason(error)})
             return
         generator = self._build(pool)
         started = time.time() + generator.zero - self.loop.time()
-        _say({"event": "ready"})
+        _emit({"event": "ready"})
         gc.collect()
         gc.freeze()
         gc.disable()
-        self.realtime = self.job["concurrency"] is None and _go_first()
+        self.realtime = self.job["concurrency"] is None and _request_realtime()
         with _nonblocking(1):
             self._begin(generator)
             await self.ended
@@ -86,14 +85,14 @@ class Run:
         self._report(generator, pool, started)
 
     async def _connect(self) -> Pool:
-        """A pool with one open connection, to the first of the host's addresses that answers."""
+        """A pool with one open connection, to the first address of the host that accepts it."""
         job = self.job
         problem = OSError("the name has no address")
         for address in resolve(job["host"], job["port"]):
-            origin = Origin(address, job["port"], job["host"], job["tls"])
+            endpoint = Endpoint(address, job["port"], job["host"], job["tls"])
             pool = Pool(
                 self.loop,
-                origin,
+                endpoint,
                 self.requests,
                 first=sum(1 for t in self.times if t < 0),
                 headless=frozenset(job["headless"]),
@@ -138,14 +137,14 @@ class Run:
         generator.start()
 
     def _mark(self, generator: Generator, edge: str) -> None:
-        """Note time and CPU at an edge of the measured part; the first mark of each counts."""
+        """Note time and CPU time at an edge of the measured part, once for each."""
         self.marks.setdefault(edge, (generator.now(), time.process_time()))
 
     def _on_command(self, generator: Generator) -> None:
-        said = os.read(0, 4096)
-        if not said:
+        commands = os.read(0, 4096)
+        if not commands:
             os._exit(0)
-        for command in said.decode().splitlines():
+        for command in commands.decode().splitlines():
             if command == "stop":
                 self._mark(generator, "end")
                 generator.stop(GRACE_S)
@@ -153,7 +152,7 @@ class Run:
                 generator.steer(float(command))
 
     def _check_parent(self) -> None:
-        # The pipe's end says the same, unless a fork of the parent keeps it open.
+        # The end of the pipe shows it too, unless a fork of the parent keeps it open.
         if os.getppid() != self.parent:
             os._exit(0)
         self.loop.call_later(PARENT_CHECK_S, self._check_parent)
@@ -163,7 +162,7 @@ class Run:
             return
         # Dropped when the reader does not keep up: sending on time matters more.
         with contextlib.suppress(BlockingIOError):
-            _say(
+            _emit(
                 {
                     "event": "progress",
                     "elapsed_s": generator.now(),
@@ -209,8 +208,8 @@ def _columns(log: Log) -> list[bytes]:
     return [getattr(log, name).tobytes() for name in COLUMNS]
 
 
-def _say(message: dict[str, Any]) -> None:
-    # One write of less than PIPE_BUF bytes: it goes through whole or not at all.
+def _emit(message: dict[str, Any]) -> None:
+    # A write of less than PIPE_BUF bytes is atomic.
     os.write(1, json.dumps(message).encode() + b"\n")
 
 
@@ -222,7 +221,7 @@ def _write(*parts: bytes) -> None:
 
 
 def _read(size: int) -> bytes:
-    # Unbuffered, so that nothing that comes after the job is swallowed with it.
+    # Unbuffered, so that commands after the job are not consumed with it.
     buffer = bytearray()
     while len(buffer) < size:
         piece = os.read(0, min(size - len(buffer), 1 << 20))
@@ -241,11 +240,11 @@ def _nonblocking(descriptor: int) -> Any:
         os.set_blocking(descriptor, True)
 
 
-def _go_first() -> bool:
-    """Ask to be run as soon as a timer or an answer is due; whether the system allows it.
+def _request_realtime() -> bool:
+    """Request real-time scheduling; return whether the system allows it.
 
-    On a machine whose cores the server keeps busy, a generator in the ordinary queue sends many
-    milliseconds late. It takes little, so the server loses next to nothing by waiting for it.
+    On a machine whose cores the server keeps busy, a generator under the normal policy sends many
+    milliseconds late. It uses little CPU time, so the server loses next to nothing by waiting.
     """
     policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
     try:

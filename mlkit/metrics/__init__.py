@@ -1,15 +1,17 @@
-"""What is counted of an app: exactly, merged from all of its processes, bounded in memory.
+"""Metrics of an app, merged exactly from all of its processes, in bounded memory.
 
-Each process has a `Recorder`; every half second what it counted goes as a `Delta` to one
-`Gatherer`, whose deltas a kernel reads into a `History`::
+Each process has a `Recorder`, which pushes its counts as a `Delta` to one `Gatherer` every half
+second; a kernel reads the deltas into a `History`::
 
-    app.metrics.to_frame(last_s=60, every_s=1)          # the whole app, a row a second
-    app.metrics.to_frame(by="step")                     # a row for each step and second
+    app.metrics.to_frame(last_s=60, every_s=1)          # the app, one row per second
+    app.metrics.to_frame(by="step")                     # one row per step and second
     app.slowest(10)                                     # requests, the slowest first
-    app.trace(id).plot()                                # one of them as a Gantt chart
+    app.trace(id).plot()                                # one request as a Gantt chart
 
-Durations are HDR histograms, so that percentiles of several replicas are those of all their
-requests. A request that was cut off by its client before it was answered is not counted.
+Durations are HDR histograms, so that percentiles over several replicas are those of all their
+requests. While the gatherer is unreachable, deltas are kept and merged, and none is dropped. Counts
+that a killed process had not pushed are lost. Requests that their client cancelled before the
+response are not counted.
 """
 
 from mlkit.metrics.gather import Gatherer

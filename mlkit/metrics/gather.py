@@ -1,37 +1,38 @@
-"""What all processes of an app counted, in one place: bounded, and there when one of them dies."""
+"""Aggregation of the metrics of all processes of an app, in bounded memory."""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter, deque
 from typing import Any
 
 from mlkit.metrics.histogram import EDGES_S
-from mlkit.metrics.recorder import Delta
+from mlkit.metrics.recorder import SLOWEST, Delta
 
-__all__ = ["Gatherer", "Totals"]
+__all__ = ["DurationTotals", "Gatherer", "Totals"]
 
 KEEP_S = 900.0
-MOST_DELTAS = 12_000
-MOST_TRACES = 5_000
-MOST_PEEKS = 20
-MOST_PEEKED = 8
+MAX_DELTAS = 12_000
+MAX_TRACES = 5_000
+MAX_PEEKS = 20
+MAX_PEEKED = 8
 
 
 class Totals:
-    """Sums since the app was there; they only grow, whichever process comes or goes."""
+    """Monotonic sums since the app was deployed, independent of the life of its processes."""
 
     def __init__(self) -> None:
         self.status: Counter[str] = Counter()
         self.bytes = [0, 0]
-        self.held = Series()
-        self.runs: dict[tuple[str, str], Series] = {}
+        self.held = DurationTotals()
+        self.runs: dict[tuple[str, str], DurationTotals] = {}
         self.waited_s: Counter[tuple[str, str]] = Counter()
         self.errors: Counter[tuple[str, str]] = Counter()
         self.sizes: dict[tuple[str, str], Counter[int]] = {}
         self.cpu_s: Counter[str] = Counter()
 
     def add(self, delta: Delta) -> None:
-        """Add what one process counted."""
+        """Add the counts of one process."""
         if delta["front"]:
             self.status.update(delta["status"])
             self.bytes = [a + b for a, b in zip(self.bytes, delta["bytes"], strict=True)]
@@ -39,7 +40,7 @@ class Totals:
         self.cpu_s[delta["stage"]] += delta["cpu_s"]
         for name, step in delta["steps"].items():
             key = delta["stage"], name
-            self.runs.setdefault(key, Series()).add(step["buckets"], step["run_s"])
+            self.runs.setdefault(key, DurationTotals()).add(step["buckets"], step["run_s"])
             self.waited_s[key] += step["wait_s"]
             self.errors[key] += step["errors"]
             sizes = {int(size): count for size, count in step["sizes"].items()}
@@ -47,84 +48,106 @@ class Totals:
                 self.sizes.setdefault(key, Counter()).update(sizes)
 
 
-class Series:
-    """Durations in the buckets of `EDGES_S`, and their sum."""
+class DurationTotals:
+    """Counts of durations in the buckets of `EDGES_S`, and their sum."""
 
     def __init__(self) -> None:
         self.counts = [0] * (len(EDGES_S) + 1)
         self.sum_s = 0.0
 
     def add(self, counts: list[int], sum_s: float) -> None:
-        """Add what was counted elsewhere."""
+        """Add counts and the sum of the durations."""
         if counts:
             self.counts = [a + b for a, b in zip(self.counts, counts, strict=True)]
             self.sum_s += sum_s
 
 
 class Gatherer:
-    """Deltas of one app's processes, numbered as they come; the oldest go."""
+    """Deltas of one app's processes, numbered as they arrive; the oldest are dropped.
+
+    Args:
+        keep_s: retention of deltas, slowest traces and ended processes in seconds.
+    """
 
     def __init__(self, keep_s: float = KEEP_S) -> None:
         self.keep_s = keep_s
         self.totals = Totals()
         self.last = 0
-        self._deltas: deque[tuple[int, Delta]] = deque(maxlen=MOST_DELTAS)
-        self._traces: deque[Any] = deque(maxlen=MOST_TRACES)
+        self._deltas: deque[tuple[int, Delta]] = deque(maxlen=MAX_DELTAS)
+        self._traces: deque[Any] = deque(maxlen=MAX_TRACES)
+        self._slowest: dict[int, list[Any]] = {}  # by minute
         self._latest: dict[str, Delta] = {}
         self._until: dict[str, float] = {}
         self._peeks: dict[str, deque[dict[str, Any]]] = {}
 
     def push(self, delta: Delta, now: float | None = None) -> list[str]:
-        """Take up what one process counted; once, though it may be sent again.
+        """Add a delta of one process; a delta that is pushed twice counts once.
 
         Returns:
-            the steps that somebody wants to look into.
+            the steps to sample for peeking.
         """
-        wanted = self._wanted(delta["at"] if now is None else now)
+        at = delta["at"]
+        peeked = self._peeked(at if now is None else now)
         before = self._latest.get(delta["process"])
         if before is not None and delta["number"] <= before["number"]:
-            return wanted
-        for one in delta.pop("peeks", ()):
-            self._peeks.setdefault(one["step"], deque(maxlen=MOST_PEEKS)).append(one)
-        self._traces.extend(delta.pop("traces", ()))
+            return peeked
+        for peek in delta.pop("peeks", ()):
+            self._peeks.setdefault(peek["step"], deque(maxlen=MAX_PEEKS)).append(peek)
+        self._add_traces(at, delta.pop("traces", []))
         self.totals.add(delta)
         self._latest[delta["process"]] = delta
+        self._latest = {p: d for p, d in self._latest.items() if d["at"] >= at - self.keep_s}
         self.last += 1
         self._deltas.append((self.last, delta))
-        while self._deltas and self._deltas[0][1]["at"] < delta["at"] - self.keep_s:
+        while self._deltas and self._deltas[0][1]["at"] < at - self.keep_s:
             self._deltas.popleft()
-        return wanted
+        return peeked
 
-    def _wanted(self, now: float) -> list[str]:
+    def _add_traces(self, at: float, traces: list[Any]) -> None:
+        self._traces.extend(traces)
+        minute = int(at // 60)
+        self._slowest[minute] = _slowest([*self._slowest.get(minute, []), *traces], SLOWEST)
+        oldest = (at - self.keep_s) // 60
+        self._slowest = {m: kept for m, kept in self._slowest.items() if m >= oldest}
+
+    def _peeked(self, now: float) -> list[str]:
         self._until = {step: until for step, until in self._until.items() if until > now}
         return list(self._until)
 
     def peek(self, step: str, until: float) -> list[dict[str, Any]]:
-        """What was seen of a step, the latest first; processes look into it until then."""
-        if len(self._until) < MOST_PEEKED:
+        """Samples of a step, the latest first; processes keep sampling it until ``until``."""
+        if len(self._until) < MAX_PEEKED:
             self._until[step] = until
         return list(self._peeks.get(step, ()))[::-1]
 
     def since(self, number: int) -> tuple[int, list[Delta]]:
-        """The number of the latest delta, and those after a number.
+        """The number of the latest delta, and the deltas after `number`.
 
-        One that is not known here is from before this was started anew: then all are.
+        A number above the latest is from before this was restarted: then all deltas are returned.
         """
         number = number if number <= self.last else 0
-        found = []
+        newer = []
         for known, delta in reversed(self._deltas):
             if known <= number:
                 break
-            found.append(delta)
-        return self.last, found[::-1]
+            newer.append(delta)
+        return self.last, newer[::-1]
 
     def traces(self, *, slowest: int = 0, id: str = "") -> list[Any]:
-        """Packed traces: the one of an id, or the slowest that are kept."""
+        """Packed traces: those with an id, or the slowest kept ones, the slowest first.
+
+        Up to `SLOWEST`, these are the slowest of all requests, over at least ``keep_s``.
+        """
+        kept = {trace[:3]: trace for traces in self._slowest.values() for trace in traces}
+        kept |= {trace[:3]: trace for trace in self._traces}
         if id:
-            return [trace for trace in self._traces if trace[0] == id]
-        return sorted(self._traces, key=lambda trace: -trace[2])[:slowest]
+            return sorted((t for t in kept.values() if t[0] == id), key=lambda trace: trace[1])
+        return _slowest(kept.values(), slowest)
 
     def latest(self, now: float, within_s: float = 3.0) -> list[Delta]:
-        """The last delta of each process that was heard of lately."""
-        self._latest = {p: d for p, d in self._latest.items() if d["at"] > now - self.keep_s}
+        """The last delta of each process that pushed one within `within_s`."""
         return [delta for delta in self._latest.values() if delta["at"] > now - within_s]
+
+
+def _slowest(traces: Any, count: int) -> list[Any]:
+    return heapq.nlargest(count, traces, key=lambda trace: trace[2])

@@ -1,4 +1,4 @@
-"""The last minutes of an app as one reads them: samples by time, step, stage or replica."""
+"""Metrics of the last 15 minutes as samples by time, step, stage or replica."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ By = Literal["app", "step", "stage", "replica"]
 
 @dataclass(kw_only=True)
 class Sample:
-    """What happened in one interval, of the app or of a part of it.
+    """Metrics of one interval, for the app or a part of it.
 
     Attributes:
         at: end of the interval, in seconds since the epoch.
-        span_s: its length.
+        span_s: its length in seconds.
         of: the step, stage or replica; "" for the app.
-        requests: answered (of a step: calls for requests).
-        status: of the answers, counted.
-        held: how long requests were held (of a step: how long it took).
-        waited: how long they waited for a step.
-        waited_s: the same, all together.
-        errors: answers of 500 and above; of a step, requests that it failed.
-        rejected: answers 429 and 503.
-        sizes: items by the size of the batch that they were in.
-        in_flight: requests begun and not answered, at the end.
-        queued: requests waiting for a worker, at the end.
+        requests: number of responses (of a step: executions).
+        status: responses by status code.
+        held: latency of requests in the server (of a step: its run time).
+        waited: time that requests waited for a step.
+        waited_s: sum of the waiting times.
+        errors: responses of 500 and above except 503 (of a step: requests that failed in it).
+        rejected: responses 429 and 503.
+        sizes: number of items by the size of their batch.
+        in_flight: requests in flight at the end.
+        queued: requests waiting for a worker at the end.
         cpu: cores used.
-        rss: memory in bytes, all processes together.
-        gpu: memory of GPUs in bytes, None where none is used.
-        bytes: received and sent.
-        processes: that were heard of.
+        rss: resident memory in bytes, summed over processes.
+        gpu: GPU memory in bytes; None without a GPU.
+        bytes: bytes received and sent.
+        processes: number of processes that reported.
     """
 
     at: float
@@ -72,17 +72,17 @@ class Sample:
 
     @property
     def mean_batch(self) -> float:
-        """Items of a call, on average over the calls; NaN where nothing is batched."""
+        """Mean number of items per call; NaN without batches."""
         calls = sum(count / size for size, count in self.sizes.items())
         return sum(self.sizes.values()) / calls if calls else math.nan
 
     @property
     def mean_wait_s(self) -> float:
-        """Seconds that a request waited, on average; 0 where none did."""
+        """Mean waiting time per request in seconds; 0 without requests."""
         return self.waited_s / self.requests if self.requests else 0.0
 
     def merge(self, other: Sample) -> None:
-        """Add what happened in another interval, or in another process; gauges are left alone."""
+        """Add the counts of another interval or process; gauges do not change."""
         self.requests += other.requests
         self.status.update(other.status)
         self.held.add(other.held)
@@ -94,7 +94,7 @@ class Sample:
         self.bytes = (self.bytes[0] + other.bytes[0], self.bytes[1] + other.bytes[1])
 
     def to_row(self) -> dict[str, Any]:
-        """It as a row of figures; latencies in ms."""
+        """The sample as a row; latencies in ms."""
         p50, p95, p99 = (1e3 * s for s in self.held.percentiles_s(50, 95, 99))
         wait = 1e3 * self.waited.percentile_s(50)
         row: dict[str, Any] = {
@@ -113,17 +113,14 @@ class Sample:
 
 
 class History:
-    """Deltas of an app, bounded, and the samples that they make.
-
-    Nothing here asks anybody: `add` is given what came.
-    """
+    """Deltas of the last `keep_s` seconds, and the samples computed from them."""
 
     def __init__(self, keep_s: float = KEEP_S) -> None:
         self.keep_s = keep_s
         self.deltas: deque[Delta] = deque()
 
     def add(self, deltas: Iterable[Delta]) -> None:
-        """Take up deltas, in the order in which they came."""
+        """Add deltas, in order of arrival."""
         for delta in deltas:
             self.deltas.append(delta)
         if self.deltas:
@@ -133,7 +130,7 @@ class History:
 
     @property
     def at(self) -> float | None:
-        """When the latest delta was made, in seconds since the epoch; None before the first."""
+        """Time of the latest delta, in seconds since the epoch; None before the first."""
         return max((delta["at"] for delta in self.deltas), default=None)
 
     def samples(
@@ -144,40 +141,43 @@ class History:
         every_s: float = 1.0,
         now: float | None = None,
     ) -> list[Sample]:
-        """What happened, interval by interval.
+        """Compute samples per interval and part.
 
         Args:
-            by: "app" for the whole, or "step", "stage", "replica" for a sample of each.
-            last_s: only the last seconds; all that is kept by default.
-            every_s: length of an interval in seconds; at least 0.5, as often as processes tell.
-            now: end of the last interval; when the latest delta was made, by default.
+            by: "app", or "step", "stage" or "replica" for one sample of each.
+            last_s: length of the period in seconds; all that is kept by default.
+            every_s: length of an interval in seconds; at least 0.5, the push interval.
+            now: end of the last interval; by default the time of the latest delta.
+
+        Raises:
+            InputError: ``every_s`` is too short, or ``by`` is unknown.
         """
         if every_s < 0.5:
-            raise InputError("every_s is at least 0.5", got=repr(every_s))
+            raise InputError("every_s is too short", expected="at least 0.5 s", got=repr(every_s))
         end = now if now is not None else self.at
         if end is None:
             return []
         first = -math.inf if last_s is None else end - last_s
-        found: dict[tuple[int, str], list[tuple[Delta, Delta]]] = {}
+        slots: dict[tuple[int, str], list[tuple[Delta, Delta]]] = {}
         for delta in self.deltas:
             if not first < delta["at"] <= end:
                 continue
             slot = math.floor((end - delta["at"]) / every_s)
             for name, part in _parts(delta, by):
-                found.setdefault((-slot, name), []).append((delta, part))
+                slots.setdefault((-slot, name), []).append((delta, part))
         return [
             _sample(end + slot * every_s, every_s, name, parts, by)
-            for (slot, name), parts in sorted(found.items())
+            for (slot, name), parts in sorted(slots.items())
         ]
 
     def whole(self, last_s: float, *, by: By = "app", now: float | None = None) -> list[Sample]:
-        """One sample for each part over all of the last seconds."""
+        """Compute one sample per part over the last ``last_s`` seconds."""
         return self.samples(by=by, last_s=last_s, every_s=max(last_s, 0.5) + 1e-6, now=now)
 
     def to_frame(
         self, *, by: By = "app", last_s: float | None = None, every_s: float = 1.0
     ) -> pd.DataFrame:
-        """A row for each interval, and for each part; latencies in ms, as `Sample.to_row` has them.
+        """A row per interval and part, with the columns of `Sample.to_row`; latencies in ms.
 
         See `samples` for the arguments.
         """
@@ -195,9 +195,9 @@ class History:
 
 
 def samples_of(delta: Delta) -> list[tuple[By, Sample]]:
-    """What one delta says of the app, its stage and its steps, over its own span.
+    """Compute samples of the app, the stage and the steps from one delta.
 
-    For who looks often: how long requests waited is only there all together.
+    For frequent reads: without the histograms of waiting times.
     """
     at, span_s = delta["at"], max(delta["span_s"], 1e-3)
     stage = Sample(at=at, span_s=span_s, of=delta["stage"])
@@ -212,13 +212,13 @@ def samples_of(delta: Delta) -> list[tuple[By, Sample]]:
     if delta["front"]:
         app.merge(stage)
         app.in_flight = stage.in_flight
-    found: list[tuple[By, Sample]] = [("app", app), ("stage", stage)]
+    samples: list[tuple[By, Sample]] = [("app", app), ("stage", stage)]
     for name in {**delta["steps"], **queued}:
         step = Sample(at=at, span_s=span_s, of=name, queued=int(queued.get(name, 0)))
         if name in delta["steps"]:
             _add_step(step, {**delta["steps"][name], "wait": ""})
-        found.append(("step", step))
-    return found
+        samples.append(("step", step))
+    return samples
 
 
 def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:
@@ -230,7 +230,7 @@ def _parts(delta: Delta, by: By) -> Iterable[tuple[str, Delta]]:
         return [(f"{delta['stage']} {delta['process']}", delta)]
     if by == "app":
         return [("", delta)]
-    raise InputError("there is no such part", expected="app, step, stage or replica", got=repr(by))
+    raise InputError("unknown value of by", expected="app, step, stage or replica", got=repr(by))
 
 
 def _sample(
@@ -278,9 +278,9 @@ def _add_requests(sample: Sample, delta: Delta) -> None:
 
 def _add_step(sample: Sample, step: Delta) -> None:
     if step["run"]:
-        took = Histogram(step["run"])
-        sample.requests += took.count
-        sample.held.add(took)
+        run_times = Histogram(step["run"])
+        sample.requests += run_times.count
+        sample.held.add(run_times)
     if step["wait"]:
         sample.waited.add(Histogram(step["wait"]))
     sample.waited_s += step["wait_s"]

@@ -1,11 +1,11 @@
-"""Counts in Prometheus's text format, by its own client."""
+"""Metrics of an app in Prometheus's text exposition format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mlkit.metrics.gather import Gatherer, Series
+from mlkit.metrics.gather import DurationTotals, Gatherer
 from mlkit.metrics.histogram import EDGES_S
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def exposition(gathered: Gatherer, pipeline: str, now: float) -> bytes:
-    """All counts of an app, as Prometheus scrapes them."""
+    """Return all metrics of an app for a Prometheus scrape."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
@@ -32,7 +32,7 @@ class _Collector:
         self.now = now
 
     def collect(self) -> Iterator[Metric]:
-        """Every family of metrics."""
+        """Yield every metric family."""
         yield from self._requests()
         yield from self._steps()
         yield from self._processes()
@@ -49,29 +49,31 @@ class _Collector:
         yield requests
         held = HistogramMetricFamily(
             "mlkit_request_duration_seconds",
-            "From a request's coming to its answer.",
+            "Time from receiving a request to its response.",
             labels=["pipeline"],
         )
         _add(held, name, totals.held)
         yield held
         for way, count in zip(("received", "sent"), totals.bytes, strict=True):
-            bytes_ = CounterMetricFamily(
+            transferred = CounterMetricFamily(
                 f"mlkit_{way}_bytes", f"Bytes of bodies {way}.", labels=["pipeline"]
             )
-            bytes_.add_metric(name, count)
-            yield bytes_
+            transferred.add_metric(name, count)
+            yield transferred
 
     def _steps(self) -> Iterator[Metric]:
         from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 
         totals, labels = self.gathered.totals, ["pipeline", "stage", "step"]
         runs = HistogramMetricFamily(
-            "mlkit_step_duration_seconds", "What a call of a step took.", labels=labels
+            "mlkit_step_duration_seconds", "Run time of a step per call.", labels=labels
         )
         waits = CounterMetricFamily(
-            "mlkit_step_wait_seconds", "Waiting for a step, of all requests.", labels=labels
+            "mlkit_step_wait_seconds", "Time requests waited for a step.", labels=labels
         )
-        errors = CounterMetricFamily("mlkit_step_errors", "Requests it failed.", labels=labels)
+        errors = CounterMetricFamily(
+            "mlkit_step_errors", "Requests that failed in a step.", labels=labels
+        )
         sizes = CounterMetricFamily(
             "mlkit_step_batched_items",
             "Items by the size of their batch.",
@@ -91,19 +93,19 @@ class _Collector:
 
         latest = self.gathered.latest(self.now)
         cpu = CounterMetricFamily(
-            "mlkit_cpu_seconds", "CPU time of its replicas.", labels=["pipeline", "stage"]
+            "mlkit_cpu_seconds", "CPU time of a stage's replicas.", labels=["pipeline", "stage"]
         )
         for stage, seconds in sorted(self.gathered.totals.cpu_s.items()):
             cpu.add_metric([self.pipeline, stage], seconds)
         replica = ["pipeline", "stage", "replica"]
         memory = GaugeMetricFamily(
-            "mlkit_replica_resident_bytes", "Memory of a replica.", labels=replica
+            "mlkit_replica_resident_bytes", "Resident memory of a replica.", labels=replica
         )
         flight = GaugeMetricFamily(
-            "mlkit_in_flight_requests", "Requests begun and not answered.", labels=replica
+            "mlkit_in_flight_requests", "Requests in flight.", labels=replica
         )
         queued = GaugeMetricFamily(
-            "mlkit_queued_requests", "Requests waiting for a step.", labels=[*replica, "step"]
+            "mlkit_queued_requests", "Requests queued for a step.", labels=[*replica, "step"]
         )
         for delta in latest:
             where = [self.pipeline, delta["stage"], delta["process"]]
@@ -114,7 +116,7 @@ class _Collector:
         yield from (cpu, memory, flight, queued)
 
 
-def _add(family: Any, labels: Sequence[str], series: Series) -> None:
+def _add(family: Any, labels: Sequence[str], series: DurationTotals) -> None:
     counts, buckets, below = series.counts, [], 0
     for edge, count in zip((*map(str, EDGES_S), "+Inf"), counts, strict=True):
         below += count

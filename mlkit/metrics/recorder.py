@@ -1,11 +1,12 @@
-"""Counting what one process does, and handing on what was new every half second.
+"""Metrics of one process, recorded cheaply and pushed every half second.
 
-Counting a request appends numbers to lists; they become histograms on a thread, when they are
-handed on. What is handed on is a `Delta`: plain data that adds up.
+Recording a request appends numbers to lists; a background thread converts them to histograms and
+pushes these as a `Delta`: plain data that can be summed.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import secrets
@@ -13,38 +14,44 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
+from random import random
 from typing import Any, TypeAlias
 
 from mlkit.metrics.gpu import gpu_bytes, gpu_share
 from mlkit.metrics.histogram import Histogram, bucket_counts
 from mlkit.metrics.peek import sample
+from mlkit.metrics.recent import Recent
 from mlkit.metrics.trace import Span, Trace
 
-__all__ = ["PUSH_EVERY_S", "Delta", "Recorder"]
+__all__ = ["PUSH_EVERY_S", "SLOWEST", "Delta", "Recorder"]
 
 logger = logging.getLogger(__name__)
 
 PUSH_EVERY_S = 0.5
-RECENT_S = 2.0
-MOST_RECENT = 2_000
-MOST_TRACES = 200
-"""In one delta: more than come in half a second on a few cores."""
+MAX_PENDING = 20
+"""Maximum number of unpushed deltas; later ones are merged into the last."""
+SLOWEST = 100
+"""Number of slowest traces kept per delta."""
+SAMPLED = 200
+"""Size of the uniform sample of traces kept per delta in addition."""
 
 Delta: TypeAlias = dict[str, Any]
-"""What one process counted in a while: see `Recorder.take`."""
+"""Counts of one process in an interval: see `Recorder.take`."""
+_SUMMED = ("span_s", "held", "buckets", "held_s", "status", "bytes", "steps", "cpu_s")
 
 
 class Recorder:
-    """Counts of one process, for one app.
+    """Records the metrics of one process, for one app.
 
     Args:
-        stage: the process's.
-        push: is given each delta, on a thread of this; where it raises, the delta is kept and goes
-            with the next. What it gives back are the steps that somebody wants to look into.
-        front: whether it answers requests; what comes to other stages are calls of the front's.
-        gauges: gives what is going on at the moment: ``in_flight`` and ``queued`` by step.
-        every_s: seconds from one delta to the next.
-        now: seconds since the epoch.
+        stage: the stage of the process.
+        push: receives each delta, on the recorder's thread; if it raises, the delta is kept and
+            pushed again. It returns the steps to sample for peeking.
+        front: whether the process receives HTTP requests, rather than calls from the front.
+        gauges: returns the current ``in_flight``, and ``queued`` by step.
+        every_s: interval between deltas in seconds.
+        now: clock in seconds since the epoch.
     """
 
     def __init__(
@@ -64,13 +71,13 @@ class Recorder:
         self._every_s = every_s
         self._now = now
         self._lock = threading.Lock()
-        self._process = secrets.token_hex(4)  # process ids of several nodes may be the same
+        self._process = secrets.token_hex(4)  # process ids are not unique across nodes
         self._number = 0
         self._since = now()
         self._cpu_s = time.process_time()
-        self._pending: deque[Delta] = deque(maxlen=4)
+        self._pending: deque[Delta] = deque()
         self.peeking: frozenset[str] = frozenset()
-        self._recent: deque[tuple[float, float]] = deque(maxlen=MOST_RECENT)
+        self._recent = Recent()
         self._cpu_before = (time.perf_counter(), self._cpu_s)
         self._clear()
         self._stop = threading.Event()
@@ -84,37 +91,49 @@ class Recorder:
         self._steps: dict[str, list[tuple[float, float]]] = {}
         self._sizes: dict[str, Counter[int]] = {}
         self._errors: Counter[str] = Counter()
-        self._traces: list[Trace] = []
+        self._slowest: list[tuple[float, int, Trace]] = []
+        self._sampled: list[Trace] = []
         self._peeks: dict[str, tuple[str, Mapping[str, Any], Any]] = {}
 
     # ---- counting ---------------------------------------------------------------------------
 
     def request(self, trace: Trace, received: int, sent: int) -> None:
-        """Count a request that was answered.
+        """Record a request after its response.
 
         Args:
-            trace: where its time went.
-            received: bytes of its body.
-            sent: bytes of the answer's.
+            trace: the request's trace.
+            received: size of its body in bytes.
+            sent: size of the response's body in bytes.
         """
-        with self._lock:  # `take` must not come in between
+        with self._lock:  # atomic with regard to `take`
             self._held.append(trace.total_s)
-            self._recent.append((time.perf_counter(), trace.total_s))
+            self._recent.add(time.perf_counter(), trace.total_s)
             self._status[trace.status] += 1
             self._bytes[0] += received
             self._bytes[1] += sent
-            if len(self._traces) < MOST_TRACES:
-                self._traces.append(trace)
+            self._keep(trace)
+
+    def _keep(self, trace: Trace) -> None:
+        """Keep a trace if it is among the slowest, or selected for the sample (Vitter's R)."""
+        seen = len(self._held)  # a unique tie-breaker: traces cannot be compared
+        if len(self._slowest) < SLOWEST:
+            heapq.heappush(self._slowest, (trace.total_s, seen, trace))
+        elif trace.total_s > self._slowest[0][0]:
+            heapq.heapreplace(self._slowest, (trace.total_s, seen, trace))
+        if len(self._sampled) < SAMPLED:
+            self._sampled.append(trace)
+        elif (place := int(random() * seen)) < SAMPLED:
+            self._sampled[place] = trace
 
     def called(self, held_s: float, status: int) -> None:
-        """Count a call of a stage that answers no requests itself."""
+        """Record a call of a stage other than the front, and its HTTP status."""
         with self._lock:
             self._held.append(held_s)
-            self._recent.append((time.perf_counter(), held_s))
+            self._recent.add(time.perf_counter(), held_s)
             self._status[status] += 1
 
     def steps(self, spans: Sequence[Span], failed: str | None = None) -> None:
-        """Count the steps of a request that ran in this process."""
+        """Record the steps of a request that ran in this process."""
         with self._lock:
             for span in spans:
                 self._steps.setdefault(span.step, []).append((span.waited_s, span.took_s))
@@ -124,49 +143,42 @@ class Recorder:
                 self._errors[failed] += 1
 
     def peeked(self, step: str, id: str, inputs: Mapping[str, Any], output: Any) -> None:
-        """Keep what went in and came out of a step that is looked into: one in each half second."""
+        """Record inputs and output of a step for peeking; at most one sample per delta is kept."""
         with self._lock:
             self._peeks.setdefault(step, (id, inputs, output))
 
     def recent(self) -> dict[str, float]:
-        """How it goes at the moment, for a policy that scales by it.
+        """Return the current load, for an autoscaling policy.
 
-        ``rate`` in calls per second and ``p50_ms``, ``p95_ms``, ``p99_ms`` of how long they were
-        held, over the last `RECENT_S`; ``cpu`` in cores since it was asked the last time; ``gpu``
-        as a share of one, where torch uses one and NVIDIA's library says so.
+        ``rate`` in calls per second, and their latency as ``p50_ms``, ``p95_ms``, ``p99_ms``, over
+        the last two seconds; ``cpu`` in cores since the previous call of this method; ``gpu`` as a
+        share of one GPU, if torch uses one and ``nvidia-ml-py`` is installed.
         """
         at, cpu_s = time.perf_counter(), time.process_time()
         with self._lock:
-            while self._recent and self._recent[0][0] < at - RECENT_S:
-                self._recent.popleft()
-            held = sorted(held for _, held in self._recent)
+            reading = self._recent.read(at)
             before_at, before_s = self._cpu_before
             self._cpu_before = at, cpu_s
-        found = {
-            "rate": len(held) / RECENT_S,
-            "cpu": (cpu_s - before_s) / max(at - before_at, 1e-3),
-        }
-        for percentile in (50, 95, 99) if held else ():
-            rank = -(-percentile * len(held) // 100) - 1  # the nearest rank
-            found[f"p{percentile}_ms"] = 1e3 * held[rank]
+        reading["cpu"] = (cpu_s - before_s) / max(at - before_at, 1e-3)
         gpu = gpu_share()
-        return found if gpu is None else found | {"gpu": gpu}
+        return reading if gpu is None else reading | {"gpu": gpu}
 
-    # ---- handing on -------------------------------------------------------------------------
+    # ---- pushing ----------------------------------------------------------------------------
 
     def take(self) -> Delta:
-        """What was counted since the last time, as plain data.
+        """Return the metrics recorded since the previous call, as plain data.
 
-        ``stage, pid, at, span_s``, and ``process`` and ``number``, by which one that comes twice is
-        known; ``held`` and each step's ``wait`` and ``run`` as encoded
-        histograms with exact ``buckets`` beside; ``status`` and batch ``sizes`` (items that were in
-        a batch of each size); ``bytes`` in and out; ``errors`` by step; the gauges ``in_flight``
-        and ``queued``; ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
+        ``stage, pid, at, span_s``, and ``process`` and ``number``, which identify a delta that is
+        pushed twice; ``held`` and each step's ``wait`` and ``run`` as encoded histograms, with
+        exact ``buckets``; ``status``, and batch ``sizes`` (number of items by size of their batch);
+        ``bytes`` received and sent; ``errors`` by step; the gauges ``in_flight`` and ``queued``;
+        ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
         """
+        gauges = self.gauges()  # first: if it raises, nothing is lost
         with self._lock:
             held, status, transferred = self._held, self._status, self._bytes
-            steps, sizes, errors, traces = self._steps, self._sizes, self._errors, self._traces
-            peeks = self._peeks
+            steps, sizes, errors, peeks = self._steps, self._sizes, self._errors, self._peeks
+            traces = {id(t): t for t in (*self._sampled, *(entry[2] for entry in self._slowest))}
             self._clear()
             at, cpu_s = self._now(), time.process_time()
             since, self._since = self._since, at
@@ -190,13 +202,13 @@ class Recorder:
                 for name, times in steps.items()
             },
             "cpu_s": used,
-            "rss": resident_bytes(),
-            "traces": [trace.pack() for trace in traces],
+            "rss": _resident_bytes(),
+            "traces": [trace.pack() for trace in traces.values()],
             "peeks": [
                 {"step": step, "id": id, "at": at, **sample(inputs, output)}
                 for step, (id, inputs, output) in peeks.items()
             ],
-            **self.gauges(),
+            **gauges,
         }
         gpu = gpu_bytes()
         if gpu is not None:
@@ -204,30 +216,67 @@ class Recorder:
         return delta
 
     def flush(self) -> None:
-        """Hand on what there is now."""
+        """Push the current delta, after those that could not be pushed before.
+
+        A delta that failed to be pushed is not changed afterwards: it may have arrived, and is then
+        recognized by its number.
+        """
         if self._push is None:
             return
-        self._pending.append(self.take())
+        delta = self.take()
+        if len(self._pending) == MAX_PENDING:
+            delta = merged(self._pending.pop(), delta)
+        self._pending.append(delta)
         while self._pending:
-            wanted = self._push(self._pending[0])
+            peeked = self._push(self._pending[0])
             self._pending.popleft()
-            self.peeking = frozenset(wanted or ())
+            self.peeking = frozenset(peeked or ())
 
     def close(self) -> None:
-        """Stop; what was counted since the last time is handed on, if anybody takes it."""
+        """Stop after a final push."""
         self._stop.set()
 
     def _run(self) -> None:
-        told = last = False
+        warned = last = False
         while not last:
             last = self._stop.wait(self._every_s)
             try:
                 self.flush()
-                told = False
+                warned = False
             except Exception as error:
-                if not told:  # nobody gathers at the moment; it is tried again
-                    logger.warning("what was counted could not be handed on: %s", error)
-                told = True
+                if not warned:
+                    logger.warning(
+                        "metrics could not be pushed, and are kept for a retry: %s", error
+                    )
+                warned = True
+
+
+def merged(earlier: Delta, later: Delta) -> Delta:
+    """Merge two successive deltas of one process: sums of counts, and the later gauges.
+
+    To bound memory, only the slowest traces and one peek per step are kept.
+    """
+    traces = [*earlier["traces"], *later["traces"]]
+    peeks = {peek["step"]: peek for peek in (*later["peeks"], *earlier["peeks"])}
+    return {
+        **later,
+        **{name: _sum(earlier[name], later[name]) for name in _SUMMED},
+        "traces": heapq.nlargest(SLOWEST + SAMPLED, traces, key=lambda trace: trace[2]),
+        "peeks": list(peeks.values()),
+    }
+
+
+def _sum(a: Any, b: Any) -> Any:
+    """Add numbers, lists of them, encoded histograms, or dicts of any of these."""
+    if isinstance(a, dict):
+        return {**a, **b, **{key: _sum(a[key], b[key]) for key in a.keys() & b.keys()}}
+    if isinstance(a, list):
+        return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
+    if isinstance(a, str) and a and b:
+        total = Histogram(a)
+        total.add(Histogram(b))
+        return total.encode()
+    return a + b
 
 
 def _encoded(seconds: Sequence[float]) -> str:
@@ -247,12 +296,8 @@ def _step(times: list[tuple[float, float]], sizes: Mapping[int, int], errors: in
     }
 
 
-def resident_bytes() -> int:
+def _resident_bytes() -> int:
     """Memory of this process that is in RAM, in bytes."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # twice a second
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        import psutil
+    import psutil
 
-        return int(psutil.Process().memory_info().rss)
+    return int(psutil.Process().memory_info().rss)

@@ -1,7 +1,7 @@
-"""The last minutes of an app, kept up to date delta by delta: what a live view shows.
+"""Incrementally updated metrics for live views.
 
-`History` computes any interval of any part from what came; this computes three fixed ones of the
-whole app as it comes, so that looking twice a second costs next to nothing.
+`History` computes samples of any interval and part on demand; this module maintains three fixed
+windows of the app incrementally, which makes a refresh twice a second cheap.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from mlkit.metrics.recorder import Delta
 __all__ = ["NOW_S", "WINDOWS", "Point", "Rolling"]
 
 WINDOWS: Mapping[int, float] = {60: 1.0, 300: 5.0, 900: 15.0}
-"""Seconds that can be looked at, and how many of them make a point."""
+"""Length of each window in seconds, and of its points."""
 
 NOW_S = 10
-"""Seconds that "now" is an average over."""
+"""Averaging period of current values in seconds."""
 
 LATE_S = 2.5
-"""Processes hand on what they counted at different times: an interval is open as long as this."""
+"""How long an interval stays open: processes push at different times."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One interval of the whole app; latencies in ms, NaN where nothing was answered."""
+    """Metrics of the app in one interval; latencies in ms, NaN without responses."""
 
     at: float
     rate: float
@@ -46,26 +46,26 @@ class Point:
 
 @dataclass
 class _Bin:
-    """An interval that is still added to: sums, and the last gauges of each process."""
+    """An open interval: sums, and the last gauges of each process."""
 
     sample: Sample
     cpu_s: float = 0.0
     gauges: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     gpus: dict[str, int] = field(default_factory=dict)
 
-    def add(self, one: Sample, process: str) -> None:
-        self.sample.merge(one)
-        self.cpu_s += one.cpu * one.span_s
-        self.gauges[process] = (one.in_flight, one.queued, one.rss)
-        if one.gpu is not None:
-            self.gpus[process] = one.gpu
+    def add(self, part: Sample, process: str) -> None:
+        self.sample.merge(part)
+        self.cpu_s += part.cpu * part.span_s
+        self.gauges[process] = (part.in_flight, part.queued, part.rss)
+        if part.gpu is not None:
+            self.gpus[process] = part.gpu
 
     def close(self) -> Sample:
-        """It with the gauges of all processes together."""
+        """The sample, with gauges summed over processes."""
         sample = self.sample
         sample.cpu = self.cpu_s / sample.span_s
         sample.in_flight, sample.queued, sample.rss = (
-            sum(found) for found in zip(*self.gauges.values(), strict=True)
+            sum(values) for values in zip(*self.gauges.values(), strict=True)
         )
         sample.gpu = sum(self.gpus.values()) if self.gpus else None
         sample.processes = len(self.gauges)
@@ -91,32 +91,31 @@ class _Bin:
 
 
 class _Window:
-    """Intervals of one length: the last ones open, the others as points."""
+    """Intervals of one length: open ones, and points of those that are closed."""
 
     def __init__(self, window_s: float, every_s: float) -> None:
         self.every_s = every_s
         self.points: deque[Point] = deque(maxlen=math.ceil(window_s / every_s) + 1)
         self.open: dict[int, _Bin] = {}
 
-    def add(self, one: Sample, at: float, process: str) -> None:
+    def add(self, sample: Sample, at: float, process: str) -> None:
         slot = math.floor(at / self.every_s)
         end = (slot + 1) * self.every_s
         if self.points and end <= self.points[-1].at:
-            return  # it was closed long ago
-        made = self.open.get(slot)
-        if made is None:
-            made = self.open[slot] = _Bin(Sample(at=end, span_s=self.every_s))
-        made.add(one, process)
+            return  # closed already
+        if slot not in self.open:
+            self.open[slot] = _Bin(Sample(at=end, span_s=self.every_s))
+        self.open[slot].add(sample, process)
 
     def settle(self, newest: float) -> None:
-        """Close what nobody will add to any more."""
+        """Close the intervals that have been open for `LATE_S`."""
         for slot in sorted(self.open):
             if (slot + 1) * self.every_s <= newest - LATE_S:
                 self.points.append(self.open.pop(slot).point())
 
 
 class Rolling:
-    """What `Dashboard` and `App.view` show of an app."""
+    """Metrics of an app as shown by `Dashboard` and `App.view`."""
 
     def __init__(self) -> None:
         self.at: float | None = None
@@ -126,17 +125,17 @@ class Rolling:
         self._recent: deque[tuple[float, str, By, Sample]] = deque()
 
     def add(self, deltas: Iterable[Delta]) -> None:
-        """Take up deltas, in the order in which they came."""
+        """Add deltas, in order of arrival."""
         for delta in deltas:
             at, process = delta["at"], delta["process"]
             self.started = at if self.started is None else min(self.started, at)
             self.at = at if self.at is None else max(self.at, at)
-            for by, one in samples_of(delta):
-                self._recent.append((at, process, by, one))
+            for by, sample in samples_of(delta):
+                self._recent.append((at, process, by, sample))
                 if by == "app":
-                    self.requests += one.requests
+                    self.requests += sample.requests
                     for window in self._windows.values():
-                        window.add(one, at, process)
+                        window.add(sample, at, process)
         if self.at is not None:
             for window in self._windows.values():
                 window.settle(self.at)
@@ -144,25 +143,23 @@ class Rolling:
                 self._recent.popleft()
 
     def points(self, window_s: int) -> list[Point]:
-        """Intervals of one of `WINDOWS`, the oldest first; the last one is whole."""
+        """Closed intervals of one of `WINDOWS`, the oldest first."""
         return list(self._windows[window_s].points)
 
     def now(self, by: By = "app") -> list[Sample]:
-        """A sample of each part over the last seconds."""
+        """One sample per part over the last `NOW_S` seconds."""
         if self.at is None:
             return []
-        found: dict[str, _Bin] = {}
-        for _, process, kind, one in self._recent:
+        bins: dict[str, _Bin] = {}
+        for _, process, kind, sample in self._recent:
             if kind == by:
-                made = found.setdefault(
-                    one.of, _Bin(Sample(at=self.at, span_s=self._span_s, of=one.of))
-                )
-                made.add(one, process)
-        return [found[name].close() for name in sorted(found)]
+                empty = Sample(at=self.at, span_s=self._span_s, of=sample.of)
+                bins.setdefault(sample.of, _Bin(empty)).add(sample, process)
+        return [bins[name].close() for name in sorted(bins)]
 
     @property
     def _span_s(self) -> float:
-        """Seconds that "now" covers: fewer right after the start."""
+        """Averaging period in seconds; shorter after the start."""
         if self.at is None or self.started is None:
             return float(NOW_S)
         return min(float(NOW_S), max(1.0, self.at - self.started + 0.5))

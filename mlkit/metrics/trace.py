@@ -1,10 +1,10 @@
-"""Where the time of one request went, while a server held it.
+"""Traces: the time of one request in the server, by step and phase.
 
-A request passes through phases: it waits for a worker (queue), for a batch to be taken (batch), a
-step computes, a call goes to another process and back (transfer), and the rest is the framework:
-reading and checking the request, handing it from step to step, writing the answer. Steps run side
-by side, so what adds up to the time that the server took are the phases of the longest way through
-the graph: each step on it began when the one before it had ended.
+A request passes through phases: it waits for a worker (queue) or for its batch (batch), a step
+computes (compute), a call goes to another process and back (transfer), and the rest is overhead
+(framework): parsing and validating the request, scheduling steps, encoding the response. Steps run
+concurrently, so the server's time is the sum of the phases along the critical path of the graph, on
+which each step became ready when the one before it finished.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 __all__ = ["PHASES", "Span", "Trace", "as_header", "phases_of"]
 
 PHASES = ("queue", "batch", "compute", "transfer", "framework")
-"""In the order in which they are shown; names of `Server-Timing`'s metrics too."""
+"""In display order; also the metric names in `Server-Timing`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One step of one request. Times are seconds since the server had the request.
+    """One step of a request. Times are seconds since the server received the request.
 
     Attributes:
-        ready_s: when its inputs were there.
-        batch: items of its call; 0 for a step that is not batched.
-        stage: where it ran; "" for the process that answered.
-        hop: whether it is a call to another process, and not a step.
-        within: the call to another process that it is part of; "" for none.
+        ready_s: when its inputs were available.
+        batch: size of its batch; 0 for a step that is not batched.
+        stage: the stage that ran it; "" for the process that responded.
+        hop: whether it is a call to another process rather than a step.
+        within: the hop that it is part of, or "".
     """
 
     step: str
@@ -42,29 +42,29 @@ class Span:
 
     @property
     def waited_s(self) -> float:
-        """Seconds that it waited."""
+        """Waiting time in seconds."""
         return self.start_s - self.ready_s
 
     @property
     def took_s(self) -> float:
-        """Seconds that its function took."""
+        """Run time in seconds."""
         return self.finish_s - self.start_s
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One request as its server saw it.
+    """One request, as measured in the server.
 
     Attributes:
-        id: as in the answer's ``X-Request-Id``.
-        at: when it came, in seconds since the epoch.
-        total_s: from its coming to its answer being handed on.
-        status: HTTP status of the answer.
-        began_s: when its first step could begin; before that it was read and checked.
-        ended_s: when its last step had ended; after that the answer was written.
-        spans: of its steps, in the order in which they became ready.
-        pid: of the process that answered.
-        outside_s: what its caller waited beside, where that is known: network, and the caller.
+        id: the response's ``X-Request-Id``.
+        at: when it was received, in seconds since the epoch.
+        total_s: seconds from receiving it to sending the response.
+        status: HTTP status of the response.
+        began_s: when it was parsed and validated, and its first steps could start.
+        ended_s: when its last step had finished, before the response was encoded.
+        spans: its steps, in the order in which they became ready.
+        pid: process id of the process that responded.
+        outside_s: additional latency seen by its caller (network, client), if known.
     """
 
     id: str
@@ -79,11 +79,11 @@ class Trace:
 
     @property
     def phases_s(self) -> dict[str, float]:
-        """Seconds by phase along the longest way; each measured, so that they may miss a little."""
+        """Seconds by phase along the critical path; the sum may differ from ``total_s``."""
         return phases_of(self.spans, self.began_s, self.ended_s, self.total_s)
 
     def pack(self) -> tuple[Any, ...]:
-        """As plain tuples."""
+        """Convert to plain tuples."""
         spans = tuple(
             (s.step, s.ready_s, s.start_s, s.finish_s, s.batch, s.stage, s.hop, s.within)
             for s in self.spans
@@ -93,7 +93,7 @@ class Trace:
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> Trace:
-        """One again."""
+        """Restore a trace from `pack`."""
         id, at, total_s, status, began_s, ended_s, spans, pid = packed
         steps = tuple(Span(*span) for span in spans)
         return cls(id, at, total_s, status, began_s, ended_s, steps, pid)
@@ -109,7 +109,7 @@ class Trace:
         return to_html(self)
 
     def plot(self) -> Any:
-        """A Gantt chart of it, as a matplotlib figure."""
+        """Draw a Gantt chart, as a matplotlib figure."""
         from mlkit.views.mpl.trace import plot_trace
 
         return plot_trace(self)
@@ -118,16 +118,16 @@ class Trace:
 def phases_of(
     spans: Sequence[Span], began_s: float, ended_s: float, total_s: float
 ) -> dict[str, float]:
-    """Seconds by phase along the longest way through the steps.
+    """Compute seconds by phase along the critical path.
 
     Args:
-        spans: of the steps; those within a hop come after it.
-        began_s: when the first steps could begin.
-        ended_s: when the last had ended.
-        total_s: when the answer was handed on.
+        spans: the steps and hops; those within a hop come after it.
+        began_s: when the first steps could start.
+        ended_s: when the last step had finished.
+        total_s: when the response was sent.
     """
-    found = dict.fromkeys(PHASES, 0.0)
-    found["framework"] = began_s + max(0.0, total_s - ended_s)
+    phases = dict.fromkeys(PHASES, 0.0)
+    phases["framework"] = began_s + max(0.0, total_s - ended_s)
     inside: dict[str, list[Span]] = {}
     outer = []
     for span in spans:
@@ -136,42 +136,42 @@ def phases_of(
         else:
             outer.append(span)
     until = ended_s
-    for span in _longest_way(outer):
-        found["framework"] += max(0.0, until - span.finish_s)
+    for span in _critical_path(outer):
+        phases["framework"] += max(0.0, until - span.finish_s)
         until = span.ready_s
         if span.hop:
-            _add_hop(found, span, inside.get(span.step, []))
+            _add_hop(phases, span, inside.get(span.step, []))
             continue
-        found["batch" if span.batch else "queue"] += max(0.0, span.waited_s)
-        found["compute"] += span.took_s
-    found["framework"] += max(0.0, until - began_s)
-    return found
+        phases["batch" if span.batch else "queue"] += max(0.0, span.waited_s)
+        phases["compute"] += span.took_s
+    phases["framework"] += max(0.0, until - began_s)
+    return phases
 
 
-def _add_hop(found: dict[str, float], hop: Span, spans: Sequence[Span]) -> None:
-    """A call to a stage: what was done there, and the rest of it on the way."""
-    way = _longest_way(spans)
-    for span in way:
-        found["batch" if span.batch else "queue"] += max(0.0, span.waited_s)
-        found["compute"] += span.took_s
-    there = way[0].finish_s - way[-1].ready_s if way else 0.0
-    found["transfer"] += max(0.0, hop.finish_s - hop.ready_s - there)
+def _add_hop(phases: dict[str, float], hop: Span, spans: Sequence[Span]) -> None:
+    """Add a call to a stage: the phases in the stage, and the rest as transfer."""
+    path = _critical_path(spans)
+    for span in path:
+        phases["batch" if span.batch else "queue"] += max(0.0, span.waited_s)
+        phases["compute"] += span.took_s
+    remote_s = path[0].finish_s - path[-1].ready_s if path else 0.0
+    phases["transfer"] += max(0.0, hop.finish_s - hop.ready_s - remote_s)
 
 
-def _longest_way(spans: Sequence[Span]) -> list[Span]:
-    """From the step that ended last back to one that waited for none, last first."""
-    way: list[Span] = []
+def _critical_path(spans: Sequence[Span]) -> list[Span]:
+    """Steps from the last to finish back to the first on the critical path."""
+    path: list[Span] = []
     left = sorted(spans, key=lambda span: span.finish_s)
     while left:
         last = left.pop()
-        way.append(last)
-        # A step is ready when the last of those it waits for has ended.
+        path.append(last)
+        # A step is ready when the last of its dependencies has finished.
         left = [span for span in left if span.finish_s <= last.ready_s + 1e-6]
-    return way
+    return path
 
 
 def as_header(phases_s: Mapping[str, float], total_s: float, spans: Sequence[Span]) -> str:
-    """A ``Server-Timing`` header (W3C Server Timing): the total, phases, then steps, in ms."""
+    """Build a ``Server-Timing`` header (W3C Server Timing): total, phases, then steps, in ms."""
     parts = [f"total;dur={total_s * 1e3:.3f}"]
     parts += [f"{name};dur={seconds * 1e3:.3f}" for name, seconds in phases_s.items() if seconds]
     parts += [

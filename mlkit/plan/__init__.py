@@ -1,7 +1,7 @@
-"""From a graph and its steps' options to stages: what runs together, on how much, and why.
+"""Planning: assign the steps of a pipeline to stages, before anything is deployed.
 
-`profile` measures the steps here. `plan` says how a pipeline would be deployed, before anything
-starts; `cut` divides its graph along the stages. Nothing here knows of Ray.
+`profile` measures the steps in this process, `plan` assigns them to stages with replicas and
+resources, and `cut` splits the graph along the stages. Nothing here depends on Ray.
 """
 
 from mlkit.plan.cut import Cut, RemoteStep, Segment, cut

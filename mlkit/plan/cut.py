@@ -1,8 +1,8 @@
-"""Cutting a graph where it crosses from one process to another.
+"""Partitioning of a graph along its stages.
 
-The nodes of a stage are gone through in as few calls as the graph allows: a segment is what can run
-there in one call. A stage is entered more than once where something else has to happen in between.
-What is left for the front has a node for each segment, which calls it.
+The nodes of a stage run in as few remote calls as the graph allows: the nodes of one call form a
+segment. A stage has several segments if nodes elsewhere must run in between. In the front's graph,
+each segment becomes one node that calls it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mlkit.define.step import Step
 __all__ = ["Cut", "RemoteStep", "Segment", "cut"]
 
 Atom = Argument | Result | Choice
-"""What goes from one process to another as it is; of a branch only what was chosen."""
+"""A value passed between processes as a whole; of a branch, only the selected arm."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Segment:
     """Nodes of one stage that run in one call.
 
     Attributes:
-        name: unique in its graph; that of its node where there is one.
-        graph: its nodes, with a parameter for each value that comes from outside, returning a tuple
-            with each value that is used outside.
+        name: unique in its graph; that of its node if it has only one.
+        graph: its nodes, with one parameter per value from outside; it returns a tuple of the
+            values that are used outside.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Cut:
-    """A graph cut into stages.
+    """A partitioned graph.
 
     Attributes:
-        front: what is left, with a node for each segment whose step is a `RemoteStep`.
-        segments: in an order in which they can run.
+        front: the front's graph, with one node per segment, whose step is a `RemoteStep`.
+        segments: in topological order.
     """
 
     front: Graph
@@ -63,7 +63,7 @@ class Cut:
 
 
 class RemoteStep(Step[..., Any]):
-    """Stands for a segment that runs in another process; what calls it is put in before it runs."""
+    """Stands for a segment in another process; ``call`` is set before the first request."""
 
     def __init__(self, stage: str, segment: str, parameters: tuple[str, ...]) -> None:
         self.stage = stage
@@ -82,29 +82,29 @@ def _remote(step: RemoteStep) -> Callable[..., Any]:
         assert step.call is not None
         return await step.call(step, inputs)
 
-    made: Any = remote
-    made.__name__ = step.segment
-    made.__signature__ = Signature([Inspected(name, Inspected.KEYWORD_ONLY) for name in step.takes])
+    fn: Any = remote
+    fn.__name__ = step.segment
+    fn.__signature__ = Signature([Inspected(name, Inspected.KEYWORD_ONLY) for name in step.takes])
     return remote
 
 
 def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
-    """Cut a graph.
+    """Partition a graph.
 
     Args:
-        graph: what to cut.
-        stages: the stage of each node by name; nodes without one stay in front.
+        graph: the graph of a pipeline.
+        stages: stage by node; nodes without one remain in the front.
     """
     groups = _groups(graph, stages)
     group_of = {name: key for key, names in groups.items() for name in names}
-    made: list[Segment] = []
+    segments: list[Segment] = []
     moved: dict[Result, Result] = {}
     remote: dict[str, Node] = {}
     names = _names(graph, groups)
     for key, members in groups.items():
-        segment, node, given = _segment(graph, names[key], stages[members[0]], members)
-        made.append(segment)
-        moved.update(given)
+        segment, node, results = _segment(graph, names[key], stages[members[0]], members)
+        segments.append(segment)
+        moved.update(results)
         remote[segment.name] = node
     nodes = [*(node for node in graph if node.name not in group_of), *remote.values()]
 
@@ -121,17 +121,16 @@ def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
         graph.doc,
     )
     order = {node.name: i for i, node in enumerate(front.nodes)}
-    return Cut(front, tuple(sorted(made, key=lambda segment: order[segment.name])))
+    return Cut(front, tuple(sorted(segments, key=lambda segment: order[segment.name])))
 
 
 Key = tuple[Any, ...]
 
 
 def _groups(graph: Graph, stages: Mapping[str, str]) -> dict[Key, list[str]]:
-    """Nodes that run in one call, by stage, condition and how often it was changed before.
+    """Nodes that run in one call, by stage, condition and number of changes of these upstream.
 
-    An edge from one group to another always leads to a higher number, so that no group waits for
-    itself.
+    An edge between groups always leads to a higher number, so that there are no cycles.
     """
     where: dict[str, Any] = {}
     depth: dict[str, int] = {}
@@ -148,7 +147,7 @@ def _groups(graph: Graph, stages: Mapping[str, str]) -> dict[Key, list[str]]:
 
 
 def _names(graph: Graph, groups: Mapping[Key, list[str]]) -> dict[Key, str]:
-    """A name for each group that neither a node left in front nor another group has."""
+    """Name each group, distinct from other groups and from the nodes of the front."""
     singles = {members[0] for members in groups.values() if len(members) == 1}
     grouped = {name for members in groups.values() for name in members}
     taken = singles | {node.name for node in graph if node.name not in grouped}
@@ -161,14 +160,14 @@ def _names(graph: Graph, groups: Mapping[Key, list[str]]) -> dict[Key, str]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    tries = (name if i == 1 else f"{name}_{i}" for i in range(1, len(taken) + 3))
-    return next(one for one in tries if one not in taken)
+    candidates = (name if i == 1 else f"{name}_{i}" for i in range(1, len(taken) + 3))
+    return next(candidate for candidate in candidates if candidate not in taken)
 
 
 def _segment(
     graph: Graph, name: str, stage: str, members: list[str]
 ) -> tuple[Segment, Node, dict[Result, Result]]:
-    """A group as a graph of its own, the node that calls it, and where its values are found."""
+    """Return a group as a segment, the node that calls it, and the new sources of its results."""
     inside = frozenset(members)
     inner = [graph[member] for member in members]
     entering = _distinct(
@@ -178,29 +177,29 @@ def _segment(
         for atom in _atoms(source)
         if not isinstance(atom, Result) or atom.node not in inside
     )
-    # Named by place: names of arguments and of nodes may be the same.
-    taken = {atom: f"in_{i}" for i, atom in enumerate(entering)}
+    # Named by position, since an argument and a node may have the same name.
+    names = {atom: f"in_{i}" for i, atom in enumerate(entering)}
     read = _distinct(
         atom
         for source in _read_outside(graph, inside)
         for atom in sources(source, Result)
         if atom.node in inside
     )
-    # A part of what goes anyway is taken from it in front.
+    # A part of a value that leaves as a whole is selected in the front.
     leaving = [atom for atom in read if not atom.path or Result(atom.node) not in read]
 
     def follow(atom: Atom) -> Source:
-        return Argument(taken[atom]) if atom in taken else atom
+        return Argument(names[atom]) if atom in names else atom
 
     parameters = tuple(
-        Parameter(given, graph.type_of(atom), required=True) for atom, given in taken.items()
+        Parameter(name, graph.type_of(atom), required=True) for atom, name in names.items()
     )
-    # Its condition was seen to by whoever calls it.
+    # The front evaluates the condition before the call.
     nodes = tuple(_rewritten(replace(node, when=()), follow) for node in inner)
     output = Collection(tuple, tuple(leaving))
     subgraph = Graph(name, parameters, nodes, output, tuple, graph.doc)
-    step = RemoteStep(stage, name, tuple(taken.values()))
-    inputs = {given: atom for atom, given in taken.items()}
+    step = RemoteStep(stage, name, tuple(names.values()))
+    inputs: dict[str, Source] = {key: atom for atom, key in names.items()}
     node = Node(name, step, inputs, when=inner[0].when)
     place = {atom: i for i, atom in enumerate(leaving)}
     moved = {atom: Result(name, (i,)) for atom, i in place.items()}
@@ -213,7 +212,7 @@ def _segment(
 
 
 def _atoms(source: Source) -> Iterator[Atom]:
-    """Parts of a source; arms of a branch never run in the call that reads it, nor does its key."""
+    """Atoms of a source; a branch is one, since its arms and key run in other calls."""
     if isinstance(source, Collection):
         for item in source.items:
             yield from _atoms(item)
@@ -225,7 +224,7 @@ def _read_outside(graph: Graph, inside: frozenset[str]) -> Iterable[Source]:
     for node in graph:
         if node.name not in inside:
             yield from node.inputs.values()
-        # A condition on what is in the same segment is looked at in front as well.
+        # The front evaluates conditions, including those on nodes of the same segment.
         yield from (condition.on for condition in node.when)
     yield graph.output
 
@@ -241,33 +240,31 @@ def _rewritten(node: Node, follow: Callable[[Atom], Source]) -> Node:
 
 
 def mapped(source: Source, follow: Callable[[Atom], Source]) -> Source:
-    """A source with each argument and result in it replaced."""
+    """Replace each argument and result in a source."""
     if isinstance(source, (Argument, Result)):
         return follow(source)
     if isinstance(source, Collection):
         return replace(source, items=tuple(mapped(item, follow) for item in source.items))
     if isinstance(source, Choice):
-        found = follow(source)
-        return (
-            found
-            if found is not source
-            else Choice(
-                mapped(source.on, follow),
-                tuple((key, mapped(arm, follow)) for key, arm in source.arms),
-                None if source.default is None else mapped(source.default, follow),
-            )
+        target = follow(source)
+        if target is not source:
+            return target
+        return Choice(
+            mapped(source.on, follow),
+            tuple((key, mapped(arm, follow)) for key, arm in source.arms),
+            None if source.default is None else mapped(source.default, follow),
         )
     return source
 
 
 def _sorted(nodes: list[Node]) -> list[Node]:
-    """Nodes so that each comes after those that it takes results from (Kahn, 1962)."""
+    """Sort nodes topologically (Kahn, 1962)."""
     left = {node.name: set(node.upstream) for node in nodes}
     by_name = {node.name: node for node in nodes}
     done: list[Node] = []
     while left:
-        free = [name for name, ups in left.items() if not ups & left.keys()]
-        for name in free:
+        ready = [name for name, ups in left.items() if not ups & left.keys()]
+        for name in ready:
             del left[name]
             done.append(by_name[name])
     return done

@@ -1,4 +1,4 @@
-"""Which steps share a process, with what, and why: settled before anything starts."""
+"""Plans: which steps share a process, with which resources, and why."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["FRONT_CPUS", "STAGE_CPUS", "Layout", "Plan", "Stage", "plan"]
 Layout = Literal["fused", "per_step"]
 
 FRONT_CPUS = 0.25
-"""CPUs that Ray sets aside for a replica of the front where nobody says otherwise.
+"""CPUs that Ray reserves for a replica of the front by default.
 
-It is a share for placing, not a limit: several pipelines, and the replacement of each while it is
-being updated, have to find room on a small machine.
+This affects placement and is not a limit: several pipelines, and the new replicas of each during an
+update, must fit on a small machine.
 """
 
 STAGE_CPUS = 0.1
-"""CPUs that Ray sets aside for a replica of a stage where nobody says otherwise."""
+"""CPUs that Ray reserves for a replica of a stage by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,15 @@ class Stage:
     """Nodes that share one Serve deployment.
 
     Attributes:
-        name: of the stage; the pipeline's for the front, which answers HTTP.
-        nodes: what runs there.
-        front: whether requests come in here.
-        why: why it is a stage of its own.
-        num_replicas: processes; None where ``autoscaling_config`` says how many.
-        autoscaling_config: Serve's, or None.
-        ray_actor_options: of one replica, by Ray's names; those of its steps added up.
-        options: further deployment options by Serve's names.
-        max_batch_size: of each batched node, by name.
+        name: the stage's name; the pipeline's for the front, which answers HTTP.
+        nodes: names of its nodes.
+        front: whether it receives the requests.
+        why: the reason for a stage of its own.
+        num_replicas: number of processes; None if autoscaled.
+        autoscaling_config: as in Serve, or None.
+        ray_actor_options: of one replica, as in Ray; the sums over its steps.
+        options: further options of the deployment, as in Serve.
+        max_batch_size: by name of the batched node.
     """
 
     name: str
@@ -60,47 +60,50 @@ class Stage:
 
     @property
     def num_cpus(self) -> float:
-        """CPUs that Ray sets aside for one replica."""
+        """CPUs that Ray reserves for one replica."""
         return float(self.ray_actor_options.get("num_cpus", 0))
 
     @property
     def num_gpus(self) -> float:
-        """GPUs that Ray sets aside for one replica."""
+        """GPUs that Ray reserves for one replica."""
         return float(self.ray_actor_options.get("num_gpus", 0))
 
     @property
     def replicas(self) -> str:
-        """How many replicas, in words."""
+        """Number of replicas as text: "2", or "1–4" if autoscaled."""
         if self.autoscaling_config is None:
             return str(self.num_replicas)
-        least = self.autoscaling_config.get("min_replicas", 1)
-        return f"{least}–{self.autoscaling_config.get('max_replicas', 1)}"
+        return f"{self.least_replicas}–{self._bound('max_replicas')}"
 
     @property
     def least_replicas(self) -> int:
-        """Replicas that there are at least."""
+        """Minimum number of replicas."""
+        return self._bound("min_replicas")
+
+    def _bound(self, name: str) -> int:
         if self.autoscaling_config is None:
             return self.num_replicas or 1
-        return int(self.autoscaling_config.get("min_replicas", 1))
+        return int(self.autoscaling_config.get(name, 1))
 
     def serve_options(self) -> dict[str, Any]:
-        """Everything for Serve's deployment, by Serve's names."""
-        made: dict[str, Any] = {"ray_actor_options": dict(self.ray_actor_options), **self.options}
+        """All options of Serve's deployment."""
+        options: dict[str, Any] = {
+            "ray_actor_options": dict(self.ray_actor_options),
+            **self.options,
+        }
         if self.autoscaling_config is not None:
-            made["autoscaling_config"] = dict(self.autoscaling_config)
-        else:
-            made["num_replicas"] = self.num_replicas
-        return made
+            return options | {"autoscaling_config": dict(self.autoscaling_config)}
+        return options | {"num_replicas": self.num_replicas}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A graph divided into stages, shown before anything starts.
+    """The stages of a pipeline, for review before a deployment.
 
     Attributes:
-        graph: with the options in its steps.
-        layout: what was asked for.
-        stages: the front first, the others in the order in which requests come to them.
+        graph: the graph, with the planned options in its steps.
+        layout: the requested layout.
+        stages: the front first, the others in the order in which requests reach them.
     """
 
     graph: Graph
@@ -119,16 +122,16 @@ class Plan:
 
     @property
     def hops(self) -> int:
-        """Calls from one process to another that a request makes at most."""
+        """Maximum number of calls between processes per request."""
         return len(self.cut.segments)
 
     @property
     def num_cpus(self) -> float:
-        """CPUs that Ray sets aside when every stage has its least replicas."""
+        """CPUs that Ray reserves with the minimum number of replicas of each stage."""
         return round(sum(s.num_cpus * s.least_replicas for s in self.stages), 4)
 
     def __getitem__(self, name: str) -> Stage:
-        """The stage of that name, or the one that a node of that name runs in."""
+        """The stage of that name, or the stage of the node of that name."""
         for stage in self.stages:
             if stage.name == name or name in stage.nodes:
                 return stage
@@ -136,7 +139,7 @@ class Plan:
         raise KeyError(f"no stage or step {name!r}; there are the stages {names}")
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each stage."""
+        """A row per stage."""
         import pandas as pd
 
         rows = [
@@ -178,29 +181,28 @@ def plan(
     autoscaling_config: Mapping[str, Any] | None = None,
     ray_actor_options: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """Divide a pipeline into stages.
+    """Assign the steps of a pipeline to stages.
 
-    Steps run in the process that answers HTTP unless something asks for a stage of their own: a
-    name (``stage="models"``, shared by all steps that give it), ``num_gpus``, replicas or an
-    ``autoscaling_config`` of their own, or ``layout="per_step"``, which splits off every step.
+    Steps run in the process that answers HTTP, unless their options require a stage of their own:
+    ``stage="models"`` (shared by all steps of that stage), ``num_gpus``, ``num_replicas`` or an
+    ``autoscaling_config``. With ``layout="per_step"``, every step has a stage of its own.
 
     Args:
-        pipeline: what to divide.
-        layout: "fused" splits off what asks for it, "per_step" everything.
-        options: what to change of steps' options, by the name of the step or of its node.
-        profile: measured times; batches are as large as it finds worth it, where neither a step
-            nor ``options`` say how large.
-        num_replicas: processes of the front.
+        pipeline: the pipeline, or its graph.
+        layout: "fused" for stages only where required, "per_step" for one stage per step.
+        options: changes of steps' options, by name of the step or of its node.
+        profile: measured latencies, which set the maximum batch size of steps without one.
+        num_replicas: replicas of the front.
         autoscaling_config: of the front, instead of ``num_replicas``.
         ray_actor_options: of a replica of the front.
 
     Raises:
-        DefinitionError: no such layout, step or option, or options that do not go together.
+        DefinitionError: unknown layout, step or option, or conflicting options.
     """
     graph = pipeline if isinstance(pipeline, Graph) else pipeline.graph
     if layout not in ("fused", "per_step"):
         raise DefinitionError(
-            "there is no such layout",
+            "unknown layout",
             where="plan",
             expected="'fused' or 'per_step'",
             got=repr(layout),
@@ -209,12 +211,12 @@ def plan(
     if profile is not None:
         graph = _with_limits(graph, profile.limits)
     names = {node.name: _stage_name(node, graph.name, layout) for node in graph}
-    wanted = StepOptions().replace(
+    front_options = StepOptions().replace(
         num_replicas=num_replicas,
         autoscaling_config=autoscaling_config,
         ray_actor_options=dict(ray_actor_options or {}),
     )
-    front = _stage(graph, None, [n for n in graph if names[n.name] is None], wanted)
+    front = _stage(graph, None, [n for n in graph if names[n.name] is None], front_options)
     others = [
         _stage(graph, name, [n for n in graph if names[n.name] == name], StepOptions())
         for name in dict.fromkeys(names.values())
@@ -228,7 +230,7 @@ def _with_options(graph: Graph, options: Mapping[str, Mapping[str, Any]]) -> Gra
     unknown = sorted(set(options) - known)
     if unknown:
         raise DefinitionError(
-            f"options for {', '.join(map(repr, unknown))}, which is no step",
+            f"options for unknown steps: {', '.join(map(repr, unknown))}",
             where=f"pipeline {graph.name!r}",
             expected=f"one of {', '.join(sorted(known))}",
         )
@@ -250,7 +252,7 @@ def _with_limits(graph: Graph, limits: Mapping[str, int]) -> Graph:
 
 
 def _stage_name(node: Node, pipeline: str, layout: Layout) -> str | None:
-    """The stage that a node is split off to; None where it stays in front."""
+    """Name of a node's stage; None for the front."""
     options = node.step.options
     if options.stage == pipeline:
         return None
@@ -260,27 +262,27 @@ def _stage_name(node: Node, pipeline: str, layout: Layout) -> str | None:
 
 
 def _own_reason(options: StepOptions) -> str | None:
-    """What in its options asks for a stage of its own."""
+    """The option that requires a stage of its own, if any."""
     if options.autoscaling_config is not None:
-        return "scales by itself"
+        return "autoscaled"
     if options.num_replicas not in (None, 1):
-        return f"{options.num_replicas} replicas of its own"
+        return f"num_replicas={options.num_replicas}"
     if options.ray_actor_options.get("num_gpus"):
         return f"num_gpus={options.ray_actor_options['num_gpus']:g}"
     return None
 
 
 def _stage(graph: Graph, name: str | None, nodes: list[Node], base: StepOptions) -> Stage:
-    """One stage: what its steps ask for, put together."""
+    """Build a stage from the combined options of its steps."""
     where = name or graph.name
-    asked = [base, *(node.step.options for node in nodes)]
-    scaling = _agreed(where, "autoscaling_config", asked)
-    count = _agreed(where, "num_replicas", asked)
+    options = [base, *(node.step.options for node in nodes)]
+    scaling = _agreed(where, "autoscaling_config", options)
+    count = _agreed(where, "num_replicas", options)
     if scaling is not None and count is not None:
         raise DefinitionError(
             "num_replicas and autoscaling_config exclude each other",
             where=f"stage {where!r}",
-            fix="give one of them, to one of the steps that share the stage",
+            fix="set one of them, on one of the steps that share the stage",
         )
     default = FRONT_CPUS if name is None else STAGE_CPUS
     return Stage(
@@ -290,11 +292,11 @@ def _stage(graph: Graph, name: str | None, nodes: list[Node], base: StepOptions)
         why=_why(name, nodes),
         num_replicas=None if scaling is not None else count or 1,
         autoscaling_config=scaling,
-        ray_actor_options=_added(where, asked, default),
+        ray_actor_options=_added(where, options, default),
         options={
             key: value
             for key in _SERVE_OPTIONS
-            if (value := _agreed(where, key, asked)) is not None
+            if (value := _agreed(where, key, options)) is not None
         },
         max_batch_size={
             node.name: size for node in nodes if (size := getattr(node.step, "max_batch_size", 0))
@@ -320,37 +322,38 @@ def _why(name: str | None, nodes: list[Node]) -> str:
     return _own_reason(nodes[0].step.options) or "layout='per_step'"
 
 
-def _agreed(where: str, key: str, asked: list[StepOptions]) -> Any:
-    """What those who say something of an option all say."""
-    said = [value for one in asked if (value := getattr(one, key)) is not None]
-    if any(value != said[0] for value in said):
+def _agreed(where: str, key: str, step_options: list[StepOptions]) -> Any:
+    """The value of an option that all steps with one agree on; None without any."""
+    values = [v for options in step_options if (v := getattr(options, key)) is not None]
+    if any(value != values[0] for value in values):
         raise DefinitionError(
-            f"steps that share a stage ask for different {key}",
+            f"steps that share a stage have different {key}",
             where=f"stage {where!r}",
-            got=" and ".join(dict.fromkeys(map(repr, said))),
-            fix="give it to one of them, or give them different stages",
+            got=" and ".join(dict.fromkeys(map(repr, values))),
+            fix="set it on one of them, or put them in different stages",
         )
-    return said[0] if said else None
+    return values[0] if values else None
 
 
-def _added(where: str, asked: list[StepOptions], default_cpus: float) -> dict[str, Any]:
-    """Ray's options of a process in which all of them run: amounts added up."""
+def _added(where: str, step_options: list[StepOptions], default_cpus: float) -> dict[str, Any]:
+    """Ray's options of a process for all steps, with amounts added up."""
     total: dict[str, Any] = {}
-    for options in asked:
+    for options in step_options:
         for key, value in options.ray_actor_options.items():
             if key == "resources":
-                have = dict(total.get(key, {}))
-                total[key] = have | {k: _sum(have.get(k, 0), v) for k, v in value.items()}
+                so_far = total.get(key, {})
+                total[key] = so_far | {k: _sum(so_far.get(k, 0), v) for k, v in value.items()}
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 total[key] = _sum(total.get(key, 0), value)
             elif total.setdefault(key, value) != value:
                 raise DefinitionError(
-                    f"steps that share a stage ask for different {key}",
+                    f"steps that share a stage have different {key}",
                     where=f"stage {where!r}",
                     got=f"{total[key]!r} and {value!r}",
+                    fix="set it on one of them, or put them in different stages",
                 )
     return {"num_cpus": default_cpus, **total}
 
 
-def _sum(one: float, other: float) -> float:
-    return round(one + other, 4)
+def _sum(a: float, b: float) -> float:
+    return round(a + b, 4)

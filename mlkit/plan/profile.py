@@ -1,4 +1,4 @@
-"""How long each step takes, and what a batch of each size does for it: L(b), measured here."""
+"""Latency of each step as a function of its batch size, L(b), measured in this process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["BATCH_SIZES", "Latency", "Profile", "profile"]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
-WORTH = 0.05
-"""Share of the time for an item that a larger batch has to save to be worth the wait for it."""
+MIN_GAIN = 0.05
+"""Share of the time per item that a larger batch must save to be chosen."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Latency:
     Attributes:
         batch_size: items of the call; 1 for a step that is not batched.
         ms: median of the calls.
-        calls: how many were timed.
+        calls: number of timed calls.
     """
 
     step: str
@@ -45,71 +45,68 @@ class Latency:
 
     @property
     def ms_an_item(self) -> float:
-        """Milliseconds for each item of the batch."""
+        """Milliseconds per item of the batch."""
         return self.ms / self.batch_size
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What a pipeline's steps were measured to take here, one call at a time."""
+    """Measured latencies of a pipeline's steps, one call at a time."""
 
     pipeline: str
     latencies: tuple[Latency, ...]
 
     @property
     def limits(self) -> dict[str, int]:
-        """For each batched step the smallest batch that larger ones do not beat by 5% an item."""
+        """For each batched step, the smallest batch size within 5% of the best time per item."""
         steps: dict[str, list[Latency]] = {}
-        for one in self.latencies:
-            if one.batched:
-                steps.setdefault(one.step, []).append(one)
-        return {step: _limit(of_step) for step, of_step in steps.items()}
+        for latency in self.latencies:
+            if latency.batched:
+                steps.setdefault(latency.step, []).append(latency)
+        return {step: _limit(latencies) for step, latencies in steps.items()}
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each step and batch size."""
+        """A row per step and batch size."""
         import pandas as pd
 
         limits = self.limits
         rows = [
             {
-                "step": one.step,
-                "batch_size": one.batch_size,
-                "ms": one.ms,
-                "ms_an_item": one.ms_an_item,
-                "items_per_s": 1e3 / one.ms_an_item if one.ms else float("inf"),
-                "calls": one.calls,
-                "chosen": limits.get(one.step) == one.batch_size,
+                "step": latency.step,
+                "batch_size": latency.batch_size,
+                "ms": latency.ms,
+                "ms_an_item": latency.ms_an_item,
+                "items_per_s": 1e3 / latency.ms_an_item if latency.ms else float("inf"),
+                "calls": latency.calls,
+                "chosen": limits.get(latency.step) == latency.batch_size,
             }
-            for one in self.latencies
+            for latency in self.latencies
         ]
         return pd.DataFrame(rows)
 
     def plot(self, **options: Any) -> Any:
-        """Time an item over the batch size, for each batched step; a matplotlib figure."""
+        """Plot the time per item over the batch size of each batched step, with matplotlib."""
         from mlkit.views.mpl.profile import plot_profile
 
         return plot_profile(self, **options)
 
+    def _rounded(self) -> pd.DataFrame:
+        return self.to_frame().round({"ms": 3, "ms_an_item": 3, "items_per_s": 0})
+
     def __str__(self) -> str:
-        return (
-            self.to_frame()
-            .round({"ms": 3, "ms_an_item": 3, "items_per_s": 0})
-            .to_string(index=False)
-        )
+        return self._rounded().to_string(index=False)
 
     def __repr__(self) -> str:
         limits = ", ".join(f"{step} {size}" for step, size in self.limits.items())
         return f"<profile of {self.pipeline}: {limits or 'no batched step'}>"
 
     def _repr_html_(self) -> str:
-        frame = self.to_frame().round({"ms": 3, "ms_an_item": 3, "items_per_s": 0})
-        return str(frame.to_html(index=False))
+        return str(self._rounded().to_html(index=False))
 
 
 def _limit(latencies: Sequence[Latency]) -> int:
-    best = min(one.ms_an_item for one in latencies)
-    good = [one.batch_size for one in latencies if one.ms_an_item * (1 - WORTH) <= best]
-    return min(good)
+    best = min(latency.ms_an_item for latency in latencies)
+    return min(x.batch_size for x in latencies if x.ms_an_item * (1 - MIN_GAIN) <= best)
 
 
 def profile(
@@ -122,75 +119,77 @@ def profile(
 ) -> Profile:
     """Measure each step of a pipeline on real inputs, batched ones at each batch size.
 
-    The inputs are run through once; then each step is called alone, on what it was given then, one
-    call at a time. A batch larger than the number of inputs repeats them.
+    The pipeline runs once on each input; then each step is called by itself on its recorded inputs,
+    one call at a time. A batch larger than the number of inputs repeats them.
 
     Args:
-        pipeline: whose steps.
-        inputs: dicts of arguments, or bare values where one parameter is required.
+        pipeline: the pipeline to profile.
+        inputs: dicts of arguments, or bare values if only one parameter is required.
         batch_sizes: sizes to measure.
-        seconds: for each step and size, at least; three calls are timed in any case.
-        clock: gives seconds.
+        seconds: minimum time per step and batch size; at least three calls are timed.
+        clock: returns seconds.
 
     Raises:
         InputError: there are no inputs.
         StepError: a step raises on one of them.
     """
     graph = pipeline.graph
-    arguments = [arguments_of(one, graph.parameters) for one in inputs]
+    arguments = [arguments_of(payload, graph.parameters) for payload in inputs]
     if not arguments:
-        raise InputError("profiling needs inputs to run on", where=f"pipeline {graph.name!r}")
+        raise InputError("profiling requires inputs", where=f"pipeline {graph.name!r}")
     program = compile_graph(graph)
-    seen = [pipeline.run(**one) for one in arguments]
-    made: list[Latency] = []
+    runs = [pipeline.run(**payload) for payload in arguments]
+    latencies: list[Latency] = []
     for task in program.tasks:
-        given = _given(task, seen)
-        if not given:  # a branch that none of the inputs took
+        inputs = _recorded_inputs(task, runs)
+        if not inputs:  # a branch that none of the inputs took
             continue
         for size in sorted(set(batch_sizes)) if task.batched else (1,):
-            times = _timed(_call(task, given, size), seconds, clock)
-            made.append(Latency(task.name, task.batched, size, 1e3 * median(times), len(times)))
-    return Profile(graph.name, tuple(made))
+            times = _timed(_call(task, inputs, size), seconds, clock)
+            ms = 1e3 * median(times)
+            latencies.append(Latency(task.name, task.batched, size, ms, len(times)))
+    return Profile(graph.name, tuple(latencies))
 
 
-def _given(task: Task, seen: Sequence[Any]) -> list[dict[str, Any]]:
-    """What the task was called with in each run; for one over a list, with each of its items."""
-    found: list[dict[str, Any]] = []
-    for run in seen:
+def _recorded_inputs(task: Task, runs: Sequence[Any]) -> list[dict[str, Any]]:
+    """Inputs of a task in each run; for a task over a list, one per item."""
+    recorded: list[dict[str, Any]] = []
+    for run in runs:
         if run[task.name].status != "done":
             continue
         results = {node.name: node.value for node in run.nodes}
         arguments = {p.name: p.default for p in run.graph.parameters if not p.required}
-        taken = {name: get({**arguments, **run.arguments}, results) for name, get in task.inputs}
-        over = run.graph[task.name].each
-        if over is None:
-            found.append(taken)
+        inputs = {name: get({**arguments, **run.arguments}, results) for name, get in task.inputs}
+        each = run.graph[task.name].each
+        if each is None:
+            recorded.append(inputs)
         else:
-            found += [{**taken, over: item} for item in taken[over]]
-    return found
+            recorded += [{**inputs, each: item} for item in inputs[each]]
+    return recorded
 
 
-def _call(task: Task, given: Sequence[dict[str, Any]], size: int) -> Callable[[int], Any]:
-    """A function that makes the i-th call, on the next items each time."""
+def _call(task: Task, inputs: Sequence[dict[str, Any]], size: int) -> Callable[[int], Any]:
+    """Return a function that makes the i-th call, each on the next items."""
     step, resources = task.step, dict(task.resources)
     if isinstance(step, BatchedStep):
         batched = step
 
         def call_batch(i: int) -> Any:
-            items = [given[(i * size + j) % len(given)] for j in range(size)]
-            return batched.call_batch({k: [item[k] for item in items] for k in given[0]}, resources)
+            items = [inputs[(i * size + j) % len(inputs)] for j in range(size)]
+            columns = {name: [item[name] for item in items] for name in inputs[0]}
+            return batched.call_batch(columns, resources)
 
         return call_batch
 
     def call(i: int) -> Any:
-        result = step.fn(**given[i % len(given)], **resources)
+        result = step.fn(**inputs[i % len(inputs)], **resources)
         return run_here(result) if step.is_async else result
 
     return call
 
 
 def _timed(call: Callable[[int], Any], seconds: float, clock: Callable[[], float]) -> list[float]:
-    """Seconds of each call, after one that is not counted."""
+    """Duration of each call in seconds, after one warm-up call."""
     call(0)
     times: list[float] = []
     until = clock() + seconds

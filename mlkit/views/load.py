@@ -64,7 +64,7 @@ class Fact(NamedTuple):
     note: str = ""
 
 
-class Row(NamedTuple):
+class PercentileRow(NamedTuple):
     """A percentile of the card; ``at`` is its position on the log scale, from 0 to 1."""
 
     name: str
@@ -105,16 +105,18 @@ def _facts(result: LoadResult) -> list[Fact]:
     failed = len(result) - int(result.ok.sum())
     asked = result.asked_rate
     facts = [
-        Fact("answered", per_second(result.ok_rate), "good answers"),
+        Fact("throughput", per_second(result.ok_rate), "responses below 400"),
         Fact("requests", f"{len(result):,}", f"{failed:,} failed" if failed else "none failed"),
     ]
     if asked is not None:
-        facts.insert(0, Fact("asked", per_second(asked), f"sent {per_second(result.sent_rate)}"))
+        facts.insert(
+            0, Fact("target rate", per_second(asked), f"sent {per_second(result.sent_rate)}")
+        )
     facts.append(
-        Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} a request")
+        Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} per request")
     )
     if asked is not None and len(result):
-        facts.append(Fact("sent late", amount(result.lateness_p99_ms), "p99 of the client"))
+        facts.append(Fact("lateness", amount(result.lateness_p99_ms), "p99 of the client"))
     return facts
 
 
@@ -122,24 +124,24 @@ def _own_cpu(result: LoadResult) -> str:
     return amount(1e3 * result.client.cpu_s / len(result)) if len(result) else "–"
 
 
-def _rows(result: LoadResult) -> list[Row]:
+def _rows(result: LoadResult) -> list[PercentileRow]:
     if not len(result):
         return []
     longest = float(result.latency_ms.max())
     rows = [_row(result, p) for p in result.percentiles.values()]
     over = result.slo_ms is not None and longest > result.slo_ms
-    return [*rows, Row("max", amount(longest), "", _place(result, longest), over)]
+    return [*rows, PercentileRow("max", amount(longest), "", _place(result, longest), over)]
 
 
-def _row(result: LoadResult, percentile: Percentile) -> Row:
+def _row(result: LoadResult, percentile: Percentile) -> PercentileRow:
     value = percentile.value_ms
     if percentile.certified:
         note = f"≤ {amount(percentile.at_most_ms)}"
-        note = "no limit provable" if math.isinf(percentile.at_most_ms) else note
+        note = "no upper bound" if math.isinf(percentile.at_most_ms) else note
     else:
-        note = "too few requests to prove"
+        note = "too few requests"
     over = result.slo_ms is not None and value > result.slo_ms
-    return Row(NAMES[percentile.name], amount(value), note, _place(result, value), over)
+    return PercentileRow(NAMES[percentile.name], amount(value), note, _place(result, value), over)
 
 
 def _scale(result: LoadResult) -> tuple[float, float]:
@@ -165,14 +167,14 @@ def _slo(result: LoadResult) -> dict[str, Any] | None:
     words = {
         "met": "met, with 99% confidence",
         "missed": "missed",
-        "unproven": "not proven either way",
+        "unproven": "inconclusive",
     }
     verdict = result.slo_verdict or "unproven"
     return {
         "verdict": verdict,
         "sign": {"met": "●", "missed": "▲", "unproven": "○"}[verdict],
         "words": f"SLO p99 under {amount(result.slo_ms)} (dashed): {words[verdict]}.",
-        "over": f"{result.over_slo or 0:,} of {len(result):,} took longer or failed.",
+        "over": f"{result.over_slo or 0:,} of {len(result):,} exceeded it or failed.",
     }
 
 

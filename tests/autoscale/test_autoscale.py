@@ -125,7 +125,7 @@ def test_what_serve_changes_by_itself_is_put_down() -> None:
     stage.replicas, stage.state = 0, {**stage.state, "wanted": 0}
     stage.replicas = 1  # Serve does that as soon as a request waits
     stage.see(1, ongoing=1)
-    assert stage.words[-1] == "scaled 0 → 1: a request came and no replica was there"
+    assert stage.words[-1] == "scaled 0 → 1: a request arrived while no replica was running"
 
 
 def test_a_bound_is_named_once() -> None:
@@ -155,7 +155,9 @@ def test_a_policy_that_raises_changes_nothing_and_is_named() -> None:
     stage = Stage(broken)
     assert stage.see(0, ongoing=20) == 1
     assert stage.see(1, ongoing=20) == 1
-    assert stage.words == ["failed 1 → 1: mine raised ZeroDivisionError: division by zero; 1 stay"]
+    assert stage.words == [
+        "failed 1 → 1: mine raised ZeroDivisionError: division by zero; target remains 1"
+    ]
 
 
 @pytest.mark.parametrize("answer", ["three", None, float("nan"), True, (1, 2, 3)])
@@ -163,7 +165,7 @@ def test_an_answer_that_is_no_number_changes_nothing(answer: Any) -> None:
     stage = Stage(lambda told: answer)
     assert stage.see(0) == 1
     assert stage.said[0].kind == "failed"
-    assert "a policy gives a number of replicas" in stage.said[0].why
+    assert "a policy returns a number of replicas" in stage.said[0].why
 
 
 def test_a_policy_written_for_serve_keeps_its_state() -> None:
@@ -241,7 +243,7 @@ def test_what_keeps_a_policy_from_acting_is_said_once_a_minute() -> None:
         stage.see(2)
     (first, again) = stage.said
     assert first.kind == "held"
-    assert "no replica reads a GPU" in first.why
+    assert "no replica reported its GPU use" in first.why
     assert again.at - first.at >= 60
     stage.see(2, **readings(50, gpu=0.7))
     stage.see(2)
@@ -280,7 +282,7 @@ def test_what_cannot_be_is_refused(make: Any) -> None:
 
 
 def test_a_name_nobody_knows_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="told nothing called 'weather'"):
+    with pytest.raises(AttributeError, match="signals have no 'weather'"):
         _ = signals().weather
 
 

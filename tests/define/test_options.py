@@ -115,9 +115,9 @@ def test_unknown_names_are_told_with_those_there_are() -> None:
     [{"max_batch_size": 2}, {"batch_wait_timeout_s": 0.1}, {"split_failed_batches": False}],
 )
 def test_batches_of_a_step_without_batches_are_refused(option: Any) -> None:
-    with pytest.raises(DefinitionError, match=r"one item at a time[^.]*\n.*@batched_step"):
+    with pytest.raises(DefinitionError, match=r"not batched[^.]*\n.*@batched_step"):
         plain.with_options(**option)
-    with pytest.raises(DefinitionError, match="one item at a time"):
+    with pytest.raises(DefinitionError, match="not batched"):
         step(**option)(plain.fn)
 
 

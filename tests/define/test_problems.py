@@ -71,7 +71,7 @@ def test_a_type_that_does_not_fit_names_both_ends() -> None:
     assert (problem.where, problem.node, problem.parameter) == ("step 'size'", "size", "picture")
     assert problem.what == "'picture' gets the argument 'image', whose type does not fit"
     assert (problem.expected, problem.got) == ("Image", "bytes")
-    assert "turns bytes into Image" in problem.fix
+    assert "converts bytes to Image" in problem.fix
 
 
 def test_it_runs_here_all_the_same() -> None:
@@ -221,7 +221,7 @@ def test_two_functions_of_one_name_are_told_apart(cell: Cell) -> None:
 
     problem = only(tag)
     assert problem.node == "f_2"
-    assert "two different functions are called 'f'" in problem.what
+    assert "two different functions of this pipeline are named 'f'" in problem.what
 
 
 def test_a_result_that_reaches_nothing_is_a_dead_end_with_all_before_it() -> None:
@@ -231,7 +231,7 @@ def test_a_result_that_reaches_nothing_is_a_dead_end_with_all_before_it() -> Non
         return total([x])
 
     assert {p.node for p in tag.problems} == {"double", "double_2"}
-    assert all("reaches nothing" in p.what for p in tag.problems)
+    assert all("does not depend on it" in p.what for p in tag.problems)
 
 
 def test_what_cannot_cross_the_border_is_named() -> None:

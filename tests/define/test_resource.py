@@ -122,8 +122,8 @@ def test_one_file_may_be_named_without_a_list() -> None:
     [
         ((), {}, "either a loader or a value"),
         ((dict,), {"value": 1}, "either a loader or a value"),
-        ((), {"value": 1, "files": ["x"]}, "belong to a loader"),
-        ((5,), {}, "function without arguments"),
+        ((), {"value": 1, "files": ["x"]}, "requires a loader"),
+        ((5,), {}, "callable without arguments"),
     ],
 )
 def test_misuse_is_refused_at_once(args: Any, kwargs: Any, message: str) -> None:

@@ -260,7 +260,7 @@ def test_a_large_capture_is_named_with_the_way_out() -> None:
 
     (problem,) = problems(tag.graph)
     assert problem.where == "step 'heavy'"
-    assert "carries 16 MiB along, most of it 'weights'" in problem.what
+    assert "pickles to 16 MiB, most of it 'weights'" in problem.what
     assert "resource(value=model)" in str(problem.fix)
 
 

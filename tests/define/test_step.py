@@ -116,7 +116,7 @@ def test_a_batch_with_a_wrong_number_of_results_is_an_error(returned: Any, got: 
     def wrong(xs: list[int]) -> list[int]:
         return returned  # type: ignore[no-any-return]
 
-    with pytest.raises(DefinitionError, match="one result for each item") as caught:
+    with pytest.raises(DefinitionError, match="one result per item") as caught:
         wrong.batch([1, 2])
     assert caught.value.expected == "2 results"
     assert caught.value.got == got
@@ -222,14 +222,14 @@ def without_items(*, model: int = resource(value=1)) -> list[int]:
     ("decorate", "fn", "message"),
     [
         (step, a_generator, "yield"),
-        (step, with_stars, "named ones"),
-        (step, with_keywords, "named ones"),
-        (step, positional_only, "named ones"),
+        (step, with_stars, "named parameters"),
+        (step, with_keywords, "named parameters"),
+        (step, positional_only, "named parameters"),
         (step, len, "is a function"),
         (step, int, "is a function"),
-        (step, double, "a step already"),
+        (step, double, "already a step"),
         (step, early_resource, "keyword-only"),
-        (batched_step, an_async_one, "not an async one"),
+        (batched_step, an_async_one, "cannot be async"),
         (batched_step, without_items, "at least one sequence"),
         (batched_step(max_batch_size=0), lambda xs: xs, "at least 1"),
         (batched_step(max_batch_size=True), lambda xs: xs, "at least 1"),
@@ -254,5 +254,5 @@ def test_results_without_an_order_of_their_own_are_refused(results) -> None:
     def double(xs: list[int]) -> list[int]:
         return results
 
-    with pytest.raises(DefinitionError, match="one result for each item"):
+    with pytest.raises(DefinitionError, match="one result per item"):
         double.batch([1, 2])

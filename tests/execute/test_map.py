@@ -119,7 +119,7 @@ def test_an_empty_frame_gives_an_empty_frame() -> None:
 
 @pytest.mark.parametrize("wrong", ["text", b"bytes", {"x": 1}])
 def test_a_single_input_is_refused_with_the_way_out(wrong: Any) -> None:
-    with pytest.raises(InputError, match=r"put a single input into a list"):
+    with pytest.raises(InputError, match=r"wrap a single input in a list"):
         price.map(wrong, progress=False)
 
 

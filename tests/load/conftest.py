@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mlkit.load import LoadResult, poisson
-from mlkit.load.generator import NEVER, Answer, ClosedLoop, Limits, OpenLoop
+from mlkit.load.generator import NEVER, ClosedLoop, OpenLoop, Response, RunLimits
 from mlkit.load.results import ClientCost
 
 
@@ -40,7 +40,7 @@ class VirtualClock:
 class SimulatedServer:
     """A transport whose answer to the request sent at ``t`` comes after ``takes(t)`` seconds.
 
-    Infinity means never; an `Answer` in place of a number fails at once with its error.
+    Infinity means never; an `Response` in place of a number fails at once with its error.
     """
 
     def __init__(self, clock, takes):
@@ -63,7 +63,7 @@ class SimulatedServer:
         if slot not in self.abandoned:
             now = self.clock.time()
             first = NEVER if error else now
-            self.generator.answered(slot, Answer(first, now, 0 if error else 200, 2, "", error))
+            self.generator.answered(slot, Response(first, now, 0 if error else 200, 2, "", error))
 
 
 class Simulation:
@@ -74,7 +74,7 @@ class Simulation:
         self.server = SimulatedServer(self.clock, takes)
         self.ends = 0
         defaults = {"duration_s": 60.0, "warmup_s": 0.0, "timeout_s": 30.0, "max_in_flight": 2000}
-        self.limits = Limits(**{**defaults, **limits})
+        self.limits = RunLimits(**{**defaults, **limits})
         zero = self.clock.time() + self.limits.warmup_s
         self.generator = loop(
             argument, self.clock, self.server, self.limits, zero=zero, on_end=self._end

@@ -84,14 +84,14 @@ def test_a_rate_must_be_a_positive_number(rate):
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, None, True])
-def test_a_seed_must_be_a_whole_number(seed):
-    with pytest.raises(LoadError, match="whole number"):
+def test_a_seed_must_be_an_integer(seed):
+    with pytest.raises(LoadError, match="integer"):
         poisson(rate=1, seed=seed)
 
 
 @pytest.mark.parametrize("concurrency", [0, -3, 1.5, "16", True])
-def test_concurrency_must_be_a_whole_number(concurrency):
-    with pytest.raises(LoadError, match="whole number"):
+def test_concurrency_must_be_an_integer(concurrency):
+    with pytest.raises(LoadError, match="integer"):
         closed(concurrency=concurrency)
 
 

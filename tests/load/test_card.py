@@ -51,7 +51,7 @@ def test_void_and_interrupted_are_never_left_out(make_result):
 
 def test_the_card_shows_percentiles_samples_and_what_is_not_proven(make_result):
     card = make_result([10.0] * 200)._repr_html_()
-    for words in ("p99.9", "10 ms", "200 samples", "too few requests to prove", "none failed"):
+    for words in ("p99.9", "10 ms", "200 samples", "too few requests", "none failed"):
         assert words in card
 
 
@@ -60,7 +60,7 @@ def test_the_card_shows_percentiles_samples_and_what_is_not_proven(make_result):
     [
         (10.0, 500, "met, with 99% confidence"),
         (200.0, 500, "SLO p99 under 100 ms (dashed): missed."),
-        (10.0, 100, "not proven either way"),
+        (10.0, 100, "inconclusive"),
     ],
 )
 def test_the_card_says_what_became_of_the_slo(make_result, latency, count, words):
@@ -78,7 +78,7 @@ def test_the_card_quotes_failures_and_escapes_what_a_server_said(make_result):
 def test_the_card_of_a_closed_loop_warns_of_its_latencies(make_result):
     card = make_result([5.0] * 9, arrivals=closed(concurrency=2))._repr_html_()
     assert "closed loop: stalls hardly show" in card
-    assert "asked" not in card
+    assert "target rate" not in card
 
 
 @pytest.mark.parametrize("fields", [{}, {"slo_ms": 50}])

@@ -7,7 +7,7 @@ import ssl
 
 import pytest
 
-from mlkit.load.client import IDLE_LIMIT_S, Origin, Pool, new_event_loop, resolve
+from mlkit.load.client import IDLE_LIMIT_S, Endpoint, Pool, new_event_loop, resolve
 
 REQUEST = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -19,8 +19,8 @@ def fetch():
 
     def run(port, count=1, *, request=REQUEST, timeout=5.0, rest=0.0, tls=False, **options):
         async def main(loop):
-            origin = Origin("127.0.0.1", port, "localhost", tls)
-            pool = Pool(loop, origin, [request], **options)
+            endpoint = Endpoint("127.0.0.1", port, "localhost", tls)
+            pool = Pool(loop, endpoint, [request], **options)
             answers = []
             for slot in range(count):
                 came = loop.create_future()
@@ -129,15 +129,15 @@ def test_head_answers_have_no_body_whatever_their_length_says(fetch, reply):
 @pytest.mark.parametrize(
     ("pieces", "kind", "words"),
     [
-        ([None], "closed", "before an answer"),
-        (["reset"], "reset", "before an answer"),
-        ([OK[:-1], None], "closed", "in the middle"),
+        ([None], "closed", "before its response"),
+        (["reset"], "reset", "before its response"),
+        ([OK[:-1], None], "closed", "within its response"),
         (
             [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab", None],
             "closed",
-            "middle",
+            "within",
         ),
-        ([b"HTTP/1.1 200 OK\r\nContent-", None], "closed", "in the middle"),
+        ([b"HTTP/1.1 200 OK\r\nContent-", None], "closed", "within its response"),
         ([b"SMTP ready\r\n"], "protocol", "Expected HTTP"),
         ([b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\n"], "protocol", "Content-Length"),
         (
@@ -219,7 +219,7 @@ def _pool_run(port, body):
     """Run ``body(pool, loop, wait)`` in a fresh loop."""
 
     async def main(loop):
-        pool = Pool(loop, Origin("127.0.0.1", port, "localhost"), [REQUEST])
+        pool = Pool(loop, Endpoint("127.0.0.1", port, "localhost"), [REQUEST])
         heard = asyncio.Queue()
         pool.answered = lambda slot, answer: heard.put_nowait((slot, answer))
         try:

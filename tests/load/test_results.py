@@ -159,7 +159,7 @@ def test_a_file_with_something_else_says_so(tmp_path):
     (tmp_path / "other.txt").write_text("hello")
     np.savez(tmp_path / "arrays.npz", a=np.ones(2))
     for name in ("other.txt", "arrays.npz"):
-        with pytest.raises(LoadError, match="holds no load test"):
+        with pytest.raises(LoadError, match="not contain a load test"):
             LoadResult.load(tmp_path / name)
 
 

@@ -264,7 +264,7 @@ def test_the_worker_imports_nothing_heavy_and_nothing_from_the_working_folder(tm
         ({"timeout_s": 0}, "timeout_s"),
         ({"slo_ms": -5}, "slo_ms"),
         ({"seed": -1}, "seed"),
-        ({"arrivals": 50}, "how requests arrive"),
+        ({"arrivals": 50}, "an arrival process"),
         ({"arrivals": closed(concurrency=5000)}, "too many clients"),
         ({"payloads": []}, "no payload"),
     ],
@@ -276,7 +276,7 @@ def test_arguments_are_checked_before_anything_starts(options, words):
 
 def test_one_test_asks_one_server():
     payloads = [HttpRequest(url="http://a/"), HttpRequest(url="http://b/")]
-    with pytest.raises(LoadError, match="one load test asks one server"):
+    with pytest.raises(LoadError, match="one target server"):
         quick(1, payloads=payloads)
 
 

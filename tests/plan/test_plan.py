@@ -58,7 +58,7 @@ def test_each_stage_says_why() -> None:
     made = plan(shop, options={"load": {"num_replicas": 3}})
     assert [stage.why for stage in made.stages] == [
         "answers HTTP",
-        "3 replicas of its own",
+        "num_replicas=3",
         "stage='models'",
         "num_gpus=0.5",
     ]
@@ -99,12 +99,12 @@ def test_scaling_by_itself_is_a_stage() -> None:
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"layout": "spread"}, "no such layout"),
-        ({"options": {"lod": {"num_replicas": 2}}}, "'lod', which is no step"),
+        ({"layout": "spread"}, "unknown layout"),
+        ({"options": {"lod": {"num_replicas": 2}}}, "unknown steps: 'lod'"),
         ({"options": {"load": {"replicas": 2}}}, "replicas"),
         (
             {"options": {"classify": {"num_replicas": 2}, "embed": {"num_replicas": 3}}},
-            "ask for different num_replicas",
+            "have different num_replicas",
         ),
         (
             {

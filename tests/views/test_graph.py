@@ -106,14 +106,14 @@ def test_a_problem_is_marked_where_it_is_and_listed(troubled: Pipeline[..., Any]
     assert [texts(box)[0] for box in boxes] == ["decode"]
     said = " ".join(texts(boxes[0]))
     assert "data: expected bytes, got" in said
-    assert "its result reaches" in said
+    assert "result does not depend on it" in said
 
 
 def test_every_problem_is_listed_with_all_it_says(troubled: Pipeline[..., Any]) -> None:
     html = to_html(troubled.graph, troubled.problems)
     assert html.count("<li>") == len(troubled.problems) == 2
     assert "2 problems keep" in html
-    assert "→ use it or leave the call out" in html
+    assert "→ use its result, or remove the call" in html
 
 
 def test_one_problem_is_one_problem(tagging: Pipeline[..., Any]) -> None:

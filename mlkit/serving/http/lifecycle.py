@@ -134,7 +134,7 @@ class Served:
         except TimeoutError:
             if not t.expired():
                 raise
-            raise DeadlineExceeded("the request's time ran out while it was read") from None
+            raise DeadlineExceeded("the request exceeded its deadline while it was read") from None
 
     async def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments as a route gives them, to what the pipeline takes.

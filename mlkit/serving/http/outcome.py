@@ -25,7 +25,7 @@ class Outcome(Enum):
     OVERLOADED = auto()
     """There was no room for it (503 with ``Retry-After``)."""
     LATE = auto()
-    """Its time ran out (504)."""
+    """It exceeded its deadline (504)."""
     LEFT = auto()
     """Its client gave it up (499): neither counted nor recorded."""
     FAILED = auto()

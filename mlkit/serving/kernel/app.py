@@ -377,7 +377,7 @@ class App:
         return view(self, window_s)
 
     def slowest(self, count: int = 10) -> Slowest:
-        """The slowest of the last 5,000 requests, the slowest first."""
+        """The slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
         return self._observed.slowest(count)
 
     def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:

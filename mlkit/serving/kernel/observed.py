@@ -126,14 +126,14 @@ class Observed:
         return replace(trace, outside_s=max(0.0, seconds - trace.total_s))
 
     def slowest(self, count: int) -> Slowest:
-        """The slowest of the last thousands of requests."""
+        """The slowest requests that are kept, the slowest first."""
         if count < 1:
             raise InputError("how many of the slowest?", expected="at least 1", got=repr(count))
         packed = self.session.call(GetTraces(app=self.app, slowest=count), timeout_s=10)
         return Slowest(map(self._unpack, packed))
 
     def trace(self, id: str) -> Trace:
-        """One of the last thousands of requests."""
+        """The trace of a request; `InputError` where it is not kept any more."""
         packed = self.session.call(GetTraces(app=self.app, id=id), timeout_s=10)
         if not packed:
             raise InputError(

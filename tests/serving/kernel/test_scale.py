@@ -67,7 +67,7 @@ def test_the_size_of_a_batch_is_the_steps_own(now: Scaled) -> None:
     assert scaled(now, "judge", {"max_batch_size": 9}).sizes == {"judge": 9}
     with pytest.raises(DeployError, match="batched step's"):
         scaled(now, "clean", {"max_batch_size": 9})
-    with pytest.raises(DefinitionError, match="max_batch_size cannot be this"):
+    with pytest.raises(DefinitionError, match="invalid max_batch_size"):
         scaled(now, "judge", {"max_batch_size": 0})
 
 

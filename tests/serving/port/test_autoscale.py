@@ -104,7 +104,8 @@ def test_zero_and_back_loses_no_request(scaling):
         assert list(pool.map(scaling, range(4))) == [2, 4, 6, 8]
     until(
         lambda: any(
-            d.why == "a request came and no replica was there" for d in scaling.scaling.decisions
+            d.why == "a request arrived while no replica was running"
+            for d in scaling.scaling.decisions
         )
     )
     scaling.scale("load", num_replicas=1)

@@ -1,0 +1,72 @@
+"""Which functions can be steps and pipelines."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from mlkit.define.resource import Resource
+from mlkit.errors import DefinitionError
+
+__all__ = ["check_pipeline_function", "check_step_function", "is_resource"]
+
+
+def check_step_function(fn: Any) -> None:
+    """Check that a function can be a step.
+
+    Raises:
+        DefinitionError: not a function with named parameters that returns.
+    """
+    if not inspect.isfunction(fn):
+        raise DefinitionError(
+            "a step is a function",
+            where="step",
+            got=type(fn).__name__,
+            fix="wrap it: def my_step(x: X) -> Y: return thing(x)",
+        )
+    _check_signature(fn, "step")
+    for parameter in inspect.signature(fn).parameters.values():
+        if is_resource(parameter) and parameter.kind is not parameter.KEYWORD_ONLY:
+            raise DefinitionError(
+                "a resource is a keyword-only parameter",
+                where=f"step {fn.__name__!r}",
+                got=f"{parameter.name!r} before the *",
+                fix=f"write (..., *, {parameter.name}=resource(...))",
+            )
+
+
+def check_pipeline_function(fn: Any) -> None:
+    """Check that a function can be traced.
+
+    Raises:
+        DefinitionError: not a plain function with named parameters.
+    """
+    if not inspect.isfunction(fn):
+        raise DefinitionError("a pipeline is a function", where="pipeline", got=type(fn).__name__)
+    if inspect.iscoroutinefunction(fn):
+        raise DefinitionError(
+            "a pipeline is a plain function that calls steps",
+            where=f"pipeline {fn.__name__!r}",
+            got="async def",
+            fix="drop async and await: async steps are called without await",
+        )
+    _check_signature(fn, "pipeline")
+
+
+def _check_signature(fn: Any, kind: str) -> None:
+    where = f"{kind} {fn.__name__!r}"
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError(f"a {kind} returns its result, it does not yield it", where=where)
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise DefinitionError(
+                f"a {kind} takes named parameters only",
+                where=where,
+                got=str(parameter),
+                fix="no *args, **kwargs or positional-only parameters",
+            )
+
+
+def is_resource(parameter: inspect.Parameter) -> bool:
+    """Whether a parameter is filled in from a resource."""
+    return isinstance(parameter.default, Resource)
