@@ -1,8 +1,8 @@
 """A launcher for HAProxy that keeps it on the loopback interface.
 
-Serve's template binds two listeners (statistics and metrics) to every interface, and answers 502,
-503 and 504 as a plain 500. The launcher mends the configuration that it is given before it becomes
-the real HAProxy.
+Serve's template binds two listeners (statistics and metrics) to every interface, and responds to
+502, 503 and 504 with a plain 500; Serve's own rejections are plain text. The launcher edits the
+configuration, so that every error is a problem document, before it becomes the real HAProxy.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 from mlkit.errors import SessionError
@@ -17,9 +19,16 @@ from mlkit.errors import SessionError
 __all__ = ["haproxy_binary", "write_launcher"]
 
 _PROBLEMS = {
-    502: ("Bad Gateway", "the replica that had this request is gone; try again"),
-    503: ("Service Unavailable", "no replica is ready for this request; try again"),
-    504: ("Gateway Timeout", "the replica did not answer in time"),
+    502: "the replica that had this request is gone; try again",
+    503: "no replica is ready for this request; try again",
+    504: "the replica did not answer in time",
+}
+
+_FRONTEND = "frontend http_frontend"
+_REJECTIONS = {
+    # A full queue: the length is that of Serve's text.
+    503: ("the app has too many requests; try again", '{ res.hdr(content-length) -m str "35" }'),
+    404: ("no app is deployed at this path", "!{ var(txn.serve_app) -m found }"),
 }
 
 _LAUNCHER = """#!/bin/sh
@@ -49,10 +58,11 @@ def haproxy_binary() -> str:
 def write_launcher(folder: Path, binary: str) -> Path:
     """Write the launcher and its error answers into a session's folder; path of the launcher."""
     edits = ["s/bind \\*:/bind 127.0.0.1:/", "s/bind :/bind 127.0.0.1:/"]
-    for status, (title, detail) in _PROBLEMS.items():
+    for status, detail in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
-        page.write_text(_answer(status, title, detail))
+        page.write_text(_answer(status, detail))
         edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
+    edits.append("s#^{0}$#{0}{1}#".format(_FRONTEND, "".join(_rejections())))
     launcher = folder / "haproxy"
     launcher.write_text(
         _LAUNCHER.format(
@@ -63,13 +73,31 @@ def write_launcher(folder: Path, binary: str) -> Path:
     return launcher
 
 
-def _answer(status: int, title: str, detail: str) -> str:
-    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+def _rejections() -> Iterator[str]:
+    """Rules that replace Serve's own plain-text responses, as sed inserts them."""
+    for status, (detail, condition) in _REJECTIONS.items():
+        body = _document(status, detail)
+        retry = "hdr Retry-After 1 " if status == 503 else ""
+        yield (
+            f"\\n    http-response return status {status} content-type application/problem+json "
+            f"{retry}string '{body}' if {{ status {status} }} "
+            f'{{ res.hdr(content-type) -m beg "text/plain" }} {condition}'
+        )
+
+
+def _answer(status: int, detail: str) -> str:
+    body = _document(status, detail)
     lines = [
-        f"HTTP/1.1 {status} {title}",
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/problem+json",
         "Cache-Control: no-cache",
         "Retry-After: 1",
         f"Content-Length: {len(body)}",
     ]
     return "\r\n".join([*lines, "", body])
+
+
+def _document(status: int, detail: str) -> str:
+    """A problem document (RFC 9457)."""
+    title = HTTPStatus(status).phrase
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})

@@ -10,8 +10,11 @@ import sys
 import threading
 import time
 from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from mlkit.errors import DeployConflict, DeployError, SessionError, SessionTimeout
@@ -317,6 +320,84 @@ def test_haproxys_own_errors_are_problem_documents(launched, tmp_path, status) -
     assert head.startswith(f"HTTP/1.1 {status} ")
     assert "application/problem+json" in head
     assert f"Content-Length: {len(body.encode())}" in head
+
+
+RESPONSES = {
+    "/full": (503, "text/plain; charset=utf-8", b"Request dropped due to backpressure"),
+    "/nowhere": (404, "text/plain", b"Path '/nowhere' not found."),
+    "/app/missing": (404, "text/plain", b"no such thing"),
+    "/app/closed": (503, "text/plain", b"closed on Sundays"),
+}
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Responds as Serve does."""
+
+    def do_GET(self):
+        status, media_type, body = RESPONSES[self.path]
+        self.send_response(status)
+        self.send_header("Content-Type", media_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def front_end(tmp_path):
+    """Starts HAProxy with the launcher in front of a replica; yields its URL."""
+    (tmp_path / "errors").mkdir()
+    replica = ThreadingHTTPServer(("127.0.0.1", 0), Replica)
+    threading.Thread(target=replica.serve_forever).start()
+    port = free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(f"""defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    http-request set-var(txn.serve_app) str(app) if {{ path_beg /app }}
+    default_backend replicas
+backend replicas
+    server one 127.0.0.1:{replica.server_port}
+""")
+    launcher = haproxy.write_launcher(tmp_path, haproxy.haproxy_binary())
+    process = subprocess.Popen([str(launcher), "-db", "-f", str(config)])
+    until = time.monotonic() + 10
+    while not _answers(port):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait()
+    replica.shutdown()
+    replica.server_close()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone(front_end):
+    responses = {path: httpx2.get(front_end + path) for path in RESPONSES}
+    for path, status in (("/full", 503), ("/nowhere", 404)):
+        assert responses[path].headers["content-type"] == "application/problem+json"
+        assert responses[path].status_code == responses[path].json()["status"] == status
+    assert responses["/full"].headers["retry-after"] == "1"
+    for path in ("/app/missing", "/app/closed"):
+        status, media_type, body = RESPONSES[path]
+        assert (responses[path].status_code, responses[path].content) == (status, body)
+        assert responses[path].headers["content-type"] == media_type
+
+
+def test_the_text_of_a_full_queue_is_still_serves() -> None:
+    source = Path(str(find_spec("ray").origin)).parent / "serve/_private/replica.py"
+    assert f'"{RESPONSES["/full"][2].decode()}"' in source.read_text()
 
 
 def test_what_auto_stands_for_is_what_serve_takes_it_for() -> None:
