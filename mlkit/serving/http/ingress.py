@@ -55,7 +55,8 @@ def create_app(
 
     Args:
         graph: the pipeline's.
-        limits: the body's is used here, the others by `Served`.
+        limits: the body's is used here, the others by `Served`. A user's application that has a
+            ``max_body_size`` keeps it for its routes.
         served: gives the pipeline once it is ready, None before.
         token: what callers send as ``Authorization: Bearer``; None asks for none.
         version: what ``/readyz`` tells, so that one can see which version answers.
@@ -66,6 +67,8 @@ def create_app(
         metrics: gives what ``GET /metrics`` answers; there is no such route without it.
     """
     app = _bare(graph) if fastapi is None else derived(fastapi)
+    if fastapi is not None and app.max_body_size is None:  # the user's routes
+        app.max_body_size = limits.max_body_bytes
     app.state.schemas = {}
     pipelines: dict[str, tuple[Graph, Ready]] = {graph.name: (graph, served)}
     for name, other in (others or {}).items():

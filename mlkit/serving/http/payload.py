@@ -94,11 +94,14 @@ class Payloads:
             raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
+        try:
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+        except HTTPException as error:  # the user's FastAPI application has a limit of its own
+            raise PayloadTooLarge("the body exceeds the application's limit") from error
         return b"".join(parts)
 
     async def _from_json(self, body: bytes) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Host, Mount
+from starlette.types import ASGIApp
 
 from mlkit.define.code import captured
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
@@ -311,10 +312,22 @@ def derived(application: FastAPI) -> FastAPI:
         for route in application.router.routes
         if not _is_builtin(getattr(route, "endpoint", None))
     ]
-    if application.router.middleware_stack == application.router.app:  # it has none of its own
-        made.router.middleware_stack = made.router.app
+    stack = application.router.middleware_stack
+    made.router.middleware_stack = _rebound(stack, application.router.app, made.router.app)
     made.exception_handlers = dict(application.exception_handlers)
     made.user_middleware = list(application.user_middleware)
     made.middleware_stack = None
     made.openapi_schema = None
     return made
+
+
+def _rebound(stack: Any, old: ASGIApp, new: ASGIApp) -> Any:
+    """A copy of a stack of ASGI middleware that ends in another application.
+
+    A router has one where it, or its application, was given ``max_body_size`` or ``middleware``.
+    """
+    if stack == old:
+        return new
+    layer = copy.copy(stack)
+    layer.app = _rebound(stack.app, old, new)
+    return layer

@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute
 from mlkit import InputError, pipeline, step
 from mlkit.define import ImageSource
 from mlkit.errors import DeployError
-from mlkit.serving import asgi, served
+from mlkit.serving import Limits, asgi, served
 from mlkit.serving.http.access import new_code
 from mlkit.serving.http.userapp import application_of, pack_application
 
@@ -403,3 +403,33 @@ def test_a_route_whose_code_cannot_be_seen_is_never_taken_for_unchanged() -> Non
     shop = FastAPI()
     shop.router.routes.append(Unknown())
     assert pack_application(shop)[1] != pack_application(shop)[1]
+
+
+def streamed():
+    """Yields 2,000 bytes in parts: without a Content-Length."""
+    for _ in range(20):
+        yield b"x" * 100
+
+
+def declared():
+    return b"x" * 2000
+
+
+@pytest.mark.parametrize("body", [declared, streamed])
+@pytest.mark.parametrize(("own", "limit"), [(None, 1000), (500, 500), (5000, 5000)])
+def test_bodies_of_a_users_routes_are_limited_like_those_of_pipelines(body, own, limit) -> None:
+    mine = FastAPI(max_body_size=own)
+
+    @mine.post("/count")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    with TestClient(asgi(tag, fastapi=mine, limits=Limits(max_body_bytes=1000))) as client:
+        response = client.post("/count", content=body())
+    assert response.status_code == (200 if limit > 2000 else 413)
+
+
+def test_a_pipelines_body_over_the_applications_limit_is_too_large() -> None:
+    with TestClient(asgi(tag, fastapi=FastAPI(max_body_size=500))) as client:
+        response = client.post("/tag", content=streamed(), headers={"content-type": "image/png"})
+    assert (response.status_code, response.json()["status"]) == (413, 413)
