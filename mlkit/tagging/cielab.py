@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[Any]
+import numpy as np
+from numpy.typing import NDArray
 
 __all__ = ["BITS", "codes", "difference", "lab", "lab_of_codes"]
+
+Floats = NDArray[Any]
 
 BITS = 6
 """Bits per channel that `codes` keeps: 262,144 colours, in barely visible steps."""
@@ -26,24 +26,18 @@ _WHITE = (0.95047, 1.0, 1.08883)
 
 def lab(rgb: Any) -> Floats:
     """Convert sRGB colours [..., 3] from 0 to 255 to CIELAB [..., 3] (CIE 15:2004, D65)."""
-    import numpy as np
-
     x, y, z = np.moveaxis(_linear(rgb) @ np.array(_XYZ).T / _WHITE, -1, 0)
     return _lab(x, y, z)
 
 
 def _linear(levels: Any) -> Floats:
     """Convert sRGB levels from 0 to 255 to linear light from 0 to 1."""
-    import numpy as np
-
     values = np.asarray(levels, dtype=np.float64) / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _lab(*ratios: Floats) -> Floats:
     """Convert X, Y and Z, relative to the white point, to CIELAB [..., 3]."""
-    import numpy as np
-
     delta = 6 / 29
     x, y, z = (
         np.where(ratio > delta**3, np.cbrt(ratio), ratio / (3 * delta**2) + 4 / 29)
@@ -54,8 +48,6 @@ def _lab(*ratios: Floats) -> Floats:
 
 def codes(pixels: NDArray[Any]) -> NDArray[Any]:
     """Quantize uint8 sRGB [..., 3] to codes of the channels' leading bits, intp [...]."""
-    import numpy as np
-
     kept = (pixels >> (8 - BITS)).astype(np.intp)
     return (kept[..., 0] << 2 * BITS) | (kept[..., 1] << BITS) | kept[..., 2]
 
@@ -63,8 +55,6 @@ def codes(pixels: NDArray[Any]) -> NDArray[Any]:
 @functools.cache
 def lab_of_codes() -> Floats:
     """Return a lookup table of the CIELAB colour of each code, float32 [262144, 3]."""
-    import numpy as np
-
     light = _linear(np.arange(1 << BITS) * 255 / ((1 << BITS) - 1))
     # Linearizes 64 levels instead of 262,144 colours, since the first request waits for it.
     ratios = [
@@ -74,17 +64,15 @@ def lab_of_codes() -> Floats:
     return _lab(*ratios).reshape(-1, 3).astype(np.float32)
 
 
-def difference(one: Any, other: Any) -> Floats:
+def difference(a: Any, b: Any) -> Floats:
     """Return the CIEDE2000 difference of CIELAB colours [..., 3], broadcast; 1 is just visible.
 
     The formula and the names of its terms are those of Sharma, Wu and Dalal, "The CIEDE2000
     color-difference formula: implementation notes, supplementary test data, and mathematical
     observations", Color Research and Application 30 (1), 2005.
     """
-    import numpy as np
-
-    l1, a1, b1 = np.moveaxis(np.asarray(one, dtype=np.float64), -1, 0)
-    l2, a2, b2 = np.moveaxis(np.asarray(other, dtype=np.float64), -1, 0)
+    l1, a1, b1 = np.moveaxis(np.asarray(a, dtype=np.float64), -1, 0)
+    l2, a2, b2 = np.moveaxis(np.asarray(b, dtype=np.float64), -1, 0)
     chroma7 = ((np.hypot(a1, b1) + np.hypot(a2, b2)) / 2) ** 7
     g = 1.5 - 0.5 * np.sqrt(chroma7 / (chroma7 + 25.0**7))
     c1, c2 = np.hypot(g * a1, b1), np.hypot(g * a2, b2)
@@ -100,15 +88,11 @@ def difference(one: Any, other: Any) -> Floats:
 
 
 def _wrapped(angle: Floats) -> Floats:
-    import numpy as np
-
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
 def _weights(light: Floats, chroma: Floats, hue: Floats) -> tuple[Floats, Floats, Floats, Floats]:
     """Return S_L, S_C, S_H and R_T of CIEDE2000."""
-    import numpy as np
-
     t = (
         1
         - 0.17 * np.cos(hue - np.pi / 6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlkit.define import batched_step, resource, step
 from mlkit.media.image import Image
 from mlkit.models import CompiledModel
-from mlkit.tagging.network import CLASSES, SIDE, Outputs, facts, load_tagging_model
+from mlkit.tagging.network import CLASSES, SIDE, load_tagging_model, min_garment
 from mlkit.tagging.types import Label, ProductClass
 
 if TYPE_CHECKING:
@@ -29,16 +29,21 @@ GARMENTS = frozenset(
     pajamas|poke bonnet|poncho|sneaker|sandal|sarong|shoe store|shower cap|ski mask|sock|sombrero|
     stole scarf|suit|sweatshirt|swim trunks|swimming cap|trench coat|velvet fabric|vestment|
     Windsor tie|wool
-    """.replace("\n", "")
-    .replace("    ", "")
-    .split("|")
+    """.replace("\n    ", "").split("|")
 )
 """ImageNet classes of clothing and fabrics."""
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """Outputs of the network for one image: a row of `Outputs`."""
+    """Outputs of the network for one image.
+
+    Attributes:
+        labels: ImageNet probabilities [1000].
+        classes: product class probabilities [10], given that the image shows one of them.
+        class_maps: activation maps of the product classes [10, 7, 7].
+        label_map: activation map of the most likely ImageNet label [7, 7].
+    """
 
     labels: np.ndarray
     classes: np.ndarray
@@ -48,15 +53,13 @@ class Seen:
 
 @batched_step(max_batch_size=4)
 def look(
-    pictures: list[Image],
-    *,
-    model: CompiledModel = resource(load_tagging_model),
+    pictures: list[Image], *, model: CompiledModel = resource(load_tagging_model)
 ) -> list[Seen]:
     """Run the network on images resized to squares."""
     import numpy as np
 
     outputs = model(np.stack([picture.resized(SIDE) for picture in pictures]))
-    return [Seen(*row) for row in zip(*Outputs(*outputs), strict=True)]
+    return [Seen(*row) for row in zip(*outputs, strict=True)]
 
 
 @step
@@ -77,10 +80,15 @@ def imagenet_labels(seen: Seen) -> list[Label]:
 @step
 def product_class(seen: Seen) -> ProductClass | None:
     """Return the kind of clothing; None if the image shows none."""
-    if garment_share(seen.labels) < facts().min_garment:
+    if not shows_garment(seen):
         return None
     best = int(seen.classes.argmax())
     return ProductClass(name=CLASSES[best], score=float(seen.classes[best]))
+
+
+def shows_garment(seen: Seen) -> bool:
+    """Whether an image shows clothing."""
+    return garment_share(seen.labels) >= min_garment()
 
 
 def garment_share(labels: np.ndarray) -> float:

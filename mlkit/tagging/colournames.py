@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import webcolors
+from numpy.typing import NDArray
 
 from mlkit.tagging import cielab
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 __all__ = ["NAMES", "name_of"]
 
@@ -85,8 +85,6 @@ def _nearest(red: int, green: int, blue: int) -> str:
 
 @functools.cache
 def _table() -> tuple[list[str], NDArray[Any]]:
-    import webcolors
-
     pairs = [(family, name) for family, names in _FAMILIES.items() for name in names.split()]
     rgb = [tuple(webcolors.name_to_rgb(name)) for _, name in pairs]
     return [*(family for family, _ in pairs), *_IN_PHOTOS], cielab.lab([*rgb, *_IN_PHOTOS.values()])

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlkit.define import step
 from mlkit.media.image import Image
-from mlkit.tagging.classify import Seen, garment_share
-from mlkit.tagging.network import facts
+from mlkit.tagging.classify import Seen, shows_garment
 from mlkit.tagging.types import Box
 
 if TYPE_CHECKING:
@@ -29,8 +28,7 @@ def localise(picture: Image, seen: Seen) -> Box | None:
     The map is that of the product class, or of the most likely ImageNet label if the image shows
     no clothing. None if the map is flat.
     """
-    is_garment = garment_share(seen.labels) >= facts().min_garment
-    heat = seen.class_maps[int(seen.classes.argmax())] if is_garment else seen.label_map
+    heat = seen.class_maps[seen.classes.argmax()] if shows_garment(seen) else seen.label_map
     edges = bounds(heat)
     if edges is None:
         return None

@@ -8,19 +8,17 @@ clothing (`tools/train.py`). The second head takes 5% of the time.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
     from mlkit.models import CompiledModel
 
-__all__ = ["CLASSES", "SIDE", "Facts", "Outputs", "build_network", "facts", "load_tagging_model"]
+__all__ = ["CLASSES", "SIDE", "load_tagging_model", "min_garment"]
 
 SIDE = 224
 """Side of the network's square input, in pixels."""
@@ -42,43 +40,15 @@ WIDTH = 1280
 """Channels of the last convolution, as in EfficientNet-Lite0."""
 
 
-class Outputs(NamedTuple):
-    """Outputs for N images.
-
-    Attributes:
-        labels: ImageNet probabilities [N, 1000].
-        classes: product class probabilities [N, 10], given that the image shows one of them.
-        class_maps: activation maps of the product classes [N, 10, 7, 7].
-        label_map: activation map of the most likely ImageNet label [N, 7, 7].
-    """
-
-    labels: np.ndarray
-    classes: np.ndarray
-    class_maps: np.ndarray
-    label_map: np.ndarray
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Parameters determined in training, besides the weights.
-
-    Attributes:
-        min_garment: total ImageNet probability of garments below which an image shows none.
-    """
-
-    min_garment: float
-
-
 def weights_file() -> Path:
     """Path of the product head's weights."""
     return Path(str(resources.files("mlkit.tagging").joinpath("weights/product_head.safetensors")))
 
 
 @cache
-def facts() -> Facts:
-    """Load the parameters that belong to the weights."""
-    parameters = json.loads(weights_file().with_suffix(".json").read_text())
-    return Facts(parameters["min_garment"])
+def min_garment() -> float:
+    """Total ImageNet probability of garments below which an image shows none, from training."""
+    return float(json.loads(weights_file().with_suffix(".json").read_text())["min_garment"])
 
 
 def product_head() -> torch.nn.Sequential:
@@ -104,8 +74,8 @@ def trunk(net: Any, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def build_network(head: torch.nn.Sequential) -> torch.nn.Module:
-    """Combine backbone and heads into one module, from normalised images to `Outputs`.
+def _build_network(head: torch.nn.Sequential) -> torch.nn.Module:
+    """Combine backbone and heads into one module, from normalised images to batches of `Seen`.
 
     Class activation maps are the features before pooling, weighted by the classifier's weights of
     a class (Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016).
@@ -138,7 +108,7 @@ def build_network(head: torch.nn.Sequential) -> torch.nn.Module:
 
 
 def load_tagging_model() -> CompiledModel:
-    """Compile the network for this machine: from uint8 [N, 224, 224, 3] to `Outputs`."""
+    """Compile the network for this machine: from uint8 [N, 224, 224, 3] to batches of `Seen`."""
     import numpy as np
 
     from mlkit.models import Preprocess, compile_model, content_key
@@ -158,4 +128,4 @@ def _network_with_weights() -> torch.nn.Module:
 
     head = product_head()
     head.load_state_dict({k: v.float() for k, v in load_file(weights_file()).items()}, strict=False)
-    return build_network(head.eval())
+    return _build_network(head.eval())

@@ -19,10 +19,7 @@ class _Result(BaseModel):
 class Label(_Result):
     """One of the 1,000 ImageNet labels."""
 
-    name: str = Field(
-        description="Name of the ImageNet class.",
-        examples=["T-shirt"],
-    )
+    name: str = Field(description="Name of the ImageNet class.", examples=["T-shirt"])
     score: Share = Field(description="Probability, from 0 to 1.", examples=[0.8312])
 
 

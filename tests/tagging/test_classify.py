@@ -11,7 +11,7 @@ from mlkit.tagging.classify import (
     look,
     product_class,
 )
-from mlkit.tagging.network import CLASSES, SIDE, facts
+from mlkit.tagging.network import CLASSES, SIDE, min_garment
 
 
 def seen(labels=None, classes=None):
@@ -57,7 +57,7 @@ def test_a_picture_of_something_else_gets_none_however_sure_the_head_is():
 
 @pytest.mark.parametrize(("step", "is_class"), [(0.01, True), (-0.01, False)])
 def test_the_threshold_is_on_the_share_of_garments(step, is_class):
-    found = product_class(seen({"jeans": facts().min_garment + step}, {"pants": 0.9}))
+    found = product_class(seen({"jeans": min_garment() + step}, {"pants": 0.9}))
     assert (found is not None) is is_class
 
 
