@@ -81,7 +81,7 @@ def test_a_slider_changes_the_replicas_that_ray_has(notebook: Any, pictures: Pat
     cell.locator(".jupyter-button:visible", has_text="Apply").first.click()
     cell.get_by_text("num_replicas 1 → 2").wait_for(timeout=30_000)
     assert "('loading', 2)" in notebook.run("replicas")
-    notebook.shows("show", "loading 1 → 2: set by hand", 10)
+    notebook.shows("show", "loading 1 → 2: set manually", 10)
     notebook.shot(pictures / "slider.png")
 
 

@@ -40,7 +40,7 @@ def holders(folder, record):
     yield from (record, record.spec, DeployApp(spec=record.spec))
     app._sent.append(app.prepare(1))
     yield from (app, app.session, app.prepare(1), app.sent, app._observed, app.plan)
-    yield Calls(app._ask, [{"x": 1}], 1, stop_at_failure=True)
+    yield Calls(app._call, [{"x": 1}], 1, stop_at_failure=True)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     yield HttpRequest(url=app.url, headers=headers, body=TOKEN.encode())
     yield Shipment(app="echo", origin=Origin.here(), logs="", token=TOKEN)

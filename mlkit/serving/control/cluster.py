@@ -1,7 +1,7 @@
-"""What the session process needs of Ray and Ray Serve, as an interface.
+"""Interface to Ray and Ray Serve for the session process; `mlkit.serving.port` implements it.
 
-`mlkit.serving.port` implements it; tests use a fake. Every method may be cancelled: it returns
-only when what it had begun has reached the cluster, so that a later call is never overtaken.
+Every method may be cancelled. It then returns only after a call that has started has reached the
+cluster, so that it cannot overtake a later one.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """An application with one deployment, as Serve should have it.
+    """Desired state of a Serve application with one deployment.
 
     Attributes:
-        name: of the application.
-        deployment: name of its deployment.
-        kind: what its replicas run.
-        arguments: what each replica is started with.
-        route_prefix: path that leads to it; None for one that only handles reach.
-        version: changes when its replicas have to be replaced.
-        user_config: what a running replica is told when it changes.
-        options: Serve's deployment options by Serve's names.
+        kind: the class that its replicas run.
+        arguments: constructor arguments of a replica.
+        version: changes if the replicas must be replaced.
+        user_config: configuration that running replicas accept without a restart.
+        route_prefix: HTTP path; None for an application that is reached by handles only.
+        options: deployment options by Serve's names.
     """
 
     name: str
@@ -49,13 +47,13 @@ class Target:
 
 @dataclass(frozen=True)
 class ApplicationStatus:
-    """What Serve says of one application.
+    """Status of an application.
 
     Attributes:
-        state: as Serve has it, or "NOT_RUNNING".
-        message: Serve's own words; of a failed deployment the last line of why.
-        replicas: how many in which state.
-        failed: whether its replicas do not start.
+        state: Serve's state, or "NOT_RUNNING".
+        message: Serve's message; of a failed deployment, its last line.
+        replicas: number of replicas by state.
+        failed: whether its replicas fail to start.
     """
 
     state: str
@@ -66,12 +64,7 @@ class ApplicationStatus:
 
 @dataclass(frozen=True)
 class ReplicaReport:
-    """What one replica says of its versions.
-
-    Attributes:
-        loaded: versions that it answers.
-        rejected: versions that it could not load, with why.
-    """
+    """Versions of one replica: those loaded, and those that failed to load, with the error."""
 
     pid: int
     loaded: tuple[str, ...]
@@ -80,12 +73,12 @@ class ReplicaReport:
 
 @dataclass(frozen=True)
 class ReplicaCounts:
-    """How many replicas a stage has.
+    """Number of replicas of a stage.
 
     Attributes:
-        placed: replicas that have a place, ready or not.
-        requested: what Ray sets aside for one replica.
-        free: what nobody has taken in the whole cluster.
+        placed: replicas that are scheduled on a node, ready or not.
+        requested: resources of one replica.
+        free: unallocated resources of the cluster.
     """
 
     wanted: int
@@ -96,7 +89,7 @@ class ReplicaCounts:
 
 
 def missing(counts: ReplicaCounts) -> str:
-    """What the replicas that have no place lack, in words; "" for nothing."""
+    """Describe the resources that pending replicas lack; "" if none."""
     unplaced = counts.wanted - counts.placed
     words = []
     for resource, amount in counts.requested.items():
@@ -108,68 +101,67 @@ def missing(counts: ReplicaCounts) -> str:
 
 
 class Cluster(Protocol):
-    """Ray Serve, as far as a session uses it."""
+    """Ray Serve, as a session uses it."""
 
     local: bool
-    """Whether Ray is the session's own, on this machine."""
+    """Whether the session has a Ray of its own, on this machine."""
 
     async def publish(self, path: Path) -> str:
-        """Make a file of the session's store readable for every replica; its location."""
+        """Make a stored file readable by every replica and return its location."""
 
     async def retract(self, locations: Sequence[str]) -> None:
-        """Forget what was published and is no longer needed."""
+        """Delete published files."""
 
     async def apply(self, targets: Sequence[Target]) -> None:
-        """Tell Serve what there should be; returns before it is so."""
+        """Set the desired state, without waiting until it is reached."""
 
     async def status(self, applications: Sequence[str]) -> dict[str, ApplicationStatus]:
-        """What Serve says of each application."""
+        """Return the status of each application."""
 
     async def reports(self, target: Target) -> list[ReplicaReport]:
-        """What each running replica of a target says."""
+        """Return the versions of each running replica of a target."""
 
     async def answering_version(self, base_url: str) -> str | None:
-        """The version that answers HTTP at this moment; None where nothing does."""
+        """Return the version that answers an HTTP request; None without an answer."""
 
     async def counts(
         self, applications: Mapping[str, str], *, beside: bool = False
     ) -> dict[str, ReplicaCounts]:
-        """Counts by stage.
+        """Return the replica counts by stage.
 
         Args:
-            applications: name of the stage of each application.
-            beside: whether old replicas that serve until new ones are ready count as wanted.
+            applications: stage of each application.
+            beside: whether the old replicas of a rolling update count as wanted.
         """
 
     async def placement(self, applications: Mapping[str, str]) -> dict[str, Any]:
-        """Where replicas sit, and what is taken of each node."""
+        """Return the placement of replicas, the nodes, and the allocated resources."""
 
     async def delete(self, applications: Sequence[str]) -> None:
-        """Remove applications; returns when they are gone."""
+        """Delete applications and wait until they are gone."""
 
     async def keep_spares(self) -> None:
-        """Have idle processes ready for the next replicas, where that can be done."""
+        """Keep idle worker processes ready for new replicas, where supported."""
 
 
 class Telemetry(Protocol):
-    """What the replicas of a session counted, and what was decided of them."""
+    """Metrics and scaling decisions of a session's apps; replicas find it by ``name``."""
 
     name: str
-    """By which replicas find it."""
 
     async def since(self, app: str, number: int, scaling: int) -> tuple[int, list[Any], Any]:
-        """The last number, deltas after a number, and decisions after another."""
+        """Return the last delta's number, the deltas after ``number``, and new decisions."""
 
     async def traces(self, app: str, slowest: int, id: str) -> list[Any]:
-        """Packed traces: the slowest, or the one of an id."""
+        """Return packed traces: the slowest, or the one with an id."""
 
     async def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
-        """Samples of a step; its replicas take more until then."""
+        """Return samples of a step, and have its replicas take more until then."""
 
     async def record_scaling(
         self, app: str, decisions: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Add to the log of an app's scaling."""
+        """Add to an app's scaling log."""
 
     async def forget(self, app: str) -> None:
-        """Drop everything of an app."""
+        """Delete everything of an app."""

@@ -1,4 +1,4 @@
-"""Bringing an app to its targets, and back: the steps of a rollout, each with a deadline."""
+"""Rolling update of an app, rollback and deletion, each with a deadline."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mlkit.serving.control.room import EVERY_S, NO_ROOM_S, Room
 __all__ = ["Deployer", "Say"]
 
 Say = Callable[[str], None]
-"""Takes what is going on, in words."""
+"""Receives progress messages."""
 
 ROLLOUT_S = 1800.0
-"""For a whole rollout: a large model may take minutes to load."""
+"""Deadline of a rollout: a large model may take minutes to load."""
 ANSWER_S = 60.0
-"""From running replicas to the front end giving requests to the new version only."""
+"""Deadline for the front end to route all requests to the new version."""
 ROLLBACK_S = 180.0
 DELETE_S = 60.0
 POLL_S = 0.05
 
 
 class Deployer:
-    """Rolls apps out, rolls them back and deletes them; holds no state of theirs.
+    """Rolls apps out and back and deletes them; stateless.
 
     Args:
-        cluster: what does it.
-        front_end: gives the address under which the front of an app answers on this machine.
+        cluster: the cluster to deploy to.
+        front_end: returns the local base URL of an app's front.
     """
 
     def __init__(self, cluster: Cluster, front_end: Callable[[Target], str]) -> None:
@@ -39,14 +39,14 @@ class Deployer:
         self._front_end = front_end
 
     async def roll_out(self, new: Rollout, before: Rollout | None, say: Say) -> None:
-        """Bring up what differs: stages first, all at once; then the front, which calls them.
+        """Update the stages that differ, all at once, and then the front, which calls them.
 
         Raises:
-            DeployError: replicas do not start, reject the new version, find no room, or a deadline
-                has passed.
+            DeployError: replicas fail to start or to load the new version, lack resources, or a
+                deadline has passed.
         """
-        had = {stage.target.name: stage.target for stage in before.all} if before else {}
-        pending = [stage for stage in new.stages if had.get(stage.target.name) != stage.target]
+        old = {stage.target.name: stage.target for stage in before.all} if before else {}
+        pending = [stage for stage in new.stages if old.get(stage.target.name) != stage.target]
         async with _deadline(ROLLOUT_S, "the rollout", new.front.name):
             await self._bring([stage.target for stage in pending], say)
             for stage in pending:
@@ -54,15 +54,15 @@ class Deployer:
             await self._bring([new.front.target], say)
             await self._converged(new.front)
         if self._cluster.local:
-            say("waiting for its first answers")
+            say("waiting for the first response of the new version")
             async with _deadline(ANSWER_S, "switching the front end over", new.front.name):
                 await self._answers(new.front)
 
     async def roll_back(self, new: Rollout, before: Rollout | None) -> None:
-        """Undo what was begun; applications that are only in the new rollout go.
+        """Restore the previous rollout and delete applications that only the new one has.
 
         Raises:
-            DeployError: it did not succeed in time.
+            DeployError: the deadline has passed.
         """
         async with _deadline(ROLLBACK_S, "the rollback", new.front.name):
             if before is not None:
@@ -73,10 +73,10 @@ class Deployer:
             await self._cluster.delete(sorted(stale))
 
     async def delete(self, applications: set[str], app: str) -> None:
-        """Remove applications.
+        """Delete applications.
 
         Raises:
-            DeployError: they are not gone in time.
+            DeployError: the deadline has passed.
         """
         async with _deadline(DELETE_S, "the deletion", app):
             await self._cluster.delete(sorted(applications))
@@ -89,32 +89,28 @@ class Deployer:
         stages = {target.name: target.deployment for target in targets}
         room = Room(NO_ROOM_S if self._cluster.local else math.inf)
         clock = asyncio.get_running_loop().time
-        lacking, look_at, said = "", -math.inf, ""
+        lacking, next_count_at, last_text = "", -math.inf, ""
         while True:
             statuses = await self._cluster.status(list(stages))
             waiting = [t for t in targets if statuses[t.name].state != "RUNNING"]
             _check_failed(targets, statuses)
             if not waiting:
                 return
-            if clock() >= look_at:
+            if clock() >= next_count_at:
                 counts = await self._cluster.counts(stages, beside=True)
                 lacking = room.lacking(counts, clock())
-                look_at = clock() + EVERY_S
+                next_count_at = clock() + EVERY_S
             text = lacking or _progress(statuses[waiting[0].name])
             if len(targets) > 1:
                 done = f"{len(targets) - len(waiting)} of {len(targets)}"
                 text = f"{waiting[0].deployment}: {text} ({done} stages ready)"
-            if text != said:
+            if text != last_text:
                 say(text)
-                said = text
+                last_text = text
             await asyncio.sleep(POLL_S)
 
     async def _converged(self, stage: StageTarget) -> None:
-        """Wait until every replica of a stage has its version.
-
-        Raises:
-            DeployError: one of them could not load it; what it had it still serves.
-        """
+        """Wait until every replica of a stage has loaded its version."""
         while True:
             reports = await self._cluster.reports(stage.target)
             for report in reports:
@@ -129,17 +125,17 @@ class Deployer:
             await asyncio.sleep(POLL_S)
 
     async def _answers(self, front: StageTarget) -> None:
-        """Wait until the front end gives requests to the new version only.
+        """Wait until requests reach the new version only.
 
-        Serve has it running a moment before HAProxy has taken the old replica off its list.
+        Serve reports RUNNING shortly before HAProxy stops routing to the old replica.
         """
         base_url = self._front_end(front.target)
         replicas = front.target.options.get("num_replicas") or 1
-        seen = 0
-        while seen < 3 * replicas:
+        in_a_row = 0
+        while in_a_row < 3 * replicas:
             version = await self._cluster.answering_version(base_url)
-            seen = seen + 1 if version == front.version else 0
-            await asyncio.sleep(0.002 if seen else 0.02)
+            in_a_row = in_a_row + 1 if version == front.version else 0
+            await asyncio.sleep(0.002 if in_a_row else 0.02)
 
 
 @asynccontextmanager
@@ -158,13 +154,13 @@ def _check_failed(targets: Sequence[Target], statuses: dict[str, ApplicationStat
         status = statuses[target.name]
         if status.failed:
             raise DeployError(
-                "its replicas do not start", where=target.deployment, got=status.message
+                "the replicas do not start", where=target.deployment, got=status.message
             )
 
 
 def _progress(status: ApplicationStatus) -> str:
     if status.replicas.get("RUNNING") and status.replicas.get("STARTING"):
-        return "starting the new replica beside the old one"
+        return "rolling update: starting the new replica"
     if status.replicas.get("STOPPING"):
-        return "stopping the old replica"
+        return "rolling update: draining the old replica"
     return "starting a replica and loading its resources"

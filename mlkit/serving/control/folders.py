@@ -1,4 +1,4 @@
-"""Where a session keeps its socket, logs and shipped code: a folder of this user alone."""
+"""Folders of sessions, for sockets, logs and shipped code; accessible to this user only."""
 
 from __future__ import annotations
 
@@ -13,44 +13,43 @@ from mlkit.errors import SessionError
 
 __all__ = ["BUNDLES", "LOGS", "all_folders", "base_folder", "create", "remove"]
 
-LONGEST = 20
+MAX_PATH_BYTES = 20
 BUNDLES = "bundles"
-"""Part of a session's folder: what the kernel stores."""
+"""Subfolder of the objects that the kernel stores."""
 LOGS = "logs"
-"""Part of a session's folder: what replicas print."""
+"""Subfolder of the replicas' output."""
 
 
 def base_folder() -> Path:
-    """The folder that holds one folder per session, made if missing, readable by this user only.
+    """Return the folder of all sessions, which is created if missing.
 
-    ``MLKIT_RUNTIME_DIR`` moves it. Its path has to be short: a Unix socket's address has room for
-    about a hundred bytes, and Serve puts a node's id of 56 into HAProxy's.
+    ``MLKIT_RUNTIME_DIR`` sets it. Its path must be short: the address of a Unix socket is limited
+    to about 100 bytes, 56 of which Serve needs for a node id in HAProxy's.
 
     Raises:
-        SessionError: it belongs to somebody else, others can read it, or its path is too long.
+        SessionError: it has another owner, is accessible to others, or its path is too long.
     """
-    default = f"/tmp/mlkit-{os.getuid()}"
-    base = Path(os.environ.get("MLKIT_RUNTIME_DIR", default))
-    if len(os.fsencode(base.absolute())) > LONGEST:
+    base = Path(os.environ.get("MLKIT_RUNTIME_DIR", f"/tmp/mlkit-{os.getuid()}"))
+    if len(os.fsencode(base.absolute())) > MAX_PATH_BYTES:
         raise SessionError(
-            "the path of the folder for sessions is too long",
+            "the path of the sessions' folder is too long",
             where=str(base),
-            expected=f"at most {LONGEST} bytes",
-            fix="name a shorter one with MLKIT_RUNTIME_DIR",
+            expected=f"at most {MAX_PATH_BYTES} bytes",
+            fix="set MLKIT_RUNTIME_DIR to a shorter one",
         )
     base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = base.lstat()
-    private = stat.S_ISDIR(found.st_mode) and not found.st_mode & 0o077
-    if found.st_uid != os.getuid() or not private:
+    status = base.lstat()
+    private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
+    if status.st_uid != os.getuid() or not private:
         raise SessionError(
             f"{base} is not a folder of this user alone",
-            fix="remove it, or name another with MLKIT_RUNTIME_DIR",
+            fix="remove it, or set MLKIT_RUNTIME_DIR to another",
         )
     return base
 
 
 def create() -> Path:
-    """A new, empty folder for a session."""
+    """Create the folder of a new session."""
     folder = base_folder() / secrets.token_hex(4)
     for part in ("", BUNDLES, LOGS, "errors"):
         (folder / part).mkdir(mode=0o700)
@@ -58,11 +57,10 @@ def create() -> Path:
 
 
 def all_folders() -> Iterator[Path]:
-    """The folders of all sessions, of those that are gone too."""
-    base = base_folder()
-    yield from sorted(path for path in base.iterdir() if path.is_dir())
+    """Yield the folders of all sessions, including those that have ended."""
+    yield from sorted(path for path in base_folder().iterdir() if path.is_dir())
 
 
 def remove(folder: Path) -> None:
-    """Delete a session's folder; what cannot be deleted is left."""
+    """Delete a session's folder, ignoring errors."""
     shutil.rmtree(folder, ignore_errors=True)

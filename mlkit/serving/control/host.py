@@ -1,7 +1,7 @@
-"""The session process: owns the records of its apps, and answers what kernels ask.
+"""The session process: owns the records of its apps and executes the calls of kernels.
 
-It is started detached, so that neither a kernel's end nor its signals reach Ray, and it ends by
-itself when its owner is gone for longer than the lease.
+It is detached, so that neither the end of a kernel nor its signals reach Ray, and ends when its
+owner has been gone for longer than the lease.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Host:
     """The apps of one session.
 
     Args:
-        folder: the session's.
-        settings: as the kernel that started it wrote them.
-        cluster: Ray Serve.
-        telemetry: what replicas count.
+        folder: the session's folder.
+        settings: settings from the kernel that started it.
+        cluster: the cluster to deploy to.
+        telemetry: metrics and scaling decisions of the apps.
     """
 
     def __init__(
@@ -57,29 +57,26 @@ class Host:
         self._locations: dict[str, str] = {}
         self._deployer = Deployer(cluster, self._base)
         self._watch = Watch(self._stages, cluster.counts, self._record_scaling, cluster.keep_spares)
-        self._changing = asyncio.Lock()  # changes are made one after the other
+        self._changing = asyncio.Lock()  # serializes changes
         self._stop = asyncio.Event()
         self._alive_at = time.monotonic()
 
     @property
     def applications(self) -> list[str]:
-        """Names of all that it has on Serve."""
+        """Names of its Serve applications."""
         return sorted(set().union(*(rolled.applications for rolled in self._rollouts.values())))
 
     async def run(self) -> None:
-        """Answer calls until told to stop, or until the lease runs out."""
+        """Serve calls until the session is stopped or the lease expires."""
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
         async with listening(self.folder, self.answer):
             (self.folder / "ready").touch()
-            beside = [
-                asyncio.create_task(work) for work in (self._watch_owner(), self._watch.run())
-            ]
+            background = asyncio.gather(self._watch_owner(), self._watch.run())
             await self._stop.wait()
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            background.cancel()
+            await asyncio.wait({background})
 
     async def _watch_owner(self) -> None:
         while True:
@@ -90,10 +87,10 @@ class Host:
                 self._stop.set()
 
     async def answer(self, call: protocol.Call[Any], say: Say) -> Any:
-        """Answer one call. Cancelling it gives a change up, which then is undone.
+        """Execute a call; a change that is cancelled is rolled back.
 
         Raises:
-            DeployError: what was asked for failed.
+            DeployError: the call failed.
         """
         match call:
             case protocol.DeployApp(spec=spec):
@@ -113,20 +110,21 @@ class Host:
             case protocol.StopSession():
                 self._stop.set()
             case _:
-                return await self._look(call)
+                return await self._observe(call)
         return None
 
-    async def _look(self, call: protocol.Call[Any]) -> Any:
-        """Answer a call that changes nothing."""
+    async def _observe(self, call: protocol.Call[Any]) -> Any:
+        """Execute a call that changes nothing."""
         match call:
             case protocol.GetHealth(app=app):
-                return await self._health(app)
+                stages = self._stages_of(app)
+                statuses = await self._cluster.status(list(stages))
+                return {stage: statuses[name] for name, stage in stages.items()}
             case protocol.GetPlacement(app=app):
                 return await self._cluster.placement(self._stages_of(app))
             case protocol.GetMetrics(app=app, since=since, scaling=scaling):
-                self._watch.asked()
-                last, deltas, decided = await self._telemetry.since(app, since, scaling)
-                return {"last": last, "deltas": deltas, "scaling": decided}
+                self._watch.request()
+                return await self._telemetry.since(app, since, scaling)
             case protocol.GetTraces(app=app, slowest=slowest, id=id):
                 return await self._telemetry.traces(app, slowest, id)
             case protocol.PeekInto(app=app, step=step, for_s=for_s):
@@ -145,13 +143,13 @@ class Host:
     # ---- changes ----------------------------------------------------------------------------
 
     async def _deploy(self, spec: AppSpec, say: Say) -> AppRecord:
-        """Bring an app to a specification; what was there before stays if that fails."""
+        """Deploy or update an app; a failed update is rolled back."""
         record, before = self.records.get(spec.app), self._rollouts.get(spec.app)
         if record is None:
             root = not any(other.root for other in self.records.values())
         else:
             root = record.root
-            # What was rebuilt by fresh=True stays as it is when nothing changes after that.
+            # After fresh=True, a deployment without changes rebuilds nothing.
             spec = spec.model_copy(update={"fresh": spec.fresh or record.spec.fresh})
         environment = Environment(
             logs=str(self.folder / LOGS),
@@ -160,9 +158,9 @@ class Host:
             locations=await self._publish(spec),
         )
         new = rollout(spec, environment, before)
-        done = tuple(changes(before, new))
-        if record is not None and all(change.action == "kept" for change in done):
-            self.records[spec.app] = record.model_copy(update={"changes": done})
+        made = tuple(changes(before, new))
+        if record is not None and all(change.action == "kept" for change in made):
+            self.records[spec.app] = record.model_copy(update={"changes": made})
             return self.records[spec.app]
         await self._replace(spec, root, new, record, before, say)
         serving = self.records[spec.app].moved(
@@ -170,12 +168,12 @@ class Host:
             spec=spec,
             generation=record.generation + 1 if record else 1,
             since=time.time(),
-            changes=done,
+            changes=made,
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         if before is not None:
             stale = before.applications - new.applications
-            await _to_the_end(self._deployer.delete(stale, spec.app))
+            await _complete(self._deployer.delete(stale, spec.app))
         await self._collect()
         return serving
 
@@ -188,7 +186,7 @@ class Host:
         before: Rollout | None,
         say: Say,
     ) -> None:
-        """Roll out, and back where that fails or is given up."""
+        """Roll out, and back if that fails or is cancelled."""
         name, base = spec.app, self._base(new.front.target)
         if record is None:
             self.records[name] = AppRecord(
@@ -202,21 +200,21 @@ class Host:
             )
         else:
             self.records[name] = record.moved(AppState.UPDATING)
-        self._rollouts[name] = new  # what may be on Serve from now on
-        await self._record_set(name, before, new, "set by hand")
+        self._rollouts[name] = new
+        await self._record_set(name, before, new, "set manually")
         try:
             await self._deployer.roll_out(new, before, say)
         except BaseException:
-            if not self._stop.is_set():  # else all of it ends
-                say("it failed: back to what was there")
-                await _to_the_end(self._undo(new, record, before))
+            if not self._stop.is_set():
+                say("rolling back")
+                await _complete(self._undo(new, record, before))
             raise
 
     async def _undo(self, new: Rollout, record: AppRecord | None, before: Rollout | None) -> None:
         name = new.front.name
         if record is not None:
             self.records[name] = self.records[name].moved(AppState.ROLLING_BACK)
-        with suppress(DeployError):  # the cause of it all is what is told; the record says the rest
+        with suppress(DeployError):  # the first error is reported; the record has the state
             await self._deployer.roll_back(new, before)
             if record is not None and before is not None:
                 self.records[name] = self.records[name].moved(AppState.SERVING)
@@ -224,13 +222,13 @@ class Host:
             del self.records[name], self._rollouts[name]
         else:
             self._rollouts[name] = before
-            await self._record_set(name, new, before, "set back: the change failed")
+            await self._record_set(name, new, before, "rolled back: the change failed")
 
     async def _scale(self, call: protocol.ScaleApp, say: Say) -> AppRecord:
         record = self._record(call.app)
         if record.generation != call.generation:
             raise DeployConflict(
-                "it was changed in the meantime",
+                "the app was changed in the meantime",
                 where=f"app {call.app!r}",
                 expected=f"generation {call.generation}",
                 got=f"generation {record.generation}",
@@ -250,7 +248,7 @@ class Host:
         self.records[app] = record.moved(AppState.STOPPED)
         rolled = self._rollouts[app]
         try:
-            await _to_the_end(self._deployer.delete(rolled.applications, app))
+            await _complete(self._deployer.delete(rolled.applications, app))
         finally:
             del self.records[app], self._rollouts[app]
         await self._telemetry.forget(app)
@@ -262,7 +260,7 @@ class Host:
         return self.records[app]
 
     async def _publish(self, spec: AppSpec) -> dict[str, str]:
-        """Where replicas find each object of a specification."""
+        """Publish a specification's objects and return their locations by key."""
         for stage in spec.stages:
             if stage.bundle not in self._locations:
                 path = self._store.path(stage.bundle)
@@ -271,8 +269,8 @@ class Host:
         return self._locations | {key: str(self._store.path(key)) for key in policies}
 
     async def _collect(self) -> None:
-        """Delete objects that no app refers to."""
-        # A stage whose code did not change goes on with the bundle of an earlier rollout.
+        """Delete unreferenced objects."""
+        # A stage whose code did not change still uses the bundle of an earlier rollout.
         running: set[str] = set().union(*(rolled.locations for rolled in self._rollouts.values()))
         referenced = {key for key, location in self._locations.items() if location in running}
         referenced |= set().union(*(record.spec.objects for record in self.records.values()))
@@ -285,15 +283,15 @@ class Host:
         base = f"http://{self.settings['reached_at']}:{self.settings['port']}"
         return base if front.route_prefix == "/" else f"{base}/{front.name}"
 
-    # ---- looking ----------------------------------------------------------------------------
+    # ---- observation ------------------------------------------------------------------------
 
     def _stages_of(self, app: str) -> dict[str, str]:
-        """The stage of each application of an app."""
+        """Return an app's stages by the names of their applications."""
         rolled = self._rollouts.get(app)
         return {stage.target.name: stage.name for stage in rolled.all} if rolled else {}
 
     def _stages(self) -> dict[str, tuple[bool, dict[str, str]]]:
-        """Of each app, whether it scales by itself, and its stage of each application."""
+        """Return for each app whether it is autoscaled, and its stages by application."""
         return {
             app: (
                 any("autoscaling_config" in stage.target.options for stage in rolled.all),
@@ -301,15 +299,6 @@ class Host:
             )
             for app, rolled in self._rollouts.items()
         }
-
-    async def _health(self, app: str) -> protocol.AppHealth:
-        names = self._stages_of(app)
-        if not names:
-            return protocol.AppHealth(state="NOT_RUNNING", message="", stages={})
-        statuses = await self._cluster.status(list(names))
-        stages = {stage: statuses[name] for name, stage in names.items()}
-        worst = max(stages.values(), key=lambda status: _SEVERITY.get(status.state, 1))
-        return protocol.AppHealth(state=worst.state, message=worst.message, stages=stages)
 
     async def _record_scaling(
         self, app: str, decisions: list[Decision], counts: list[Count]
@@ -321,25 +310,22 @@ class Host:
         )
 
     async def _record_set(self, app: str, before: Rollout | None, new: Rollout, why: str) -> None:
-        """Log the replicas that a person asked for, beside what policies decided."""
+        """Record manual changes of replica counts in the scaling log."""
         if before is None:
             return
         now = time.time()
         decisions = [
-            Decision(now, stage, "scaled", was, count, why)
-            for stage, known, count in set_replicas(before, new)
-            if (was := self._watch.wanted(app, stage) if known is None else known) != count
+            Decision(now, stage, "scaled", old, count, why)
+            for stage, fixed, count in set_replicas(before, new)
+            if (old := self._watch.wanted(app, stage) if fixed is None else fixed) != count
         ]
-        with suppress(Exception):  # the change itself is what counts
+        with suppress(Exception):  # the change itself matters more
             if decisions:
                 await self._record_scaling(app, decisions, [])
 
 
-_SEVERITY = {"RUNNING": 0, "DEPLOYING": 1, "DELETING": 2, "UNHEALTHY": 3, "DEPLOY_FAILED": 4}
-
-
-async def _to_the_end(work: Awaitable[T]) -> T:
-    """Wait for something that may not be cut short; a cancellation counts afterwards."""
+async def _complete(work: Awaitable[T]) -> T:
+    """Await something that must not be interrupted, and defer a cancellation until then."""
     task = asyncio.ensure_future(work)
     cancelled = False
     while not task.done():

@@ -1,4 +1,4 @@
-"""The process for which a session lives."""
+"""The process that a session belongs to."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ __all__ = ["Owner"]
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, told from a later one of the same id by when it started."""
+    """A process, identified by its id and start time."""
 
     pid: int
     started: float
 
     @classmethod
     def of(cls, pid: int) -> Owner:
-        """Return the process of that id, which runs."""
+        """Return the running process with this id."""
         return cls(pid, psutil.Process(pid).create_time())
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is running."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.started) < 1

@@ -1,9 +1,9 @@
-"""The contract between a kernel and its session process: typed calls over HTTP on a Unix socket.
+"""The protocol between a kernel and its session process: typed calls over HTTP on a Unix socket.
 
-``POST /<PROTOCOL>/<call>`` with a `Call` as JSON is answered with lines of JSON: any number of
+``POST /<PROTOCOL>/<call>`` with a `Call` as JSON returns lines of JSON: any number of
 ``{"progress": text}``, then one of ``{"result": ...}`` or ``{"error": ErrorReply}``. Closing the
-connection before that gives the call up. The socket lies in a folder that only this user can enter;
-code travels as files in that folder, never over the socket.
+connection before that cancels the call. The socket is in a folder that only this user can access;
+code is passed as files in that folder, never over the socket.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ __all__ = [
     "PROTOCOL",
     "SOCKET",
     "About",
-    "AppHealth",
     "Call",
     "DeleteApp",
     "DeployApp",
@@ -30,32 +29,40 @@ __all__ = [
     "GetMetrics",
     "GetPlacement",
     "GetTraces",
-    "MetricsReply",
     "Own",
     "PeekInto",
-    "PlacementReply",
     "ScaleApp",
     "SessionInfo",
     "StopSession",
 ]
 
-PROTOCOL = 1
-"""Version; both sides have the same, or the call is refused."""
+PROTOCOL = 2
+"""Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"
 """Name of the socket in a session's folder."""
+
+CALLS: dict[str, type[Call[Any]]] = {}
+"""The calls by name."""
 
 Reply = TypeVar("Reply")
 
 
 class Call(Frozen, Generic[Reply]):
-    """What a kernel asks of a session; ``reply`` is the type of the answer."""
+    """A call to a session; ``reply`` is the type of its result."""
 
     reply: ClassVar[Any]
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        base: Any = cls.__base__
+        if arguments := base.__pydantic_generic_metadata__["args"]:
+            (cls.reply,) = arguments
+            CALLS[cls.__name__] = cls
+
 
 class SessionInfo(Frozen):
-    """What a session is and has."""
+    """A session and its apps."""
 
     pid: int
     notebook: str
@@ -68,27 +75,22 @@ class SessionInfo(Frozen):
 class About(Call[SessionInfo]):
     """Describe the session."""
 
-    reply = SessionInfo
-
 
 class Own(Call[None]):
-    """Live for another process from now on."""
+    """Make a process the session's owner."""
 
-    reply = None
     pid: int
 
 
 class DeployApp(Call[AppRecord]):
-    """Bring an app to what it says, whatever its generation: a deploy cell is declarative."""
+    """Deploy or update an app, whatever its generation: a deployment is declarative."""
 
-    reply = AppRecord
     spec: AppSpec
 
 
 class ScaleApp(Call[AppRecord]):
-    """Change how an app runs, if it still is at this generation."""
+    """Change how an app runs, if its generation is still the given one."""
 
-    reply = AppRecord
     app: str
     generation: int
     settings: dict[str, StageSettings]
@@ -97,72 +99,42 @@ class ScaleApp(Call[AppRecord]):
 
 
 class DeleteApp(Call[list[str]]):
-    """Remove an app; one that is not there is no error. Returns the apps that remain."""
+    """Delete an app, if it exists; return the names of the remaining apps."""
 
-    reply = list[str]
     app: str
 
 
-class AppHealth(Frozen):
-    """State of an app and of each of its stages, as Serve has it."""
+class GetHealth(Call[dict[str, ApplicationStatus]]):
+    """Return the status by stage; empty if the app does not exist."""
 
-    state: str
-    message: str
-    stages: dict[str, ApplicationStatus]
-
-
-class GetHealth(Call[AppHealth]):
-    """Ask how an app is."""
-
-    reply = AppHealth
     app: str
 
 
-class PlacementReply(Frozen):
-    """Replicas, nodes and what is taken; see `mlkit.serving.kernel.placement.Placement`."""
+class GetPlacement(Call[dict[str, Any]]):
+    """Return the fields of `mlkit.serving.kernel.status.Placement`, except the plan."""
 
-    replicas: list[dict[str, Any]]
-    nodes: list[dict[str, Any]]
-    taken: dict[str, float]
-
-
-class GetPlacement(Call[PlacementReply]):
-    """Ask where the replicas of an app are."""
-
-    reply = PlacementReply
     app: str
 
 
-class MetricsReply(Frozen):
-    """What was counted and decided; the next call goes on from ``last`` and ``scaling["last"]``."""
+class GetMetrics(Call[tuple[int, list[dict[str, Any]], dict[str, Any]]]):
+    """Return the last delta's number, and the deltas and scaling log after the given numbers."""
 
-    last: int
-    deltas: list[dict[str, Any]]
-    scaling: dict[str, Any]
-
-
-class GetMetrics(Call[MetricsReply]):
-    """Ask for what was counted and decided after these numbers; 0 for all."""
-
-    reply = MetricsReply
     app: str
     since: int = 0
     scaling: int = 0
 
 
 class GetTraces(Call[list[Any]]):
-    """Ask for packed traces: the slowest, or the one of an id."""
+    """Return packed traces: the slowest, or the one with an id."""
 
-    reply = list[Any]
     app: str
     slowest: int = 0
     id: str = ""
 
 
 class PeekInto(Call[list[dict[str, Any]]]):
-    """Ask for samples of a step; its replicas take more for some seconds."""
+    """Return samples of a step, and have its replicas take more for ``for_s`` seconds."""
 
-    reply = list[dict[str, Any]]
     app: str
     step: str
     for_s: float
@@ -171,25 +143,6 @@ class PeekInto(Call[list[dict[str, Any]]]):
 class StopSession(Call[None]):
     """End the session."""
 
-    reply = None
-
-
-CALLS: dict[str, type[Call[Any]]] = {
-    kind.__name__: kind
-    for kind in (
-        About,
-        DeleteApp,
-        DeployApp,
-        GetHealth,
-        GetMetrics,
-        GetPlacement,
-        GetTraces,
-        Own,
-        PeekInto,
-        ScaleApp,
-        StopSession,
-    )
-}
 
 _ERRORS: dict[str, type[MlkitError]] = {
     "deploy": DeployError,
@@ -199,7 +152,7 @@ _ERRORS: dict[str, type[MlkitError]] = {
 
 
 class ErrorReply(Frozen):
-    """An error, with the parts that mlkit's have."""
+    """An error with the parts of an `MlkitError`."""
 
     kind: Literal["deploy", "conflict", "protocol"] = "deploy"
     what: str
@@ -210,12 +163,12 @@ class ErrorReply(Frozen):
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorReply:
-        """Describe an error that a call ended in."""
+        """Describe the error that a call raised."""
         if not isinstance(error, MlkitError):
             return cls(what=f"{type(error).__name__}: {error}")
         parts = {part: getattr(error, part) for part in ("what", "where", "expected", "got", "fix")}
         return cls(kind="conflict" if isinstance(error, DeployConflict) else "deploy", **parts)
 
     def error(self) -> MlkitError:
-        """The error again, in the kernel."""
+        """Return the exception to raise in the kernel."""
         return _ERRORS[self.kind](**self.model_dump(exclude={"kind"}))

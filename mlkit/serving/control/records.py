@@ -1,6 +1,6 @@
-"""What the session process knows of an app: its specification, its state and its generation.
+"""Specification, state and generation of an app.
 
-One `AppRecord` per app, owned by the session process. `App` in a kernel is a view of it.
+The session process owns one `AppRecord` per app; `App` in a kernel is a view of it.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["AppRecord", "AppSpec", "AppState", "Change", "Frozen", "StageSetting
 
 
 class Frozen(BaseModel):
-    """Base of what crosses the control protocol: immutable, and strict about names."""
+    """Base of the models of the control protocol: immutable, without extra fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class StageSettings(Frozen):
-    """How a stage runs, and nothing of what it runs: what `App.scale` changes.
+    """Settings of a stage that `App.scale` changes, independent of its code.
 
     Attributes:
-        num_replicas: None where autoscaling decides.
-        autoscaling_config: as the user wrote it, without the policy; None for a fixed number.
-        policy: key of the pickled policy in the session's store; "" for Serve's own rule.
-        policy_name: what decisions call the policy.
-        max_ongoing_requests: Serve's option; None for mlkit's default.
-        max_queued_requests: likewise.
+        num_replicas: None if autoscaled.
+        autoscaling_config: the user's options, without the policy; None if not autoscaled.
+        policy: key of the pickled policy in the session's store; "" for the default policy.
+        policy_name: name of the policy in decisions.
+        max_ongoing_requests: Serve's option; None for the default.
+        max_queued_requests: Serve's option; None for the default.
     """
 
     num_replicas: int | None = 1
@@ -47,9 +47,9 @@ class StageSpec(Frozen):
     """One stage of an app.
 
     Attributes:
-        digest: changes when its code, types or resources do.
+        digest: digest of its code, types and resources.
         bundle: key of the pickled `mlkit.serving.bundle.Bundle` in the session's store.
-        ray_actor_options: of one replica, by Ray's names.
+        ray_actor_options: resources of a replica, by Ray's names.
         options: further deployment options by Serve's names.
     """
 
@@ -63,17 +63,17 @@ class StageSpec(Frozen):
 
 
 class AppSpec(Frozen):
-    """An app as somebody wants it.
+    """Specification of an app.
 
     Attributes:
-        stages: the front first.
+        stages: its stages, the front first.
         plan: key of the pickled `mlkit.plan.Plan` in the session's store.
-        origin: where the pipeline was written.
-        token: None where none is asked for.
-        workers: threads of a replica that run steps; None for the default.
+        origin: folder and search path of the notebook.
+        token: bearer token; None if none is required.
+        workers: worker threads of a replica; None for the default.
         observe: whether requests are counted and timed.
-        fresh: changes when every resource is to be built again.
-        batch_sizes: largest batch by step, where it differs from the step's own.
+        fresh: a new value rebuilds every resource.
+        batch_sizes: maximum batch size by step, where it differs from the step's own.
     """
 
     app: str
@@ -89,18 +89,18 @@ class AppSpec(Frozen):
 
     @property
     def objects(self) -> set[str]:
-        """Keys of everything in the session's store that it refers to."""
+        """Keys of the objects in the session's store that it refers to."""
         policies = {stage.settings.policy for stage in self.stages} - {""}
         return {self.plan} | {stage.bundle for stage in self.stages} | policies
 
 
 class Change(Frozen):
-    """What a rollout does to one stage.
+    """Change of one stage in a rollout.
 
     Attributes:
         action: "kept", "started", "restarted", "new code in place", "scaled" or "removed".
-        why: in words.
-        built: resources that are built for it.
+        why: the reason.
+        built: resources that are built.
     """
 
     stage: str
@@ -110,7 +110,7 @@ class Change(Frozen):
 
 
 class AppState(StrEnum):
-    """Where an app is in its life."""
+    """State of an app's lifecycle."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -126,20 +126,20 @@ _NEXT = {
     AppState.ROLLING_BACK: {AppState.SERVING, AppState.UPDATING, AppState.STOPPED},
     AppState.STOPPED: set(),
 }
-"""A rollback that fails leaves an app rolling back; the next rollout starts from there."""
+"""If a rollback fails, the app remains in this state until the next rollout."""
 
 
 class AppRecord(Frozen):
     """An app of the session.
 
     Attributes:
-        generation: grows with each change that succeeded.
-        spec: what serves, or is being brought up for the first time.
-        root: whether it answers at ``/`` too.
-        url: where its pipeline takes POST requests.
-        base: prefix of its other paths.
-        since: when this generation began to serve, in seconds since the epoch.
-        changes: what the last rollout did.
+        spec: the specification that serves, or is deployed for the first time.
+        generation: number of successful changes.
+        root: whether it is served at ``/``.
+        url: URL of the pipeline, for POST requests.
+        base: base URL of its other paths.
+        since: start of this generation in seconds since the epoch.
+        changes: changes of the last rollout.
     """
 
     spec: AppSpec
@@ -157,10 +157,10 @@ class AppRecord(Frozen):
         return self.spec.app
 
     def moved(self, state: AppState, **changes: Any) -> AppRecord:
-        """A copy in another state.
+        """Return a copy in another state.
 
         Raises:
-            DeployError: that state does not follow from this one.
+            DeployError: the transition is invalid.
         """
         if state not in _NEXT[self.state]:
             raise DeployError(f"an app that is {self.state} cannot become {state}", where=self.app)

@@ -1,8 +1,8 @@
-"""From what somebody wants of an app to what Serve is told, and what changes by it.
+"""From the specification of an app to the desired state of Serve, and the changes between two.
 
-A stage's application is named after what its processes cannot change while they run; so one that
-has to be replaced starts beside the one that serves, and the front is told to call it when it is
-ready. Changed code goes into running processes.
+The name of a stage's application has a digest of all that running replicas cannot change. If that
+changes, a new application starts beside the old one, and the front switches over when it is ready.
+Changed code is loaded into running replicas.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from mlkit.serving.control.autoscaling import autoscaling_spec
 from mlkit.serving.control.cluster import Target
@@ -28,10 +28,10 @@ class Environment:
     """What a rollout takes from the session.
 
     Attributes:
-        logs: folder for what replicas print.
-        gatherer: name of the actor that gathers counts and scaling decisions.
-        route_prefix: of the front.
-        locations: where replicas find each object of the store, by key.
+        logs: folder of the replicas' output.
+        gatherer: name of the actor that gathers metrics and scaling decisions.
+        route_prefix: route prefix of the front.
+        locations: location of each stored object, by key.
     """
 
     logs: str
@@ -42,12 +42,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class StageTarget:
-    """One stage as it should be.
-
-    Attributes:
-        version: of its code and resources.
-        spec: what it is made from.
-    """
+    """Desired state of a stage; ``version`` identifies its code, resources and batch sizes."""
 
     name: str
     target: Target
@@ -58,31 +53,31 @@ class StageTarget:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A whole app as it should be: the front last, since it calls the others."""
+    """Desired state of an app."""
 
     stages: tuple[StageTarget, ...]
     front: StageTarget
 
     @property
     def all(self) -> tuple[StageTarget, ...]:
-        """The front first."""
+        """All stages, the front first."""
         return (self.front, *self.stages)
 
     @property
     def applications(self) -> set[str]:
-        """Names of its applications on Serve."""
+        """Names of its Serve applications."""
         return {stage.target.name for stage in self.all}
 
     @property
     def locations(self) -> set[str]:
-        """Where its replicas find their bundles, those of a version that goes on included."""
+        """Locations of its bundles, including those of previous versions that still serve."""
         versions = [stage.target.user_config["versions"] for stage in self.stages]
-        locations = {location for wanted in versions for location, _ in wanted.values()}
+        locations = {location for bundles in versions for location, _ in bundles.values()}
         return locations | {self.front.target.user_config["bundle"]}
 
 
 def rollout(spec: AppSpec, environment: Environment, last: Rollout | None) -> Rollout:
-    """What Serve should have, given what it had last."""
+    """Compute the desired state, given the previous one."""
     before = {stage.name: stage for stage in last.stages} if last else {}
     stages = tuple(
         _stage(spec, stage, environment, before.get(stage.name)) for stage in spec.stages[1:]
@@ -95,22 +90,14 @@ def _stage(
 ) -> StageTarget:
     options = _options(spec, stage, environment)
     gatherer = environment.gatherer if spec.observe else ""
-    fixed = _digest(
-        [
-            _plain(spec.origin),
-            spec.fresh,
-            spec.workers,
-            gatherer,
-            options["ray_actor_options"],
-            stage.name,
-        ]
-    )
+    actor_options = options["ray_actor_options"]
+    fixed = _digest([spec.origin, spec.fresh, spec.workers, gatherer, actor_options, stage.name])
     name = f"{spec.app}.{stage.name}.{fixed[:8]}"
     sizes = _sizes(spec, stage)
     version = _digest([stage.digest, sizes]) if sizes else stage.digest
     versions = {version: [environment.locations[stage.bundle], sizes]}
     if before is not None and before.target.name == name:
-        # The front asks for the old one until it has changed over, and what it began ends there.
+        # The front calls the old version until it switches over; requests in flight end there.
         old = before.target.user_config["versions"]
         versions = {before.version: old[before.version], **versions}
         if before.version == version:
@@ -121,10 +108,7 @@ def _stage(
         kind="stage",
         arguments=(spec.app, spec.origin, environment.logs, spec.workers, stage.name, gatherer),
         version=fixed,
-        user_config={
-            "versions": versions,
-            "request_timeout_s": spec.limits.request_timeout_s,
-        },
+        user_config={"versions": versions, "request_timeout_s": spec.limits.request_timeout_s},
         options=options,
     )
     return StageTarget(stage.name, target, version, stage, sizes)
@@ -132,7 +116,7 @@ def _stage(
 
 def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget]) -> StageTarget:
     front = spec.stages[0]
-    limits = _plain(spec.limits)
+    limits = to_jsonable_python(spec.limits)
     routes = {s.name: [s.target.name, s.target.deployment, s.version] for s in stages}
     sizes = _sizes(spec, front)
     version = _digest([front.digest, limits, spec.workers, routes, spec.fresh, sizes])
@@ -150,7 +134,7 @@ def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget
         deployment=spec.app,
         kind="front",
         arguments=(shipment,),
-        version=_digest([_plain(spec.origin), spec.token, spec.fresh, gatherer]),
+        version=_digest([spec.origin, spec.token, spec.fresh, gatherer]),
         user_config={
             "version": version,
             "bundle": environment.locations[front.bundle],
@@ -166,16 +150,14 @@ def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget
 
 
 def _sizes(spec: AppSpec, stage: StageSpec) -> dict[str, int]:
-    """Sizes of batches that differ from the steps' own, of the steps of a stage."""
     steps = stage.manifest.steps
     return {name: size for name, size in spec.batch_sizes.items() if name in steps}
 
 
 def _options(spec: AppSpec, stage: StageSpec, environment: Environment) -> dict[str, Any]:
-    """Serve's options of a stage."""
     settings = stage.settings
     options: dict[str, Any] = {
-        # The front's own limit answers at once; this one only bounds what is on its way.
+        # The front enforces its limit itself, by an immediate 503; this is only an upper bound.
         "max_ongoing_requests": 2 * spec.limits.max_ongoing_requests,
         "ray_actor_options": dict(stage.ray_actor_options),
         **stage.options,
@@ -192,73 +174,54 @@ def _options(spec: AppSpec, stage: StageSpec, environment: Environment) -> dict[
     return options
 
 
-def _plain(value: Any) -> Any:
-    """A dataclass as JSON has it."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
-
-
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(to_jsonable_python(value), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def changes(old: Rollout | None, new: Rollout) -> list[Change]:
-    """What going from one to the other does, stage by stage."""
+    """Return the change of each stage from one rollout to another."""
     before = {stage.name: stage for stage in old.all} if old else {}
-    found = [_change(before.get(stage.name), stage) for stage in new.all]
-    gone = [name for name in before if name not in {stage.name for stage in new.all}]
-    return found + [
-        Change(stage=name, action="removed", why="no step asks for it any more") for name in gone
+    removed = [name for name in before if name not in {stage.name for stage in new.all}]
+    return [_change(before.get(stage.name), stage) for stage in new.all] + [
+        Change(stage=name, action="removed", why="no step uses it") for name in removed
     ]
 
 
 def _change(old: StageTarget | None, new: StageTarget) -> Change:
     resources = new.spec.manifest.resources
+    built: dict[str, str] = {}
     if old is None:
-        return Change(
-            stage=new.name, action="started", why="it was not there", built=_names(resources)
-        )
-    if _fixed(old) != _fixed(new):
-        return Change(
-            stage=new.name,
-            action="restarted",
-            why=_fixed_reason(old, new),
-            built=_names(resources),
-        )
-    if old.version != new.version:
+        action, why, built = "started", "new stage", resources
+    elif old.target.options["ray_actor_options"] != new.target.options["ray_actor_options"]:
+        action, why, built = "restarted", "ray_actor_options changed", resources
+    elif (old.target.name, old.target.version) != (new.target.name, new.target.version):
+        why = "the folder, search path, token, workers=, observe= or fresh= changed"
+        action, built = "restarted", resources
+    elif old.version != new.version:
         known = set(old.spec.manifest.resources.values())
         built = {name: digest for name, digest in resources.items() if digest not in known}
-        return Change(
-            stage=new.name,
-            action="new code in place",
-            why=_code_reason(old, new),
-            built=_names(built),
-        )
-    if old.target.options != new.target.options:
-        return Change(stage=new.name, action="scaled", why=_option_reason(old, new))
-    return Change(stage=new.name, action="kept", why="nothing of it changed")
-
-
-def _fixed(stage: StageTarget) -> tuple[Any, ...]:
-    return stage.target.name, stage.target.version, stage.target.options.get("ray_actor_options")
-
-
-def _fixed_reason(old: StageTarget, new: StageTarget) -> str:
-    if old.target.options.get("ray_actor_options") != new.target.options.get("ray_actor_options"):
-        return "its resources changed"
-    return "the folder, search path, token or fresh= changed"
+        action, why = "new code in place", _code_reason(old, new)
+    elif old.target.options != new.target.options:
+        action, why = "scaled", _option_reason(old, new)
+    else:
+        action, why = "kept", "unchanged"
+    # Each resource once, by the first step that uses it.
+    first = {digest: name for name, digest in reversed(built.items())}
+    return Change(stage=new.name, action=action, why=why, built=tuple(sorted(first.values())))
 
 
 def _code_reason(old: StageTarget, new: StageTarget) -> str:
-    steps, were = new.spec.manifest.steps, old.spec.manifest.steps
-    changed = [name for name, digest in steps.items() if were.get(name) != digest]
-    gone = [name for name in were if name not in steps]
+    steps, old_steps = new.spec.manifest.steps, old.spec.manifest.steps
+    changed = [name for name, digest in steps.items() if old_steps.get(name) != digest]
+    removed = [name for name in old_steps if name not in steps]
     parts = [f"{', '.join(changed)} changed"] if changed else []
-    parts += [f"{', '.join(gone)} left"] if gone else []
-    calls = new.target.user_config.get("routes", {}), old.target.user_config.get("routes", {})
-    parts += ["it calls new code"] if calls[0] != calls[1] else []
+    parts += [f"{', '.join(removed)} removed"] if removed else []
+    if old.target.user_config.get("routes") != new.target.user_config.get("routes"):
+        parts.append("a called stage changed")
     was, now = old.batch_sizes, new.batch_sizes
     parts += [
-        f"max_batch_size of {name} → {now.get(name, 'its own')}"
+        f"max_batch_size of {name} → {now.get(name, 'default')}"
         for name in {**was, **now}
         if was.get(name) != now.get(name)
     ]
@@ -266,10 +229,9 @@ def _code_reason(old: StageTarget, new: StageTarget) -> str:
 
 
 def set_replicas(before: Rollout, new: Rollout) -> list[tuple[str, int | None, int]]:
-    """Stages that have another fixed number of replicas from now on.
+    """Return the stages whose fixed number of replicas changes, with the old and new number.
 
-    Returns:
-        each with its number before, None where it scaled by itself, and the number from now on.
+    The old number is None if the stage was autoscaled.
     """
     fixed = {stage.name: _fixed_count(stage) for stage in before.all}
     return [
@@ -290,23 +252,13 @@ def _fixed_count(stage: StageTarget) -> int | None:
 def _option_reason(old: StageTarget, new: StageTarget) -> str:
     was, now = _flat(old.target.options), _flat(new.target.options)
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
-    return ", ".join(_said(key, was.get(key), now.get(key)) for key in keys)
+    return ", ".join(
+        "policy changed" if key == "policy" else f"{key} {was.get(key, '-')} → {now.get(key, '-')}"
+        for key in keys
+    )
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options one by one, those of autoscaling among them."""
-    flat = {name: value for name, value in options.items() if name != "autoscaling_config"}
-    config = options.get("autoscaling_config") or {}
-    return flat | {n: v for n, v in config.items() if n not in ("app", "stage", "gatherer")}
-
-
-def _said(key: str, was: Any, now: Any) -> str:
-    if key == "policy":
-        return "another policy"
-    return f"{key} {'-' if was is None else was} → {'-' if now is None else now}"
-
-
-def _names(resources: Mapping[str, str]) -> tuple[str, ...]:
-    """Each resource once, by the first step that uses it."""
-    first = {digest: name for name, digest in reversed(list(resources.items()))}
-    return tuple(sorted(first.values()))
+    flat = {**options, **options.get("autoscaling_config", {})}
+    hidden = ("autoscaling_config", "app", "stage", "gatherer")
+    return {n: "-" if v is None else v for n, v in flat.items() if n not in hidden}

@@ -1,4 +1,4 @@
-"""Whether there is room for the replicas that a deployment waits for."""
+"""Detection of replicas that cannot be scheduled for lack of resources."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mlkit.serving.control.cluster import ReplicaCounts, missing
 __all__ = ["EVERY_S", "NO_ROOM_S", "Room"]
 
 NO_ROOM_S = 10.0
-"""As long what is being shut down may still hold its place, on a Ray of one's own."""
-SAID_AFTER_S = 2.0
+"""How long stopping replicas may still hold resources on a local Ray."""
+REPORT_AFTER_S = 2.0
 EVERY_S = 0.5
-"""How often it is worth looking."""
+"""Interval of checks."""
 
 
 class Room:
-    """Follows the replicas of some stages that have no place yet.
+    """Tracks the pending replicas of stages.
 
     Args:
-        patience_s: how long one may be without a place before it is an error. A cluster may get
-            more nodes: there it is `math.inf`.
+        patience_s: how long a replica may be pending; `math.inf` on a cluster, which may get more
+            nodes.
     """
 
     def __init__(self, patience_s: float = math.inf) -> None:
@@ -30,40 +30,35 @@ class Room:
         self._since: dict[str, tuple[int, float]] = {}
 
     def lacking(self, counts: Mapping[str, ReplicaCounts], now: float) -> str:
-        """What there is no room for, in words; "" where all have a place, or it is early to say.
+        """Describe the missing resources; "" if none, or if replicas are pending only briefly.
 
         Args:
-            counts: of each stage, old replicas beside the new ones included.
-            now: seconds on any clock.
+            counts: replica counts by stage, including the old replicas of a rolling update.
+            now: time in seconds.
 
         Raises:
-            DeployError: it has lasted longer than the patience.
+            DeployError: a replica is pending for longer than ``patience_s``.
         """
-        words = ""
+        text = ""
         for stage, count in counts.items():
             lack = missing(count)
-            if not lack:  # all have a place, or a process is only slow to start
+            if not lack:  # none is pending, or a process is only slow to start
                 self._since.pop(stage, None)
                 continue
             placed, since = self._since.get(stage, (-1, now))
-            if placed != count.placed:  # one more has a place
+            if placed != count.placed:  # another one was scheduled
                 since = now
             self._since[stage] = (count.placed, since)
             if now - since >= self._patience_s:
+                each = ", ".join(f"{amount:g} {name}" for name, amount in count.requested.items())
                 raise DeployError(
-                    f"there is no room for {count.wanted - count.placed} of its {count.wanted} "
-                    "replicas",
+                    f"no resources for {count.wanted - count.placed} of {count.wanted} replicas",
                     where=f"stage {stage!r}",
-                    expected=_requested(count),
+                    expected=f"{each} for each",
                     got=f"{lack} missing after {now - since:.0f} s",
-                    fix="fewer replicas, less for each of them (num_cpus, num_gpus), or shut down "
-                    "what runs beside it",
+                    fix="use fewer replicas, request less per replica (num_cpus, num_gpus), or "
+                    "shut down other apps",
                 )
-            if now - since >= SAID_AFTER_S:
-                words = f"no room yet: {lack} missing"
-        return words
-
-
-def _requested(count: ReplicaCounts) -> str:
-    each = ", ".join(f"{amount:g} {name}" for name, amount in count.requested.items())
-    return f"{each or 'nothing'} for each"
+            if now - since >= REPORT_AFTER_S:
+                text = f"waiting for resources: {lack} missing"
+        return text

@@ -1,4 +1,4 @@
-"""The session's end of the control protocol: an ASGI application on a Unix socket."""
+"""Server of the control protocol: an ASGI application on a Unix socket."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mlkit.serving.control.protocol import CALLS, PROTOCOL, SOCKET, Call, ErrorR
 __all__ = ["Answer", "control_app", "listening"]
 
 Answer = Callable[[Call[Any], Callable[[str], None]], Awaitable[Any]]
-"""Answers a call; is given what takes progress in words."""
+"""Executes a call, and reports progress to a function."""
 
 _NDJSON = "application/x-ndjson"
 
 
 def control_app(answer: Answer) -> Starlette:
-    """The application that has calls answered. A caller that goes away cancels its call."""
+    """Return the ASGI application; a call is cancelled when its client disconnects."""
     running: set[asyncio.Task[Any]] = set()
 
     async def endpoint(request: Request) -> Response:
@@ -39,7 +39,7 @@ def control_app(answer: Answer) -> Starlette:
 
     async def lines(call: Call[Any]) -> AsyncIterator[bytes]:
         progress: asyncio.Queue[str | None] = asyncio.Queue()
-        # A task of its own: it may have to undo something after its caller has gone.
+        # A task of its own, since it may have to roll back after the client has disconnected.
         task = asyncio.ensure_future(answer(call, progress.put_nowait))
         running.add(task)
         task.add_done_callback(running.discard)
@@ -58,7 +58,7 @@ def _call_of(version: str, name: str, body: bytes) -> Call[Any] | ErrorReply:
     if version != str(PROTOCOL):
         return ErrorReply(
             kind="protocol",
-            what="the session process speaks another version of the control protocol",
+            what="the session process has another version of the control protocol",
             expected=str(PROTOCOL),
             got=version,
             fix="restart the kernel and deploy again: mlkit was updated while it ran",
@@ -90,13 +90,13 @@ def _line(**message: Any) -> bytes:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the session process, which has Ray to stop as well."""
+        """Leave signals to the session process."""
         yield
 
 
 @asynccontextmanager
 async def listening(folder: Path, answer: Answer) -> AsyncIterator[None]:
-    """Answer calls at the socket of a session's folder."""
+    """Serve calls on the socket in a session's folder."""
     config = uvicorn.Config(
         control_app(answer),
         uds=str(folder / SOCKET),

@@ -1,4 +1,4 @@
-"""Pickled code, plans and policies of a session, as files named after their contents."""
+"""Content-addressed storage of a session's pickled code, plans and policies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["Store"]
 
 GRACE_S = 300.0
-"""A kernel stores objects before its call refers to them: younger ones are left alone."""
+"""Minimum age of deleted objects: a kernel stores them before its call refers to them."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,14 @@ class Store:
     """Objects by the SHA-256 of their contents. The kernel writes, the session deletes.
 
     Attributes:
-        folder: where they lie.
-        now: seconds since the epoch, as files have them.
+        now: clock in seconds since the epoch.
     """
 
     folder: Path
     now: Callable[[], float] = time.time
 
     def put(self, data: bytes) -> str:
-        """Keep an object; returns its key. An interrupt leaves it whole or not there."""
+        """Store an object atomically and return its key."""
         key = hashlib.sha256(data).hexdigest()
         path = self.path(key)
         if path.exists():
@@ -44,7 +43,7 @@ class Store:
         return key
 
     def get(self, key: str) -> bytes:
-        """The object of a key.
+        """Return the object with a key.
 
         Raises:
             FileNotFoundError: it was deleted.
@@ -52,11 +51,11 @@ class Store:
         return self.path(key).read_bytes()
 
     def path(self, key: str) -> Path:
-        """The file of a key."""
+        """Return the file of a key."""
         return self.folder / key
 
     def collect(self, referenced: Collection[str]) -> list[str]:
-        """Delete what nothing refers to, remains of interrupted writes included; their keys."""
+        """Delete other objects and remains of interrupted writes; return their keys."""
         deleted = []
         for path in self.folder.iterdir():
             if path.name not in referenced and self.now() - path.stat().st_mtime > GRACE_S:

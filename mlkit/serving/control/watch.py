@@ -1,11 +1,11 @@
-"""Watching how many replicas there are, should be, and cannot be placed."""
+"""Observation of replica counts, for the scaling log."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,143 +18,112 @@ logger = logging.getLogger(__name__)
 
 EVERY_S = 0.5
 BLOCKED_AFTER_S = 1.5
-"""A replica is placed in less than this when there is room for it."""
-ASKED_FOR_S = 5.0
-"""As long after somebody asked, apps are watched that do not scale by themselves."""
-
+"""With free resources, a replica is scheduled in less than this."""
+REQUESTED_FOR_S = 5.0
+"""How long after a request of metrics apps without autoscaling are observed."""
 
 Read: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Mapping[str, ReplicaCounts]]]
-Tell: TypeAlias = Callable[[str, list[Decision], list[Count]], Awaitable[None]]
+Record: TypeAlias = Callable[[str, list[Decision], list[Count]], Awaitable[None]]
 
 
 @dataclass
 class _Stage:
-    wanted: int = -1
-    ready: int = -1
-    starting: int = -1
+    """A stage when last observed, and since when it has been scaling up."""
+
+    name: str
+    counts: tuple[int, int, int] = (-1, -1, -1)
     behind_since: float | None = None
-    before: int = 0
+    ready_before: int = 0
     blocked: str = ""
+
+    def decisions(self, replicas: ReplicaCounts, now: float) -> Iterator[Decision]:
+        """Yield a decision when all wanted replicas are ready, or when some are blocked."""
+        ready, wanted = replicas.ready, replicas.wanted
+        if ready >= wanted:
+            if self.behind_since is not None and ready > self.ready_before:
+                why = f"{ready} ready, {now - self.behind_since:.1f} s after the target was raised"
+                yield Decision(now, self.name, "ready", ready, wanted, why)
+            self.behind_since, self.blocked = None, ""
+            return
+        if self.behind_since is None:
+            self.behind_since, self.ready_before = now, ready
+        lacking = missing(replicas) if now - self.behind_since >= BLOCKED_AFTER_S else ""
+        if lacking and lacking != self.blocked:
+            why = f"wanted {wanted}, {lacking} missing"
+            yield Decision(now, self.name, "blocked", ready, wanted, why)
+            self.blocked = lacking
 
 
 class Watch:
-    """Looks at the replicas of all apps and puts down what changed.
+    """Observes the replicas of all apps and records changes.
 
     Args:
-        apps: gives, by app, the stage that each of its applications on Serve is.
-        read: gives, for such a dict, what there is of each stage.
-        tell: is given an app, decisions and counts.
-        settled: called when there are apps that scale by themselves, and nothing is starting.
-        now: seconds since the epoch.
+        apps: returns by app whether it is autoscaled, and the stage of each application.
+        read: returns the replica counts by stage for such a mapping of stages.
+        record: receives an app, its decisions and its counts.
+        settled: called if there are autoscaled apps and no replica is starting.
+        now: clock in seconds since the epoch.
     """
 
     def __init__(
         self,
         apps: Callable[[], Mapping[str, tuple[bool, Mapping[str, str]]]],
         read: Read,
-        tell: Tell,
+        record: Record,
         settled: Callable[[], Awaitable[None]],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._apps = apps
         self._read = read
-        self._tell = tell
+        self._record = record
         self._settled = settled
         self._now = now
         self._stages: dict[tuple[str, str], _Stage] = {}
-        self._asked_at = -1e9
+        self._requested_at = -1e9
 
-    def asked(self) -> None:
-        """Somebody wants to know: look also at apps that do not scale by themselves."""
-        self._asked_at = self._now()
+    def request(self) -> None:
+        """Observe apps without autoscaling too, for some seconds."""
+        self._requested_at = self._now()
 
     def wanted(self, app: str, stage: str) -> int:
-        """Replicas wanted of a stage when it was seen last."""
-        seen = self._stages.get((app, stage))
-        return 0 if seen is None else max(0, seen.wanted)
+        """Return the number of replicas wanted of a stage when last observed."""
+        known = self._stages.get((app, stage))
+        return 0 if known is None else max(0, known.counts[0])
 
     async def look(self) -> None:
-        """Look once at whatever is worth looking at."""
-        asked = self._now() - self._asked_at < ASKED_FOR_S
-        scaling = starting = False
-        for app, (scales, stages) in self._apps().items():
-            if not (asked or scales):
+        """Observe all apps once."""
+        requested = self._now() - self._requested_at < REQUESTED_FOR_S
+        any_autoscaled = any_starting = False
+        for app, (autoscaled, stages) in self._apps().items():
+            if not (requested or autoscaled):
                 continue
             decisions: list[Decision] = []
             counts: list[Count] = []
             now = self._now()
-            scaling |= scales
+            any_autoscaled |= autoscaled
             for name, replicas in (await self._read(stages)).items():
-                starting |= replicas.ready < replicas.wanted
-                self._see(app, name, replicas, now, decisions, counts)
+                stage = self._stages.setdefault((app, name), _Stage(name))
+                starting = max(0, replicas.wanted - replicas.ready)
+                any_starting |= starting > 0
+                current = replicas.wanted, replicas.ready, starting
+                if current != stage.counts:
+                    counts.append(Count(now, name, *current))
+                decisions += stage.decisions(replicas, now)
+                stage.counts = current
             if decisions or counts:
-                await self._tell(app, decisions, counts)
-        if scaling and not starting:
+                await self._record(app, decisions, counts)
+        if any_autoscaled and not any_starting:
             await self._settled()
 
-    def _see(
-        self,
-        app: str,
-        name: str,
-        replicas: ReplicaCounts,
-        now: float,
-        decisions: list[Decision],
-        counts: list[Count],
-    ) -> None:
-        stage = self._stages.setdefault((app, name), _Stage())
-        starting = max(0, replicas.wanted - replicas.ready)
-        if (replicas.wanted, replicas.ready, starting) != (
-            stage.wanted,
-            stage.ready,
-            stage.starting,
-        ):
-            counts.append(Count(now, name, replicas.wanted, replicas.ready, starting))
-        if replicas.ready < replicas.wanted:
-            if stage.behind_since is None:
-                stage.behind_since, stage.before = now, replicas.ready
-            self._see_blocked(stage, name, replicas, now, decisions)
-        else:
-            if stage.behind_since is not None and replicas.ready > stage.before:
-                after_s = now - stage.behind_since
-                decisions.append(
-                    Decision(
-                        now,
-                        name,
-                        "ready",
-                        replicas.ready,
-                        replicas.wanted,
-                        f"{replicas.ready} ready, {after_s:.1f} s after more were wanted",
-                    )
-                )
-            stage.behind_since, stage.blocked = None, ""
-        stage.wanted, stage.ready, stage.starting = replicas.wanted, replicas.ready, starting
-
-    def _see_blocked(
-        self,
-        stage: _Stage,
-        name: str,
-        replicas: ReplicaCounts,
-        now: float,
-        decisions: list[Decision],
-    ) -> None:
-        since = stage.behind_since if stage.behind_since is not None else now
-        if replicas.placed >= replicas.wanted or now - since < BLOCKED_AFTER_S:
-            return
-        lacking = missing(replicas)
-        if lacking and lacking != stage.blocked:
-            why = f"wanted {replicas.wanted}, {lacking} missing"
-            decisions.append(Decision(now, name, "blocked", replicas.ready, replicas.wanted, why))
-            stage.blocked = lacking
-
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
-        told = False
+        """Observe all apps periodically until cancelled."""
+        failed = False
         while True:
             await asyncio.sleep(EVERY_S)
             try:
                 await self.look()
-                told = False
+                failed = False
             except Exception:
-                if not told:
-                    logger.warning("the replicas could not be looked at", exc_info=True)
-                told = True
+                if not failed:
+                    logger.warning("cannot observe the replicas", exc_info=True)
+                failed = True

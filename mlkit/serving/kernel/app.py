@@ -1,14 +1,13 @@
-"""An app: a pipeline that is served, as its caller holds it."""
+"""`App`: a deployed pipeline."""
 
 from __future__ import annotations
 
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from types import TracebackType
 from typing import Any, Literal
 
 from mlkit.autoscale import Scaling
@@ -16,6 +15,7 @@ from mlkit.errors import (
     DeployConflict,
     DeployError,
     InputError,
+    MlkitError,
     RequestError,
     SessionError,
     SessionTimeout,
@@ -26,6 +26,7 @@ from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
 from mlkit.metrics.peek import Peek
 from mlkit.plan import Plan
+from mlkit.serving.control.folders import LOGS
 from mlkit.serving.control.protocol import DeleteApp, GetHealth, GetPlacement, ScaleApp
 from mlkit.serving.control.records import AppRecord, Change
 from mlkit.serving.http.access import new_code
@@ -33,33 +34,32 @@ from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.observed import Observed, Slowest
-from mlkit.serving.kernel.placement import Placement
 from mlkit.serving.kernel.scale import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.session import Session
-from mlkit.serving.kernel.status import AppStatus, Logs, Snapshot
+from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
 
 __all__ = ["App"]
 
-ANSWER_MARGIN_S = 30.0
+RESPONSE_MARGIN_S = 30.0
 SCALE_ATTEMPTS = 3
-"""How often a change is made anew to what somebody else has changed in the meantime."""
+"""Attempts of a change when others change the app at the same time."""
 
-SENT, SENT_BYTES = 20, 2 * 2**20
-"""How many requests are kept to be sent again by a load, and how large one may be."""
+MAX_SENT, MAX_SENT_BYTES = 20, 2 * 2**20
+"""Number and size of the requests that are kept for load tests."""
 
 
 class App:
-    """A deployed pipeline. Call it like the pipeline; what goes between is HTTP.
+    """A deployed pipeline. Call it like the pipeline; each call is an HTTP request.
 
     Attributes:
         name: the pipeline's name.
-        graph: what is served.
-        plan: how it is divided into stages.
-        changes: what the deployment kept, restarted or changed, stage by stage, and why.
-        url: where it takes POST requests.
-        token: what requests carry as ``Authorization: Bearer``; None where none is asked for.
+        graph: the pipeline's graph.
+        plan: its division into stages.
+        changes: what the deployment changed, by stage, and why.
+        url: URL for POST requests.
+        token: bearer token for ``Authorization``; None if none is required.
     """
 
     def __init__(self, session: Session, plan: Plan, record: AppRecord) -> None:
@@ -72,38 +72,37 @@ class App:
         self._since = record.since
         self._codec = Codec(graph)
         self._planned = plan
-        self._see(record)
+        self._set_record(record)
         self._closed = False
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
-        self._sent: deque[PreparedRequest] = deque(maxlen=SENT)
+        self._sent: deque[PreparedRequest] = deque(maxlen=MAX_SENT)
 
-    def _see(self, record: AppRecord) -> None:
-        """Show what the session says of it from now on."""
+    def _set_record(self, record: AppRecord) -> None:
         self._record = record
         self.plan = with_settings(self._planned, record.spec, self.session.store.get)
         self.changes = record.changes
 
     @property
     def limits(self) -> Limits:
-        """Bounds within which each replica works."""
+        """Limits of each replica."""
         return self._record.spec.limits
 
     @property
     def batch_sizes(self) -> Mapping[str, int]:
-        """Largest batch by step, where it differs from the step's own."""
+        """Maximum batch size by step, where it differs from the step's own."""
         return self._record.spec.batch_sizes
 
     # ---- calling ----------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Ask it over HTTP, with the pipeline's arguments and for the pipeline's result.
+        """Send a request with the pipeline's arguments and return the pipeline's result.
 
         Raises:
-            RequestError: it answered with an error, or not at all.
-            InputError: the arguments do not fit.
+            RequestError: the response is an error, or there is none.
+            InputError: the arguments do not match the pipeline's parameters.
         """
-        return self._ask(self._bind(args, kwargs))
+        return self._call(self._bind(args, kwargs))
 
     def map(
         self,
@@ -113,33 +112,33 @@ class App:
         on_error: Literal["raise", "keep"] = "raise",
         progress: bool = True,
     ) -> Any:
-        """Ask it for many inputs, some at a time; results in order.
+        """Send a request for each input, concurrently; return the results in order.
 
         Args:
             inputs: dicts of arguments, a DataFrame with columns named like the parameters, or bare
-                values where one parameter is required.
-            concurrency: requests under way at once.
+                values if one parameter is required.
+            concurrency: maximum of requests in flight.
             on_error: "raise" stops at the first failure; "keep" puts the error in its place.
-            progress: whether to show a bar.
+            progress: whether to show a progress bar.
 
         Returns:
             a list, or, for a DataFrame, a DataFrame with the same index. An interrupt ends it
-            early: what was not done is a `Cancelled` error in its place.
+            early, with a `Cancelled` error in place of each missing result.
         """
         arguments = rows(inputs, self.graph.parameters)
-        calls = Calls(self._ask, arguments, concurrency, stop_at_failure=on_error == "raise")
+        calls = Calls(self._call, arguments, concurrency, stop_at_failure=on_error == "raise")
         results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
     def prepare(self, payload: Any) -> PreparedRequest:
-        """The request for one payload, as bytes: what a load test sends."""
+        """Encode the request for one payload, for a load test."""
         if isinstance(payload, PreparedRequest):
             return payload
         return self._request(arguments_of(payload, self.graph.parameters))
 
     @property
     def sent(self) -> tuple[PreparedRequest, ...]:
-        """The last requests that were sent through this object, the oldest first."""
+        """The last requests sent by this object, oldest first."""
         return tuple(self._sent)
 
     def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +147,7 @@ class App:
         except TypeError as error:
             raise InputError(f"{error}", where=f"app {self.name!r}") from None
 
-    def _ask(self, arguments: dict[str, Any]) -> Any:
+    def _call(self, arguments: dict[str, Any]) -> Any:
         return self._send(self._request(arguments))
 
     def _request(self, arguments: dict[str, Any]) -> PreparedRequest:
@@ -159,45 +158,51 @@ class App:
         import httpx2
 
         if self._closed:
-            raise RequestError("it was shut down", where=f"app {self.name!r}", fix="deploy again")
-        if len(request.body or b"") <= SENT_BYTES:
+            raise self._shut_down(RequestError)
+        if len(request.body or b"") <= MAX_SENT_BYTES:
             self._sent.append(request)
-        began = perf_counter()
+        start = perf_counter()
         try:
-            answer = self._client.request(
+            response = self._client.request(
                 request.method, request.url, headers=request.headers, content=request.body
             )
         except httpx2.HTTPError as error:
             raise RequestError(
-                f"no answer: {type(error).__name__}: {error}",
+                f"no response: {type(error).__name__}: {error}",
                 where=f"app {self.name!r}",
-                fix="app.status() says whether it runs",
+                fix="check app.status()",
             ) from error
-        self._observed.took(answer.headers.get("x-request-id", ""), perf_counter() - began)
-        if answer.status_code != 200:
-            raise self._error(answer.status_code, answer.content)
-        return self._codec.result(answer.content, answer.headers.get("content-type", ""))
+        self._observed.took(response.headers.get("x-request-id", ""), perf_counter() - start)
+        if response.status_code != 200:
+            raise self._error(response.status_code, response.content)
+        return self._codec.result(response.content, response.headers.get("content-type", ""))
 
     def _error(self, status: int, body: bytes) -> RequestError:
-        """The error that an answer tells of, with the words that the server keeps to itself."""
+        """Decode an error response, and add the message from the log, which the server omits."""
         error = self._codec.error(status, body)
         if error.failure_id is not None:
-            folder = self.session.folder / "logs"
-            for failure in read_failures(folder, self.name, error.failure_id):
+            for failure in read_failures(self._logs_folder, self.name, error.failure_id):
                 error.got = failure.error
         return error
+
+    @property
+    def _logs_folder(self) -> Path:
+        return self.session.folder / LOGS
+
+    def _shut_down(self, kind: type[MlkitError]) -> MlkitError:
+        return kind("the app was shut down", where=f"app {self.name!r}", fix="deploy again")
 
     @cached_property
     def _client(self) -> Any:
         import httpx2
 
         limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
-        # Retries are for connections that could not be made: nothing was sent then.
+        # It retries failed connects only, before anything is sent.
         transport = httpx2.HTTPTransport(retries=2, limits=limits)
-        # The server answers 504 at its own limit; an answer that is on its way then still counts.
-        timeout = httpx2.Timeout(self.limits.request_timeout_s + ANSWER_MARGIN_S, connect=5)
+        # The server responds with 504 at its own deadline.
+        timeout = httpx2.Timeout(self.limits.request_timeout_s + RESPONSE_MARGIN_S, connect=5)
         client = httpx2.Client(transport=transport, timeout=timeout)
-        weakref.finalize(self, client.close)  # running the deploy cell again leaves this app behind
+        weakref.finalize(self, client.close)
         return client
 
     # ---- changing ---------------------------------------------------------------------------
@@ -205,44 +210,45 @@ class App:
     def scale(
         self, name: str, num_replicas: int | None = None, **options: Any
     ) -> tuple[Change, ...]:
-        """Change how it runs while it runs; nothing is loaded again, and no request is lost.
+        """Change how it runs without reloading anything or failing a request.
 
         ::
 
             app.scale("download", 3)
             app.scale("download", min_replicas=1, max_replicas=4, target_ongoing_requests=2)
             app.scale("classify", max_batch_size=16)
-            app.scale("tag", max_ongoing_requests=64)   # of the front: more are answered 503
+            app.scale("tag", max_ongoing_requests=64)   # of the front: 503 beyond
 
-        Running the deploy cell again brings it back to what is written there.
+        Deploying again restores the options of the deploy cell.
 
         Args:
-            name: of a stage; or of a step that has one to itself, or for its ``max_batch_size``.
-            num_replicas: how many there are from now on, instead of autoscaling.
+            name: name of a stage, of a step with a stage of its own, or, for ``max_batch_size``,
+                of any batched step.
+            num_replicas: fixed number of replicas, instead of autoscaling.
             options: ``min_replicas``, ``max_replicas``, ``target_ongoing_requests``, delays,
                 factors and ``policy`` of autoscaling; ``max_ongoing_requests``,
                 ``max_queued_requests``; ``max_batch_size``.
 
         Returns:
-            what was changed, stage by stage, as in `changes`.
+            the changes by stage, as in `changes`.
 
         Raises:
             DeployError: there is no such stage or option, the step shares its stage with others,
-                or the new replicas do not start: then what was there before is there again.
-            DefinitionError: a value cannot be.
+                or the new replicas fail to start, and the change was rolled back.
+            DefinitionError: a value is invalid.
         """
         if self._closed:
-            raise DeployError("it was shut down", where=f"app {self.name!r}", fix="deploy again")
+            raise self._shut_down(DeployError)
         if num_replicas is not None:
             options["num_replicas"] = num_replicas
         for attempt in range(SCALE_ATTEMPTS):
             try:
-                self._see(self.session.call(self._scale_call(name, options)))
+                self._set_record(self.session.call(self._scale_call(name, options)))
                 break
             except DeployConflict:
                 if attempt + 1 == SCALE_ATTEMPTS:
                     raise
-                self._refresh()  # the change is made to what is there now
+                self._refresh()
         return self.changes
 
     def _scale_call(self, name: str, options: Mapping[str, Any]) -> ScaleApp:
@@ -263,29 +269,29 @@ class App:
     def _refresh(self) -> None:
         record = self.session.about().apps.get(self.name)
         if record is None:
-            raise DeployError("it is not there any more", where=f"app {self.name!r}")
+            raise DeployError("the app no longer exists", where=f"app {self.name!r}")
         if record.spec.plan != self._record.spec.plan:
             raise DeployConflict(
-                "it was deployed again in the meantime",
+                "the app was deployed again in the meantime",
                 where=f"app {self.name!r}",
-                fix=f"take the new one: app = attach({self.name!r})",
+                fix=f"use the new one: app = attach({self.name!r})",
             )
-        self._see(record)
+        self._set_record(record)
 
-    # ---- looking ----------------------------------------------------------------------------
+    # ---- observation ------------------------------------------------------------------------
 
     @property
     def docs(self) -> str:
-        """Address of the documentation page; opens once, within a minute.
+        """URL of the documentation page, valid once and for one minute.
 
-        A cookie opens the page for eight hours from then on. It is good for nothing else: to try a
-        call on the page, put the token under "Authorize".
+        It sets a cookie that gives access to the page, and to nothing else, for eight hours. To
+        send a request from the page, enter the token under "Authorize".
         """
         code = f"?code={new_code(self.token, self.name)}" if self.token else ""
         return f"{self._base}/docs{code}"
 
     def curl(self, file: str = "photo.jpg") -> str:
-        """A command for the shell that asks it; reads the token from a file of this user's."""
+        """Return a shell command that sends a request; it reads the token from a file."""
         parts = ["curl", "-sS"]
         if self.token:
             parts.append(f"-H @{self._header}")
@@ -298,7 +304,7 @@ class App:
         return " ".join(parts)
 
     def _write_header(self) -> Path:
-        """Put the token where only this user's shell can read it, for `curl`."""
+        """Write the token for `curl` to a file that only this user can read."""
         path = self.session.folder / f"{self.name}.header"
         if self.token is not None:
             path.touch(mode=0o600)
@@ -306,90 +312,79 @@ class App:
         return path
 
     def status(self) -> AppStatus:
-        """What Serve says of it now."""
+        """Return the current status."""
         if self._closed:
-            return AppStatus("NOT_RUNNING", {}, "it was shut down", {})
+            return AppStatus("NOT_RUNNING", {}, "the app was shut down", {})
         try:
             health = self.session.call(GetHealth(app=self.name), timeout_s=10)
         except SessionTimeout:
             raise
         except SessionError:
-            return AppStatus("NOT_RUNNING", {}, "its session is gone", {})
-        stages = {name: dict(stage.replicas) for name, stage in health.stages.items()}
-        total: Counter[str] = Counter()
-        for replicas in stages.values():
-            total.update(replicas)
-        return AppStatus(health.state, dict(total), health.message, stages)
+            return AppStatus("NOT_RUNNING", {}, "the session has ended", {})
+        return AppStatus.of(health)
 
     def placement(self) -> Placement:
-        """Where its replicas sit, and what is taken of each node, as Ray has it now."""
-        reply = self.session.call(GetPlacement(app=self.name), timeout_s=10)
-        return Placement(self.plan, reply.replicas, reply.nodes, reply.taken)
+        """Return the current placement of replicas, and the allocated resources."""
+        return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
 
     def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
-        """What its replicas print and log, oldest first.
+        """Return the output and logs of its replicas, oldest first.
 
         Args:
-            step: only what this step printed.
-            last: only so many lines.
+            step: return only the output of this step.
+            last: maximum of lines.
 
         Raises:
             DeployError: there is no such step.
         """
         if step is not None:
             self._check_step(step)
-        lines = read_logs(self.session.folder / "logs", self.name)
-        picked = [line for line in lines if step is None or line.step == step]
-        return Logs(picked if last is None else picked[-last:])
+        lines = read_logs(self._logs_folder, self.name)
+        lines = [line for line in lines if step is None or line.step == step]
+        return Logs(lines if last is None else lines[-last:])
 
     @property
     def failures(self) -> list[Failure]:
-        """The last failures of its steps, oldest first; each has the traceback."""
-        return read_failures(self.session.folder / "logs", self.name)[-100:]
+        """The last failures of its steps with their tracebacks, oldest first."""
+        return read_failures(self._logs_folder, self.name)[-100:]
 
     @property
     def metrics(self) -> History:
-        """What was counted of all replicas up to now: ``app.metrics.to_frame()``.
-
-        On an app that was shut down it is what was read before.
-        """
+        """Metrics of all replicas; after a shutdown, those read before."""
         return self._observed.history(read=not self._closed)
 
     @property
     def scaling(self) -> Scaling:
-        """What was decided of its replicas and why: ``app.scaling``, ``app.scaling.plot()``.
-
-        On an app that was shut down it is what was read before.
-        """
+        """Scaling decisions and their reasons; after a shutdown, those read before."""
         return self._observed.scaling(read=not self._closed)
 
     def view(self, window_s: int = 300) -> Snapshot:
-        """A static dashboard of this moment, without widgets: figures, charts, graph and tables.
+        """Return a static dashboard: figures, charts, graph and tables.
 
-        It displays itself in a cell; ``.html``, ``.svg`` and ``str()`` export it. Of an app that
-        was shut down it shows the last state that was read.
+        It displays itself in a cell; ``.html``, ``.svg`` and ``str()`` export it. After a
+        shutdown, it shows the last state that was read.
 
         Args:
-            window_s: seconds that the charts show: 60, 300 or 900.
+            window_s: time range of the charts in seconds: 60, 300 or 900.
         """
         from mlkit.views.snapshot import view
 
         return view(self, window_s)
 
     def slowest(self, count: int = 10) -> Slowest:
-        """The slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
+        """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
         return self._observed.slowest(count)
 
     def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:
-        """What went into a step and what came out: samples of the last requests, with pictures.
+        """Return samples of a step's inputs and outputs, with images.
 
-        Its replicas keep one sample in each half second, from the first call until half a minute
-        after the last; before that nothing is kept.
+        From the first call until 30 s after the last, each replica samples a request every half
+        second.
 
         Args:
-            step: its name.
-            last: samples at most; 20 are kept.
-            timeout_s: how long to wait for the first one.
+            step: name of the step.
+            last: maximum of samples, up to 20.
+            timeout_s: how long to wait for the first sample.
 
         Raises:
             DeployError: there is no such step.
@@ -406,13 +401,13 @@ class App:
             )
 
     def trace(self, id: str) -> Trace:
-        """Where the time of one request went: ``app.trace(id).plot()``.
+        """Return the trace of a request: ``app.trace(id).plot()``.
 
         Args:
-            id: the ``X-Request-Id`` of its answer, or what `slowest` shows.
+            id: ``X-Request-Id`` of the response, or an id that `slowest` shows.
 
         Raises:
-            InputError: it is not among the last 5,000, or younger than a second.
+            InputError: it is not among the last 5,000, or less than a second old.
         """
         return self._observed.trace(id)
 
@@ -421,10 +416,10 @@ class App:
         """Whether it was shut down through this object."""
         return self._closed
 
-    # ---- ending -----------------------------------------------------------------------------
+    # ---- shutdown ---------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """Take it down; what else the session serves stays. Without effect the second time."""
+        """Delete the app; other apps of the session remain. Repeated calls have no effect."""
         if self._closed:
             return
         self._closed = True
@@ -439,12 +434,7 @@ class App:
     def __enter__(self) -> App:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.shutdown()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Concurrent requests from one caller: what `App.map` runs."""
+"""Concurrent requests for `App.map`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Calls:
     Args:
         send: sends the request for one set of arguments and returns its result.
         arguments: one set for each request.
-        concurrency: requests in flight at once.
-        stop_at_failure: whether the first failure is raised, and nothing more is sent.
+        concurrency: maximum of requests in flight.
+        stop_at_failure: whether the first failure is raised and ends the sending.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Calls:
         self.arguments = arguments
         self.concurrency = concurrency
         self.stop_at_failure = stop_at_failure
-        self.results: list[Any] = [Cancelled("interrupted before it was done")] * len(arguments)
+        self.results: list[Any] = [Cancelled("interrupted before completion")] * len(arguments)
         self._stop = threading.Event()
 
     def run(self, progress_label: str | None) -> list[Any]:

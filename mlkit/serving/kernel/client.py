@@ -1,4 +1,4 @@
-"""Calling a served pipeline: arguments to a request, an answer to the pipeline's result."""
+"""Client of a served pipeline: encodes requests and decodes responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Codec", "PreparedRequest"]
 
 @dataclass(frozen=True)
 class PreparedRequest:
-    """A request as bytes, ready to be sent."""
+    """An encoded request."""
 
     method: str
     url: str
@@ -26,7 +26,7 @@ class PreparedRequest:
 
 
 class Codec:
-    """Turns arguments of a pipeline into requests and answers into results."""
+    """Encodes arguments of a pipeline as requests and decodes responses."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -34,10 +34,13 @@ class Codec:
         self.returns = port(graph.returns)
 
     def request(self, url: str, token: str | None, arguments: Mapping[str, Any]) -> PreparedRequest:
-        """The cheapest request that carries the arguments.
+        """Encode arguments in the cheapest way.
 
-        A picture alone, with plain fields beside it, is a raw body and a query; several uploads
-        are multipart; everything else is JSON.
+        A single upload, with scalar fields, is a raw body with a query; several uploads are
+        multipart; everything else is JSON.
+
+        Raises:
+            InputError: an argument is unknown.
         """
         unknown = set(arguments) - set(self.ports)
         if unknown:
@@ -60,8 +63,8 @@ class Codec:
             return PreparedRequest("POST", url + query, {**headers, "Content-Type": kind}, data)
         return self._multipart(url, headers, fields, files)
 
-    def _is_file(self, found: Port, value: Any) -> bool:
-        return found.to_bytes is not None and not (found.url and isinstance(value, str))
+    def _is_file(self, port: Port, value: Any) -> bool:
+        return port.to_bytes is not None and not (port.url and isinstance(value, str))
 
     def _bytes(self, name: str, value: Any) -> tuple[bytes, str]:
         to_bytes = self.ports[name].to_bytes
@@ -82,32 +85,31 @@ class Codec:
             n: v if isinstance(v, str) else json.dumps(self.ports[n].to_json(v), default=plain)
             for n, v in fields.items()
         }
-        made = httpx2.Request("POST", url, headers=headers, data=data, files=parts)
-        made.read()
-        kept = {"Content-Type": made.headers["Content-Type"], **headers}
-        return PreparedRequest("POST", url, kept, made.content)
+        request = httpx2.Request("POST", url, headers=headers, data=data, files=parts)
+        headers = {"Content-Type": request.headers["Content-Type"], **headers}
+        return PreparedRequest("POST", url, headers, request.read())
 
     def result(self, body: bytes, media_type: str) -> Any:
-        """The pipeline's result from the body of a good answer."""
+        """Decode the result from the body of a successful response."""
         if media_type.startswith("application/json"):
             return self.returns.from_json(json.loads(body))
         assert self.returns.from_bytes is not None
         return self.returns.from_bytes(body)
 
     def error(self, status: int, body: bytes) -> RequestError:
-        """The error that an answer tells of."""
+        """Decode the error from an error response."""
         try:
             document = json.loads(body)
             detail = str(document["detail"])
         except (ValueError, KeyError, TypeError):
-            document, detail = {}, body[:200].decode("utf-8", "replace") or "no word of why"
+            document, detail = {}, body[:200].decode("utf-8", "replace") or "no details"
         failure = document.get("failure_id")
         return RequestError(
             detail,
             http_status=status,
             problem=document,
-            where=f"{self.graph.name} answered {status}",
-            fix=f"app.failures has the traceback, id {failure}" if failure else None,
+            where=f"{self.graph.name} responded with {status}",
+            fix=f"see the traceback in app.failures, id {failure}" if failure else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""What was counted of an app, as its kernel reads it from the session."""
+"""Metrics, scaling decisions, traces and samples of an app, read from its session."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Observed", "Slowest"]
 
-MOST_TOOK = 2_000
+MAX_TOOK = 2_000
 PEEK_FOR_S = 30.0
 
 
 class Slowest(list[Trace]):
-    """Requests, the slowest first; shown as a table."""
+    """Traces of requests, the slowest first; displayed as a table."""
 
     def to_frame(self) -> pd.DataFrame:
-        """A row for each: when, what it was answered, and its time by phase in ms."""
+        """Return a row for each: time, status, and duration by phase in ms."""
         import pandas as pd
 
         rows = [
@@ -54,7 +54,7 @@ class Slowest(list[Trace]):
 
 
 class Observed:
-    """Reads on where it left off; safe to use from several threads."""
+    """Reads incrementally; thread-safe."""
 
     def __init__(self, session: Session, app: str) -> None:
         self.session = session
@@ -63,62 +63,58 @@ class Observed:
         self.rolling = Rolling()
         self._scaling = Scaling(self._history)
         self._last = 0
-        self._last_decided = 0
+        self._last_decision = 0
         self._took: dict[str, float] = {}
-        self.gone = False  # whether the session did not answer the last time
-        self.lock = threading.RLock()  # of what was read, for whoever shows it
+        self.gone = False  # whether the last call of the session failed
+        self.lock = threading.RLock()  # also held by views while they show the data
 
     def history(self, *, read: bool = True) -> History:
-        """What was counted, up to now; with ``read=False`` only what was read before."""
+        """Return the metrics; with ``read=False``, those read before."""
         if read:
             self.read()
         return self._history
 
     def scaling(self, *, read: bool = True) -> Scaling:
-        """What was decided of the replicas, and how many there were, up to now."""
+        """Return the scaling log; with ``read=False``, what was read before."""
         if read:
             self.read()
         return self._scaling
 
     def read(self) -> None:
-        """Read on where it was left off.
+        """Read what is new.
 
         Raises:
-            SessionError: the session is gone.
+            SessionError: the session has ended.
         """
         with self.lock:
             self.gone = True
-            reply = self.session.call(
-                GetMetrics(app=self.app, since=self._last, scaling=self._last_decided),
-                timeout_s=10,
-            )
+            call = GetMetrics(app=self.app, since=self._last, scaling=self._last_decision)
+            self._last, deltas, scaling = self.session.call(call, timeout_s=10)
             self.gone = False
-            self._last = reply.last
-            self._last_decided = reply.scaling["last"]
-            self._history.add(reply.deltas)
-            self.rolling.add(reply.deltas)
-            self._scaling.add(reply.scaling)
+            self._last_decision = scaling["last"]
+            self._history.add(deltas)
+            self.rolling.add(deltas)
+            self._scaling.add(scaling)
 
     def peek(self, step: str, last: int, timeout_s: float) -> Peek:
-        """The last samples of a step; waits for the first one."""
+        """Return the last samples of a step; waits for the first one."""
         until = time.monotonic() + timeout_s
         while True:
-            samples = self.session.call(
-                PeekInto(app=self.app, step=step, for_s=PEEK_FOR_S), timeout_s=10
-            )
+            call = PeekInto(app=self.app, step=step, for_s=PEEK_FOR_S)
+            samples = self.session.call(call, timeout_s=10)
             if samples or time.monotonic() > until:
                 return Peek(step, tuple(samples[:last]))
             time.sleep(0.2)
 
     def took(self, id: str, seconds: float) -> None:
-        """Note what a request took as its caller saw it."""
+        """Record the duration of a request as seen by the client."""
         if id:
             self._took[id] = seconds
-            if len(self._took) > MOST_TOOK:
+            if len(self._took) > MAX_TOOK:
                 self._took.pop(next(iter(self._took)), None)
 
     def _unpack(self, packed: Any) -> Trace:
-        """A trace, with the time outside the server where this kernel was the caller."""
+        """Decode a trace, and add the time outside the server if this kernel was the client."""
         trace = Trace.unpack(packed)
         seconds = self._took.get(trace.id)
         if seconds is None:
@@ -126,20 +122,20 @@ class Observed:
         return replace(trace, outside_s=max(0.0, seconds - trace.total_s))
 
     def slowest(self, count: int) -> Slowest:
-        """The slowest requests that are kept, the slowest first."""
+        """Return the slowest requests; `InputError` if ``count`` is less than 1."""
         if count < 1:
-            raise InputError("how many of the slowest?", expected="at least 1", got=repr(count))
+            raise InputError("invalid count", expected="at least 1", got=repr(count))
         packed = self.session.call(GetTraces(app=self.app, slowest=count), timeout_s=10)
         return Slowest(map(self._unpack, packed))
 
     def trace(self, id: str) -> Trace:
-        """The trace of a request; `InputError` where it is not kept any more."""
+        """Return the trace of a request; `InputError` if it is no longer kept."""
         packed = self.session.call(GetTraces(app=self.app, id=id), timeout_s=10)
         if not packed:
             raise InputError(
-                f"there is no request {id!r} among the last",
+                f"no request {id!r} among the last",
                 where=f"app {self.app!r}",
-                expected="the X-Request-Id of an answer that is at least a second old",
-                fix="app.slowest(10) shows some",
+                expected="the X-Request-Id of a response that is at least a second old",
+                fix="see the ids in app.slowest(10)",
             )
         return self._unpack(packed[-1])

@@ -1,4 +1,4 @@
-"""Changing a running app: replicas, bounds, batch sizes and admission, as `App.scale` has it."""
+"""Changes of a running app's replicas, autoscaling, batch sizes and admission, for `App.scale`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from mlkit.serving.limits import Limits
 __all__ = ["Scaled", "scaled", "settings_of", "spec_of", "with_settings"]
 
 ADMISSION = ("max_ongoing_requests", "max_queued_requests")
-POLICY = "policy"
-TAKEN = ("num_replicas", *sorted(OURS), POLICY, *ADMISSION, "max_batch_size")
+OPTIONS = ("num_replicas", *sorted(OURS), "policy", *ADMISSION, "max_batch_size")
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """An app as it should be from now on.
+    """Desired state of an app.
 
     Attributes:
-        sizes: most items of a batch, by step, where they differ from the steps' own.
+        sizes: maximum batch size by step, where it differs from the step's own.
     """
 
     plan: Plan
@@ -37,52 +36,54 @@ class Scaled:
 
 
 def scaled(now: Scaled, name: str, changes: Mapping[str, Any]) -> Scaled:
-    """What is there now, changed.
+    """Apply changes to an app's state.
 
     Args:
-        now: what is there.
-        name: of a stage, or of a step.
-        changes: by the names in `TAKEN`.
+        now: the current state.
+        name: name of a stage or step.
+        changes: new values of `OPTIONS`.
 
     Raises:
         DeployError: there is no such step or option, or the step shares its stage with others.
-        DefinitionError: a value cannot be.
+        DefinitionError: a value is invalid.
     """
-    stage = _stage(now.plan, name)
-    unknown = sorted(set(changes) - set(TAKEN))
+    where = f"app {now.plan.graph.name!r}"
+    try:
+        stage = now.plan[name]
+    except KeyError as error:
+        raise DeployError(str(error.args[0]), where=where) from None
+    unknown = sorted(set(changes) - set(OPTIONS))
     if unknown or not changes:
         raise DeployError(
-            f"there is nothing called {', '.join(map(repr, unknown))} to change"
-            if unknown
-            else "nothing to change was given",
-            where=f"app {now.plan.graph.name!r}",
-            expected=f"of {', '.join(TAKEN)}",
+            f"unknown option {', '.join(map(repr, unknown))}" if unknown else "no changes",
+            where=where,
+            expected=f"one of {', '.join(OPTIONS)}",
         )
-    given = dict(changes)
+    options = dict(changes)
     sizes = dict(now.sizes)
-    if "max_batch_size" in given:
-        sizes[name] = _size(now.plan, name, given.pop("max_batch_size"))
-    if not given:
+    if "max_batch_size" in options:
+        sizes[name] = _size(now.plan, name, options.pop("max_batch_size"))
+    if not options:
         return replace(now, sizes=sizes)
     if name != stage.name and stage.nodes != (name,):
         others = [node for node in stage.nodes if node != name]
         raise DeployError(
             f"step {name!r} does not scale by itself: it shares stage {stage.name!r}",
-            where=f"app {now.plan.graph.name!r}",
-            got=f"stage {stage.name!r} has also {', '.join(others)}",
+            where=where,
+            got=f"stage {stage.name!r} also has {', '.join(others)}",
             fix=f"app.scale({stage.name!r}, ...), or give the step a stage of its own: deploy("
             f"{now.plan.graph.name}, options={{{name!r}: {{'stage': {name!r}}}}})",
         )
     limits = now.limits
-    if stage.front and "max_ongoing_requests" in given:
-        limits = replace(limits, max_ongoing_requests=given.pop("max_ongoing_requests"))
-    changed = _changed(stage, given)
-    stages = tuple(changed if one is stage else one for one in now.plan.stages)
+    if stage.front and "max_ongoing_requests" in options:
+        limits = replace(limits, max_ongoing_requests=options.pop("max_ongoing_requests"))
+    changed = _changed(stage, options)
+    stages = tuple(changed if other is stage else other for other in now.plan.stages)
     return Scaled(replace(now.plan, stages=stages), limits, sizes)
 
 
 def settings_of(stage: Stage, store: Callable[[bytes], str]) -> StageSettings:
-    """Settings of a planned stage; the policy of its autoscaling is stored."""
+    """Return the settings of a planned stage; its autoscaling policy is stored."""
     admission = {name: stage.options[name] for name in ADMISSION if name in stage.options}
     if stage.autoscaling_config is None:
         return StageSettings(num_replicas=stage.num_replicas, **admission)
@@ -91,7 +92,7 @@ def settings_of(stage: Stage, store: Callable[[bytes], str]) -> StageSettings:
 
 
 def spec_of(packed: Packed, store: Callable[[bytes], str]) -> StageSpec:
-    """A planned and packed stage, as the session is told of it."""
+    """Return the specification of a packed stage; its bundle is stored."""
     stage = packed.stage
     return StageSpec(
         name=stage.name,
@@ -105,12 +106,12 @@ def spec_of(packed: Packed, store: Callable[[bytes], str]) -> StageSpec:
 
 
 def with_settings(plan: Plan, spec: AppSpec, load: Callable[[str], bytes]) -> Plan:
-    """A plan whose stages run as a specification says.
+    """Return a deployed plan with the current settings of a specification.
 
     Args:
-        plan: as it was deployed.
-        spec: as it is now.
-        load: the pickled policy of a key.
+        plan: the plan that was deployed.
+        spec: the current specification.
+        load: returns the stored policy with a key.
     """
     settings = {stage.name: stage.settings for stage in spec.stages}
     stages = tuple(_overlaid(stage, settings[stage.name], load) for stage in plan.stages)
@@ -130,13 +131,6 @@ def _overlaid(stage: Stage, settings: StageSettings, load: Callable[[str], bytes
     )
 
 
-def _stage(plan: Plan, name: str) -> Stage:
-    try:
-        return plan[name]
-    except KeyError as error:
-        raise DeployError(str(error.args[0]), where=f"app {plan.graph.name!r}") from None
-
-
 def _size(plan: Plan, name: str, size: Any) -> int:
     batched = [node.name for node in plan.graph if isinstance(node.step, BatchedStep)]
     if name not in batched:
@@ -148,29 +142,26 @@ def _size(plan: Plan, name: str, size: Any) -> int:
     return int(StepOptions(max_batch_size=size).max_batch_size or 0)
 
 
-def _changed(stage: Stage, given: dict[str, Any]) -> Stage:
-    """The stage with other replicas, bounds or limits."""
-    options = dict(stage.options)
-    for name in ADMISSION:
-        if name in given:
-            options[name] = given.pop(name)
-    StepOptions.of(options)  # or it raises
-    count = given.pop("num_replicas", None)
-    if count is not None and given:
+def _changed(stage: Stage, changes: dict[str, Any]) -> Stage:
+    admission = {name: changes.pop(name) for name in ADMISSION if name in changes}
+    options = {**stage.options, **admission}
+    StepOptions.of(options)  # validates them
+    count = changes.pop("num_replicas", None)
+    if count is not None and changes:
         raise DefinitionError("num_replicas and autoscaling options exclude each other")
     if count is not None:
         StepOptions(num_replicas=count)
         if count == "auto":
-            raise DefinitionError("num_replicas is a number here", got="'auto'")
+            raise DefinitionError("num_replicas must be a number here", got="'auto'")
         return replace(stage, options=options, num_replicas=count, autoscaling_config=None)
-    if not given:
+    if not changes:
         return replace(stage, options=options)
     before = dict(stage.autoscaling_config or {"min_replicas": stage.num_replicas or 1})
-    if "max_replicas" not in before and "max_replicas" not in given:
+    if "max_replicas" not in {**before, **changes}:
         raise DefinitionError(
             "max_replicas is needed for autoscaling",
             where=f"stage {stage.name!r}",
             fix=f"app.scale({stage.name!r}, min_replicas=1, max_replicas=4)",
         )
-    config = before | given
+    config = before | changes
     return replace(stage, options=options, num_replicas=None, autoscaling_config=config)

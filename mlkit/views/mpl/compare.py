@@ -49,7 +49,7 @@ def plot_comparison(comparison: Comparison) -> Figure:
         left.set_yticks(rows, [shorten(str(name), 26) for name in frame.index])
         left.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
         left.set_ylim(len(frame) - 0.4, -0.6)
-        left.set_title("answered a second", loc="left", fontsize=9, color=QUIET)
+        left.set_title("throughput per second", loc="left", fontsize=9, color=QUIET)
         _latencies(right, frame)
     return figure
 

@@ -139,13 +139,13 @@ def _draw_rate(axes: Axes, result: LoadResult) -> None:
     _set_title(axes, _rate_title(result))
     axes.tick_params(labelbottom=False)
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    _label_right(axes, [(result.ok_rate, f"answered\n{per_second(result.ok_rate)}")])
+    _label_right(axes, [(result.ok_rate, f"throughput\n{per_second(result.ok_rate)}")])
 
 
 def _rate_title(result: LoadResult) -> str:
-    words = "requests per second: answered (filled)"
+    words = "requests per second: throughput (filled)"
     if result.asked_rate is not None:
-        words += f", asked (dashed, {per_second(result.asked_rate)})"
+        words += f", target (dashed, {per_second(result.asked_rate)})"
     return words + (", failed (hatched)" if result.errors else "")
 
 
@@ -168,14 +168,14 @@ def _draw_latency(axes: Axes, result: LoadResult) -> None:
     _mark_failed(axes, result)
     _draw_slo(axes, result, labelled=False)
     _set_title(axes, _latency_title(result, list(series.values)))
-    axes.set_xlabel("seconds since the start", labelpad=2)
+    axes.set_xlabel("time (s)", labelpad=2)
     axes.xaxis.set_major_formatter("{x:g}")
     plain_log_ticks(axes.yaxis)
 
 
 def _latency_title(result: LoadResult, drawn: list[str]) -> str:
     since = "send" if result.asked_rate is None else "scheduled send"
-    words = f"ms from the {since} to the answer: every request (dots)"
+    words = f"latency in ms, from the {since}: requests (dots)"
     if drawn:
         words += (
             ", "
@@ -219,8 +219,8 @@ def _draw_distribution(axes: Axes, result: LoadResult) -> None:
     _shade_unproven(axes, curve)
     _draw_slo(axes, result, labelled=True)
     _mark_percentiles(axes, result, high)
-    _set_title(axes, "ms that a share of the requests did not exceed")
-    axes.set_xlabel("share of requests (stretched towards the slowest)", labelpad=2)
+    _set_title(axes, "latency by percentile (ms)")
+    axes.set_xlabel("percentile (the tail stretched)", labelpad=2)
     axes.text(
         0.988, 0.03, f"{len(result):,} samples", transform=axes.transAxes, color=QUIET, ha="right"
     )
@@ -276,7 +276,7 @@ def _shade_unproven(axes: Axes, curve: loadseries.Distribution) -> None:
     axes.text(
         0.988,
         0.11,
-        "grey: too few to prove",
+        "grey: too few requests",
         transform=axes.transAxes,
         ha="right",
         va="bottom",

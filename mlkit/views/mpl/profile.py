@@ -47,13 +47,13 @@ def _panel(ax: Axes, name: str, latencies: list[Latency], limit: int) -> None:
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.set_ylim(0, max(times) * 1.3)
     ax.set_title(
-        f"{name}: {times[chosen]:.2f} ms an item in batches of {limit}",
+        f"{name}: {times[chosen]:.2f} ms per item in batches of {limit}",
         loc="left",
         fontsize=10,
         color=INK,
     )
     ax.set_xlabel("batch size")
-    ax.set_ylabel("ms an item")
+    ax.set_ylabel("ms per item")
     for size, time in zip(sizes, times, strict=True):
         ax.annotate(
             f"{time:.2f}",

@@ -82,7 +82,7 @@ def _draw_rate(ax: Axes, samples: Sequence[Sample], start: float) -> None:
     if any(lost):
         ax.step(times, lost, where="pre", color=ERROR, linewidth=1.2)
     ax.set_ylim(0, max([*rates, 1.0]) * 1.25)
-    ax.set_title("requests answered per second", loc="left", fontsize=9, pad=14)
+    ax.set_title("throughput (requests per second)", loc="left", fontsize=9, pad=14)
     if rates:
         _label(ax, times[-1], rates[-1], f"{rates[-1]:.0f}/s", SERVED)
 

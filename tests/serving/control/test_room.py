@@ -1,4 +1,4 @@
-"""What a deployment says when there is no room for its replicas."""
+"""What a deployment reports when its replicas cannot be scheduled."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_takes_a_moment_to_place_a_replica() -> None:
     stage = Stage()
     assert stage.after(0) == ""
     assert stage.after(1) == ""
-    assert stage.after(2) == "no room yet: 1 GPU missing"
+    assert stage.after(2) == "waiting for resources: 1 GPU missing"
     stage.found = ReplicaCounts(3, 1, 3)
     assert stage.after(1) == ""
 
@@ -40,7 +40,7 @@ def test_it_takes_a_moment_to_place_a_replica() -> None:
 def test_after_its_patience_it_is_an_error_that_names_what_is_missing() -> None:
     stage = Stage()
     stage.after(0)
-    with pytest.raises(DeployError, match="no room for 2 of its 3 replicas") as caught:
+    with pytest.raises(DeployError, match="no resources for 2 of 3 replicas") as caught:
         stage.after(NO_ROOM_S)
     said = str(caught.value)
     assert "stage 'models'" in said
@@ -54,14 +54,14 @@ def test_a_replica_that_finds_its_place_begins_the_patience_anew() -> None:
     stage.found = ReplicaCounts(3, 1, 2, FULL.requested, FULL.free)
     stage.after(2)
     stage.after(NO_ROOM_S - 1)
-    with pytest.raises(DeployError, match="no room for 1 of its 3"):
+    with pytest.raises(DeployError, match="no resources for 1 of 3"):
         stage.after(1)
 
 
 def test_a_cluster_may_get_more_nodes() -> None:
     stage = Stage(math.inf)
     stage.after(0)
-    assert stage.after(3600) == "no room yet: 1 GPU missing"
+    assert stage.after(3600) == "waiting for resources: 1 GPU missing"
 
 
 def test_a_process_that_is_only_slow_to_start_is_waited_for() -> None:

@@ -423,7 +423,7 @@ def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch) -> None:
         port = taken.getsockname()[1]
         numbers = iter([port, port + 1 if port < 32_767 else 30_000])
         monkeypatch.setattr("random.randrange", lambda *bounds: next(numbers))
-        monkeypatch.setattr("mlkit.serving.control.flags._given", deque())
+        monkeypatch.setattr("mlkit.serving.control.flags._recent_ports", deque())
         assert free_port() != port
 
 

@@ -98,5 +98,5 @@ def test_a_failure_that_is_not_in_the_log_is_told_as_the_server_does(
 
 def test_an_app_that_was_shut_down_is_not_scaled(app) -> None:
     app.shutdown()
-    with pytest.raises(DeployError, match="it was shut down"):
+    with pytest.raises(DeployError, match="the app was shut down"):
         app.scale("joined", 2)

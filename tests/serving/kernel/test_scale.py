@@ -236,7 +236,7 @@ def test_what_was_wanted_is_ready_after_some_seconds() -> None:
     place.look(2, ReplicaCounts(3, 2, 3))
     place.look(0.5, ReplicaCounts(3, 3, 3))
     (said,) = place.told
-    assert (said.kind, said.why) == ("ready", "3 ready, 2.5 s after more were wanted")
+    assert (said.kind, said.why) == ("ready", "3 ready, 2.5 s after the target was raised")
 
 
 def test_replicas_without_a_place_are_blocked_and_what_they_lack_is_named_once() -> None:
@@ -260,7 +260,7 @@ def test_an_app_that_does_not_scale_is_watched_while_somebody_asks() -> None:
     place = Place(scales=False)
     place.look(1, ReplicaCounts(1, 1, 1))
     assert not place.counts
-    place.watch.asked()
+    place.watch.request()
     place.look(1, ReplicaCounts(1, 1, 1))
     assert place.counts
     place.look(60, ReplicaCounts(2, 1, 1))

@@ -91,7 +91,7 @@ def test_a_policy_of_a_cell_and_one_that_replaces_it(scaling):
     for number in (2, 3):
         scaling.scale("load", policy=lambda told, number=number: number)
         until(lambda number=number: running(scaling) == number)
-    assert "the lambda wants 3" in [d.why for d in scaling.scaling.decisions]
+    assert "<lambda> wants 3" in [d.why for d in scaling.scaling.decisions]
     changed = scaling.scale("load", policy=None)
     assert {c.stage: c.action for c in changed} == {"growing": "kept", "load": "scaled"}
     until(lambda: running(scaling) == 1)
@@ -115,7 +115,7 @@ def test_replicas_that_were_set_by_hand_are_told_too(scaling):
     scaling.scale("load", num_replicas=2)
     until(lambda: scaling.scaling.latest()["load"].ready == 2)
     scaling.scale("load", num_replicas=1)
-    by_hand = [d for d in scaling.scaling.decisions if d.why == "set by hand"]
+    by_hand = [d for d in scaling.scaling.decisions if d.why == "set manually"]
     assert [(d.stage, d.before, d.after) for d in by_hand[-2:]] == [("load", 1, 2), ("load", 2, 1)]
 
 

@@ -56,7 +56,7 @@ def test_the_numbers_that_matter_are_written_out(load_result, words_of):
         "p50  30 ms",
         "SLO: p99 under 150 ms, met",
         "client took 0.07 cores",
-        f"answered\n{result.ok_rate:.0f}/s",
+        f"throughput\n{result.ok_rate:.0f}/s",
     ):
         assert words in shown
 
@@ -81,7 +81,7 @@ def test_failures_and_what_is_not_proven_are_named(load_result, words_of):
     assert "failed (hatched)" in shown
     assert f"{100 * (1 - result.ok.mean()):.1f}% failed" in shown
     assert "p99  never" in shown
-    assert "grey: too few to prove" in shown
+    assert "grey: too few requests" in shown
 
 
 def test_the_curve_is_the_raw_records(load_result):
