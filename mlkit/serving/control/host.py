@@ -76,7 +76,7 @@ class Host:
             background = asyncio.gather(self._watch_owner(), self._watch.run())
             await self._stop.wait()
             background.cancel()
-            await asyncio.wait({background})
+            await asyncio.gather(background, return_exceptions=True)
 
     async def _watch_owner(self) -> None:
         while True:

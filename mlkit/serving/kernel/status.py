@@ -37,7 +37,7 @@ class AppStatus:
     stages: dict[str, dict[str, int]]
 
     @classmethod
-    def of(cls, stages: Mapping[str, ApplicationStatus]) -> AppStatus:
+    def of(cls, stages: dict[str, ApplicationStatus]) -> AppStatus:
         """Summarize the status of an app's stages."""
         if not stages:
             return cls("NOT_RUNNING", {}, "", {})

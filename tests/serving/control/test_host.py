@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import time
 
 import pytest
 
 from mlkit.errors import DeployConflict, DeployError
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
-from mlkit.serving.control.protocol import DeployApp
+from mlkit.serving.control.protocol import DeployApp, StopSession
 from mlkit.serving.control.records import AppState
 from mlkit.serving.limits import Limits
 
@@ -300,6 +302,18 @@ def test_a_session_that_was_started_anew_knows_no_app_and_says_so(session, resta
     with pytest.raises(DeployError, match="there is no such app"):
         run(other.scale(record.generation, models=2))
     assert run(other.deploy()).generation == 1
+
+
+def test_a_stopped_session_ends_without_a_logged_error(session, caplog) -> None:
+    async def stop():
+        running = asyncio.ensure_future(session.host.run())
+        await asyncio.to_thread(time.sleep, 0.05)
+        await session.call(StopSession())
+        await running
+
+    asyncio.run(stop())
+    gc.collect()
+    assert caplog.messages == []
 
 
 # ---- the store ----------------------------------------------------------------------------------
