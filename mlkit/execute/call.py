@@ -16,10 +16,10 @@ from mlkit.errors import DefinitionError
 from mlkit.execute.execution import Part, Work
 from mlkit.execute.program import Task
 
-__all__ = ["Outcome", "call_async", "call_batch", "call_single"]
+__all__ = ["CallResult", "call_async", "call_batch", "call_single"]
 
 
-class Outcome(NamedTuple):
+class CallResult(NamedTuple):
     """Result of one task for one request."""
 
     execution: Work
@@ -31,24 +31,24 @@ class Outcome(NamedTuple):
     size: int
 
 
-def call_single(task: Task, execution: Work) -> Outcome:
+def call_single(task: Task, execution: Work) -> CallResult:
     """Run one request's task in this context."""
     running_step.set(task.name)
     start = perf_counter()
     try:
         value = task.step.fn(**_inputs(task, execution), **task.resources)
     except BaseException as raised:
-        outcome = Outcome(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
+        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
             return outcome
         finally:
             # The traceback keeps this frame alive, which must not hold the request, nor a
             # reference cycle through it.
             del execution, outcome
-    return Outcome(execution, task, value, None, start, perf_counter(), 1)
+    return CallResult(execution, task, value, None, start, perf_counter(), 1)
 
 
-def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Outcome]:
+def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[CallResult]:
     """Run a batch in this context; bisect it if it raises, to isolate the failing items.
 
     Args:
@@ -58,7 +58,7 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Out
     """
     running_step.set(task.name)
     start, size = perf_counter(), len(executions)
-    outcomes: list[Outcome] = []
+    outcomes: list[CallResult] = []
     parts = [executions]
     while parts:
         part = parts.pop()
@@ -69,7 +69,7 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Out
         if error is None or whole:
             finish = perf_counter()
             outcomes += [
-                Outcome(execution, task, value, error, start, finish, size)
+                CallResult(execution, task, value, error, start, finish, size)
                 for execution, value in zip(part, values, strict=True)
             ]
             continue
@@ -101,7 +101,7 @@ def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseExcepti
     return values, None
 
 
-async def call_async(task: Task, execution: Work) -> Outcome | None:
+async def call_async(task: Task, execution: Work) -> CallResult | None:
     """Run one request's async task; return None if the request's deadline passed.
 
     Raises:
@@ -118,14 +118,14 @@ async def call_async(task: Task, execution: Work) -> Outcome | None:
             raise
         if isinstance(raised, TimeoutError) and scope.expired():
             return None
-        outcome = Outcome(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
+        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
             return outcome
         finally:
             del execution, outcome
     finally:
         running_step.reset(token)
-    return Outcome(execution, task, value, None, start, perf_counter(), 1)
+    return CallResult(execution, task, value, None, start, perf_counter(), 1)
 
 
 def _inputs(task: Task, execution: Work) -> dict[str, Any]:

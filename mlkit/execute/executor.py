@@ -29,7 +29,7 @@ from typing import Any
 
 from mlkit.define.loop import background_loop
 from mlkit.errors import Cancelled, InputError
-from mlkit.execute.call import Outcome, call_async, call_batch, call_single
+from mlkit.execute.call import CallResult, call_async, call_batch, call_single
 from mlkit.execute.cores import default_workers, usual_workers
 from mlkit.execute.ends import deadline_passed, loop_closed
 from mlkit.execute.execution import Execution, Work
@@ -245,7 +245,7 @@ class Executor:
     # ---- on the workers ---------------------------------------------------------------------
 
     def _work(self, index: int, alarm: threading.Lock) -> None:
-        outcomes: list[Outcome] = []
+        outcomes: list[CallResult] = []
         called: tuple[Task, list[int], float | None] | None = None
         while True:
             job = self._next(outcomes, called, alarm)
@@ -263,14 +263,14 @@ class Executor:
                     sizes.append(1)
             except BaseException as error:  # outside of the step, such as out of memory
                 now = perf_counter()
-                outcomes = [Outcome(e, task, None, error, now, now, 1) for e in work]
+                outcomes = [CallResult(e, task, None, error, now, now, 1) for e in work]
             called = task, sizes, _duration_s(outcomes) if task.batched else None
             self._in_hand[index] = None
             del job, work, context  # an idle worker must not keep them alive
 
     def _next(
         self,
-        outcomes: list[Outcome],
+        outcomes: list[CallResult],
         called: tuple[Task, list[int], float | None] | None,
         alarm: threading.Lock,
     ) -> Job | None:
@@ -392,7 +392,7 @@ class Executor:
             self._fail(execution, error, task)
 
 
-def _duration_s(outcomes: list[Outcome]) -> float | None:
+def _duration_s(outcomes: list[CallResult]) -> float | None:
     return outcomes[-1].finish - outcomes[0].start if outcomes else None
 
 

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Any
 
 from mlkit.errors import InputError
-from mlkit.execute.call import Outcome
+from mlkit.execute.call import CallResult
 from mlkit.execute.ends import deadline_passed
 from mlkit.execute.execution import Execution, Part, Work
 from mlkit.execute.program import Program, Task
@@ -67,7 +67,7 @@ class Flow:
             self.finish(work.root, None, deadline_passed(task), after)
         return job
 
-    def record(self, outcomes: Iterable[Outcome], after: After) -> None:
+    def record(self, outcomes: Iterable[CallResult], after: After) -> None:
         """Record outcomes, and queue the tasks that they make ready."""
         for work, task, value, error, start, finish, size in outcomes:
             execution = work.root

@@ -12,7 +12,7 @@ from mlkit.views.measure import pixels, spread
 __all__ = [
     "HEIGHT",
     "PANEL_WIDTH",
-    "Label",
+    "ChartLabel",
     "Mark",
     "Panel",
     "Path",
@@ -39,7 +39,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Label:
+class ChartLabel:
     """The current value of a line, at its end."""
 
     kind: str
@@ -70,7 +70,7 @@ class Panel:
     description: str
     top: str
     paths: tuple[Path, ...] = ()
-    labels: tuple[Label, ...] = ()
+    labels: tuple[ChartLabel, ...] = ()
     marks: tuple[Mark, ...] = ()
     ends: tuple[str, str] = ("", "now")
     tooltips: bool = False
@@ -152,7 +152,7 @@ def panel(
     wanted = [height for _, height in labelled]
     heights = spread(wanted, gap=_LABEL_GAP, low=TOP - 2, high=HEIGHT - BOTTOM + 2)
     labels = tuple(
-        Label(line.kind.removesuffix("-area"), line.now, pixels(height))
+        ChartLabel(line.kind.removesuffix("-area"), line.now, pixels(height))
         for (line, _), height in zip(labelled, heights, strict=True)
     )
     description = f"{title}: " + (", ".join(line.now for line, _ in labelled) or "nothing yet")

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import networkx as nx
 
-__all__ = ["Box", "Layout", "Point", "layered"]
+__all__ = ["Layout", "NodeBox", "Point", "layered"]
 
 Key: TypeAlias = Hashable
 Point: TypeAlias = tuple[float, float]
@@ -30,7 +30,7 @@ _STRAIGHT = 4.0  # weight of a long edge's bends relative to boxes
 
 
 @dataclass(frozen=True)
-class Box:
+class NodeBox:
     """Centre and size of a node, in pixels."""
 
     x: float
@@ -49,7 +49,7 @@ class Layout:
         gaps: start and length of the gap between each layer and the next, along the flow.
     """
 
-    boxes: Mapping[Key, Box]
+    boxes: Mapping[Key, NodeBox]
     routes: Mapping[Edge, tuple[Point, ...]]
     gaps: tuple[tuple[float, float], ...]
     width: float
@@ -302,7 +302,7 @@ def _placed(
     none = (0.0, 0.0)
     top = min((across[key] - extents.get(key, none)[0] for key in across), default=0.0)
     bottom = max((across[key] + extents.get(key, none)[1] for key in across), default=0.0)
-    boxes: dict[Key, Box] = {}
+    boxes: dict[Key, NodeBox] = {}
     ends: dict[Key, tuple[Point, Point]] = {}
     for row, (start, end) in zip(order, bands, strict=True):
         for key in row:
@@ -310,7 +310,7 @@ def _placed(
             ends[key] = (_turned((start, middle), down), _turned((end, middle), down))
             if key in flat:
                 centre = _turned(((start + end) / 2, middle), down)
-                boxes[key] = Box(*centre, *_turned((end - start, flat[key][1]), down))
+                boxes[key] = NodeBox(*centre, *_turned((end - start, flat[key][1]), down))
     routes = {edge: tuple(_route(chain, ends)) for edge, chain in chains.items()}
     rooms = tuple((a[1], b[0] - a[1]) for a, b in pairwise(bands))
     return Layout(

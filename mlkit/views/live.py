@@ -12,7 +12,7 @@ from mlkit.views.measure import columns
 from mlkit.views.picture import Picture
 from mlkit.views.templating import render
 
-__all__ = ["Live", "Row", "StageRow", "Tile", "relabelled", "to_html", "to_svg", "to_text"]
+__all__ = ["Live", "StageRow", "StepRow", "Tile", "relabelled", "to_html", "to_svg", "to_text"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Row:
+class StepRow:
     """Formatted figures of a step; ``slow`` marks the one that most requests wait for."""
 
     step: str
@@ -76,7 +76,7 @@ class Live:
     window: str
     tiles: tuple[Tile, ...] = ()
     panels: tuple[Panel, ...] = ()
-    steps: tuple[Row, ...] = ()
+    steps: tuple[StepRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
     decisions: tuple[str, ...] = ()
     picture: Picture | None = None

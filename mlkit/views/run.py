@@ -10,7 +10,7 @@ from mlkit.execute.run import NodeRun, Run
 from mlkit.media.preview import Preview, preview, shorten, words
 from mlkit.views.templating import render
 
-__all__ = ["Row", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
+__all__ = ["RunRow", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
 
 _ERROR_LINES = 6
 _RESULT_CHARS = 400
@@ -18,7 +18,7 @@ _MIN_WIDTH = 0.4  # per cent; narrower bars are invisible
 
 
 @dataclass(frozen=True)
-class Bar:
+class RunBar:
     """A span on the time axis, in per cent of its length."""
 
     left: float
@@ -34,7 +34,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A row of the table, with times formatted in milliseconds."""
 
     name: str
@@ -43,8 +43,8 @@ class Row:
     took: str = ""
     waited: str = ""
     batch: str = ""
-    waiting: Bar | None = None
-    running: Bar | None = None
+    waiting: RunBar | None = None
+    running: RunBar | None = None
     description: str = ""
     error: tuple[str, ...] = ()
 
@@ -126,13 +126,13 @@ def _span(run: Run) -> float:
     return max([run.total_s, *(node.finish_s for node in run.nodes), 1e-9])
 
 
-def _row(node: NodeRun, span: float) -> Row:
+def _row(node: NodeRun, span: float) -> RunRow:
     if node.status not in ("done", "failed"):
         value = preview(node.value) if node.status == "given" else Preview("")
-        return Row(node.name, node.status, value)
+        return RunRow(node.name, node.status, value)
     failed = node.status == "failed"
     waited, start = max(node.waited_s, 0.0), node.start_s * 1e3
-    return Row(
+    return RunRow(
         node.name,
         node.status,
         Preview("") if failed else preview(node.value),
@@ -147,9 +147,9 @@ def _row(node: NodeRun, span: float) -> Row:
     )
 
 
-def _bar(start: float, end: float, span: float) -> Bar:
+def _bar(start: float, end: float, span: float) -> RunBar:
     left = min(max(start / span * 100, 0.0), 100 - _MIN_WIDTH)
-    return Bar(
+    return RunBar(
         round(left, 2), round(min(max((end - start) / span * 100, _MIN_WIDTH), 100 - left), 2)
     )
 

@@ -17,7 +17,7 @@ from mlkit.metrics import WINDOWS, Point, Rolling, Sample
 from mlkit.plan import Plan
 from mlkit.serving import App
 from mlkit.views.chart import Panel, Series, panel
-from mlkit.views.live import Live, Row, StageRow, Tile, relabelled
+from mlkit.views.live import Live, StageRow, StepRow, Tile, relabelled
 from mlkit.views.picture import Picture, picture
 from mlkit.views.run import milliseconds
 from mlkit.views.scaling import busiest_stage, step_series
@@ -182,7 +182,7 @@ def _tiles(rolling: Rolling) -> tuple[Tile, ...]:
     )
 
 
-def _steps(plan: Plan, samples: Sequence[Sample]) -> tuple[list[Row], dict[str, float]]:
+def _steps(plan: Plan, samples: Sequence[Sample]) -> tuple[list[StepRow], dict[str, float]]:
     """A row for each step, in the graph's order, and the mean number of requests waiting for it."""
     by_name = {sample.of: sample for sample in samples}
     rows, waiting = [], {}
@@ -190,13 +190,13 @@ def _steps(plan: Plan, samples: Sequence[Sample]) -> tuple[list[Row], dict[str, 
         sample = by_name.get(node.name)
         stage = plan[node.name].name
         if sample is None or not sample.requests:
-            rows.append(Row(node.name, stage, "0", "", "", "", "", "0", "", "0"))
+            rows.append(StepRow(node.name, stage, "0", "", "", "", "", "0", "", "0"))
             continue
         waiting[node.name] = sample.rate * sample.mean_wait_s  # Little's law
         p50, p95, p99 = (_ms(s) for s in sample.held.percentiles_s(50, 95, 99))
         batch = sample.mean_batch
         rows.append(
-            Row(
+            StepRow(
                 node.name,
                 stage,
                 _figure(sample.rate),
@@ -212,7 +212,7 @@ def _steps(plan: Plan, samples: Sequence[Sample]) -> tuple[list[Row], dict[str, 
     return rows, waiting
 
 
-def _marked(row: Row, slow: str) -> Row:
+def _marked(row: StepRow, slow: str) -> StepRow:
     return replace(row, slow=True) if row.step == slow else row
 
 

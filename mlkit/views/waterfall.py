@@ -8,7 +8,7 @@ from mlkit.metrics import Span, Trace
 from mlkit.views.run import milliseconds, time_ticks
 from mlkit.views.templating import render
 
-__all__ = ["Bar", "Line", "lines", "to_html", "to_text"]
+__all__ = ["WaterfallBar", "WaterfallRow", "lines", "to_html", "to_text"]
 
 MEANS = {
     "queue": "waiting for a worker",
@@ -21,7 +21,7 @@ MEANS = {
 
 
 @dataclass(frozen=True)
-class Bar:
+class WaterfallBar:
     """A part of a line, in seconds since the server received the request."""
 
     kind: str
@@ -35,7 +35,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Line:
+class WaterfallRow:
     """A line of the waterfall.
 
     Attributes:
@@ -43,7 +43,7 @@ class Line:
     """
 
     name: str
-    bars: tuple[Bar, ...]
+    bars: tuple[WaterfallBar, ...]
     batch: str = ""
     depth: int = 0
 
@@ -60,21 +60,25 @@ class Line:
         return milliseconds(waiting) if waiting >= 5e-5 else ""
 
 
-def lines(trace: Trace) -> list[Line]:
+def lines(trace: Trace) -> list[WaterfallRow]:
     """The lines of the waterfall: reading, steps in the order they became ready, writing."""
-    result = [Line("read", (Bar("framework", 0.0, trace.began_s),))]
+    result = [WaterfallRow("read", (WaterfallBar("framework", 0.0, trace.began_s),))]
     outer = [span for span in trace.spans if not span.within]
     for span in sorted(outer, key=lambda span: (span.ready_s, span.finish_s)):
         if not span.hop:
             result.append(_line(span))
             continue
-        result.append(Line(f"→ {span.stage}", (Bar("transfer", span.ready_s, span.finish_s),)))
+        result.append(
+            WaterfallRow(
+                f"→ {span.stage}", (WaterfallBar("transfer", span.ready_s, span.finish_s),)
+            )
+        )
         inner = [s for s in trace.spans if s.within == span.step]
         result += [_line(s, 1) for s in sorted(inner, key=lambda s: s.ready_s)]
-    result.append(Line("write", (Bar("framework", trace.ended_s, trace.total_s),)))
+    result.append(WaterfallRow("write", (WaterfallBar("framework", trace.ended_s, trace.total_s),)))
     if trace.outside_s:
         end = trace.total_s + trace.outside_s
-        result.append(Line("outside", (Bar("outside", trace.total_s, end),)))
+        result.append(WaterfallRow("outside", (WaterfallBar("outside", trace.total_s, end),)))
     return result
 
 
@@ -129,15 +133,15 @@ def phases_in_words(trace: Trace) -> str:
     return f"ms along the longest way: {', '.join(parts)}{outside}"
 
 
-def _line(span: Span, depth: int = 0) -> Line:
-    bars = [Bar("compute", span.start_s, span.finish_s)]
+def _line(span: Span, depth: int = 0) -> WaterfallRow:
+    bars = [WaterfallBar("compute", span.start_s, span.finish_s)]
     if span.waited_s >= 5e-6:
         kind = "batch" if span.batch else "queue"
-        bars.insert(0, Bar(kind, span.ready_s, span.start_s))
-    return Line(span.step, tuple(bars), str(span.batch) if span.batch > 1 else "", depth)
+        bars.insert(0, WaterfallBar(kind, span.ready_s, span.start_s))
+    return WaterfallRow(span.step, tuple(bars), str(span.batch) if span.batch > 1 else "", depth)
 
 
-def _place(bar: Bar, total: float) -> tuple[float, float]:
+def _place(bar: WaterfallBar, total: float) -> tuple[float, float]:
     """Left edge and width of a bar, in per cent."""
     left = min(max(100 * bar.start_s / total, 0.0), 99.6)
     width = min(max(100 * (bar.end_s - bar.start_s) / total, 0.4), 100 - left)

@@ -102,3 +102,12 @@ def test_a_fault_in_all_is_found(tmp_path: Path, name: str, source: str, fault: 
 def test_a_sound_module_has_no_fault(tmp_path: Path, name: str, source: str) -> None:
     (tmp_path / name).write_text(source)
     assert list(surface_faults(tmp_path / name)) == []
+
+
+def test_a_class_name_has_one_meaning(repository: Path) -> None:
+    places: dict[str, list[str]] = {}
+    for file in sorted((repository / "mlkit").rglob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(file.name)
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}

@@ -13,17 +13,17 @@ from typing import Any, Literal, Protocol
 
 __all__ = [
     "ApplicationStatus",
+    "ApplicationTarget",
     "Cluster",
     "ReplicaCounts",
     "ReplicaReport",
-    "Target",
     "Telemetry",
     "missing",
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class ApplicationTarget:
     """Desired state of a Serve application with one deployment.
 
     Attributes:
@@ -112,13 +112,13 @@ class Cluster(Protocol):
     async def retract(self, locations: Sequence[str]) -> None:
         """Delete published files."""
 
-    async def apply(self, targets: Sequence[Target]) -> None:
+    async def apply(self, targets: Sequence[ApplicationTarget]) -> None:
         """Set the desired state, without waiting until it is reached."""
 
     async def status(self, applications: Sequence[str]) -> dict[str, ApplicationStatus]:
         """Return the status of each application."""
 
-    async def reports(self, target: Target) -> list[ReplicaReport]:
+    async def reports(self, target: ApplicationTarget) -> list[ReplicaReport]:
         """Return the versions of each running replica of a target."""
 
     async def answering_version(self, base_url: str) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from mlkit.errors import DeployError
-from mlkit.serving.control.cluster import ApplicationStatus, Cluster, Target
+from mlkit.serving.control.cluster import ApplicationStatus, ApplicationTarget, Cluster
 from mlkit.serving.control.rollout import Rollout, StageTarget
 from mlkit.serving.control.room import EVERY_S, NO_ROOM_S, Room
 
@@ -34,7 +34,7 @@ class Deployer:
         front_end: returns the local base URL of an app's front.
     """
 
-    def __init__(self, cluster: Cluster, front_end: Callable[[Target], str]) -> None:
+    def __init__(self, cluster: Cluster, front_end: Callable[[ApplicationTarget], str]) -> None:
         self._cluster = cluster
         self._front_end = front_end
 
@@ -81,7 +81,7 @@ class Deployer:
         async with _deadline(DELETE_S, "the deletion", app):
             await self._cluster.delete(sorted(applications))
 
-    async def _bring(self, targets: Sequence[Target], say: Say) -> None:
+    async def _bring(self, targets: Sequence[ApplicationTarget], say: Say) -> None:
         """Apply targets and wait until all run."""
         if not targets:
             return
@@ -149,7 +149,9 @@ async def _deadline(seconds: float, name: str, app: str) -> AsyncIterator[None]:
         raise DeployError(f"{name} took longer than {seconds:g} s", where=app) from error
 
 
-def _check_failed(targets: Sequence[Target], statuses: dict[str, ApplicationStatus]) -> None:
+def _check_failed(
+    targets: Sequence[ApplicationTarget], statuses: dict[str, ApplicationStatus]
+) -> None:
     for target in targets:
         status = statuses[target.name]
         if status.failed:

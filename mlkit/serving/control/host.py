@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from mlkit.autoscale import Count, Decision
 from mlkit.errors import DeployConflict, DeployError
 from mlkit.serving.control import protocol
-from mlkit.serving.control.cluster import Cluster, Target, Telemetry
+from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
 from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.owner import Owner
@@ -279,7 +279,7 @@ class Host:
             [self._locations.pop(key) for key in deleted if key in self._locations]
         )
 
-    def _base(self, front: Target) -> str:
+    def _base(self, front: ApplicationTarget) -> str:
         base = f"http://{self.settings['reached_at']}:{self.settings['port']}"
         return base if front.route_prefix == "/" else f"{base}/{front.name}"
 

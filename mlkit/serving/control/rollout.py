@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from mlkit.serving.control.autoscaling import autoscaling_spec
-from mlkit.serving.control.cluster import Target
+from mlkit.serving.control.cluster import ApplicationTarget
 from mlkit.serving.control.records import AppSpec, Change, StageSpec
 from mlkit.serving.replica.front import Shipment
 
@@ -45,7 +45,7 @@ class StageTarget:
     """Desired state of a stage; ``version`` identifies its code, resources and batch sizes."""
 
     name: str
-    target: Target
+    target: ApplicationTarget
     version: str
     spec: StageSpec
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
@@ -102,7 +102,7 @@ def _stage(
         versions = {before.version: old[before.version], **versions}
         if before.version == version:
             versions = dict(old)
-    target = Target(
+    target = ApplicationTarget(
         name=name,
         deployment=stage.name,
         kind="stage",
@@ -129,7 +129,7 @@ def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget
         gatherer=gatherer,
         fresh=spec.fresh,
     )
-    target = Target(
+    target = ApplicationTarget(
         name=spec.app,
         deployment=spec.app,
         kind="front",

@@ -12,7 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mlkit.serving.control.cluster import ApplicationStatus, ReplicaCounts, ReplicaReport, Target
+from mlkit.serving.control.cluster import (
+    ApplicationStatus,
+    ApplicationTarget,
+    ReplicaCounts,
+    ReplicaReport,
+)
 from mlkit.serving.control.flags import cluster_environment
 from mlkit.serving.control.watchdog import sweep
 from mlkit.serving.port import depot, details
@@ -84,7 +89,7 @@ class RayCluster:
         if not self.local and locations:
             await self._changes.run(depot.drop, locations)
 
-    async def apply(self, targets: Sequence[Target]) -> None:
+    async def apply(self, targets: Sequence[ApplicationTarget]) -> None:
         """Tell Serve what there should be."""
         await self._changes.run(_apply, targets)
 
@@ -96,11 +101,11 @@ class RayCluster:
         """What Serve says of each application."""
         return await self._questions.run(_status, applications)
 
-    async def reports(self, target: Target) -> list[ReplicaReport]:
+    async def reports(self, target: ApplicationTarget) -> list[ReplicaReport]:
         """Ask every running replica."""
         return await self._questions.run(self._reports, target)
 
-    def _reports(self, target: Target) -> list[ReplicaReport]:
+    def _reports(self, target: ApplicationTarget) -> list[ReplicaReport]:
         from ray.exceptions import RayError
         from ray.serve.exceptions import DeploymentUnavailableError
 
@@ -139,7 +144,7 @@ class RayCluster:
             await self._questions.run(self._spares.keep)
 
 
-def _apply(targets: Sequence[Target]) -> None:
+def _apply(targets: Sequence[ApplicationTarget]) -> None:
     from ray import serve
 
     serve.run_many(
@@ -154,7 +159,7 @@ def _apply(targets: Sequence[Target]) -> None:
     )
 
 
-def _application(target: Target) -> Any:
+def _application(target: ApplicationTarget) -> Any:
     from ray import serve
 
     options = {

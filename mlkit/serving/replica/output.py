@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from mlkit.define.step import running_step
 from mlkit.serving.http.problem import Failure
 
-__all__ = ["LogLine", "Recorder", "capture", "read_failures", "read_logs"]
+__all__ = ["JsonLines", "LogLine", "capture", "read_failures", "read_logs"]
 
 MAX_BYTES = 4 * 2**20
 MAX_LINE = 64 * 2**10
@@ -48,7 +48,7 @@ class LogLine:
         return f"{clock} {self.step or '-':<12} {self.text}"
 
 
-class Recorder:
+class JsonLines:
     """Appends JSON lines to a file of one replica, bounded in size."""
 
     def __init__(self, path: Path) -> None:
@@ -64,7 +64,7 @@ class Recorder:
 class _Tee(io.TextIOBase):
     """A text stream that also records whole lines, with the step that wrote them."""
 
-    def __init__(self, stream: TextIO, name: str, record: Recorder) -> None:
+    def __init__(self, stream: TextIO, name: str, record: JsonLines) -> None:
         self._stream = stream
         self._name = name
         self._record = record
@@ -97,7 +97,7 @@ class _Tee(io.TextIOBase):
 
 
 class _Logging(logging.Handler):
-    def __init__(self, record: Recorder) -> None:
+    def __init__(self, record: JsonLines) -> None:
         super().__init__(logging.INFO)
         self._recorder = record
 
@@ -131,16 +131,16 @@ def _print(
         stream.flush()
 
 
-def capture(folder: Path, app: str) -> Recorder:
+def capture(folder: Path, app: str) -> JsonLines:
     """Record the output and log of this process, and return the recorder for its failures."""
-    lines = Recorder(folder / f"{app}.{os.getpid()}.log.jsonl")
+    lines = JsonLines(folder / f"{app}.{os.getpid()}.log.jsonl")
     # Serve redirects both streams and print to its logger; the original streams write to the
     # worker's log files.
     sys.stdout = _Tee(sys.__stdout__ or sys.stdout, "out", lines)
     sys.stderr = _Tee(sys.__stderr__ or sys.stderr, "err", lines)
     builtins.print = _print
     logging.getLogger().addHandler(_Logging(lines))
-    return Recorder(folder / f"{app}.{os.getpid()}.failure.jsonl")
+    return JsonLines(folder / f"{app}.{os.getpid()}.failure.jsonl")
 
 
 def read_logs(folder: Path, app: str) -> list[LogLine]:

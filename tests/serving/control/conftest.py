@@ -13,9 +13,9 @@ import pytest
 from mlkit.serving.bundle import Manifest, Origin
 from mlkit.serving.control.cluster import (
     ApplicationStatus,
+    ApplicationTarget,
     ReplicaCounts,
     ReplicaReport,
-    Target,
 )
 from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.host import Host
@@ -65,7 +65,7 @@ class FakeCluster:
     local = True
 
     def __init__(self) -> None:
-        self.applications: dict[str, tuple[Target, float, set[str]]] = {}
+        self.applications: dict[str, tuple[ApplicationTarget, float, set[str]]] = {}
         self.broken: set[str] = set()
         self.hangs: set[str] = set()
         self.crowded: set[str] = set()
@@ -116,7 +116,7 @@ class FakeCluster:
             return ApplicationStatus("DEPLOYING", "", {"STARTING": 1})
         return ApplicationStatus("RUNNING", "", {"RUNNING": self._replicas(target)})
 
-    def _replicas(self, target: Target) -> int:
+    def _replicas(self, target: ApplicationTarget) -> int:
         return target.options.get("num_replicas") or 1
 
     async def reports(self, target) -> list[ReplicaReport]:
