@@ -17,8 +17,8 @@ from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.kernel.client import Codec
-from mlkit.serving.kernel.scale import settings_of
 from mlkit.serving.kernel.session import Session
+from mlkit.serving.kernel.settings import settings_of
 
 ADDRESS = "http://127.0.0.1"
 

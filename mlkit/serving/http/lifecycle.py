@@ -28,7 +28,7 @@ from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.execute.inputs import signature_of
 from mlkit.serving.http import problem
-from mlkit.serving.http.observe import HOPS, Headers, Observer
+from mlkit.serving.http.observer import HOPS, Headers, Observer
 from mlkit.serving.http.outcome import Outcome, outcome_of
 from mlkit.serving.http.payload import Payloads, from_route
 from mlkit.serving.http.results import Results

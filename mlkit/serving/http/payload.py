@@ -19,7 +19,7 @@ from mlkit.define.docstring import words
 from mlkit.define.graph import Graph, Parameter
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
 from mlkit.fetch import fetch
-from mlkit.serving.http.observe import Headers, length_of
+from mlkit.serving.http.observer import Headers, length_of
 from mlkit.serving.http.problem import errors_of
 
 __all__ = ["Invalid", "Payloads", "from_route"]

@@ -33,10 +33,10 @@ from mlkit.serving.http.access import new_code
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
-from mlkit.serving.kernel.observed import Observed, Slowest
-from mlkit.serving.kernel.scale import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.session import Session
+from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
+from mlkit.serving.kernel.telemetry import Observed, Slowest
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
 

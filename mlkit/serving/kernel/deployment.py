@@ -18,8 +18,8 @@ from mlkit.serving.http.access import new_token
 from mlkit.serving.http.userapp import Application
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.cluster import check_asks_for_token
-from mlkit.serving.kernel.scale import spec_of
 from mlkit.serving.kernel.session import Progress, Session
+from mlkit.serving.kernel.settings import spec_of
 from mlkit.serving.limits import Limits
 
 __all__ = ["attach", "deploy", "deploy_to"]

@@ -14,7 +14,7 @@ from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.metrics import Recorder
 from mlkit.serving.bundle import Origin
-from mlkit.serving.http.observe import Observer
+from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
 from mlkit.serving.replica.loading import Loader
 from mlkit.serving.replica.output import capture

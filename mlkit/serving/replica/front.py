@@ -19,7 +19,7 @@ from mlkit.serving.http.access import RedeemedCodes
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
-from mlkit.serving.http.observe import Observer
+from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.userapp import application_of
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.base import BaseReplica

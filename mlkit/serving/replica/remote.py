@@ -14,7 +14,7 @@ import cloudpickle
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
-from mlkit.serving.http.observe import HOPS, Hop
+from mlkit.serving.http.observer import HOPS, Hop
 from mlkit.serving.http.outcome import outcome_of
 from mlkit.serving.http.problem import cause_of
 

@@ -17,7 +17,7 @@ from mlkit.metrics import Recorder
 from mlkit.serving import Limits, served
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
-from mlkit.serving.http.observe import Observer
+from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.outcome import Outcome, outcome_of
 
 EVENTS = (b"accept", b"text/event-stream")

@@ -17,7 +17,7 @@ from mlkit.serving.control.autoscaling import autoscaling_settings, autoscaling_
 from mlkit.serving.control.cluster import ReplicaCounts, missing
 from mlkit.serving.control.records import StageSettings
 from mlkit.serving.control.watch import Watch
-from mlkit.serving.kernel.scale import Scaled, scaled, settings_of, with_settings
+from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.limits import Limits
 from mlkit.serving.port.spares import Spares
 
