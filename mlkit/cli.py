@@ -100,9 +100,7 @@ def _add_serve(commands: Any) -> None:
         help="all steps in one process, or one stage per step (%(default)s)",
     )
     parser.add_argument(
-        "--workers",
-        type=_count,
-        help="worker threads per replica (its cores plus two)",
+        "--workers", type=_count, help="worker threads per replica (its cores plus two)"
     )
     parser.set_defaults(run=_serve)
 

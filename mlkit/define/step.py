@@ -142,9 +142,7 @@ class Step(Generic[P, R]):
             return self._inputs.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise DefinitionError(
-                f"{error}",
-                where=f"step {self.name!r}",
-                expected=f"{self.name}{self._inputs}",
+                f"{error}", where=f"step {self.name!r}", expected=f"{self.name}{self._inputs}"
             ) from None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:

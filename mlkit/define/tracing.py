@@ -88,11 +88,7 @@ class Tracer:
             )
 
     def call(
-        self,
-        step: Step[..., Any],
-        args: Any,
-        kwargs: Mapping[str, Any],
-        each: str | None = None,
+        self, step: Step[..., Any], args: Any, kwargs: Mapping[str, Any], each: str | None = None
     ) -> Placeholder:
         """Add a node and return the placeholder of its result.
 

@@ -1,12 +1,5 @@
 """Compiled models: any torch module, and the pretrained ones that mlkit ships with.
 
-::
-
-    from mlkit.models import compile_model
-
-    model = compile_model(net, example=np.zeros((1, 16), np.float32))
-    model(features)     # numpy in, numpy out; thread-safe
-
 Importing this loads neither torch nor OpenVINO. Needs the extra ``models``.
 """
 

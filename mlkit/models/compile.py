@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mlkit.errors import DefinitionError, MlkitError
 from mlkit.models import cache
-from mlkit.models.model import (
-    Array,
-    ArraySpec,
-    CompiledModel,
-    PrecisionUsed,
-    Structure,
-    Target,
-)
+from mlkit.models.model import Array, ArraySpec, CompiledModel, PrecisionUsed, Structure, Target
 from mlkit.models.target import Device, Engine, Precision, choose
 from mlkit.models.timing import fastest
 from mlkit.models.whole import Preprocess, is_module, tensors, whole
@@ -151,9 +144,7 @@ def _on_openvino(
     sizes: tuple[int, ...],
     cache_key: str | None,
 ) -> CompiledModel:
-    from mlkit.models.openvino_engine import OpenVinoModel, convert, core, fingerprint
-
-    core()
+    from mlkit.models.openvino_engine import OpenVinoModel, convert, fingerprint
 
     def build() -> OpenVinoModel:
         module, structure = source.load()

@@ -180,12 +180,3 @@ class CompiledModel(ABC):
             "a compiled model cannot be pickled; pass the step a loader, resource(load_model), "
             "so that each process builds its own"
         )
-
-
-def concatenated(parts: Sequence[Sequence[Array]]) -> Sequence[Array]:
-    """Concatenate the results of consecutive pieces of a batch along axis 0."""
-    if len(parts) == 1:
-        return parts[0]
-    import numpy as np
-
-    return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]

@@ -13,37 +13,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlkit.errors import MlkitError
-from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target, concatenated
+from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target
 from mlkit.models.whole import tensors
 
 if TYPE_CHECKING:
-    import openvino
     import torch
-
-__all__ = ["OpenVinoModel", "convert", "core", "fingerprint"]
-
-DYNAMIC = 0
-"""Batch size of an executable that takes any."""
-
-
-@functools.cache
-def core() -> openvino.Core:
-    """Return the OpenVINO runtime of this process.
-
-    `import openvino` reports its use to Google Analytics unless the user has opted out. Hiding its
-    telemetry package during the import prevents that.
-    """
-    if "openvino" not in sys.modules:
-        with _absent("openvino_telemetry"):
-            import openvino
-    import openvino
-
-    return openvino.Core()
 
 
 @contextmanager
 def _absent(package: str) -> Iterator[None]:
+    """Make imports of a package fail, unless it is imported already."""
     if package in sys.modules:
         yield
         return
@@ -54,10 +36,25 @@ def _absent(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-def fingerprint() -> str:
-    """Identify what a compiled model depends on besides its source: OpenVINO and the CPU."""
+# `import openvino` reports its use to Google Analytics, unless the user has opted out or the package
+# for that is missing.
+with _absent("openvino_telemetry"):
     import openvino
 
+__all__ = ["OpenVinoModel", "convert", "core", "fingerprint"]
+
+DYNAMIC = 0
+"""Batch size of an executable that takes any."""
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """Return the OpenVINO runtime of this process."""
+    return openvino.Core()
+
+
+def fingerprint() -> str:
+    """Identify what a compiled model depends on besides its source: OpenVINO and the CPU."""
     cpuinfo = Path("/proc/cpuinfo")
     flags = ""
     if cpuinfo.exists():
@@ -75,8 +72,6 @@ def convert(
     Raises:
         MlkitError: the conversion fails, or its results differ from the module's.
     """
-    core()
-    import openvino
     import torch
 
     example_tensors = tuple(tensors(example))
@@ -102,7 +97,6 @@ def _check_agreement(
     module: torch.nn.Module, model: openvino.Model, example: Sequence[torch.Tensor]
 ) -> None:
     """Compare both on the example: tracing silently freezes control flow that depends on values."""
-    import numpy as np
     import torch
 
     with torch.inference_mode():
@@ -209,21 +203,20 @@ class OpenVinoModel(CompiledModel):
         return loaded
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        import numpy as np
-
         arrays = [np.ascontiguousarray(array) for array in arrays]
         lane = self._lanes.get()
         try:
             if self._sizes == [DYNAMIC]:
                 return self._infer(lane, DYNAMIC, arrays)
-            return concatenated(
-                [
-                    self._infer(lane, stop - start, [array[start:stop] for array in arrays])
-                    for start, stop in pieces(len(arrays[0]), self._sizes)
-                ]
-            )
+            results = [
+                self._infer(lane, stop - start, [array[start:stop] for array in arrays])
+                for start, stop in pieces(len(arrays[0]), self._sizes)
+            ]
         finally:
             self._lanes.put(lane)
+        if len(results) == 1:
+            return results[0]
+        return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
     def _infer(
         self, lane: dict[int, openvino.InferRequest], size: int, arrays: Sequence[Array]
@@ -237,9 +230,6 @@ class OpenVinoModel(CompiledModel):
 
 
 def _import(path: Path, length: int, target: Target) -> openvino.CompiledModel:
-    import numpy as np
-    import openvino
-
     blob = np.memmap(path, dtype=np.uint8, mode="r")
     if len(blob) != length:
         raise ValueError("truncated file")
@@ -247,7 +237,7 @@ def _import(path: Path, length: int, target: Target) -> openvino.CompiledModel:
 
 
 def pieces(count: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Split ``count`` items into pieces of the example_tensors sizes, which descend to 1."""
+    """Split ``count`` items into pieces of the given sizes, which descend to 1."""
     start = 0
     for size in sizes:
         while count - start >= size:

@@ -21,9 +21,7 @@ Model = TypeVar("Model", bound=CompiledModel)
 
 
 def fastest(
-    models: Sequence[Model],
-    example: Sequence[Array],
-    clock: Callable[[], float] = perf_counter,
+    models: Sequence[Model], example: Sequence[Array], clock: Callable[[], float] = perf_counter
 ) -> Model:
     """Return the model with the lowest median latency, and set `timed_ms` of all.
 

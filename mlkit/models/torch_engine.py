@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
 
 from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target
 from mlkit.models.whole import tensors
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["TorchModel"]
 
@@ -44,8 +43,6 @@ class TorchModel(CompiledModel):
         *,
         independent: bool = False,
     ) -> None:
-        import torch
-
         super().__init__(target, inputs, structure)
         self._device = torch.device(target.device)
         self._module = module.to(self._device)
@@ -70,8 +67,6 @@ class TorchModel(CompiledModel):
         return [r[:count] for r in results]
 
     def _compute(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        import torch
-
         half = torch.autocast(
             self._device.type, torch.bfloat16, enabled=self.target.precision == "bf16"
         )
@@ -90,7 +85,5 @@ def padded_size(count: int) -> int:
 
 def padded(array: Array, size: int) -> Array:
     """Pad an array to a size by repeating its last row."""
-    import numpy as np
-
     missing = size - len(array)
     return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array

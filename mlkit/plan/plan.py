@@ -202,10 +202,7 @@ def plan(
     graph = pipeline if isinstance(pipeline, Graph) else pipeline.graph
     if layout not in ("fused", "per_step"):
         raise DefinitionError(
-            "unknown layout",
-            where="plan",
-            expected="'fused' or 'per_step'",
-            got=repr(layout),
+            "unknown layout", where="plan", expected="'fused' or 'per_step'", got=repr(layout)
         )
     graph = _with_options(graph, options or {})
     if profile is not None:
