@@ -36,8 +36,8 @@ def _absent(package: str) -> Iterator[None]:
         del sys.modules[package]
 
 
-# `import openvino` reports its use to Google Analytics, unless the user has opted out or the package
-# for that is missing.
+# `import openvino` reports its use to Google Analytics, unless the user has opted out or the
+# package for that is missing.
 with _absent("openvino_telemetry"):
     import openvino
 
