@@ -161,17 +161,19 @@ class on_latency:  # noqa: N801
 
 
 @dataclass(frozen=True)
-class on_cpu:  # noqa: N801
+class _OnUse:
+    target: float = 0.7
+
+    def __post_init__(self) -> None:
+        _positive("target", self.target)
+
+
+class on_cpu(_OnUse):  # noqa: N801
     """Keep the CPU use of each replica at a share of its CPUs.
 
     Attributes:
         target: share of the replica's ``num_cpus``, or of one core if it has none.
     """
-
-    target: float = 0.7
-
-    def __post_init__(self) -> None:
-        _positive("target", self.target)
 
     def __call__(self, signals: Signals) -> Wanted:
         """Scale in proportion."""
@@ -179,8 +181,7 @@ class on_cpu:  # noqa: N801
         return _by_use("cpu", signals, signals.config.num_cpus or 1.0, self.target, missing)
 
 
-@dataclass(frozen=True)
-class on_gpu:  # noqa: N801
+class on_gpu(_OnUse):  # noqa: N801
     """Keep the GPU use of each replica at a share of its GPUs.
 
     Requires the extra ``gpu`` on the nodes of the replicas; without readings, the number of
@@ -189,11 +190,6 @@ class on_gpu:  # noqa: N801
     Attributes:
         target: share of the replica's ``num_gpus``, or of one GPU if it has none.
     """
-
-    target: float = 0.7
-
-    def __post_init__(self) -> None:
-        _positive("target", self.target)
 
     def __call__(self, signals: Signals) -> Wanted:
         """Scale in proportion."""

@@ -117,8 +117,7 @@ class Node:
         for condition in self.when:
             keys = " or ".join(k if isinstance(k, str) else brief(k) for k in condition.keys)
             label = "else" if condition.negated else keys
-            asked += [(source, label) for source in sources(condition.on, Argument)]
-            asked += [(source, label) for source in sources(condition.on, Result)]
+            asked += [(source, label) for source in sources(condition.on, (Argument, Result))]
         return tuple(asked)
 
     def __str__(self) -> str:
@@ -218,16 +217,6 @@ class Graph:
 
     def __len__(self) -> int:
         return len(self.nodes)
-
-    @property
-    def edges(self) -> tuple[tuple[str, str, str], ...]:
-        """``(from node, to node, parameter)`` for every result passed to a node."""
-        return tuple(
-            (s.node, node.name, parameter)
-            for node in self.nodes
-            for parameter, source in node.inputs.items()
-            for s in sources(source, Result, routing=False)
-        )
 
     @property
     def links(self) -> tuple[Link, ...]:

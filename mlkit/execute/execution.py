@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeAlias
 
-from mlkit.errors import MlkitError, StepError
+from mlkit.errors import DeadlineExceeded, MlkitError, StepError
 from mlkit.execute.program import Program, Task
 from mlkit.execute.run import NodeRun, Run
 
-__all__ = ["Execution", "Part", "Work"]
+__all__ = ["Execution", "Part", "Work", "deadline_passed"]
 
 
 class Execution:
@@ -233,6 +233,12 @@ class Part:
 
 Work: TypeAlias = Execution | Part
 """A unit of work of a task."""
+
+
+def deadline_passed(task: Task | None = None) -> DeadlineExceeded:
+    """Build the error for a request past its deadline."""
+    where = f" at step {task.name!r}" if task is not None else ""
+    return DeadlineExceeded(f"the request exceeded its deadline{where}")
 
 
 def _step_error(step: str, pipeline: str, cause: BaseException, item: int | None) -> StepError:

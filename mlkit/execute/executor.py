@@ -28,11 +28,10 @@ from types import TracebackType
 from typing import Any
 
 from mlkit.define.loop import background_loop
-from mlkit.errors import Cancelled, InputError
+from mlkit.errors import Cancelled, InputError, MlkitError
 from mlkit.execute.call import CallResult, call_async, call_batch, call_single
 from mlkit.execute.cores import default_workers, usual_workers
-from mlkit.execute.ends import deadline_passed, loop_closed
-from mlkit.execute.execution import Execution, Work
+from mlkit.execute.execution import Execution, Work, deadline_passed
 from mlkit.execute.flow import After, Flow
 from mlkit.execute.mailbox import Mailboxes
 from mlkit.execute.program import Program, Task
@@ -341,7 +340,8 @@ class Executor:
             self._notify(execution.on_done, execution)
         for work, task in after.awaited:
             if not self._loops.post(self._async_loop, self._start_async, work, task):
-                self._fail(work.root, loop_closed(task))
+                where = f"step {task.name!r}"
+                self._fail(work.root, MlkitError("its event loop is closed", where=where))
 
     def _notify(self, listener: Callable[..., None], *args: Any) -> None:
         try:

@@ -14,8 +14,7 @@ from typing import Any
 
 from mlkit.errors import InputError
 from mlkit.execute.call import CallResult
-from mlkit.execute.ends import deadline_passed
-from mlkit.execute.execution import Execution, Part, Work
+from mlkit.execute.execution import Execution, Part, Work, deadline_passed
 from mlkit.execute.program import Program, Task
 from mlkit.execute.queues import Job, Queues
 

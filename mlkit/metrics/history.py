@@ -238,9 +238,11 @@ def _sample(
 ) -> Sample:
     sample = Sample(at=at, span_s=span_s, of=of)
     if by == "step":
+        queued = {}  # the last reading of each process
         for delta, part in parts:
             _add_step(sample, part)
-            sample.queued += int(delta.get("queued", {}).get(of, 0))
+            queued[delta["process"]] = int(delta.get("queued", {}).get(of, 0))
+        sample.queued = sum(queued.values())
         return sample
     last: dict[str, Delta] = {}
     received = sent = 0

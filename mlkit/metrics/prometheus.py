@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from mlkit.metrics.gather import DurationTotals, Gatherer
 from mlkit.metrics.histogram import EDGES_S
-
-if TYPE_CHECKING:
-    from prometheus_client.metrics_core import Metric
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
@@ -18,8 +23,6 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 def exposition(gathered: Gatherer, pipeline: str, now: float) -> bytes:
     """Return all metrics of an app for a Prometheus scrape."""
-    from prometheus_client import CollectorRegistry, generate_latest
-
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(gathered, pipeline, now))
     return generate_latest(registry)
@@ -38,8 +41,6 @@ class _Collector:
         yield from self._processes()
 
     def _requests(self) -> Iterator[Metric]:
-        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
-
         totals, name = self.gathered.totals, [self.pipeline]
         requests = CounterMetricFamily(
             "mlkit_requests", "Requests answered.", labels=["pipeline", "status"]
@@ -62,8 +63,6 @@ class _Collector:
             yield transferred
 
     def _steps(self) -> Iterator[Metric]:
-        from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
-
         totals, labels = self.gathered.totals, ["pipeline", "stage", "step"]
         runs = HistogramMetricFamily(
             "mlkit_step_duration_seconds", "Run time of a step per call.", labels=labels
@@ -89,8 +88,6 @@ class _Collector:
         yield from (runs, waits, errors, sizes)
 
     def _processes(self) -> Iterator[Metric]:
-        from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
         latest = self.gathered.latest(self.now)
         cpu = CounterMetricFamily(
             "mlkit_cpu_seconds", "CPU time of a stage's replicas.", labels=["pipeline", "stage"]

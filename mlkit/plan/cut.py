@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from inspect import Parameter as Inspected
 from inspect import Signature
 from typing import Any
@@ -111,11 +112,10 @@ def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
     def follow(atom: Atom) -> Source:
         return moved.get(atom, atom) if isinstance(atom, Result) else atom
 
-    rewritten = [_rewritten(node, follow) for node in nodes]
     front = Graph(
         graph.name,
         graph.parameters,
-        tuple(_sorted(rewritten)),
+        _sorted([_rewritten(node, follow) for node in nodes]),
         mapped(graph.output, follow),
         graph.returns,
         graph.doc,
@@ -257,14 +257,7 @@ def mapped(source: Source, follow: Callable[[Atom], Source]) -> Source:
     return source
 
 
-def _sorted(nodes: list[Node]) -> list[Node]:
-    """Sort nodes topologically (Kahn, 1962)."""
-    left = {node.name: set(node.upstream) for node in nodes}
+def _sorted(nodes: list[Node]) -> tuple[Node, ...]:
     by_name = {node.name: node for node in nodes}
-    done: list[Node] = []
-    while left:
-        ready = [name for name, ups in left.items() if not ups & left.keys()]
-        for name in ready:
-            del left[name]
-            done.append(by_name[name])
-    return done
+    order = TopologicalSorter({node.name: node.upstream for node in nodes}).static_order()
+    return tuple(by_name[name] for name in order)

@@ -85,16 +85,6 @@ class Stage:
             return self.num_replicas or 1
         return int(self.autoscaling_config.get(name, 1))
 
-    def serve_options(self) -> dict[str, Any]:
-        """All options of Serve's deployment."""
-        options: dict[str, Any] = {
-            "ray_actor_options": dict(self.ray_actor_options),
-            **self.options,
-        }
-        if self.autoscaling_config is not None:
-            return options | {"autoscaling_config": dict(self.autoscaling_config)}
-        return options | {"num_replicas": self.num_replicas}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -323,13 +313,17 @@ def _agreed(where: str, key: str, step_options: list[StepOptions]) -> Any:
     """The value of an option that all steps with one agree on; None without any."""
     values = [v for options in step_options if (v := getattr(options, key)) is not None]
     if any(value != values[0] for value in values):
-        raise DefinitionError(
-            f"steps that share a stage have different {key}",
-            where=f"stage {where!r}",
-            got=" and ".join(dict.fromkeys(map(repr, values))),
-            fix="set it on one of them, or put them in different stages",
-        )
+        raise _disagreement(where, key, *values)
     return values[0] if values else None
+
+
+def _disagreement(where: str, key: str, *values: Any) -> DefinitionError:
+    return DefinitionError(
+        f"steps that share a stage have different {key}",
+        where=f"stage {where!r}",
+        got=" and ".join(dict.fromkeys(map(repr, values))),
+        fix="set it on one of them, or put them in different stages",
+    )
 
 
 def _added(where: str, step_options: list[StepOptions], default_cpus: float) -> dict[str, Any]:
@@ -343,12 +337,7 @@ def _added(where: str, step_options: list[StepOptions], default_cpus: float) -> 
             elif isinstance(value, (int, float)) and not isinstance(value, bool):
                 total[key] = _sum(total.get(key, 0), value)
             elif total.setdefault(key, value) != value:
-                raise DefinitionError(
-                    f"steps that share a stage have different {key}",
-                    where=f"stage {where!r}",
-                    got=f"{total[key]!r} and {value!r}",
-                    fix="set it on one of them, or put them in different stages",
-                )
+                raise _disagreement(where, key, total[key], value)
     return {"num_cpus": default_cpus, **total}
 
 

@@ -1,13 +1,7 @@
 """Product tagging: from an image and a title to the tags that a shop stores.
 
-`tag` is the pipeline that mlkit ships with::
-
-    from mlkit.tagging import tag
-
-    tag("shoe.jpg", title="Yellow Plimsolls").tags      # runs here
-    tag.replace(product_class=mine)                     # with a model of your own
-
-Each step can be called, replaced, or used in another pipeline. Needs the extra ``models``.
+`tag` is the pipeline that mlkit ships with. Each step can be called, replaced by one of your own
+(``tag.replace(product_class=mine)``), or used in another pipeline. Needs the extra ``models``.
 """
 
 from mlkit.define import ImageSource

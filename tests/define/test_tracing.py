@@ -53,7 +53,6 @@ def test_nodes_come_in_the_order_of_the_calls() -> None:
     assert graph["double"].inputs == {"x": Argument("x")}
     assert graph.output == Result("add")
     assert graph.doc == "Doubles.\n\nAnd adds."
-    assert graph.edges == (("double", "add", "a"), ("double_2", "add", "b"))
 
 
 def test_an_argument_left_at_its_default_is_missing() -> None:

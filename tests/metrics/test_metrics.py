@@ -126,6 +126,19 @@ def test_deltas_of_several_processes_merge_by_time_step_and_stage(recorder, cloc
     assert frame["p50_ms"].iloc[0] == pytest.approx(2, rel=0.02)
 
 
+@pytest.mark.parametrize("by", ["app", "stage", "step"])
+def test_queued_requests_are_those_of_the_last_reading_of_each_process(recorder, clock, by):
+    history = History()
+    processes = [recorder(gauges=lambda: {"queued": {"look": 2}}) for _ in range(2)]
+    for _ in range(4):
+        clock.at += 0.5
+        for process in processes:
+            process.request(trace(), 0, 0)
+            process.steps([Span("look", 0.003, 0.004, 0.009)])
+            history.add([process.take()])
+    assert [sample.queued for sample in history.whole(60, by=by)] == [4]
+
+
 def test_rejections_are_no_errors(recorder, clock):
     one = recorder()
     for status in (200, 422, 500, 503, 429, 504):

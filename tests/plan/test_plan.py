@@ -91,8 +91,8 @@ def test_options_override_without_editing_a_step() -> None:
 def test_scaling_by_itself_is_a_stage() -> None:
     scaling = {"min_replicas": 0, "max_replicas": 4}
     made = plan(shop, options={"load": {"autoscaling_config": scaling}})
-    assert made["load"].serve_options()["autoscaling_config"] == scaling
-    assert "num_replicas" not in made["load"].serve_options()
+    assert made["load"].autoscaling_config == scaling
+    assert made["load"].num_replicas is None
     assert made["load"].replicas == "0–4"
 
 
