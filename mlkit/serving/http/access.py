@@ -1,8 +1,8 @@
-"""Who may call: a bearer token, or, for the documentation, a cookie.
+"""Authentication: a bearer token for requests, a cookie for the documentation in a browser.
 
-The token is never shown. A link to the documentation carries a code that works once, for a minute;
-the cookie that it is exchanged for opens the documentation and nothing else. Both are signed with
-the token (HMAC, RFC 2104) for one app and one purpose, and carry the time when they expire.
+A link to the documentation contains a one-time code, valid for a minute, which is exchanged for the
+cookie. Both are signed with the token (HMAC, RFC 2104) for one app and one purpose, and contain
+their expiry; neither reveals the token.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ __all__ = ["Access", "RedeemedCodes", "new_code", "new_token"]
 
 CODE_LIFE_S = 60
 COOKIE_LIFE_S = 8 * 3600
-# Of mlkit's own routes, those that answer everybody, and those that answer to the cookie.
+# mlkit's own routes without authentication, and those that also accept the cookie.
 PUBLIC = frozenset({"/healthz", "/readyz", "/swagger/{file}"})
 DOCUMENTATION = frozenset({"/docs", "/openapi.json"})
 
 
 def new_token() -> str:
-    """A token nobody can guess."""
+    """Generate a bearer token."""
     return secrets.token_urlsafe(32)
 
 
 def new_code(token: str, app: str, now: Callable[[], float] = time.time) -> str:
-    """A code that opens the documentation of an app once, within a minute."""
+    """Generate a one-time code for the documentation of an app, valid for a minute."""
     return _signed(token, f"code {app}", now() + CODE_LIFE_S)
 
 
 def _signed(token: str, purpose: str, expires: float) -> str:
-    plain = f"{int(expires)}.{secrets.token_hex(8)}"
-    return f"{plain}.{_signature(token, purpose, plain)}"
+    payload = f"{int(expires)}.{secrets.token_hex(8)}"
+    return f"{payload}.{_signature(token, purpose, payload)}"
 
 
-def _signature(token: str, purpose: str, plain: str) -> str:
-    return hmac.new(token.encode(), f"{purpose} {plain}".encode(), hashlib.sha256).hexdigest()[:32]
+def _signature(token: str, purpose: str, payload: str) -> str:
+    message = f"{purpose} {payload}".encode()
+    return hmac.new(token.encode(), message, hashlib.sha256).hexdigest()[:32]
 
 
 def _expiry(signed: str) -> int:
-    """When a signed text expires, in seconds since the epoch."""
     return int(signed.partition(".")[0])
 
 
 class RedeemedCodes:
-    """The codes that were used: a file for each in a folder that the replicas of an app share.
+    """Codes that were already used, as files in a folder shared by the replicas of an app.
 
-    Without a folder they are kept in memory, and a code is good for one use per process.
+    Without a folder they are kept in memory, so a code works once per process.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -67,7 +67,7 @@ class RedeemedCodes:
         self._memory: set[str] = set()
 
     def add(self, code: str, now: float) -> bool:
-        """Mark a valid code as used, and forget long expired ones; False if it was used already."""
+        """Mark a valid code as used, and drop expired ones; False if it was already used."""
         oldest = now - CODE_LIFE_S
         if self._folder is None:
             self._memory = {used for used in self._memory if _expiry(used) > oldest}
@@ -78,27 +78,26 @@ class RedeemedCodes:
             if _expiry(marker.name) < oldest:
                 marker.unlink(missing_ok=True)
         try:
-            (self._folder / code).touch(0o600, exist_ok=False)  # one of several replicas succeeds
+            (self._folder / code).touch(0o600, exist_ok=False)  # atomic: one replica succeeds
         except FileExistsError:
             return False
         return True
 
 
 class Access:
-    """ASGI middleware: lets through what may pass and answers 401 or 403 to the rest.
+    """ASGI middleware: authenticates requests, and responds with 401 or 403 to all others.
 
-    Some of mlkit's own routes are open to everybody, or to the cookie: where the route that matches
-    is one of them, whatever the path. They answer from an application of their own, without the
-    user's middleware.
+    Some of mlkit's own routes are public or accept the cookie. They are recognized by the route
+    that matches, not by the path, and served without the user's middleware.
 
     Args:
-        app: what answers those who may call.
+        app: the protected application.
         own: the application of mlkit's own routes.
-        routes: those of ``app``, with those of ``own`` among them; the first that matches answers.
-        token: None lets everybody in who names a loopback host, from pages of one (so that no
-            web page can reach the app by a name that resolves here, or by a form).
-        name: of the app that codes and cookies are for.
-        codes: where used codes are kept.
+        routes: the routes of ``app``, which include those of ``own``; the first match counts.
+        token: the bearer token. Without one, the Host and Origin of a request must be loopback
+            names: this protects against DNS rebinding and cross-site requests.
+        name: name of the app, for which codes and cookies are valid.
+        codes: the codes that were already used.
     """
 
     def __init__(
@@ -121,8 +120,8 @@ class Access:
         self.now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the request through, or answer it."""
-        if scope["type"] not in ("http", "websocket") or self._may_call(scope):
+        """Authenticate a request."""
+        if scope["type"] not in ("http", "websocket") or self._is_authorized(scope):
             await self.app(scope, receive, send)
             return
         path = self._own_path(scope)
@@ -131,7 +130,7 @@ class Access:
         else:
             await self._refusal(scope, path)(scope, receive, send)
 
-    def _may_call(self, scope: Scope) -> bool:
+    def _is_authorized(self, scope: Scope) -> bool:
         headers = dict(scope["headers"])
         if self.token is None:
             origin = headers.get(b"origin")
@@ -141,12 +140,12 @@ class Access:
         token = self.token.encode()
         if hmac.compare_digest(headers.get(b"authorization", b""), b"Bearer " + token):
             return True
-        # For applications that read the other header themselves.
+        # For applications with an Authorization header of their own.
         return hmac.compare_digest(headers.get(b"x-mlkit-token", b""), token)
 
     def _own_path(self, scope: Scope) -> str:
-        """The path of the route that matches, as it is declared; "" if it is none of mlkit's."""
-        scope = dict(scope)  # FastAPI writes into it while it looks for a match
+        """The declared path of the matching route; "" if the route is not one of mlkit's."""
+        scope = dict(scope)  # FastAPI modifies it while matching
         for route in self.routes:
             if route.matches(scope)[0] is Match.FULL:
                 return route.path if isinstance(route, Route) and route in self.own.routes else ""
@@ -159,28 +158,28 @@ class Access:
     def _is_valid(self, purpose: str, signed: str) -> bool:
         if self.token is None:
             return False
-        plain, _, signature = signed.rpartition(".")
-        expected = _signature(self.token, purpose, plain)
-        # As bytes: text from outside may hold any character.
-        same = hmac.compare_digest(signature.encode(), expected.encode())
-        return same and self.now() <= _expiry(plain)
+        payload, _, signature = signed.rpartition(".")
+        expected = _signature(self.token, purpose, payload)
+        # compare_digest takes only ASCII text, but any bytes.
+        authentic = hmac.compare_digest(signature.encode(), expected.encode())
+        return authentic and self.now() <= _expiry(payload)
 
     def _refusal(self, scope: Scope, path: str) -> Response:
         if self.token is None:
-            words = "without a token this app is called by a loopback name, such as 127.0.0.1"
-            return answer(403, f"{words}, and from pages of one")
+            detail = "an app without a token accepts only loopback names as Host and Origin"
+            return answer(403, f"{detail}, such as 127.0.0.1")
         query = parse_qs(scope["query_string"].decode("latin-1"))
         code = query.pop("code", [""])[0] if path in DOCUMENTATION else ""
         if self._is_valid(f"code {self.name}", code) and self.codes.add(code, self.now()):
-            rest = urlencode(query, doseq=True)
-            seen = scope.get("mlkit.path", scope["path"])
-            response = RedirectResponse(seen + ("?" + rest if rest else ""), 303)
+            requested = scope.get("mlkit.path", scope["path"])
+            url = f"{requested}?{urlencode(query, doseq=True)}".rstrip("?")
+            response = RedirectResponse(url, 303)
             cookie = _signed(self.token, f"cookie {self.name}", self.now() + COOKIE_LIFE_S)
             response.set_cookie(
                 self.cookie, cookie, max_age=COOKIE_LIFE_S, httponly=True, samesite="lax", path="/"
             )
             return response
-        detail = "this code was used or is too old" if code else "a bearer token is needed"
+        detail = "the code was already used or has expired" if code else "a bearer token is needed"
         return answer(401, detail, headers={"WWW-Authenticate": "Bearer"})
 
 

@@ -1,4 +1,4 @@
-"""What ``/openapi.json`` and ``/docs`` say of a pipeline: its own words, schemas and errors."""
+"""The OpenAPI document of a pipeline, and its Swagger UI."""
 
 from __future__ import annotations
 
@@ -15,90 +15,76 @@ from mlkit.define.graph import Graph
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
 
-__all__ = ["add_docs", "error_answers", "query", "reference", "request_body", "schemas"]
+__all__ = ["add_docs", "error_responses", "openapi_extra", "reference", "schemas"]
 
 
 def reference(schema: Any) -> dict[str, Any]:
-    """The schema, its definitions left to the document's components."""
-    kept = {k: v for k, v in schema.items() if k != "$defs"}
-    title = kept.get("title")
-    if title and kept.get("type") == "object":
+    """Return a schema without its definitions, which are among the document's components."""
+    title = schema.get("title")
+    if title and schema.get("type") == "object":
         return {"$ref": f"#/components/schemas/{title}"}
-    return kept
+    return {keyword: value for keyword, value in schema.items() if keyword != "$defs"}
 
 
 def schemas(payloads: Payloads, graph: Graph) -> dict[str, Any]:
-    """Component schemas: the request, the result, and what they are made of."""
-    template = "#/components/schemas/{model}"
-    request = payloads.model.model_json_schema(ref_template=template)
+    """Return the component schemas: request, result, their definitions, and problem documents."""
+    request = _request_schema(payloads)
     result = dict(port(graph.returns).schema)
-    found = {**request.pop("$defs", {}), **result.pop("$defs", {})}
-    found[payloads.model.__name__] = request
+    components = {**request.pop("$defs", {}), **result.pop("$defs", {})}
+    components[payloads.model.__name__] = request
     if result.get("title") and result.get("type") == "object":
-        found[result["title"]] = result
-    found["Problem"] = problem.SCHEMA
-    return found
+        components[result["title"]] = result
+    return {**components, "Problem": problem.SCHEMA}
 
 
-def request_body(payloads: Payloads) -> dict[str, Any]:
-    """The bodies that are taken, by content type."""
-    reference = {"$ref": f"#/components/schemas/{payloads.model.__name__}"}
-    content: dict[str, Any] = {"application/json": {"schema": reference}}
+def _request_schema(payloads: Payloads) -> dict[str, Any]:
+    return payloads.model.model_json_schema(ref_template="#/components/schemas/{model}")
+
+
+def openapi_extra(payloads: Payloads) -> dict[str, Any]:
+    """Return the request bodies by content type, and the query parameters of a raw body."""
+    request = _request_schema(payloads)
+    binary = {"type": "string", "format": "binary"}
+    json_schema = {"$ref": f"#/components/schemas/{payloads.model.__name__}"}
+    content: dict[str, Any] = {"application/json": {"schema": json_schema}}
+    parameters = []
     if payloads.upload is not None:
-        kind = payloads.ports[payloads.upload].media_type
-        content[kind] = {"schema": {"type": "string", "format": "binary"}}
+        content[payloads.ports[payloads.upload].media_type] = {"schema": binary}
+        parameters = [
+            {"name": name, "in": "query", "description": "with a raw body", "schema": schema}
+            for name, schema in request["properties"].items()
+            if name != payloads.upload
+        ]
     if payloads.uploads:
-        content["multipart/form-data"] = {"schema": _form_schema(payloads)}
-    return {"required": True, "content": content}
-
-
-def _form_schema(payloads: Payloads) -> dict[str, Any]:
-    request = payloads.model.model_json_schema(ref_template="#/components/schemas/{model}")
-    properties = {
-        name: {"type": "string", "format": "binary"} if name in payloads.uploads else schema
-        for name, schema in request["properties"].items()
-    }
-    return {"type": "object", "properties": properties, "required": request.get("required", [])}
-
-
-def query(payloads: Payloads) -> list[dict[str, Any]]:
-    """Fields that go with a raw body are query parameters."""
-    if payloads.upload is None:
-        return []
-    request = payloads.model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": "with a raw body",
-            "schema": schema,
+        form = {
+            "type": "object",
+            "properties": request["properties"] | dict.fromkeys(payloads.uploads, binary),
+            "required": request.get("required", []),
         }
-        for name, schema in request["properties"].items()
-        if name != payloads.upload
-    ]
+        content["multipart/form-data"] = {"schema": form}
+    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
 
 
 _STATUSES = {
-    401: "no or a wrong bearer token",
-    413: "the body, or what it holds, is too large",
-    415: "a kind of content that is not handled",
-    422: "the input does not validate, or a step refuses it",
-    424: "the URL that was given could not be fetched",
-    500: "a step failed; `failure_id` names the traceback",
-    503: "too many requests are going on, or not ready yet",
-    504: "the request took too long",
+    401: "missing or invalid bearer token",
+    413: "body or image too large",
+    415: "unsupported content type or file format",
+    422: "invalid input",
+    424: "a URL in the request cannot be fetched",
+    500: "a step failed; `failure_id` identifies the traceback",
+    503: "too many requests in flight, or not ready yet",
+    504: "deadline exceeded",
 }
 
 
-def error_answers() -> dict[int | str, dict[str, Any]]:
-    """What may come instead of a result, by status."""
+def error_responses() -> dict[int | str, dict[str, Any]]:
+    """Return the error responses, by status."""
     content = {problem.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {s: {"description": words, "content": content} for s, words in _STATUSES.items()}
+    return {s: {"description": text, "content": content} for s, text in _STATUSES.items()}
 
 
 def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
-    """Add to ``own`` what documents ``app``: its document, and the page with all of its files."""
+    """Add the documentation of ``app`` to ``own``: OpenAPI document, Swagger UI and its files."""
     files = {
         "swagger-ui-bundle.js": "text/javascript",
         "swagger-ui.css": "text/css",
@@ -111,14 +97,14 @@ def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
 
     @own.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        # Relative addresses: the page is at the root and under the pipeline's name.
+        # Relative URLs: the page is served at the root and under the pipeline's name.
         return get_swagger_ui_html(
             openapi_url="openapi.json",
             title=name,
             swagger_js_url="swagger/swagger-ui-bundle.js",
             swagger_css_url="swagger/swagger-ui.css",
             swagger_favicon_url="swagger/favicon-32x32.png",
-            # Without this, Swagger UI sends the document's address to a validator of its own.
+            # Otherwise Swagger UI sends the URL of the document to a public validator.
             swagger_ui_parameters={"validatorUrl": None},
         )
 
@@ -131,7 +117,7 @@ def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
 
 
 def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
-    # FastAPI keeps what it made and gives it to whoever asks.
+    # FastAPI caches the document and returns the same object each time.
     document = copy.deepcopy(app.openapi())
     components = document.setdefault("components", {})
     components.setdefault("schemas", {}).update(app.state.schemas)

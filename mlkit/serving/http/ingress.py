@@ -1,7 +1,7 @@
-"""The HTTP face of a pipeline: a FastAPI application made from its types.
+"""The ASGI application of a pipeline, generated from its types.
 
-``POST /<name>`` takes JSON, multipart or a raw body and answers with the pipeline's result; beside
-it, at the root and under ``/<name>``, are ``/docs``, ``/openapi.json``, ``/healthz``, ``/readyz``.
+``POST /<name>`` accepts JSON, multipart or a raw body and returns the pipeline's result. At the
+root and under ``/<name>`` are ``/docs``, ``/openapi.json``, ``/healthz`` and ``/readyz``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlkit.errors import MlkitError
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
-from mlkit.serving.http.documentation import add_docs, error_answers, query, request_body, schemas
+from mlkit.serving.http.documentation import add_docs, error_responses, openapi_extra, schemas
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
@@ -51,59 +51,50 @@ def create_app(
     codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
 ) -> ASGIApp:
-    """The ASGI application of a pipeline.
+    """Create the ASGI application of a pipeline.
 
     Args:
-        graph: the pipeline's.
-        limits: the body's is used here, the others by `Served`.
-        served: gives the pipeline once it is ready, None before.
-        token: what callers send as ``Authorization: Bearer``; None asks for none.
-        version: what ``/readyz`` tells, so that one can see which version answers.
-        fastapi: an application to which the routes of the pipeline are added; its own come first.
+        graph: the graph of the pipeline.
+        served: returns the pipeline once it is ready, None before.
+        limits: limits on requests; only that on bodies is enforced here, the others by `Served`.
+        token: bearer token that requests need; None for none.
+        version: version that ``/readyz`` reports.
+        fastapi: application to add the pipeline's routes to; its own routes take precedence.
         others: further pipelines by name.
-        guarded: whether it is looked at who calls; without a token, by which name of the host.
-        codes: the one-time codes for the documentation that were used.
-        metrics: gives what ``GET /metrics`` answers; there is no such route without it.
+        guarded: whether requests are authenticated; see `Access`.
+        codes: one-time codes for the documentation that were already used.
+        metrics: returns the body of ``GET /metrics``; without it, there is no such route.
     """
-    app = _bare(graph) if fastapi is None else derived(fastapi)
+    if fastapi is None:
+        description = words(graph.doc).description
+        app = FastAPI(title=graph.name, description=description, version="1", openapi_url=None)
+    else:
+        app = derived(fastapi)
     app.state.schemas = {}
     pipelines: dict[str, tuple[Graph, Ready]] = {graph.name: (graph, served)}
     for name, other in (others or {}).items():
         pipelines[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
     handlers = {
-        f"/{name}": _add_pipeline(app, each, Payloads(each, limits.max_body_bytes), ready)
-        for name, (each, ready) in pipelines.items()
+        f"/{name}": _add_pipeline(app, each_graph, limits.max_body_bytes, ready)
+        for name, (each_graph, ready) in pipelines.items()
     }
-    own = FastAPI(openapi_url=None)  # what answers beside the pipelines and the user's routes
+    own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
     add_docs(own, app, graph.name, secured=token is not None)
     app.router.routes += own.routes
-    _add_metrics(app, graph.name, metrics)
+    if metrics is not None:
+        _add_metrics(app, metrics)
     _add_problems(app, graph.name, served)
-    given: ASGIApp = Direct(app, handlers)
-    if fastapi is not None:
-        given = Pipelines(app, {name: ready for name, (_, ready) in pipelines.items()})
+    outer: ASGIApp = Direct(app, handlers) if fastapi is None else app
     if guarded:
         codes = codes or RedeemedCodes()
-        given = Access(given, own, app.router.routes, token, graph.name, codes)
-    return Prefixed(given, graph.name)
+        outer = Access(outer, own, app.router.routes, token, graph.name, codes)
+    return Prefixed(outer, graph.name, {name: ready for name, (_, ready) in pipelines.items()})
 
 
-def _bare(graph: Graph) -> FastAPI:
-    return FastAPI(
-        title=graph.name,
-        description=words(graph.doc).description,
-        version="1",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        openapi_tags=None,
-    )
-
-
-def _add_pipeline(app: FastAPI, graph: Graph, payloads: Payloads, served: Ready) -> Handler:
-    results = Results(graph)
-    said = words(graph.doc)
+def _add_pipeline(app: FastAPI, graph: Graph, max_body_bytes: int, served: Ready) -> Handler:
+    payloads, results = Payloads(graph, max_body_bytes), Results(graph)
+    doc = words(graph.doc)
 
     async def handle(request: Request, send: Send) -> None:
         pipeline = served()
@@ -118,14 +109,14 @@ def _add_pipeline(app: FastAPI, graph: Graph, payloads: Payloads, served: Ready)
 
     app.post(
         f"/{graph.name}",
-        summary=said.summary or graph.name,
-        description=said.description,
+        summary=doc.summary or graph.name,
+        description=doc.description,
         response_class=Response,
         responses={
-            200: {"description": said.returns or "the result", "content": results.content},
-            **error_answers(),
+            200: {"description": doc.returns or "the result", "content": results.content},
+            **error_responses(),
         },
-        openapi_extra={"requestBody": request_body(payloads), "parameters": query(payloads)},
+        openapi_extra=openapi_extra(payloads),
         operation_id=graph.name,
     )(route)
     app.state.schemas |= schemas(payloads, graph)
@@ -133,9 +124,9 @@ def _add_pipeline(app: FastAPI, graph: Graph, payloads: Payloads, served: Ready)
 
 
 class _Exchange(Response):
-    """What FastAPI sends for a pipeline's own route: the request is handled while it is sent.
+    """Response that handles the request while it is sent.
 
-    So its place is given back when the sending ends, however that ends.
+    The request is thus in flight until sending ends, in whatever way.
     """
 
     def __init__(self, handle: Handler, request: Request) -> None:
@@ -145,20 +136,20 @@ class _Exchange(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._handle(self._request, send)
-        if self.background is not None:  # of a dependency of the whole application
+        if self.background is not None:  # set by a dependency of the application
             await self.background()
 
 
 def _add_health(app: FastAPI, served: Ready, version: str) -> None:
-    @app.get("/healthz", summary="Whether the process is alive", tags=["health"])
+    @app.get("/healthz", summary="Liveness probe", tags=["health"])
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get(
         "/readyz",
-        summary="Whether requests are answered",
+        summary="Readiness probe",
         tags=["health"],
-        responses={503: {"description": "not yet"}},
+        responses={503: {"description": "starting"}},
     )
     async def readyz() -> Response:
         ready = served() is not None
@@ -166,29 +157,26 @@ def _add_health(app: FastAPI, served: Ready, version: str) -> None:
         return JSONResponse({"status": status, "version": version}, 200 if ready else 503)
 
 
-def _add_metrics(app: FastAPI, name: str, metrics: Callable[[], Awaitable[bytes]] | None) -> None:
-    if metrics is None:
-        return
-
+def _add_metrics(app: FastAPI, metrics: Callable[[], Awaitable[bytes]]) -> None:
     @app.get(
         "/metrics",
-        summary="Counts of all replicas, in Prometheus's text format",
+        summary="Metrics of all replicas, in Prometheus's text format",
         tags=["health"],
         response_class=Response,
         responses={
-            200: {"description": "counts", "content": {"text/plain": {}}},
-            503: {"description": "they cannot be had at the moment"},
+            200: {"description": "metrics", "content": {"text/plain": {}}},
+            503: {"description": "temporarily unavailable"},
         },
     )
     async def scrape() -> Response:
         try:
             return Response(await metrics(), media_type=CONTENT_TYPE)
-        except Exception:  # the actor that gathers them is being started again
-            return problem.answer(503, "no counts yet", headers={"Retry-After": "1"})
+        except Exception:  # the actor that aggregates them is restarting
+            return problem.answer(503, "no metrics yet", headers={"Retry-After": "1"})
 
 
 def _add_problems(app: FastAPI, pipeline: str, served: Ready) -> None:
-    """Answer errors with problem documents, but for those that the application answers itself."""
+    """Respond to errors with problem documents, unless the application has its own handlers."""
 
     async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -207,23 +195,23 @@ def _add_problems(app: FastAPI, pipeline: str, served: Ready) -> None:
         failures = ready.failures if ready is not None else problem.Failures()
         return problem.of_error(error, pipeline, failures)
 
-    standing = {
+    defaults = {
         HTTPException: http_exception_handler,
         RequestValidationError: request_validation_exception_handler,
     }
-    own: dict[Any, Any] = {HTTPException: http_error, RequestValidationError: invalid}
-    if 500 not in app.exception_handlers:  # Starlette takes that for one of Exception
-        own[Exception] = fault
-    for kind, handler in {**own, MlkitError: fault}.items():
-        if app.exception_handlers.get(kind) in (None, standing.get(kind)):
+    handlers: dict[Any, Any] = {HTTPException: http_error, RequestValidationError: invalid}
+    if 500 not in app.exception_handlers:  # Starlette treats that as one for Exception
+        handlers[Exception] = fault
+    for kind, handler in {**handlers, MlkitError: fault}.items():
+        if app.exception_handlers.get(kind) in (None, defaults.get(kind)):
             app.add_exception_handler(kind, handler)
 
 
 class Direct:
-    """ASGI middleware: answers the pipelines' own routes without FastAPI's way to them.
+    """ASGI middleware: serves the pipelines' own routes without FastAPI's routing.
 
-    They read the request themselves, and neither a dependency nor a middleware of the user's is in
-    between: what is left out only takes time, a third of what the loop does for a small request.
+    They parse the request themselves and have no dependencies or middleware. This saves a third of
+    the event loop's time for a small request.
     """
 
     def __init__(self, app: ASGIApp, handlers: Mapping[str, Handler]) -> None:
@@ -231,7 +219,7 @@ class Direct:
         self.handlers = dict(handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer it, or leave it to the application."""
+        """Serve a pipeline's own route, or pass the request to the application."""
         direct = scope["type"] == "http" and scope["method"] == "POST"
         handler = self.handlers.get(scope["path"]) if direct else None
         if handler is None:
@@ -240,34 +228,28 @@ class Direct:
         await handler(Request(scope, receive), send)
 
 
-class Pipelines:
-    """ASGI middleware: tells routes of the pipelines that are served, by name."""
-
-    def __init__(self, app: ASGIApp, served: Mapping[str, Ready]) -> None:
-        self.app = app
-        self.served = served
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket"):
-            scope[SCOPE_KEY] = self.served
-        await self.app(scope, receive, send)
-
-
 class Prefixed:
-    """ASGI middleware: the same application at the root and under ``/<name>/``.
+    """ASGI middleware: serves an application at the root and under ``/<name>/``.
 
-    Serve gives the full path with the prefix repeated in ``root_path``; routes here are written
-    with full paths, so that one application answers wherever it is put.
+    Serve passes the full path, and the prefix again as ``root_path``. Routes are declared with full
+    paths, so the application is independent of its prefix.
+
+    Args:
+        app: the application.
+        name: name of the pipeline.
+        served: the pipelines that routes can depend on, by name.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]], name: str) -> None:
+    def __init__(self, app: ASGIApp, name: str, served: Mapping[str, Ready]) -> None:
         self.app = app
+        self.served = served
         self.prefix = f"/{name}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Rewrite the path."""
         if scope["type"] in ("http", "websocket"):
             path = scope["path"]
-            scope = {**scope, "root_path": "", "mlkit.path": path}
+            scope = {**scope, "root_path": "", "mlkit.path": path, SCOPE_KEY: self.served}
             if path.startswith(self.prefix + "/"):
                 scope["path"] = path[len(self.prefix) :].rstrip("/") or self.prefix
         await self.app(scope, receive, send)

@@ -1,10 +1,11 @@
-"""The application of a served pipeline in this process, without Ray: for `TestClient`."""
+"""Serving in this process, without Ray, for `TestClient`."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
@@ -31,26 +32,25 @@ def asgi(
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
 ) -> ASGIApp:
-    """The application that `deploy` would serve, to be called in this process.
+    """Create the ASGI application that `deploy` would serve, to run in this process.
 
     ::
 
         with TestClient(asgi(tag, fastapi=shop)) as client:
             client.post("/products/12/tags", files={"image": data})
 
-    Its routes, errors and documents are those of a replica; the user's application is the very
-    object that is given, so that its ``dependency_overrides`` count. Resources are built when it
-    starts: as a context manager, or with the first request.
+    Routes, errors and documentation are those of a replica. The user's application is not copied,
+    so ``dependency_overrides`` apply. Resources are built on startup, or with the first request.
 
     Args:
-        pipeline: what to serve.
-        fastapi: an application of one's own, as for `deploy`.
-        token: bearer token that callers need; None for none.
-        limits: on bodies, requests at once and time.
-        workers: threads that run steps.
+        pipeline: the pipeline to serve.
+        fastapi: application to embed it in, as in `deploy`.
+        token: bearer token that requests need; None for none.
+        limits: limits on bodies, requests in flight and time.
+        workers: number of threads that run steps.
 
     Raises:
-        DeployError: something of the application could not be sent to a replica.
+        DeployError: a part of the application could not be sent to a replica.
     """
     pipelines: dict[str, Pipeline[..., Any]] = {}
     if fastapi is not None:
@@ -59,36 +59,30 @@ def asgi(
     return _InProcess(pipeline, others, fastapi, token, limits, workers)
 
 
+@dataclass(eq=False)
 class _InProcess:
-    def __init__(
-        self,
-        pipeline: Pipeline[..., Any],
-        others: list[Pipeline[..., Any]],
-        application: Application | None,
-        token: str | None,
-        limits: Limits,
-        workers: int | None,
-    ) -> None:
-        self._pipeline = pipeline
-        self._others = others
-        self._application = application
-        self._token = token
-        self._limits = limits
-        self._workers = workers
+    pipeline: Pipeline[..., Any]
+    others: list[Pipeline[..., Any]]
+    application: Application | None
+    token: str | None = field(repr=False)
+    limits: Limits
+    workers: int | None
+
+    def __post_init__(self) -> None:
         self._app: ASGIApp | None = None
         self._stack = AsyncExitStack()
         self._starting: asyncio.Lock | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._live(receive, send)
+            await self._lifespan(receive, send)
             return
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
             app = self._app or await self._start()
         await app(scope, receive, send)
 
-    async def _live(self, receive: Receive, send: Send) -> None:
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
             await self._start()
@@ -102,26 +96,26 @@ class _InProcess:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> ASGIApp:
-        served = await self._serve(self._pipeline)
-        others = {other.name: await self._serve(other) for other in self._others}
-        application = self._application
+        served = await self._serve(self.pipeline)
+        others = {other.name: await self._serve(other) for other in self.others}
+        application = self.application
         if inspect.isfunction(application):
             application = application()
         assert application is None or isinstance(application, FastAPI)
         app = create_app(
             served.graph,
             lambda: served,
-            self._limits,
-            self._token,
+            self.limits,
+            self.token,
             fastapi=application,
             others=others,
-            guarded=self._token is not None,
+            guarded=self.token is not None,
         )
         self._app = await self._stack.enter_async_context(Lifespan(app, application))
         return self._app
 
     async def _serve(self, pipeline: Pipeline[..., Any]) -> Served:
         program = await asyncio.to_thread(compile_graph, pipeline.graph)
-        executor = Executor(program, workers=self._workers, loop=asyncio.get_running_loop())
+        executor = Executor(program, workers=self.workers, loop=asyncio.get_running_loop())
         self._stack.callback(executor.close)
-        return Served(executor, self._limits)
+        return Served(executor, self.limits)

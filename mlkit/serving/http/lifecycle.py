@@ -1,11 +1,10 @@
-"""What a request to a pipeline goes through, whichever way it comes.
+"""Lifecycle of a request.
 
     admission -> deadline -> body -> arguments -> run -> encode -> record
 
-`Served.answer` is all of it, for the pipeline's own route; `Served.__call__` is what is left of it
-for a route of the user's, which reads the body and writes the answer itself. A replica of a stage
-(`mlkit.serving.replica.stage`) is admitted to by Serve, and given up by the front at the deadline;
-it runs, encodes and records. How a request may end, `outcome.py` says.
+`Served.answer` implements all of it, for the pipeline's own route. `Served.__call__` is for routes
+of the user's application, which read the body and write the response themselves. `outcome.py` lists
+how a request can end.
 """
 
 from __future__ import annotations
@@ -41,10 +40,14 @@ __all__ = ["Ready", "Served"]
 
 @dataclass
 class Served:
-    """A pipeline that is ready to be asked: its executor, and what became of its requests.
+    """A pipeline that is ready to serve.
 
     Attributes:
-        ongoing: requests that were admitted and are not answered.
+        executor: runs the pipeline.
+        limits: limits on its requests.
+        failures: records unexpected errors.
+        observer: records metrics.
+        ongoing: number of requests in flight.
     """
 
     executor: Executor
@@ -55,24 +58,24 @@ class Served:
 
     @property
     def graph(self) -> Graph:
-        """Return what is served."""
+        """The graph of the pipeline."""
         return self.executor.program.graph
 
     async def answer(
         self, request: Request, send: Send, payloads: Payloads, results: Results
     ) -> None:
-        """Answer a request to the pipeline's own route; its place is kept until that is sent."""
-        came, admitted = perf_counter(), self._admit()
+        """Respond to a request to the pipeline's own route; it is in flight until that is sent."""
+        received_at, admitted = perf_counter(), self._admit()
         headers: Headers = dict(request.scope["headers"])
         try:
             try:
                 if not admitted:
-                    raise _full()
-                arguments = await self._in_time(came, payloads.read(request, headers))
+                    raise _overloaded()
+                arguments = await self._in_time(received_at, payloads.read(request, headers))
             except Exception as error:
-                response = self._ended(error, None, came, headers)
+                response = self._ended(error, None, received_at, headers)
             else:
-                finish = partial(self._finish, came, headers, arguments)
+                finish = partial(self._finish, received_at, headers, arguments)
                 accept = headers.get(b"accept", b"").decode("latin-1")
                 if accept in MEDIA_TYPES:
                     response = results.events.response(accept, finish)
@@ -85,63 +88,56 @@ class Served:
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the pipeline for a route of the user's: ``await tag(image=data, title=sku)``.
 
-        Pictures are given as bytes, an http(s) or data: URL, a PIL image or an array, as the
-        pipeline takes them; text is never taken for a path.
+        Images are passed as bytes, an http(s) or data: URL, a PIL image or an array; text is never
+        interpreted as a path.
 
         Raises:
-            InputError: the arguments do not fit.
-            Overloaded: too many requests are going on.
-            DeadlineExceeded: it took longer than ``request_timeout_s``.
+            InputError: the arguments are invalid.
+            Overloaded: too many requests are in flight.
+            DeadlineExceeded: the request took longer than ``request_timeout_s``.
             StepError: a step raised.
         """
-        came, execution, admitted = perf_counter(), None, self._admit()
+        received_at, execution, admitted = perf_counter(), None, self._admit()
         try:
             if not admitted:
-                raise _full()
-            arguments = await self._in_time(came, self._bind(args, kwargs))
-            execution = await self._run(came, arguments)
+                raise _overloaded()
+            arguments = await self._in_time(received_at, self._bind(args, kwargs))
+            execution = await self._run(received_at, arguments)
             output = _output(execution)
         except Exception as error:
-            self._ended(error, execution, came, {})
+            self._ended(error, execution, received_at, {})
             raise
         finally:
             self.ongoing -= admitted
-        self.observer.answered(execution, came, None, {})
+        self.observer.answered(execution, received_at, None, {})
         return output
 
     def _admit(self) -> bool:
-        """Whether there is a place for a request; who gets one gives it back."""
+        """Count a request as in flight, if the limit allows it."""
         admitted = self.ongoing < self.limits.max_ongoing_requests
         self.ongoing += admitted
         return admitted
 
     async def _in_time(
-        self, came: float, reading: Coroutine[Any, Any, dict[str, Any]]
+        self, received_at: float, reading: Coroutine[Any, Any, dict[str, Any]]
     ) -> dict[str, Any]:
-        """The arguments of a request, read before its time is up.
-
-        Raises:
-            DeadlineExceeded: it was not; any other `TimeoutError` is one that reading raised.
-        """
+        """Await the arguments of a request until its deadline."""
         try:
             awaited = reading.send(None)
-        except StopIteration as done:  # all of it was there: no timer, which takes 10 µs
+        except StopIteration as done:  # without waiting, so without a timer, which takes 10 µs
             arguments: dict[str, Any] = done.value
             return arguments
         try:
-            async with asyncio.timeout(came + self.limits.request_timeout_s - perf_counter()) as t:
+            remaining_s = received_at + self.limits.request_timeout_s - perf_counter()
+            async with asyncio.timeout(remaining_s) as timer:
                 return await _resumed(reading, awaited)
         except TimeoutError:
-            if not t.expired():
+            if not timer.expired():  # raised by the reading itself
                 raise
-            raise DeadlineExceeded("the request exceeded its deadline while it was read") from None
+            raise DeadlineExceeded("the request exceeded its deadline while being read") from None
 
     async def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments as a route gives them, to what the pipeline takes.
-
-        Raises:
-            InputError: they do not fit.
-        """
+        """Convert the arguments that a route passes."""
         ports = {p.name: port(p.type) for p in self.graph.parameters}
         try:
             bound = signature_of(self.graph).bind(*args, **kwargs).arguments
@@ -153,15 +149,14 @@ class Served:
 
     def _run(
         self,
-        came: float,
+        received_at: float,
         arguments: Mapping[str, Any],
         on_node: Callable[[str, Any], None] | None = None,
     ) -> Coroutine[Any, Any, Execution]:
-        """Run it in what is left of its time."""
         HOPS.set([])
         return self.executor.run(
             {**self._defaults, **arguments},
-            deadline=came + self.limits.request_timeout_s,
+            deadline=received_at + self.limits.request_timeout_s,
             on_node=on_node,
         )
 
@@ -171,45 +166,44 @@ class Served:
 
     async def _finish(
         self,
-        came: float,
+        received_at: float,
         headers: Headers,
         arguments: Mapping[str, Any],
         encode: Callable[[Any], Response],
         on_node: Callable[[str, Any], None] | None = None,
     ) -> Response:
-        """Run it, encode its result, and record it."""
         execution = None
         try:
-            execution = await self._run(came, arguments, on_node)
+            execution = await self._run(received_at, arguments, on_node)
             response = encode(_output(execution))
         except Exception as error:
-            return self._ended(error, execution, came, headers)
-        self.observer.answered(execution, came, response, headers)
+            return self._ended(error, execution, received_at, headers)
+        self.observer.answered(execution, received_at, response, headers)
         return response
 
     def _ended(
         self,
         error: Exception,
         execution: Execution | None,
-        came: float,
+        received_at: float,
         headers: Headers,
     ) -> Response:
-        """The answer in place of a result; recorded, unless nobody is there to read it."""
+        """Return the error response, and record the request unless its client disconnected."""
         response = problem.of_error(error, self.graph.name, self.failures)
         if outcome_of(error)[0] is not Outcome.LEFT:
-            self.observer.answered(execution, came, response, headers)
+            self.observer.answered(execution, received_at, response, headers)
         return response
 
 
 Ready: TypeAlias = Callable[[], Served | None]
-"""Gives a pipeline once it is ready, None before."""
+"""Returns a pipeline once it is ready, None before."""
 
 
 @types.coroutine
 def _resumed(
     coroutine: Coroutine[Any, Any, dict[str, Any]], awaited: Any
 ) -> Generator[Any, Any, dict[str, Any]]:
-    """Await the rest of a coroutine that has begun, and waits for something."""
+    """Continue a coroutine that has begun and yielded ``awaited``."""
     try:
         while True:
             try:
@@ -223,8 +217,8 @@ def _resumed(
         return arguments
 
 
-def _full() -> Overloaded:
-    return Overloaded("too many requests are going on", fix="try again in a second")
+def _overloaded() -> Overloaded:
+    return Overloaded("too many requests in flight", fix="try again in a second")
 
 
 def _output(execution: Execution) -> Any:

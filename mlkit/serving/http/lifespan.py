@@ -1,9 +1,8 @@
-"""Starting and ending a user's application beside the server that it is part of."""
+"""Lifespan of a user's application that is embedded in another one."""
 
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,10 +11,14 @@ __all__ = ["Lifespan"]
 
 
 class Lifespan:
-    """Holds an application's lifespan open; as a context manager gives the ASGI application.
+    """Async context manager around an application's lifespan; returns the ASGI application.
 
-    It is entered and left in one task of its own, as what it opens may need, whichever tasks start
-    and end it.
+    The lifespan is entered and exited in a single task, since task groups and cancel scopes require
+    that, whichever tasks enter and exit this.
+
+    Args:
+        app: the ASGI application to serve.
+        application: the application whose lifespan to run, if any.
     """
 
     def __init__(self, app: ASGIApp, application: FastAPI | None) -> None:
@@ -25,11 +28,7 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> ASGIApp:
-        """Start it.
-
-        Raises:
-            Exception: what its startup raised.
-        """
+        """Run the startup; its exceptions are raised here."""
         if self._application is None:
             return self._app
         ready: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
@@ -47,20 +46,15 @@ class Lifespan:
                 raise
             ready.set_exception(error)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        """End it; what its shutdown raises is raised."""
+    async def __aexit__(self, *exception: object) -> None:
+        """Run the shutdown; its exceptions are raised here."""
         self._end.set()
         if self._task is not None:
             await self._task
 
 
 class _WithState:
-    """Gives each request what the lifespan yielded, as ``request.state``."""
+    """Adds the state that the lifespan yielded to ``request.state``."""
 
     def __init__(self, app: ASGIApp, state: dict[str, object]) -> None:
         self._app = app

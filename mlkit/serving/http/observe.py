@@ -1,11 +1,10 @@
-"""From an execution to a trace, and from a process to whoever gathers what it counted."""
+"""Traces and metrics of requests."""
 
 from __future__ import annotations
 
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from time import perf_counter
@@ -13,30 +12,22 @@ from typing import Any, NamedTuple, TypeAlias
 
 from starlette.responses import Response
 
-from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.metrics import Recorder, Span, Trace
 from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.outcome import outcome_of
 
-__all__ = [
-    "HOPS",
-    "Headers",
-    "Hop",
-    "Observer",
-    "gauges_of",
-    "length_of",
-]
+__all__ = ["HOPS", "Headers", "Hop", "Observer", "length_of"]
 
 REQUEST_ID = "X-Request-Id"
 
 Headers: TypeAlias = Mapping[bytes, bytes]
-"""A request's, by their names in lower case; Starlette's own search the whole list each time."""
+"""Headers of a request by lower-case name; Starlette's searches the whole list at each access."""
 
 
 class Hop(NamedTuple):
-    """What a stage said of one call: its steps, and how long it held the call, in seconds."""
+    """A call to a stage: the spans of its steps, and its duration there in seconds."""
 
     segment: str
     stage: str
@@ -45,70 +36,51 @@ class Hop(NamedTuple):
 
 
 HOPS: ContextVar[list[Hop] | None] = ContextVar("mlkit-hops", default=None)
-"""Where the calls of a request to other stages are noted."""
+"""The calls of the current request to stages."""
 
 
 def spans_of(execution: Execution, origin: float) -> list[Span]:
-    """The steps of an execution that ran, in seconds since a moment on its clock."""
+    """Spans of the steps that ran, in seconds since ``origin`` on the execution's clock."""
     spans = []
     ready_at = execution.ready_at
-    for task, found in zip(execution.program.tasks, execution.spans, strict=True):
-        if found is None:
+    for task, span in zip(execution.program.tasks, execution.spans, strict=True):
+        if span is None:
             continue
-        start, finish, size = found
-        step = task.step
-        remote = isinstance(step, RemoteStep)
-        spans.append(
-            Span(
-                task.name,
-                ready_at[task.index] - origin,
-                start - origin,
-                finish - origin,
-                size if task.max_batch_size else 0,
-                step.stage if isinstance(step, RemoteStep) else "",
-                remote,
-            )
-        )
+        start, finish, size = span
+        ready_s, start_s, finish_s = (t - origin for t in (ready_at[task.index], start, finish))
+        batch = size if task.max_batch_size else 0
+        remote = task.step if isinstance(task.step, RemoteStep) else None
+        stage = remote.stage if remote else ""
+        spans.append(Span(task.name, ready_s, start_s, finish_s, batch, stage, remote is not None))
     return spans
 
 
 def trace_of(
-    execution: Execution | None, came: float, status: int, id: str, hops: Iterable[Hop] = ()
+    execution: Execution | None, received_at: float, status: int, id: str, hops: Iterable[Hop] = ()
 ) -> tuple[Trace, list[Span]]:
-    """What became of a request that came at a moment of `perf_counter` and is answered now.
-
-    Returns:
-        the trace, and those of its spans that ran in this process.
-    """
-    total = perf_counter() - came
-    mine = spans_of(execution, came) if execution is not None else []
-    began = execution.began - came if execution is not None else total
-    ended = (execution.ended or execution.began) - came if execution is not None else total
-    spans = list(mine)
+    """Return the trace of a request that ends now, and those of its spans in this process."""
+    total = perf_counter() - received_at
+    local = spans_of(execution, received_at) if execution is not None else []
+    began = execution.began - received_at if execution is not None else total
+    ended = (execution.ended or execution.began) - received_at if execution is not None else total
+    spans = list(local)
     for hop in hops:
-        outer = next((span for span in mine if span.step == hop.segment), None)
-        if outer is None:  # given up before it came back
+        outer = next((span for span in local if span.step == hop.segment), None)
+        if outer is None:  # cancelled before it returned
             continue
-        # Clocks of processes are not compared: the way there and the way back are taken for equal.
+        # The clocks of processes differ: assume that the call and its response take equally long.
         shift = outer.start_s + max(0.0, outer.took_s - hop.held_s) / 2
-        for name, ready, start, finish, batch in hop.spans:
+        for name, *times, batch in hop.spans:
+            ready_s, start_s, finish_s = (t + shift for t in times)
             spans.append(
-                Span(
-                    name,
-                    ready + shift,
-                    start + shift,
-                    finish + shift,
-                    batch,
-                    hop.stage,
-                    within=hop.segment,
-                )
+                Span(name, ready_s, start_s, finish_s, batch, hop.stage, within=hop.segment)
             )
     trace = Trace(id, time.time() - total, total, status, began, ended, tuple(spans), os.getpid())
-    return trace, [span for span in mine if not span.hop]
+    return trace, [span for span in local if not span.hop]
 
 
 class Observer:
-    """Counts the requests of one app in this process, and tells callers where their time went."""
+    """Records the requests of an app in this process; does nothing without a recorder."""
 
     def __init__(self, recorder: Recorder | None) -> None:
         self.recorder = recorder
@@ -116,57 +88,57 @@ class Observer:
     def answered(
         self,
         execution: Execution | None,
-        came: float,
+        received_at: float,
         response: Response | None,
         headers: Headers,
     ) -> None:
-        """Count a request, and put its times into the answer's ``Server-Timing``.
+        """Record a request, and add ``Server-Timing`` and ``X-Request-Id`` to its response.
 
         Args:
-            execution: of its steps; None where none could begin.
-            came: when it came, on `perf_counter`'s clock.
-            response: the answer; None for a result that is sent in another way.
-            headers: the request's: the length of its body, and its id where it has one.
+            execution: the execution of the pipeline, if it has begun.
+            received_at: when the request was received, on the clock of `perf_counter`.
+            response: the response; None for the result of a call by a user's route.
+            headers: headers of the request.
         """
         if self.recorder is None:
             return
-        id = given_id(headers)
+        id = _request_id(headers)
         status = 200 if response is None else response.status_code
-        trace, mine = trace_of(execution, came, status, id or _new_id(), HOPS.get() or ())
+        trace, local = trace_of(execution, received_at, status, id or _new_id(), HOPS.get() or ())
         sent = 0
         if response is not None:
             sent = len(response.body)
             response.headers["Server-Timing"] = as_header(
                 trace.phases_s, trace.total_s, trace.spans
             )
-            if not id:  # one that came with the request Serve puts into the answer itself
+            if not id:  # Serve returns the id of a request that has one
                 response.headers[REQUEST_ID] = trace.id
         self.recorder.request(trace, length_of(headers), sent)
         if execution is not None:
-            self._steps(self.recorder, execution, mine, trace.id)
+            self._steps(self.recorder, execution, local, trace.id)
 
-    def called(self, execution: Execution, came: float) -> list[Span]:
-        """Count a call of a stage, and return the steps that ran in it."""
-        spans = spans_of(execution, came)
+    def called(self, execution: Execution, received_at: float) -> list[Span]:
+        """Record a call to a stage, and return the spans of its steps."""
+        spans = spans_of(execution, received_at)
         if self.recorder is not None:
             _, status = outcome_of(execution.error)
-            self.recorder.called(perf_counter() - came, status)
+            self.recorder.called(perf_counter() - received_at, status)
             self._steps(self.recorder, execution, spans, "")
         return spans
 
     def _steps(self, recorder: Recorder, execution: Execution, spans: list[Span], id: str) -> None:
         if recorder.peeking:
-            peek_into(recorder, execution, id)
+            _sample(recorder, execution, id)
         if spans:
             failed = execution.failed
             recorder.steps(spans, failed.name if failed is not None else None)
 
     def recent(self) -> dict[str, float]:
-        """How it goes here, for the policy that scales it; nothing where nothing is counted."""
+        """Return the load of this process, for autoscaling."""
         return self.recorder.recent() if self.recorder is not None else {}
 
     def close(self) -> None:
-        """Stop counting; see `Recorder.close`."""
+        """Close the recorder."""
         if self.recorder is not None:
             self.recorder.close()
 
@@ -175,34 +147,25 @@ def _new_id() -> str:
     return f"{random.getrandbits(64):016x}"
 
 
-def given_id(headers: Headers) -> str:
-    """The id that a caller gave a request; "" for none, or one that could be anything."""
+def _request_id(headers: Headers) -> str:
+    """The id that the client gave a request; "" if it is missing or malformed."""
     id = headers.get(b"x-request-id", b"").decode("latin-1")
     return id if len(id) <= 64 and id.isascii() and id.replace("-", "").isalnum() else ""
 
 
 def length_of(headers: Headers) -> int:
-    """Bytes of a request's body, as far as its head says."""
+    """Return the declared length of a request's body in bytes; 0 if it is not declared."""
     length = headers.get(b"content-length", b"")
     return int(length) if length.isdigit() else 0
 
 
-def gauges_of(executors: Iterable[Executor]) -> dict[str, Any]:
-    """What is going on in executors at the moment."""
-    queued: Counter[str] = Counter()
-    in_flight = 0
-    for executor in executors:
-        queued.update(executor.queued())
-        in_flight += executor.in_flight
-    return {"in_flight": in_flight, "queued": {n: count for n, count in queued.items() if count}}
-
-
-def peek_into(recorder: Recorder, execution: Execution, id: str) -> None:
-    """Keep what went into the steps that are looked into, and what came out of them."""
+def _sample(recorder: Recorder, execution: Execution, id: str) -> None:
+    """Keep inputs and result of the steps that are being peeked into."""
     for task in execution.program.tasks:
         if isinstance(task.step, RemoteStep):
-            continue  # its stage sees the steps themselves
+            continue  # its stage samples the steps
         if task.name in recorder.peeking and task.name in execution.results:
-            found = execution.arguments, execution.results
-            inputs = {name: get(*found) for name, get in task.inputs}
+            inputs = {
+                name: get(execution.arguments, execution.results) for name, get in task.inputs
+            }
             recorder.peeked(task.name, id, inputs, execution.results[task.name])

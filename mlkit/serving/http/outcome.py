@@ -1,4 +1,4 @@
-"""The six ways in which a request may end."""
+"""Outcomes of a request."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mlkit.errors import MlkitError
 __all__ = ["CLIENT_CLOSED_REQUEST", "Outcome", "outcome_of"]
 
 CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that left; nobody reads it."""
+"""nginx's status for a client that disconnected."""
 
 
 class Outcome(Enum):
-    """What became of a request; only `FAILED` is a fault of the pipeline's."""
+    """How a request ended; only `FAILED` is an error of the pipeline."""
 
     ANSWERED = auto()
     REFUSED = auto()
-    """Its input is at fault (4xx)."""
+    """Invalid request or input (4xx)."""
     OVERLOADED = auto()
-    """There was no room for it (503 with ``Retry-After``)."""
+    """Rejected: too many requests in flight (503 with ``Retry-After``)."""
     LATE = auto()
-    """It exceeded its deadline (504)."""
+    """Deadline exceeded (504)."""
     LEFT = auto()
-    """Its client gave it up (499): neither counted nor recorded."""
+    """The client disconnected (499); neither counted nor recorded."""
     FAILED = auto()
-    """Recorded with an id (500)."""
+    """Unexpected error (500), recorded with an id."""
 
 
 _OF_STATUS = {
@@ -40,7 +40,7 @@ _OF_STATUS = {
 
 
 def outcome_of(error: BaseException | None) -> tuple[Outcome, int]:
-    """Return the outcome that an error stands for, and its HTTP status; None is a result."""
+    """Return the outcome and HTTP status for an error, or for a result if it is None."""
     if error is None:
         return Outcome.ANSWERED, 200
     if isinstance(error, (ClientDisconnect, asyncio.CancelledError)):

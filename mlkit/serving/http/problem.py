@@ -1,4 +1,4 @@
-"""Errors as answers: problem documents (RFC 9457), ``application/problem+json``."""
+"""Error responses: problem documents (RFC 9457), ``application/problem+json``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
+from http.client import responses
 from math import ceil
 from typing import Any
 
@@ -18,26 +18,35 @@ from starlette.responses import Response
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.serving.http.outcome import Outcome, outcome_of
 
-__all__ = ["MEDIA_TYPE", "SCHEMA", "Failure", "Failures", "answer", "of_error"]
+__all__ = [
+    "MEDIA_TYPE",
+    "SCHEMA",
+    "Failure",
+    "Failures",
+    "answer",
+    "cause_of",
+    "errors_of",
+    "of_error",
+]
 
 MEDIA_TYPE = "application/problem+json"
 
 SCHEMA: dict[str, Any] = {
     "title": "Problem",
-    "description": "What went wrong, after RFC 9457.",
+    "description": "An error, after RFC 9457.",
     "type": "object",
     "required": ["type", "title", "status", "detail"],
     "properties": {
         "type": {"type": "string"},
-        "title": {"type": "string", "description": "the status in words"},
+        "title": {"type": "string", "description": "reason phrase of the status"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "what happened, and what to do"},
+        "detail": {"type": "string", "description": "what failed, and how to fix it"},
         "step": {"type": "string", "description": "the step that failed"},
         "pipeline": {"type": "string"},
-        "failure_id": {"type": "string", "description": "names the traceback kept by the server"},
+        "failure_id": {"type": "string", "description": "id of the traceback in the server's log"},
         "errors": {
             "type": "array",
-            "description": "what does not validate, field by field",
+            "description": "validation errors by field",
             "items": {
                 "type": "object",
                 "properties": {
@@ -53,14 +62,14 @@ SCHEMA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Failure:
-    """One request that failed through the fault of a step.
+    """A request that failed because a step, or mlkit itself, raised an unexpected error.
 
     Attributes:
-        id: as in the answer's ``failure_id``.
-        time: when, in UTC.
-        step: the node that failed; None where it was none.
+        id: the ``failure_id`` of the response.
+        time: time of the failure in UTC, in ISO 8601.
+        step: name of the node that failed, if any.
         error: the exception in one line.
-        traceback: as Python prints it, from the step's own frames on.
+        traceback: formatted traceback, from the step's own frames on.
     """
 
     id: str
@@ -75,22 +84,22 @@ class Failure:
 
 @dataclass
 class Failures:
-    """The last failures of this process, each also given to ``keep``."""
+    """The most recent failures of this process; each is also passed to ``keep``."""
 
     keep: Callable[[dict[str, Any]], None] = lambda failure: None
     last: deque[Failure] = field(default_factory=lambda: deque(maxlen=100))
 
     def record(self, error: BaseException) -> Failure:
-        """Keep what happened; the traceback stays here and never goes into an answer.
+        """Record an error with its traceback, which never goes into a response.
 
-        An error of mlkit's is made anew for each request: one that comes twice, from a pipeline and
-        through the route that called it, is one failure.
+        An `MlkitError` that is reported twice, by a pipeline and by the route that called it, is
+        recorded once.
         """
-        kept: dict[str, Any] = vars(error) if isinstance(error, MlkitError) else {}
-        failure: Failure | None = kept.get("_failure")
+        attributes: dict[str, Any] = vars(error) if isinstance(error, MlkitError) else {}
+        failure: Failure | None = attributes.get("_failure")
         if failure is not None:
             return failure
-        cause = _cause(error)
+        cause = cause_of(error)
         failure = Failure(
             id=secrets.token_hex(6),
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -98,7 +107,7 @@ class Failures:
             error=f"{type(cause).__name__}: {cause}",
             traceback="".join(traceback.format_exception(cause)),
         )
-        kept["_failure"] = failure
+        attributes["_failure"] = failure
         self.last.append(failure)
         self.keep(asdict(failure))
         return failure
@@ -107,10 +116,10 @@ class Failures:
 def answer(
     status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
 ) -> Response:
-    """A response that says what went wrong."""
+    """Return an error response; ``more`` are extension members, without those that are None."""
     document = {
         "type": "about:blank",
-        "title": _title(status),
+        "title": responses.get(status, "Error"),
         "status": status,
         "detail": detail,
         **{name: value for name, value in more.items() if value is not None},
@@ -118,24 +127,17 @@ def answer(
     return Response(json.dumps(document), status, headers, MEDIA_TYPE)
 
 
-def _title(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
-
-
 def of_error(error: BaseException, pipeline: str, failures: Failures) -> Response:
-    """The answer to a request that ended in an error; faults are recorded, with their traceback."""
+    """Return the response for an error; unexpected errors are recorded."""
     outcome, status = outcome_of(error)
     step = error.step if isinstance(error, StepError) else None
-    cause = _cause(error)
+    cause = cause_of(error)
     if outcome is Outcome.FAILED:
         failure = failures.record(error)
         where = f"step {step!r} failed" if step else "the pipeline failed"
         return answer(
             status,
-            # Its words stay here as well: they may hold passwords, addresses and paths.
+            # The message is left out as well: it may contain passwords, addresses and paths.
             f"{where}: {type(cause).__name__}",
             step=step,
             pipeline=pipeline,
@@ -155,13 +157,13 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
     )
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What a step raised, or the error itself."""
+def cause_of(error: BaseException) -> BaseException:
+    """Return what a step raised, or the error itself."""
     return error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
 
 
 def errors_of(details: Sequence[Any], where: str) -> list[dict[str, Any]]:
-    """Pydantic's error details, less what cannot or should not be sent back."""
+    """Pydantic's error details, without inputs and context; ``where`` is the root of ``loc``."""
     return [
         {"loc": [where, *detail["loc"]], "msg": detail["msg"], "type": detail["type"]}
         for detail in details

@@ -1,4 +1,4 @@
-"""Results out: JSON, bytes of their own, or a stream of events."""
+"""Encoding of results: JSON, binary formats, or a stream of events."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Results"]
 
 
 class Results:
-    """What a pipeline's result looks like in an answer, and how to write it.
+    """Encodes the results of a pipeline.
 
     Attributes:
-        content: the result's schemas by content type, for OpenAPI.
-        events: the result as the last of a stream of events.
+        content: schemas of the result by content type, for OpenAPI.
+        events: streams steps and result as events.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -36,14 +36,14 @@ class Results:
         self.content |= {kind: {"schema": {"type": "string"}} for kind in MEDIA_TYPES}
 
     def response(self, value: Any, accept: str) -> Response:
-        """The answer with a result, in the form that a request's ``Accept`` asks for."""
+        """Return the response with a result, in the format of the request's ``Accept``."""
         if accept == self._packed_type and self._to_bytes is not None:
             return Response(self._to_bytes(value)[0], media_type=accept)
         return Response(self._encode(value), media_type=self._media_type)
 
 
 def _encoder(type_: Any) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]:
-    """Result to body, the body's content type and its schema."""
+    """Return the encoder of a type, its content type and its schema."""
     returns = port(type_)
     if not returns.converts:
         dump_json = TypeAdapter(type_).dump_json
@@ -57,7 +57,7 @@ def _encoder(type_: Any) -> tuple[Callable[[Any], bytes], str, dict[str, Any]]:
         media_type = "image/png" if returns.media_type == "image/*" else "application/octet-stream"
         return lambda value: to_bytes(value)[0], media_type, {"type": "string", "format": "binary"}
     return (
-        # JSON has no NaN; null is what pydantic makes of one.
+        # JSON has no NaN; like pydantic, encode null.
         lambda value: pydantic_core.to_json(to_json(value), fallback=plain, inf_nan_mode="null"),
         "application/json",
         dict(returns.schema),

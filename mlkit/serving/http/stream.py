@@ -1,7 +1,7 @@
-"""Results as they come: a step's value as soon as it is there, as events or as lines of JSON.
+"""Streaming: the values of steps as they finish, as server-sent events or newline-delimited JSON.
 
-Server-sent events are those of the HTML standard (WHATWG, "Server-sent events"); newline-delimited
-JSON has the same documents, one a line, with the event's name in ``event``.
+Server-sent events follow the HTML standard (WHATWG, "Server-sent events"). Newline-delimited JSON
+has one object per line, with the name of the event in ``event`` and the document in ``data``.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MEDIA_TYPES = (EVENTS, LINES)
 Finish: TypeAlias = Callable[
     [Callable[[Any], Response], Callable[[str, Any], None] | None], Awaitable[Response]
 ]
-"""Runs a request; takes what encodes its result, and what is told each node's name and value."""
+"""Runs a request; arguments are an encoder of the result, and a callback for each node's value."""
 
 
 class Events:
-    """The events of one pipeline: ``step`` for each, then ``result`` or ``problem``.
+    """The events of a pipeline: one ``step`` per step, then ``result`` or ``problem``.
 
-    A step's event has its name, the milliseconds since the request began, and its value where that
-    is plain JSON: pictures and arrays stay behind.
+    A ``step`` has its name, the milliseconds since the request began, and its value unless that is
+    an image or an array.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -45,7 +45,7 @@ class Events:
         self._result = port(graph.returns)
 
     def response(self, media_type: str, finish: Finish) -> Response:
-        """A response that is sent while the request runs; a client that goes away ends it."""
+        """Return a streaming response; the request is cancelled when the client disconnects."""
         write = _as_event if media_type == EVENTS else _as_line
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         return _Streamed(self._events(write, finish), media_type=media_type, headers=headers)
@@ -65,11 +65,12 @@ class Events:
         try:
             while (node := await nodes.get()) is not None:
                 yield write("step", self._step(*node))
-            while not nodes.empty():  # told by another thread at the very end
+            while not nodes.empty():  # reported by another thread at the very end
                 if (late := nodes.get_nowait()) is not None:
                     yield write("step", self._step(*late))
-            last = running.result()
-            yield write("result" if last.status_code == 200 else "problem", bytes(last.body))
+            response = running.result()
+            name = "result" if response.status_code == 200 else "problem"
+            yield write(name, bytes(response.body))
         finally:
             running.cancel()
 
@@ -88,7 +89,7 @@ class Events:
 
 
 class _Streamed(StreamingResponse):
-    """Closes its events with it: where sending ends early, so does the request."""
+    """Closes the generator when sending ends early, which cancels the request."""
 
     body_iterator: AsyncGenerator[bytes, None]
 
@@ -98,11 +99,9 @@ class _Streamed(StreamingResponse):
 
 
 def _adapter(type_: Any) -> TypeAdapter[Any] | None:
-    """What writes values of a type as JSON; None where they are no plain JSON."""
+    """The JSON encoder of a type; None if its values are not plain JSON."""
     try:
-        if port(type_).converts:
-            return None
-        return TypeAdapter(type_)
+        return None if port(type_).converts else TypeAdapter(type_)
     except DefinitionError:
         return None
 

@@ -1,1 +1,1 @@
-"""What runs inside a replica: versions of code, the front, stages, and what they record."""
+"""Replicas of fronts and stages: versions of code, calls between stages, logs and failures."""

@@ -1,4 +1,4 @@
-"""From a bundle to graphs that are ready to run, in a replica that may have run others before."""
+"""Loading of bundles into a replica, which keeps the resources of earlier versions."""
 
 from __future__ import annotations
 
@@ -15,37 +15,34 @@ from mlkit.serving.bundle import unpack
 
 __all__ = ["Loaded", "Loader", "settle"]
 
-
 Prepare: TypeAlias = Callable[[Mapping[str, Graph]], None]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A bundle that is ready.
+    """The contents of a bundle, ready to run.
 
     Attributes:
-        resources: those of its steps, by digest.
-        built: digests of those that had to be built for it.
+        programs: compiled graphs by name.
+        resources: resources of its steps, by digest.
         application: the user's own FastAPI application, pickled.
     """
 
-    graphs: dict[str, Graph]
     programs: dict[str, Program]
     resources: dict[str, Resource[Any]]
-    built: frozenset[str]
     application: bytes | None = None
 
 
 class Loader:
-    """Loads bundles; a resource whose digest is known is taken as it is.
+    """Loads bundles, and reuses resources of the same digest.
 
     Args:
-        fetch: returns what was published at a location.
+        fetch: returns the data published at a location.
     """
 
     def __init__(self, fetch: Callable[[str], bytes]) -> None:
         self._fetch = fetch
-        self._known: dict[str, Resource[Any]] = {}
+        self._kept: dict[str, Resource[Any]] = {}
 
     async def load(
         self,
@@ -53,12 +50,12 @@ class Loader:
         prepare: Prepare = lambda graphs: None,
         sizes: Mapping[str, int] | None = None,
     ) -> Loaded:
-        """Load one.
+        """Load a bundle, in a thread.
 
         Args:
-            bundle: its path, or its place in a depot.
-            prepare: is given the graphs before they are compiled.
-            sizes: most items of a batch, by step, where they differ from the steps' own.
+            bundle: its path, or its location in a depot.
+            prepare: called with the graphs before they are compiled.
+            sizes: overrides of ``max_batch_size``, by step.
         """
         return await asyncio.to_thread(self._load, bundle, prepare, sizes or {})
 
@@ -67,32 +64,32 @@ class Loader:
         used: dict[str, Resource[Any]] = {}
         for key, graph in unpacked.graphs.items():
             for node in graph:
-                for name in node.step.resources:
+                resources = node.step.resources
+                for name, new in resources.items():
                     digest = unpacked.resources[f"{key}.{node.name}.{name}"]
-                    one = self._known.get(digest) or used.get(digest) or node.step.resources[name]
-                    used[digest] = node.step.resources[name] = one
-        built = frozenset(digest for digest, one in used.items() if not one.built)
+                    used[digest] = self._kept.get(digest) or used.get(digest) or new
+                    resources[name] = used[digest]
         prepare(unpacked.graphs)
         programs = {
             name: compile_graph(graph).resized(sizes) for name, graph in unpacked.graphs.items()
         }
-        return Loaded(unpacked.graphs, programs, used, built, unpacked.application)
+        return Loaded(programs, used, unpacked.application)
 
-    def keep(self, *wanted: Loaded) -> None:
-        """Remember the resources of these only; what else was built can go."""
-        self._known = {digest: r for loaded in wanted for digest, r in loaded.resources.items()}
+    def keep(self, *versions: Loaded) -> None:
+        """Keep the resources of these versions only; the others can be freed."""
+        self._kept = {digest: r for loaded in versions for digest, r in loaded.resources.items()}
 
 
 COLLECT_AFTER = 10_000
-"""Objects that may have come before the collector looks among them; Python's own default is 700.
+"""Threshold of the garbage collector's youngest generation, in objects; Python's default is 700.
 
-The requests in flight hold some thousands, and looking through those takes 7% of what the loop does
-for a request.
+The requests in flight hold thousands of objects; scanning them at the default threshold takes 7% of
+the event loop's time per request.
 """
 
 
 def settle() -> None:
-    """Have the collector pass over what is there now: it was loaded to stay."""
+    """Exempt everything loaded so far from garbage collection; it is there to stay."""
     gc.unfreeze()
     gc.collect()
     gc.freeze()

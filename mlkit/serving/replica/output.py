@@ -1,4 +1,4 @@
-"""What replicas print and how their steps fail, as JSON lines in the session's folder."""
+"""Capture of replicas' output and failures, as JSON lines in the session's folder."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["LogLine", "Recorder", "capture", "read_failures", "read_logs"]
 
 MAX_BYTES = 4 * 2**20
 MAX_LINE = 64 * 2**10
-"""Characters of a line; a longer one is recorded in parts."""
+"""Maximum length of a line in characters; longer lines are split."""
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """One line that a replica printed.
+    """A line of output of a replica.
 
     Attributes:
         time: seconds since the epoch.
-        replica: its process id.
+        replica: process id of the replica.
         step: the step that was running, or None.
         stream: "out", "err" or "log".
     """
@@ -71,17 +71,17 @@ class _Tee(io.TextIOBase):
         self._partial = threading.local()
 
     def write(self, text: str) -> int:
-        """Write through, and record each line that is complete."""
+        """Write through, and record each complete line."""
         self._stream.write(text)
         # A line belongs to the thread, and so to the step, that wrote it.
         lines = (getattr(self._partial, "text", "") + text).split("\n")
         partial = lines.pop()
-        if len(partial) > MAX_LINE:  # it may never end
+        if len(partial) > MAX_LINE:
             lines.append(partial)
             partial = ""
         self._partial.text = partial[partial.rstrip("\r").rfind("\r") + 1 :]
         for line in lines:
-            # A progress bar writes over itself: what it showed last counts.
+            # Of a progress bar, which overwrites itself, record the last state.
             self._record(_line(self._name, line.removesuffix("\r").rpartition("\r")[2]))
         return len(text)
 
@@ -90,9 +90,6 @@ class _Tee(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._stream.fileno()
-
-    def isatty(self) -> bool:
-        return False
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -126,7 +123,7 @@ def _print(
     file: Any = None,
     flush: bool = False,
 ) -> None:
-    """The built-in print, which Serve replaces by one that writes to its log."""
+    """The built-in print; Serve replaces it with one that writes to its own log."""
     stream = sys.stdout if file is None else file
     stream.write((" " if sep is None else sep).join(map(str, objects)))
     stream.write("\n" if end is None else end)
@@ -135,10 +132,10 @@ def _print(
 
 
 def capture(folder: Path, app: str) -> Recorder:
-    """Record what this process prints and logs; the recorder for its failures."""
+    """Record the output and log of this process, and return the recorder for its failures."""
     lines = Recorder(folder / f"{app}.{os.getpid()}.log.jsonl")
-    # Serve has put its logger in the place of both streams and of print; the streams beneath are
-    # the worker's log files.
+    # Serve redirects both streams and print to its logger; the original streams write to the
+    # worker's log files.
     sys.stdout = _Tee(sys.__stdout__ or sys.stdout, "out", lines)
     sys.stderr = _Tee(sys.__stderr__ or sys.stderr, "err", lines)
     builtins.print = _print
@@ -147,13 +144,13 @@ def capture(folder: Path, app: str) -> Recorder:
 
 
 def read_logs(folder: Path, app: str) -> list[LogLine]:
-    """All lines of an app's replicas, those that are gone too, oldest first."""
+    """Return all lines of an app's replicas, including ended ones, oldest first."""
     lines = (LogLine(**record) for record in _read(folder, f"{app}.*.log.jsonl*"))
     return sorted(lines, key=lambda line: line.time)
 
 
 def read_failures(folder: Path, app: str, id: str = "") -> list[Failure]:
-    """The failures of an app's replicas, or the one of an id; oldest first."""
+    """Return the failures of an app's replicas, or the one with an id; oldest first."""
     records = _read(folder, f"{app}.*.failure.jsonl*", id)
     failures = (Failure(**record) for record in records if id in ("", record["id"]))
     return sorted(failures, key=lambda failure: failure.time)
@@ -166,5 +163,5 @@ def _read(folder: Path, pattern: str, word: str = "") -> Iterator[dict[str, Any]
                 continue
             try:
                 yield json.loads(line)
-            except ValueError:  # a line that is being written
+            except ValueError:  # a line that is still being written
                 continue

@@ -1,4 +1,4 @@
-"""A call from one stage to another: what goes there and what comes back."""
+"""Calls from the front to stages: pickling, routing, errors."""
 
 from __future__ import annotations
 
@@ -16,55 +16,56 @@ from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observe import HOPS, Hop
 from mlkit.serving.http.outcome import outcome_of
+from mlkit.serving.http.problem import cause_of
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
 
 
 def pack(value: Any) -> bytes:
-    """A value for another replica of the same app.
+    """Pickle a value for another replica of the same app.
 
-    Not by Ray's own pickle: that is a second copy of cloudpickle, which takes a class of a cell for
-    another one than the bundles' does, and its instances for strangers.
+    Ray's own pickle is a second copy of cloudpickle, for which the classes of notebook cells are
+    not the same as those of the bundles.
     """
     try:
         return pickle.dumps(value, protocol=5)
-    except (pickle.PicklingError, AttributeError, TypeError):  # of a class or function of a cell
-        made: bytes = cloudpickle.dumps(value, protocol=5)
-        return made
+    except (pickle.PicklingError, AttributeError, TypeError):  # of a notebook cell's class
+        data: bytes = cloudpickle.dumps(value, protocol=5)
+        return data
 
 
 unpack = pickle.loads
-"""The value again; from replicas of the same app alone, which Ray's token keeps to themselves."""
+"""Unpickle a value; only replicas of the same app send them, under Ray's authentication token."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """How a step failed in another process.
+    """The failure of a step in another process.
 
     Attributes:
-        step: the node that failed; None where it was none.
-        cause: what it raised, pickled; b"" where it cannot be.
-        words: the exception in one line.
-        traceback: as Python prints it.
-        status: the HTTP status that it stands for.
+        step: name of the node that failed, if any.
+        cause: the exception, pickled; b"" if it cannot be pickled.
+        message: the exception in one line.
+        traceback: formatted traceback.
+        status: HTTP status for the error.
     """
 
     step: str | None
     cause: bytes
-    words: str
+    message: str
     traceback: str
     status: int
 
     def error(self, pipeline: str, segment: str) -> StepError:
-        """The error as it would have been raised here."""
+        """Return the error as a local step would have raised it."""
         cause = self._cause()
-        cause.__cause__ = _Elsewhere(self.traceback)
+        cause.__cause__ = _RemoteTraceback(self.traceback)
         parts = {
             part: getattr(cause, part, None)
             for part in ("expected", "got", "fix")
             if isinstance(cause, MlkitError)
         }
-        error = StepError(self.words, step=self.step or segment, pipeline=pipeline, **parts)
+        error = StepError(self.message, step=self.step or segment, pipeline=pipeline, **parts)
         error.__cause__ = cause
         return error
 
@@ -75,34 +76,30 @@ class Fault:
             cause = None
         if isinstance(cause, BaseException):
             return cause
-        made = MlkitError(self.words)
-        made.status = self.status
-        return made
+        replacement = MlkitError(self.message)
+        replacement.status = self.status
+        return replacement
 
 
-class _Elsewhere(Exception):
+class _RemoteTraceback(Exception):
     """The traceback of another process, printed as the cause (as `multiprocessing` does)."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
     def __str__(self) -> str:
-        return f"\n{self.text}"
+        return f"\n{self.args[0]}"
 
 
 def fault_of(error: BaseException) -> Fault:
-    """What can be sent of an error that ended a segment."""
-    cause = error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
+    """Convert an error that ended a segment, for the caller's process."""
+    cause = cause_of(error)
     try:
         pickled = pack(cause)
-        unpack(pickled)  # some exceptions pickle and cannot be made again
+        unpack(pickled)  # some exceptions pickle but do not unpickle
     except Exception:
         pickled = b""
     _, status = outcome_of(error)
-    words = str(error.what) if isinstance(error, MlkitError) else _line(error)
+    message = str(error.what) if isinstance(error, MlkitError) else _line(error)
     text = "".join(traceback.format_exception(cause))
-    return Fault(getattr(error, "step", None), pickled, words, text, status)
+    return Fault(getattr(error, "step", None), pickled, message, text, status)
 
 
 def _line(error: BaseException) -> str:
@@ -111,12 +108,12 @@ def _line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a segment gave: its values, or how it failed.
+    """The response to a call of a segment: its values, or its failure.
 
     Attributes:
-        spans: of each node its name, then when it was ready, began and ended, in seconds since the
-            call came in, and the size of its batch.
-        held_s: seconds from the call's coming in to this.
+        spans: for each node its name, when it was ready, began and ended, in seconds since the
+            call was received, and its batch size.
+        held_s: duration of the call in the stage, in seconds.
     """
 
     values: tuple[Any, ...] = ()
@@ -127,7 +124,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Route:
-    """Where a stage is: the Serve application, its deployment, and the version to ask for."""
+    """Address of a stage: Serve application, deployment, and version."""
 
     application: str
     deployment: str
@@ -135,12 +132,12 @@ class Route:
 
 
 class Router:
-    """Calls the segments of a graph where its table says they are.
+    """Calls the segments of a graph in their stages.
 
     Args:
         pipeline: name of the app, for errors.
-        table: where each stage is.
-        handle_of: returns what calls a deployment of an application.
+        table: route to each stage.
+        handle_of: returns the handle of an application's deployment.
     """
 
     def __init__(
@@ -152,19 +149,19 @@ class Router:
         self._handles: dict[str, Any] = {}
 
     def connect(self, graphs: Mapping[str, Graph]) -> None:
-        """Have the graphs' remote steps call through this."""
+        """Route the calls of the graphs' remote steps through this router."""
         for graph in graphs.values():
             for node in graph:
                 if isinstance(node.step, RemoteStep):
                     node.step.call = self.call
 
     async def call(self, step: RemoteStep, inputs: dict[str, Any]) -> Any:
-        """Run one segment; giving this up gives it up there.
+        """Run a segment; cancelling this cancels the call in the stage.
 
         Raises:
             StepError: one of its steps raised.
-            Overloaded: the stage is full, or has no replica at the moment.
-        MlkitError: the stage itself failed.
+            Overloaded: the stage's queue is full, or it has no replica at the moment.
+            MlkitError: the stage itself failed.
         """
         response = self._handle(step.stage).remote(
             self.table[step.stage].version, step.segment, pack(inputs)
@@ -191,18 +188,18 @@ class Router:
         return handle
 
     async def reach(self) -> None:
-        """Make sure that every stage answers, so that no request has to wait for its router."""
+        """Wait until every stage answers, so that no request waits for Serve's router to start."""
         for stage in self.table:
             await self._handle(stage).loaded.remote()
 
 
 def _stage_error(stage: str, error: Exception) -> MlkitError:
-    """The error for a call that brought no `Answer`: overload, absence, or a fault of the stage."""
+    """The error for a call without an `Answer`: overload, no replica, or a fault of the stage."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if "BackPressureError" in kinds:
-        return Overloaded("too many requests are queued for it", where=f"stage {stage!r}")
-    # Ray raises what the replica's own code raised as a RayTaskError of that type; its other
-    # errors, and those of gRPC, mean that there is no replica to ask at the moment.
+        return Overloaded("its queue is full", where=f"stage {stage!r}")
+    # Ray wraps errors of the replica's own code in RayTaskError; its other errors, and those of
+    # gRPC, mean that no replica is available at the moment.
     if "RayTaskError" not in kinds and kinds & {"RayError", "RayServeException", "RpcError"}:
         return Overloaded(
             f"it did not answer: {type(error).__name__}",

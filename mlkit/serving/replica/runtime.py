@@ -1,4 +1,4 @@
-"""What a replica needs of the cluster that it runs in, as an interface."""
+"""Interface of the cluster that a replica runs in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["Runtime"]
 
 
 class Runtime(Protocol):
-    """Ray, as far as a replica uses it; `mlkit.serving.port.replicas` implements it."""
+    """Ray, as far as replicas use it; `mlkit.serving.port.replicas` implements it."""
 
     def fetch(self, location: str) -> bytes:
-        """A bundle, from where it was published."""
+        """Return the bundle published at a location."""
 
     def handle(self, application: str, deployment: str) -> Any:
-        """What calls a deployment, as Serve's ``DeploymentHandle``."""
+        """Return a handle of a deployment, like Serve's ``DeploymentHandle``."""
 
     def push(self, gatherer: str, app: str, delta: Mapping[str, Any]) -> list[str]:
-        """Hand counts on and wait until they are taken; the steps to take samples of."""
+        """Send metrics, wait for the acknowledgement, and return the steps to sample."""
 
     async def exposition(self, gatherer: str, app: str) -> bytes:
-        """The counts of all replicas of an app, in Prometheus's text format."""
+        """Return the metrics of all replicas of an app, in Prometheus's text format."""

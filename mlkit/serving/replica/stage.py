@@ -1,24 +1,18 @@
-"""What runs inside a replica of a stage: its segments, for one or two versions of a pipeline."""
+"""Stage replica: runs the segments of one stage, for one or two versions of a pipeline."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
 from mlkit.errors import DeployError, MlkitError
 from mlkit.execute import Executor
-from mlkit.execute.cores import switch_promptly
-from mlkit.metrics import Recorder
 from mlkit.serving.bundle import Origin
-from mlkit.serving.http.observe import Observer, gauges_of
-from mlkit.serving.http.problem import Failures
-from mlkit.serving.replica.loading import Loaded, Loader, settle
-from mlkit.serving.replica.output import capture
+from mlkit.serving.replica.base import BaseReplica
+from mlkit.serving.replica.loading import Loaded, settle
 from mlkit.serving.replica.remote import Answer, fault_of, pack, unpack
 from mlkit.serving.replica.retire import check_workers, close, drained
 from mlkit.serving.replica.runtime import Runtime
@@ -41,17 +35,17 @@ class _Version:
         return any(executor.in_flight for executor in self.executors.values())
 
     async def retire(self, request_timeout_s: float) -> None:
-        """Close it when what it has begun is through."""
+        """Drain the calls in flight, then close."""
         await drained(self._busy, request_timeout_s)
         await close(self.executors.values())
 
 
-class StageReplica:
-    """The steps of one stage; the front says which version of them it wants.
+class StageReplica(BaseReplica):
+    """A stage replica; the front names the version that each call is for.
 
-    Two versions are there while a new one takes over, so that no request meets both. A new one
-    takes over the resources that did not change; one that cannot be loaded is told, and what was
-    there stays.
+    During a rolling update it serves the old and the new version, so that each request meets one
+    of them only. A new version keeps the resources that did not change. If loading fails, the error
+    is reported and the old version goes on.
     """
 
     async def __init__(  # type: ignore[misc]  # Serve awaits it
@@ -65,121 +59,85 @@ class StageReplica:
         *,
         runtime: Runtime,
     ) -> None:
-        switch_promptly()
-        folder = Path(logs)
-        keep = capture(folder, app) if folder.is_dir() else None  # noqa: ASYNC240
-        self._failures = Failures(keep) if keep else Failures()
-        origin.enter()
         self._stage = stage
         self._workers = workers
         self._request_timeout_s = 0.0
-        push = partial(runtime.push, gatherer, app)
-        self._observer = Observer(
-            Recorder(stage, push, front=False, gauges=self._gauges) if gatherer else None
-        )
-        self._loader = Loader(runtime.fetch)
-        self._wanted: dict[str, tuple[str, dict[str, int]]] = {}
+        self._targets: dict[str, tuple[str, dict[str, int]]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         self._versions: dict[str, _Version] = {}
-        self._rejected: dict[str, str] = {}
+        self._start(app, stage, origin, logs, gatherer, runtime)
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
-        """Have the versions that are wanted, and let go of the others when their requests are over.
+        """Load the target versions, in the background if any is loaded; drain and close the others.
 
-        It does not wait for code to be loaded into a replica that serves already, so that the next
-        word of what is wanted need not either.
+        Raises:
+            DeployError: none of the first versions can be loaded.
         """
-        self._wanted = dict(config["versions"])
-        self._rejected = {v: why for v, why in self._rejected.items() if v in self._wanted}
-        # What a version has begun may take as long as it might when it was begun.
+        self._targets = dict(config["versions"])
+        self._rejected = {v: error for v, error in self._rejected.items() if v in self._targets}
+        # Calls in flight keep the timeout under which they began.
         longest_s = max(self._request_timeout_s, config["request_timeout_s"])
         self._request_timeout_s = config["request_timeout_s"]
-        for version in [v for v in self._versions if v not in self._wanted]:
-            self._hold(self._versions.pop(version).retire(longest_s))
-        for version, (bundle, sizes) in self._wanted.items():
+        for version in [v for v in self._versions if v not in self._targets]:
+            self._spawn(self._versions.pop(version).retire(longest_s))
+        for version, (bundle, sizes) in self._targets.items():
             if version not in self._loading and version not in self._versions:
-                self._loading[version] = self._hold(self._add(version, bundle, sizes))
+                self._loading[version] = self._spawn(self._load(version, bundle, sizes))
         if not self._versions:
             await asyncio.gather(*self._loading.values())
             if not self._versions:
                 raise DeployError("; ".join(self._rejected.values()))
 
-    def _hold(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run it beside the rest; a loop alone does not keep its tasks."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _add(self, name: str, bundle: str, sizes: dict[str, int]) -> None:
+    async def _load(self, name: str, bundle: str, sizes: dict[str, int]) -> None:
         try:
             loaded = await self._loader.load(bundle, sizes=sizes)
         except BaseException as error:
-            self._failures.record(error)
-            self._rejected[name] = f"{type(error).__name__}: {error}"
+            self._reject(name, error)
             return
         finally:
             del self._loading[name]
-        if name in self._wanted:
+        if name in self._targets:
             self._versions[name] = _Version(loaded, self._workers)
-            self._loader.keep(*(one.loaded for one in self._versions.values()))
+            self._loader.keep(*(version.loaded for version in self._versions.values()))
             settle()
 
-    def _gauges(self) -> dict[str, Any]:
-        return gauges_of(
-            [e for version in self._versions.values() for e in version.executors.values()]
-        )
-
-    def record_autoscaling_stats(self) -> dict[str, float]:
-        """How it goes here, for the policy that scales it; Serve asks by this name."""
-        return self._observer.recent()
+    def _executors(self) -> Iterator[Executor]:
+        return (e for version in self._versions.values() for e in version.executors.values())
 
     async def check_health(self) -> None:
-        """Raise where nothing can run here any more; Serve asks by this name, and replaces it."""
-        for version in self._versions.values():
-            check_workers(version.executors.values(), self._request_timeout_s)
+        """Raise if all workers are stuck; see `check_workers`."""
+        check_workers(self._executors(), self._request_timeout_s)
 
     async def loaded(self) -> dict[str, Any]:
-        """Versions that are there, and those that could not be loaded with why."""
+        """Return the versions that serve, and the errors of those that could not be loaded."""
         return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
 
     async def __call__(self, version: str, segment: str, packed: bytes) -> bytes:
-        """Run a segment of a version on packed inputs, for a packed `Answer`.
-
-        When the caller gives up, so does this.
+        """Run a segment on packed inputs, and return a packed `Answer`.
 
         Raises:
             MlkitError: it has no such version or segment.
         """
         executor = await self._executor(version, segment)
-        came = perf_counter()
+        received_at = perf_counter()
         execution = await executor.run(unpack(packed))
-        spans = self._observer.called(execution, came)
-        told = tuple((s.step, s.ready_s, s.start_s, s.finish_s, s.batch) for s in spans)
-        held_s = perf_counter() - came
+        recorded = self._observer.called(execution, received_at)
+        spans = tuple((s.step, s.ready_s, s.start_s, s.finish_s, s.batch) for s in recorded)
+        held_s = perf_counter() - received_at
         if execution.error is not None:
-            return pack(Answer(fault=fault_of(execution.error), spans=told, held_s=held_s))
-        return pack(Answer(values=execution.output, spans=told, held_s=held_s))
+            return pack(Answer(fault=fault_of(execution.error), spans=spans, held_s=held_s))
+        return pack(Answer(values=execution.output, spans=spans, held_s=held_s))
 
     async def _executor(self, version: str, segment: str) -> Executor:
-        if version in self._loading:  # another replica had it sooner
+        if version in self._loading:  # another replica was faster
             await asyncio.shield(self._loading[version])
         try:
             return self._versions[version].executors[segment]
         except KeyError:
-            known = [f"{v}: {', '.join(one.executors)}" for v, one in self._versions.items()]
+            known = [f"{v}: {', '.join(loaded.executors)}" for v, loaded in self._versions.items()]
             raise MlkitError(
-                self._rejected.get(version, "it has no such version, or no such segment of it"),
+                self._rejected.get(version, "no such version, or no such segment of it"),
                 where=f"stage {self._stage!r}",
-                expected=" or ".join(known) or "none, as yet",
+                expected=" or ".join(known) or "none loaded yet",
                 got=f"{version}: {segment}",
             ) from None
-
-    async def __del__(self) -> None:
-        observer = getattr(self, "_observer", None)
-        if observer is not None:
-            observer.close()
-        for version in getattr(self, "_versions", {}).values():
-            for executor in version.executors.values():
-                executor.close(wait=False)
