@@ -78,9 +78,7 @@ def create_app(
     for name, other in (others or {}).items():
         pipelines[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
     handlers = {
-        f"/{name}": _add_pipeline(
-            app, each_graph, Payloads(each_graph, limits.max_body_bytes), ready
-        )
+        f"/{name}": _add_pipeline(app, each_graph, limits.max_body_bytes, ready)
         for name, (each_graph, ready) in pipelines.items()
     }
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
@@ -97,8 +95,8 @@ def create_app(
     return Prefixed(outer, graph.name, {name: ready for name, (_, ready) in pipelines.items()})
 
 
-def _add_pipeline(app: FastAPI, graph: Graph, payloads: Payloads, served: Ready) -> Handler:
-    results = Results(graph)
+def _add_pipeline(app: FastAPI, graph: Graph, max_body_bytes: int, served: Ready) -> Handler:
+    payloads, results = Payloads(graph, max_body_bytes), Results(graph)
     doc = words(graph.doc)
 
     async def handle(request: Request, send: Send) -> None:

@@ -128,16 +128,13 @@ class Served:
             arguments: dict[str, Any] = done.value
             return arguments
         try:
-            async with asyncio.timeout(
-                received_at + self.limits.request_timeout_s - perf_counter()
-            ) as t:
+            remaining_s = received_at + self.limits.request_timeout_s - perf_counter()
+            async with asyncio.timeout(remaining_s) as timer:
                 return await _resumed(reading, awaited)
         except TimeoutError:
-            if not t.expired():
+            if not timer.expired():  # raised by the reading itself
                 raise
-            raise DeadlineExceeded(
-                "the request exceeded its deadline while it was being read"
-            ) from None
+            raise DeadlineExceeded("the request exceeded its deadline while being read") from None
 
     async def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Convert the arguments that a route passes."""

@@ -69,9 +69,8 @@ class Events:
                 if (late := nodes.get_nowait()) is not None:
                     yield write("step", self._step(*late))
             response = running.result()
-            yield write(
-                "result" if response.status_code == 200 else "problem", bytes(response.body)
-            )
+            name = "result" if response.status_code == 200 else "problem"
+            yield write(name, bytes(response.body))
         finally:
             running.cancel()
 
