@@ -79,8 +79,8 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
     ),
     PrivateName(
         "ray._private.node:Node.kill_dashboard(check_alive)",
-        "likewise",
-        "likewise",
+        "the dashboard is stopped after the start",
+        "1.2% of a core more when idle",
     ),
     PrivateName(
         "ray._private.grpc_utils:init_grpc_channel",
@@ -89,8 +89,8 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
     ),
     PrivateName(
         "ray.core.generated.node_manager_pb2:PrestartWorkersRequest",
-        "likewise",
-        "likewise",
+        "worker processes are prestarted for replicas (PrestartWorkers)",
+        "a new replica starts seconds later",
     ),
     PrivateName(
         "ray.serve._private.replica:",
