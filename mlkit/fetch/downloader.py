@@ -220,8 +220,8 @@ def _shown(url: URL) -> str:
     return f"{text:.200}" + ("?..." if url.query_string else "")
 
 
-def _failed(shown: str, what: str, **parts: Any) -> FetchError:
-    return FetchError(f"cannot fetch the URL: {what}", where=shown, **parts)
+def _failed(shown: str, reason: str, **parts: Any) -> FetchError:
+    return FetchError(f"cannot fetch the URL: {reason}", where=shown, **parts)
 
 
 def _unreachable(shown: str, error: aiohttp.ClientConnectorError) -> FetchError:

@@ -187,8 +187,8 @@ def _from_array(source: Any) -> Image:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in {1, 3, 4} or 0 in array.shape:
         raise InputError(
-            "not the shape of an image",
-            expected=" [H, W], [H, W, 1], [H, W, 3] or [H, W, 4]",
+            "unsupported array shape",
+            expected="[H, W], [H, W, 1], [H, W, 3] or [H, W, 4]",
             got=f"{list(np.shape(source))}",
         )
     array = _as_uint8(array)
@@ -212,7 +212,7 @@ def _as_uint8(array: NDArray[Any]) -> Pixels:
     if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
         return (array * 255 + 0.5).astype(np.uint8)
     raise InputError(
-        "not the values of an image",
+        "unsupported array values",
         expected="uint8, bool, or floats from 0 to 1",
         got=f"{array.dtype} from {array.min()} to {array.max()}",
         fix="convert it to uint8 first",

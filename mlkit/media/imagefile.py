@@ -91,16 +91,8 @@ def _read_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
 def _jpeg_pixels(data: bytes, min_side: int | None) -> Pixels:
     import simplejpeg
 
-    least = min_side or 0
-    pixels: Pixels = simplejpeg.decode_jpeg(
-        data,
-        "RGB",
-        fastdct=True,
-        fastupsample=True,
-        min_height=least,
-        min_width=least,
-        min_factor=1,
-    )
+    sides = {"min_height": min_side or 0, "min_width": min_side or 0, "min_factor": 1}
+    pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=True, fastupsample=True, **sides)
     return pixels
 
 
@@ -236,10 +228,8 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     if chunk == b"VP8L":
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-    return (
-        int.from_bytes(data[26:28], "little") & 0x3FFF,
-        int.from_bytes(data[28:30], "little") & 0x3FFF,
-    )
+    width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return width, height
 
 
 _HEADERS: dict[str, tuple[Callable[[bytes], bool], Callable[[bytes], tuple[int, int]]]] = {

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from math import prod
 from typing import Any
 
 __all__ = ["Preview", "preview", "shorten", "size", "words"]
@@ -55,7 +56,7 @@ def preview(value: Any, most: int = 140) -> Preview:
 
 def words(value: Any, most: int = 140) -> str:
     """Describe a value in at most that many characters."""
-    return shorten(_told(value, 0), most)
+    return shorten(_safe_words(value, 0), most)
 
 
 def shorten(text: str, most: int) -> str:
@@ -74,7 +75,7 @@ def size(count: int) -> str:
     return f"{amount:.3g} GB"
 
 
-def _told(value: Any, depth: int) -> str:
+def _safe_words(value: Any, depth: int) -> str:
     try:
         return _described(value, depth)
     except Exception as error:
@@ -82,9 +83,9 @@ def _told(value: Any, depth: int) -> str:
 
 
 def _described(value: Any, depth: int) -> str:
-    for known, tell in _TELLERS:
-        if known(value):
-            return tell(value, depth)
+    for matches, describe in _DESCRIBERS:
+        if matches(value):
+            return describe(value, depth)
     return shorten(re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(repr(value).split())), _CAP)
 
 
@@ -108,12 +109,10 @@ def _picture(value: Any, depth: int) -> str:
 
 def _array(value: Any, depth: int) -> str:
     if not value.shape and hasattr(value, "item"):
-        return _told(value.item(), depth)
+        return _safe_words(value.item(), depth)
     kind = str(value.dtype).removeprefix("torch.")
     text = f"{kind} [{', '.join(map(str, value.shape))}]"
-    count = 1
-    for length in value.shape:
-        count *= int(length)
+    count = prod(map(int, value.shape))
     if not 0 < count <= _MAX_SCANNED or kind.startswith(("object", "str", "<U", "|S", "datetime")):
         return text
     low, high = (float(getattr(value, bound)()) for bound in ("min", "max"))
@@ -127,18 +126,18 @@ def _frame(value: Any, depth: int) -> str:
 
 def _fields(value: Any, depth: int) -> str:
     pairs = ((name, getattr(value, name, None)) for name in _field_names(value))
-    inner = _joined((f"{name}={_told(v, depth + 1)}" for name, v in pairs), depth)
+    inner = _joined((f"{name}={_safe_words(v, depth + 1)}" for name, v in pairs), depth)
     return f"{type(value).__name__}({inner})"
 
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> str:
-    pairs = (f"{_told(k, depth + 1)}: {_told(v, depth + 1)}" for k, v in value.items())
+    pairs = (f"{_safe_words(k, depth + 1)}: {_safe_words(v, depth + 1)}" for k, v in value.items())
     return f"{{{_listed(pairs, len(value), depth)}}}"
 
 
 def _series(value: Any, depth: int) -> str:
     left, right = "[]" if isinstance(value, list) else "()" if isinstance(value, tuple) else "{}"
-    return f"{left}{_listed((_told(v, depth + 1) for v in value), len(value), depth)}{right}"
+    return f"{left}{_listed((_safe_words(v, depth + 1) for v in value), len(value), depth)}{right}"
 
 
 def _listed(items: Iterable[str], count: int, depth: int) -> str:
@@ -165,10 +164,6 @@ def _has_fields(value: Any) -> bool:
     if isinstance(value, tuple):
         return hasattr(cls, "_fields")
     return isinstance(getattr(cls, "model_fields", None), dict) or dataclasses.is_dataclass(value)
-
-
-def _is_picture(value: Any) -> bool:
-    return _is_own(value) or _is_pil(value)
 
 
 def _is_own(value: Any) -> bool:
@@ -241,12 +236,12 @@ def _of(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
-_TELLERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], str]], ...] = (
+_DESCRIBERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], str]], ...] = (
     (_of(bool, enum.Enum), lambda value, depth: str(value)),
     (_of(float), _number),
     (_of(str), _text),
     (_of(bytes, bytearray, memoryview), _bytes),
-    (_is_picture, _picture),
+    (lambda value: _is_own(value) or _is_pil(value), _picture),
     (_is_frame, _frame),
     (_is_array, _array),
     (_has_fields, _fields),

@@ -1,11 +1,10 @@
-"""Serving: a pipeline on Ray Serve behind FastAPI, from a cell.
+"""Serving of pipelines on Ray Serve behind FastAPI, from a notebook.
 
-Three programs, each a subpackage: `kernel` is what a notebook holds (`deploy`, `attach`, `App`),
-`control` the detached session process, `replica` what runs in Ray's processes, with the HTTP face
-in `http`. `port` has every import of Ray and Ray Serve. A pipeline travels as a `bundle`.
+Subpackages by process: `kernel` runs in the notebook (`deploy`, `attach`, `App`), `control` is the
+detached session process, `replica` and `http` run in Ray's processes. Only `port` imports Ray.
 
-With ``fastapi=`` the application is the user's own (`http/userapp.py`), whose routes get the
-pipeline by `served`; `asgi` gives the same application in this process, without Ray.
+`deploy` with ``fastapi=`` embeds a pipeline in an application of the user's, whose routes depend on
+it through `served`. `asgi` creates the same application in this process, without Ray.
 """
 
 from mlkit.serving.http.inprocess import asgi

@@ -1,15 +1,16 @@
-"""A pipeline packed for other processes: graphs, what they need, and digests of all of it."""
+"""Serialization of pipelines for other processes, with digests of their parts."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlkit.define.border import codecs
+from mlkit.define.border import codec, codecs
 from mlkit.define.check import check
 from mlkit.define.graph import (
     Argument,
@@ -24,7 +25,7 @@ from mlkit.define.graph import (
 from mlkit.define.shipping import dumps, fingerprint
 from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
-from mlkit.plan import Plan, RemoteStep, Segment, Stage
+from mlkit.plan import Plan, RemoteStep, Stage
 from mlkit.plan import plan as planned
 from mlkit.serving.http.userapp import Application, pack_application
 from mlkit.serving.sources import show_sources, sources_of
@@ -34,15 +35,14 @@ __all__ = ["Bundle", "Manifest", "Origin", "Packed", "digest_of", "pack", "unpac
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a replica is made of.
+    """The code of a replica.
 
     Attributes:
-        graphs: by name, with the steps' own functions in them: the front's one, or a stage's
-            segments.
-        codecs: declared in the process that packed it, by type.
+        graphs: graphs with their steps, by name: those of the front, or the segments of a stage.
+        codecs: codecs that were declared in the packing process, by type.
         resources: digest of each resource, by ``graph.node.keyword``.
-        sources: text of the cells and local files that its code is from.
-        application: the user's own FastAPI application, pickled; for the front, where there is one.
+        sources: source text of notebook cells and local files.
+        application: the user's own FastAPI application, pickled; only for the front.
     """
 
     graphs: dict[str, Graph]
@@ -54,11 +54,11 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds, by digest: to tell what changed from one to the next.
+    """Digests of a bundle's parts, to determine what an update changes.
 
     Attributes:
-        steps: digest of each node by its name.
-        resources: digest of each resource by ``node.keyword``.
+        steps: digest of each node by name.
+        resources: digest of each resource by ``graph.node.keyword``.
     """
 
     steps: dict[str, str]
@@ -67,11 +67,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Packed:
-    """A stage ready to be sent.
+    """A packed stage.
 
     Attributes:
-        digest: changes when anything of it does.
+        stage: the stage.
+        digest: digest of all of its parts.
         data: the pickled `Bundle`.
+        manifest: digests of its parts.
     """
 
     stage: Stage
@@ -82,11 +84,11 @@ class Packed:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a pipeline was written, so that relative paths and imports mean the same elsewhere.
+    """Environment of a pipeline's code, so that relative paths and imports work in replicas.
 
     Attributes:
         folder: the working directory.
-        search_path: ``sys.path``, for modules that travel by name.
+        search_path: ``sys.path``, for modules that are pickled by name.
     """
 
     folder: str
@@ -94,27 +96,27 @@ class Origin:
 
     @classmethod
     def here(cls) -> Origin:
-        """Return this process's own."""
+        """Return the origin of this process."""
         return cls(str(Path.cwd()), tuple(path for path in sys.path if path))
 
     def enter(self) -> None:
-        """Make this process see what the origin saw; a folder that is not here is passed over."""
+        """Apply the origin to this process; a folder that does not exist here is skipped."""
         if Path(self.folder).is_dir():
             os.chdir(self.folder)
         sys.path.extend(path for path in self.search_path if path not in sys.path)
 
 
 def pack(plan: Plan, fastapi: Application | None = None) -> list[Packed]:
-    """A planned pipeline, stage by stage, the front first.
+    """Pack the stages of a planned pipeline, the front first.
 
     Args:
-        plan: what to pack.
-        fastapi: an application of the user's for the front; pipelines that its routes ask for go
-            with it.
+        plan: the planned pipeline.
+        fastapi: the user's application for the front; pipelines that its routes depend on are
+            packed with it.
 
     Raises:
-        DeployError: a pipeline has problems, all of which are listed; or something of the
-            application cannot be sent.
+        DeployError: a pipeline has problems, all of which are listed, or a part of the application
+            cannot be pickled.
     """
     _check(plan.graph)
     cut = plan.cut
@@ -124,7 +126,10 @@ def pack(plan: Plan, fastapi: Application | None = None) -> list[Packed]:
         application, digest, pipelines = pack_application(fastapi)
         fronts |= {n: _whole(p) for n, p in pipelines.items() if n != plan.graph.name}
     front = _pack(plan.front, fronts, application, digest)
-    return [front, *(_pack(stage, _graphs(cut.segments, stage)) for stage in plan.stages[1:])]
+    segments: dict[str, dict[str, Graph]] = {stage.name: {} for stage in plan.stages}
+    for segment in cut.segments:
+        segments[segment.stage][segment.name] = segment.graph
+    return [front, *(_pack(stage, segments[stage.name]) for stage in plan.stages[1:])]
 
 
 def _check(graph: Graph) -> None:
@@ -138,20 +143,16 @@ def _check(graph: Graph) -> None:
 
 
 def _whole(pipeline: Pipeline[..., Any]) -> Graph:
-    """The graph of a pipeline that runs beside another one in the front."""
+    """The graph of a further pipeline, all of which must run in the front."""
     _check(pipeline.graph)
     stages = planned(pipeline).stages[1:]
     if stages:
         raise DeployError(
-            f"its steps ask for stages of their own: {', '.join(stage.name for stage in stages)}",
+            f"its steps need stages of their own: {', '.join(stage.name for stage in stages)}",
             where=f"pipeline {pipeline.name!r}",
-            fix="deploy it by itself; what goes with another pipeline's application runs in front",
+            fix="deploy it separately: a pipeline that an application depends on runs in the front",
         )
     return pipeline.graph
-
-
-def _graphs(segments: tuple[Segment, ...], stage: Stage) -> dict[str, Graph]:
-    return {segment.name: segment.graph for segment in segments if segment.stage == stage.name}
 
 
 def _pack(
@@ -185,13 +186,13 @@ def _pack(
 
 
 def _within(name: str, node: Node, graphs: Mapping[str, Graph]) -> str:
-    """Name of a node among those of all graphs: two pipelines may use the same step."""
+    """Unique name of a node among all graphs: two pipelines may use the same step."""
     first = next(graph for graph in graphs.values() if node.name in graph)
     return node.name if first is graphs[name] else f"{name}.{node.name}"
 
 
 def digest_of(*graphs: Graph) -> str:
-    """Changes when a pipeline, a step, a resource or one of its files does."""
+    """Digest of pipelines: their structure, steps, resources and the files of those."""
     shapes = [
         [
             graph.name,
@@ -235,16 +236,12 @@ def _plain(source: Source) -> Any:
         case Collection(kind, items, keys):
             return [kind.__name__, [_plain(item) for item in items], list(map(repr, keys))]
         case Choice(on, arms, default):
-            chosen = [[repr(key), _plain(arm)] for key, arm in arms]
-            return ["choice", _plain(on), chosen, default and _plain(default)]
+            plain_arms = [[repr(key), _plain(arm)] for key, arm in arms]
+            return ["choice", _plain(on), plain_arms, default and _plain(default)]
 
 
 def unpack(data: bytes) -> Bundle:
-    """The bundle again, in a replica; its codecs are declared there."""
-    import pickle
-
-    from mlkit.define.border import codec
-
+    """Unpickle a bundle in a replica, and declare its codecs and sources there."""
     bundle = pickle.loads(data)
     assert isinstance(bundle, Bundle)
     for type_, (encode, decode) in bundle.codecs.items():

@@ -1,4 +1,4 @@
-"""What one replica takes on."""
+"""Limits of a replica."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds within which a replica works.
+    """Limits on requests, per replica.
 
     Attributes:
-        max_body_bytes: of a request to a pipeline's own route; more is answered 413. Routes of an
-            application of one's own have FastAPI's ``max_body_size``.
-        max_ongoing_requests: to one pipeline, admitted and not answered, those whose bodies are
-            still being read among them; more are answered 503.
-        request_timeout_s: from its admission on, after which a request is answered 504.
+        max_body_bytes: maximum body length in bytes, on a pipeline's own route (else status 413).
+            For routes of the user's application, FastAPI's ``max_body_size`` applies.
+        max_ongoing_requests: maximum number of requests in flight per pipeline, including those
+            whose body is still being read (else status 503).
+        request_timeout_s: deadline of a request in seconds after it is received (else status 504).
 
     Raises:
-        DefinitionError: one of them is not positive.
+        DefinitionError: a limit is not positive.
     """
 
     max_body_bytes: int = 20 * 2**20
@@ -31,4 +31,4 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not isinstance(value, (int, float)) or value <= 0:
-                raise DefinitionError(f"{name} is a positive number", got=repr(value))
+                raise DefinitionError(f"{name} must be a positive number", got=repr(value))

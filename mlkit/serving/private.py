@@ -1,7 +1,7 @@
-"""Names of Ray, Serve, Starlette and FastAPI that are not public and are used all the same.
+"""Private names of Ray, Serve, Starlette and FastAPI that mlkit depends on, as of ray 2.60.
 
-Written against ray 2.60 (pinned below 2.61). A session checks them when it starts and warns of
-those that are gone; each use falls back on the public API, or does without, as the table says.
+A session checks them when it starts, and warns if any are missing. Each use falls back on the
+public API, or does without, as the table states.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ __all__ = ["PRIVATE_NAMES", "PrivateName", "missing_names"]
 
 @dataclass(frozen=True)
 class PrivateName:
-    """One name.
+    """A private name of a library.
 
     Attributes:
         name: ``module:attribute``, or ``module:callable(parameter)``.
-        used_for: why it is used.
-        without: what happens where it is gone.
+        used_for: purpose.
+        without: effect if it is missing.
     """
 
     name: str
@@ -32,12 +32,12 @@ class PrivateName:
 
     @property
     def exists(self) -> bool:
-        """Whether what is installed has it."""
+        """Whether the installed library has it."""
         module, _, path = self.name.partition(":")
         path, _, parameter = path.rstrip(")").partition("(")
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of deprecations in what is imported
+                warnings.simplefilter("ignore")  # deprecations in the imported module
                 value: Any = import_module(module)
             for part in path.split(".") if path else ():
                 value = getattr(value, part)
@@ -54,53 +54,53 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
     ),
     PrivateName(
         "ray.serve.context:_get_global_client",
-        "details of each replica: process id, node, resources",
-        "app.placement() is empty, and a deployment without room waits instead of saying so",
+        "process id, node and resources of each replica",
+        "app.placement() is empty, and a deployment without resources waits instead of failing",
     ),
     PrivateName(
         "ray.serve:get_deployment_handle(_check_exists)",
         "a replica gets a handle without asking the controller from its event loop",
-        "the first call of a stage blocks the loop for a moment",
+        "the first call to a stage briefly blocks the event loop",
     ),
     PrivateName(
         "ray.serve.handle:DeploymentHandle._init",
         "the session calls replicas from threads that have no event loop",
-        "convergence of a rollout is read off Serve's status alone",
+        "a rollout relies on Serve's status alone",
     ),
     PrivateName(
         "ray.serve:delete(_blocking)",
-        "several applications are deleted at once",
-        "one after the other",
+        "several applications are deleted concurrently",
+        "applications are deleted one after the other",
     ),
     PrivateName(
         "ray._private.worker:_global_node",
-        "the log monitor, autoscaler monitor and dashboard are ended after start",
-        "1.2% of a core more at rest",
+        "log monitor, autoscaler monitor and dashboard are stopped after the start",
+        "1.2% of a core more when idle",
     ),
     PrivateName(
         "ray._private.node:Node.kill_dashboard(check_alive)",
-        "likewise",
-        "likewise",
+        "the dashboard is stopped after the start",
+        "1.2% of a core more when idle",
     ),
     PrivateName(
         "ray._private.grpc_utils:init_grpc_channel",
-        "idle processes are started ahead for replicas (PrestartWorkers)",
+        "worker processes are prestarted for replicas (PrestartWorkers)",
         "a new replica starts seconds later",
     ),
     PrivateName(
         "ray.core.generated.node_manager_pb2:PrestartWorkersRequest",
-        "likewise",
-        "likewise",
+        "worker processes are prestarted for replicas (PrestartWorkers)",
+        "a new replica starts seconds later",
     ),
     PrivateName(
         "ray.serve._private.replica:",
-        "imported ahead by idle processes",
+        "imported in advance by idle worker processes",
         "a new replica starts a second later",
     ),
     PrivateName(
         "starlette.datastructures:State(state)",
-        "the state of a user's application travels",
-        "deploy(fastapi=app) of an application with state names it as what cannot be sent",
+        "the state of a user's application is pickled",
+        "deploy(fastapi=app) rejects an application with state",
     ),
     PrivateName(
         "fastapi.routing:_IncludedRouter",
@@ -111,5 +111,5 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
 
 
 def missing_names() -> list[PrivateName]:
-    """Names that what is installed does not have."""
+    """Return the names that the installed libraries lack."""
     return [name for name in PRIVATE_NAMES if not name.exists]

@@ -1,1 +1,1 @@
-"""The HTTP face of a pipeline: routes, access, payloads, problem documents and streaming."""
+"""HTTP interface of a pipeline: routes, authentication, payloads, problem documents, streaming."""

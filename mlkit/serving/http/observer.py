@@ -47,11 +47,11 @@ def spans_of(execution: Execution, origin: float) -> list[Span]:
         if span is None:
             continue
         start, finish, size = span
-        ready_s, start_s, finish_s = (t - origin for t in (ready_at[task.index], start, finish))
+        ready_s = ready_at[task.index] - origin
         batch = size if task.max_batch_size else 0
-        remote = task.step if isinstance(task.step, RemoteStep) else None
-        stage = remote.stage if remote else ""
-        spans.append(Span(task.name, ready_s, start_s, finish_s, batch, stage, remote is not None))
+        hop = isinstance(task.step, RemoteStep)
+        stage = task.step.stage if isinstance(task.step, RemoteStep) else ""
+        spans.append(Span(task.name, ready_s, start - origin, finish - origin, batch, stage, hop))
     return spans
 
 

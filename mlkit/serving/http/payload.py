@@ -1,4 +1,4 @@
-"""Requests in: JSON, multipart or a raw body, to arguments by name."""
+"""Parsing of requests: JSON, multipart or a raw body to arguments by name."""
 
 from __future__ import annotations
 
@@ -29,19 +29,23 @@ FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class Invalid(InputError):
-    """A request that does not validate; ``errors`` has it field by field."""
+    """A request that fails validation; ``errors`` lists the invalid fields."""
 
-    def __init__(self, what: str, errors: list[dict[str, Any]] | None = None) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, errors: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
         self.errors = errors
 
 
 class Payloads:
-    """What a pipeline's parameters look like in a request, and how to read them.
+    """Parses the requests of a pipeline.
 
     Attributes:
+        parameters: parameters of the pipeline by name.
+        ports: conversions of their types, by name.
+        max_body_bytes: maximum length of a body in bytes.
         model: pydantic model of the JSON body.
-        upload: the one parameter whose value can be a whole body, or None.
+        uploads: parameters that can be uploaded as files.
+        upload: the one parameter that a raw body is the value of, or None.
     """
 
     def __init__(self, graph: Graph, max_body_bytes: int) -> None:
@@ -50,45 +54,37 @@ class Payloads:
         self.max_body_bytes = max_body_bytes
         self.model = _model(graph, self.ports)
         self.uploads = [name for name, p in self.ports.items() if p.from_bytes is not None]
-        required = [name for name, p in self.parameters.items() if p.required]
-        alone = len(self.uploads) == 1 and set(required) <= set(self.uploads)
+        self._required = {name for name, p in self.parameters.items() if p.required}
+        alone = len(self.uploads) == 1 and self._required <= set(self.uploads)
         self.upload = self.uploads[0] if alone else None
 
     async def read(self, request: Request, headers: Headers) -> dict[str, Any]:
-        """Arguments by name.
+        """Read the arguments of a request, by name.
 
         Raises:
-            Invalid: a field is missing or of the wrong type.
-            UnsupportedMedia: a content type that is not taken.
-            PayloadTooLarge: a body over the limit.
+            Invalid: a field is missing or has the wrong type.
+            UnsupportedMedia: the content type is not supported.
+            PayloadTooLarge: the body exceeds the limit.
         """
-        named = headers.get(b"content-type", b"").decode("latin-1")
-        kind = named.partition(";")[0].strip().lower()
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        kind = content_type.partition(";")[0].strip().lower()
         body = await self._body(request, length_of(headers))
-        if not body and self.parameters and not (kind == JSON and not self._required()):
+        if not body and self.parameters and (kind != JSON or self._required):
             raise Invalid("the body is empty")
         if kind == JSON or kind.endswith("+json"):
             return await self._from_json(body)
         if kind in FORMS:
             return await self._from_form(request, body)
         if self.upload is not None and _matches(kind, self.ports[self.upload].media_type):
-            return await self._from_raw(self.upload, body, request.query_params)
+            return await self._assemble(dict(request.query_params), {self.upload: body})
+        supported = [JSON, *([self.ports[self.upload].media_type] if self.upload else ())]
+        supported += ["multipart/form-data"] if self.uploads else []
         raise UnsupportedMedia(
-            "this content type is not taken",
-            expected=" or ".join(self.media_types()),
-            got=kind or "none",
+            "unsupported content type", expected=" or ".join(supported), got=kind or "none"
         )
 
-    def media_types(self) -> list[str]:
-        """Content types that are taken."""
-        raw = [self.ports[self.upload].media_type] if self.upload else []
-        return [JSON, *raw, *(["multipart/form-data"] if self.uploads else [])]
-
-    def _required(self) -> bool:
-        return any(p.required for p in self.parameters.values())
-
     async def _body(self, request: Request, declared: int) -> bytes:
-        # Starlette's RequestBodyLimitMiddleware answers in plain text, and takes 7 µs for these 3.
+        # Starlette's RequestBodyLimitMiddleware responds in plain text, and takes 7 µs, this one 3.
         limit = self.max_body_bytes
         if declared > limit:
             raise _too_large(limit)
@@ -130,15 +126,12 @@ class Payloads:
                     else:
                         fields[name] = value
         except (HTTPException, MultiPartException) as error:
-            why = error.detail if isinstance(error, HTTPException) else error.message
-            raise Invalid(f"the form cannot be read: {why}") from None
+            reason = error.detail if isinstance(error, HTTPException) else error.message
+            raise Invalid(f"the form cannot be parsed: {reason}") from None
         return await self._assemble(fields, uploads)
 
-    async def _from_raw(self, name: str, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
-        return await self._assemble(dict(query), {name: body})
-
     async def _assemble(self, fields: dict[str, Any], uploads: dict[str, bytes]) -> dict[str, Any]:
-        """Text fields and uploads as arguments; text of a structured field is JSON."""
+        """Validate text fields and uploads; the text of a structured field is JSON."""
         for name in uploads:
             if name not in self.uploads:
                 raise Invalid(
@@ -162,8 +155,8 @@ class Payloads:
         return arguments
 
     def _loaded(self, name: str, text: str) -> Any:
-        found = self.ports.get(name)
-        if found is None or found.schema.get("type") not in ("object", "array", None):
+        field = self.ports.get(name)
+        if field is None or field.schema.get("type") not in ("object", "array", None):
             return text
         try:
             return json.loads(text)
@@ -171,74 +164,74 @@ class Payloads:
             return text
 
     def _value(self, name: str, value: Any) -> Any:
-        found = self.ports[name]
-        if not found.converts:
+        field = self.ports[name]
+        if not field.converts:
             return value
         parameter = self.parameters[name]
         if value is None and not parameter.required and parameter.default is None:
-            return None  # as if it were not there, whatever its type says
+            return None  # like a missing field, even if its type excludes None
         try:
-            return found.from_json(value)
+            return field.from_json(value)
         except InputError as error:
             if error.status != InputError.status:
                 raise
-            at = [{"loc": ["body", name], "msg": str(error), "type": "value_error"}]
-            raise Invalid(f"{name!r}: {error}", at) from None
+            errors = [{"loc": ["body", name], "msg": str(error), "type": "value_error"}]
+            raise Invalid(f"{name!r}: {error}", errors) from None
 
 
-async def _decoded(found: Port, data: bytes) -> Any:
-    """The value of an upload; the loop goes on while a picture is decoded."""
-    assert found.from_bytes is not None
-    if found.type is bytes or found.url:
-        return found.from_bytes(data)
-    return await asyncio.to_thread(found.from_bytes, data)
+async def _decoded(target: Port, data: bytes) -> Any:
+    """Decode an upload; images are decoded in a thread."""
+    assert target.from_bytes is not None
+    if target.type is bytes or target.url:
+        return target.from_bytes(data)
+    return await asyncio.to_thread(target.from_bytes, data)
 
 
 def _is_web_url(value: Any) -> bool:
     return isinstance(value, str) and value.lower().startswith(("http://", "https://"))
 
 
-async def from_route(found: Port, value: Any) -> Any:
-    """A value that a route of the user's passes to a pipeline, as the pipeline takes it.
+async def from_route(target: Port, value: Any) -> Any:
+    """Convert a value that a route of the user's passes to a pipeline.
 
     Raises:
-        InputError: it does not fit.
+        InputError: the value is invalid.
     """
-    if found.from_bytes is not None and isinstance(value, (bytes, bytearray, memoryview)):
-        return await _decoded(found, bytes(value))
-    if found.from_bytes is None or not isinstance(value, str):
-        return found.local(value)
-    if found.url or not _is_web_url(value):  # a path would be the server's
-        return found.from_json(value)
-    return await _decoded(found, await fetch(value))
+    if target.from_bytes is not None and isinstance(value, (bytes, bytearray, memoryview)):
+        return await _decoded(target, bytes(value))
+    if target.from_bytes is None or not isinstance(value, str):
+        return target.local(value)
+    if target.url or not _is_web_url(value):  # never a path: it would refer to the server's files
+        return target.from_json(value)
+    return await _decoded(target, await fetch(value))
 
 
 def _model(graph: Graph, ports: Mapping[str, Port]) -> type[BaseModel]:
-    said = words(graph.doc).arguments
+    described = words(graph.doc).arguments
     fields: dict[str, Any] = {
-        p.name: _field(p, ports[p.name], said.get(p.name)) for p in graph.parameters
+        p.name: _field(p, ports[p.name], described.get(p.name)) for p in graph.parameters
     }
     title = "".join(part.capitalize() for part in graph.name.split("_")) + "Request"
     return create_model(title, **fields)
 
 
-def _field(parameter: Parameter, found: Port, said: str | None) -> tuple[Any, Any]:
+def _field(parameter: Parameter, target: Port, description: str | None) -> tuple[Any, Any]:
     default = ... if parameter.required else parameter.default
-    if not found.converts:
+    if not target.converts:
         own = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
-        if said is None or any(mark.description for mark in own):
+        if description is None or any(mark.description for mark in own):
             return parameter.type, Field(default)
-        return parameter.type, Field(default, description=said)
-    type_ = str if found.schema.get("type") == "string" else Any
-    schema = dict(found.schema)
-    if said is not None:  # of this argument; the schema's own is of its type
-        kind = schema.get("description")
-        schema["description"] = f"{said.rstrip('.')}: {kind}" if kind else said
+        return parameter.type, Field(default, description=description)
+    type_ = str if target.schema.get("type") == "string" else Any
+    schema = dict(target.schema)
+    if description is not None:  # the schema's own describes the type
+        of_type = schema.get("description")
+        schema["description"] = f"{description.rstrip('.')}: {of_type}" if of_type else description
     return type_, Field(default, json_schema_extra=schema)
 
 
-def _matches(kind: str, taken: str) -> bool:
-    return kind == taken or (taken.endswith("/*") and kind.startswith(taken[:-1]))
+def _matches(kind: str, pattern: str) -> bool:
+    return kind == pattern or (pattern.endswith("/*") and kind.startswith(pattern[:-1]))
 
 
 def _too_large(limit: int) -> PayloadTooLarge:

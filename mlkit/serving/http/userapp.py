@@ -1,4 +1,4 @@
-"""A user's own FastAPI application: how it travels, and the pipelines that its routes call."""
+"""A user's own FastAPI application: its serialization, and its dependencies on pipelines."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ __all__ = [
 ]
 
 Application: TypeAlias = FastAPI | Callable[[], FastAPI]
-"""An application, or a function that makes one."""
+"""An application, or a factory function that returns one."""
 
 SCOPE_KEY = "mlkit.pipelines"
-"""Where the ASGI scope has what gives each pipeline that is served once it is ready, by name."""
+"""Key of the ASGI scope for the served pipelines (`Ready`), by name."""
 
 
 class Dependency:
-    """What FastAPI gives a route that asks for a pipeline; see `served`."""
+    """A FastAPI dependency on a pipeline; see `served`."""
 
     def __init__(self, name: str, pipeline: Pipeline[..., Any] | None = None) -> None:
         self.name = name
         self.pipeline = pipeline
 
     async def __call__(self, connection: HTTPConnection) -> Served:
-        """The pipeline as this request finds it.
+        """Return the pipeline.
 
         Raises:
-            DeployError: it is not served here.
-            Overloaded: it is not ready yet.
+            DeployError: the pipeline is not served by this application.
+            Overloaded: the pipeline is not ready yet.
         """
         ready: Ready | None = connection.scope.get(SCOPE_KEY, {}).get(self.name)
         if ready is None:
@@ -64,7 +64,7 @@ class Dependency:
         return pipeline
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dependency, (self.name,)  # the pipeline goes its own way
+        return Dependency, (self.name,)  # pipelines are bundled separately
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Dependency) and other.name == self.name
@@ -74,7 +74,7 @@ class Dependency:
 
 
 def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
-    """A FastAPI dependency that gives a route the served pipeline.
+    """Return a FastAPI dependency that passes the served pipeline to a route.
 
     ::
 
@@ -94,17 +94,13 @@ def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
 
 
 class Reference:
-    """A pipeline's name in its place, where code that makes an application names it."""
+    """Replaces a pipeline in a pickled application factory."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Refuse: it runs in the server's executor, as its routes ask for.
-
-        Raises:
-            DeployError: always.
-        """
+        """Raise `DeployError`: routes call a pipeline through `served`."""
         raise _called_directly(self.name)
 
 
@@ -112,18 +108,18 @@ def _called_directly(name: str) -> DeployError:
     return DeployError(
         f"the pipeline {name!r} is called directly",
         where="fastapi=",
-        fix=f"have the route ask for it: {name}=Depends(served({name})), and await {name}(...)",
+        fix=f"inject it into the route: {name}=Depends(served({name})), and await {name}(...)",
     )
 
 
 class _Pickler(Pickler):
-    """Pickles an application; locks are made anew."""
+    """Pickles an application; locks are replaced by new ones."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """As the base does, with what an application holds beside functions."""
-        if type(obj) is State:  # it takes every question for one about its contents
+        """Reduce state, locks and pipelines of an application."""
+        if type(obj) is State:  # its __getattr__ breaks pickling
             return State, (dict(obj._state),)
-        if isinstance(obj, _thread.LockType):  # it guards what is in a process
+        if isinstance(obj, _thread.LockType):
             return threading.Lock, ()
         if isinstance(obj, _thread.RLock):
             return threading.RLock, ()
@@ -132,57 +128,52 @@ class _Pickler(Pickler):
         return super().reducer_override(obj)
 
     def reduce_pipeline(self, pipeline: Pipeline[..., Any]) -> Any:
-        """Refuse; routes hold what asks for a pipeline, not the pipeline.
-
-        Raises:
-            DeployError: always.
-        """
+        """Raise `DeployError`: routes must depend on a pipeline, not contain it."""
         raise _called_directly(pipeline.name)
 
 
-def _maker_pickler(found: dict[str, Pipeline[..., Any]]) -> type[_Pickler]:
-    """One for functions that make applications, which name the pipelines that routes ask for."""
+def _factory_pickler(pipelines: dict[str, Pipeline[..., Any]]) -> type[_Pickler]:
+    """A pickler for factory functions, which collects the pipelines that they refer to."""
 
-    class MakerPickler(_Pickler):
+    class FactoryPickler(_Pickler):
         def reduce_pipeline(self, pipeline: Pipeline[..., Any]) -> Any:
-            found[pipeline.name] = pipeline
+            pipelines[pipeline.name] = pipeline
             return Reference, (pipeline.name,)
 
-    return MakerPickler
+    return FactoryPickler
 
 
 def pack_application(
     application: Application,
 ) -> tuple[bytes, str, dict[str, Pipeline[..., Any]]]:
-    """An application pickled, its digest, and the pipelines that its routes ask for.
+    """Pickle an application; return the data, its digest, and the pipelines of its routes.
 
     Raises:
-        DeployError: it is none, or something of it cannot be sent; names it.
+        DeployError: it is not an application, or a part of it cannot be pickled.
     """
     if not isinstance(application, FastAPI) and not inspect.isfunction(application):
         raise DeployError(
-            "fastapi= is a FastAPI application, or a function that makes one",
+            "fastapi= must be a FastAPI application, or a function that returns one",
             got=type(application).__name__,
         )
     parts = list(_parts(application))
     pipelines = {
-        one.pipeline.name: one.pipeline
+        dependency.pipeline.name: dependency.pipeline
         for _, part in parts
-        for one in _dependencies(part)
-        if one.pipeline is not None
+        for dependency in _dependencies(part)
+        if dependency.pipeline is not None
     }
-    makes = not isinstance(application, FastAPI)
-    pickler = _maker_pickler(pipelines) if makes else _Pickler
+    pickler = _Pickler if isinstance(application, FastAPI) else _factory_pickler(pipelines)
     try:
         data = dumps(application, pickler)
     except Exception as error:
-        raise _at_fault(parts, error, pickler) from error
-    shape = [name for name, _ in parts]
-    return data, fingerprint([shape, [part for _, part in parts]]), pipelines
+        raise _pickling_error(parts, error, pickler) from error
+    names, functions = [name for name, _ in parts], [part for _, part in parts]
+    return data, fingerprint([names, functions]), pipelines
 
 
 def application_of(data: bytes | None) -> FastAPI | None:
-    """The application that was pickled; made, where that was the function that makes it."""
+    """Unpickle an application, or call the pickled factory."""
     if data is None:
         return None
     application = loads(data)
@@ -190,14 +181,14 @@ def application_of(data: bytes | None) -> FastAPI | None:
         application = application()
     if not isinstance(application, FastAPI):
         raise DeployError(
-            "the function given as fastapi= did not make a FastAPI application",
+            "the function passed as fastapi= did not return a FastAPI application",
             got=type(application).__name__,
         )
     return application
 
 
 def _parts(application: Application) -> Iterator[tuple[str, Any]]:
-    """The functions of an application, each with a name for messages."""
+    """The functions of an application, each with a description."""
     if not isinstance(application, FastAPI):
         yield f"the function {application.__name__}", application
         return
@@ -206,8 +197,8 @@ def _parts(application: Application) -> Iterator[tuple[str, Any]]:
         yield f"the exception handler of {getattr(handled, '__name__', handled)}", handler
     for middleware in application.user_middleware:
         name = getattr(middleware.cls, "__name__", "?")
-        kept = middleware.kwargs.get("dispatch", middleware.cls)
-        yield f"the middleware {getattr(kept, '__name__', name)}", kept
+        function = middleware.kwargs.get("dispatch", middleware.cls)
+        yield f"the middleware {getattr(function, '__name__', name)}", function
     yield "the lifespan", application.router.lifespan_context
 
 
@@ -221,7 +212,7 @@ def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, An
                 yield f"the application mounted at {path}", route.app
             continue
         router, context = (getattr(route, n, None) for n in ("original_router", "include_context"))
-        if router is not None and context is not None:  # include_router, as FastAPI keeps it
+        if router is not None and context is not None:  # added by include_router
             for dependency in context.dependencies:
                 yield f"a dependency of the router {context.prefix}", dependency.dependency
             yield from _routes(router.routes, prefix + context.prefix)
@@ -229,8 +220,8 @@ def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, An
         methods = ",".join(sorted(getattr(route, "methods", None) or ()))
         endpoint = getattr(route, "endpoint", None)
         if endpoint is None:
-            # What answers here is not to be seen: it counts as changed at each deployment.
-            yield f"what answers at {path}", secrets.token_hex(8)
+            # Without access to the code, count it as changed with each deployment.
+            yield f"the route {path}", secrets.token_hex(8)
         elif not _is_builtin(endpoint):
             yield f"the route {methods} {path}".replace("  ", " "), endpoint
             dependant = getattr(route, "dependant", None)
@@ -239,7 +230,7 @@ def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _is_builtin(endpoint: Any) -> bool:
-    """Whether it is one of FastAPI's own: the documentation."""
+    """Whether an endpoint is one of FastAPI's own, for the documentation."""
     return getattr(endpoint, "__module__", "").startswith("fastapi.applications")
 
 
@@ -251,20 +242,21 @@ def _calls(dependant: Any) -> Iterator[Any]:
 
 
 def _dependencies(value: Any) -> Iterator[Dependency]:
-    """Dependencies on pipelines in a function: its own, and those it uses."""
+    """Dependencies on pipelines in the defaults of a function."""
     if isinstance(value, Dependency):
         yield value
     elif inspect.isfunction(value):
-        inner = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        for one in [getattr(default, "dependency", default) for default in inner]:
-            if isinstance(one, Dependency):
-                yield one
+        defaults = [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        for default in defaults:
+            dependency = getattr(default, "dependency", default)
+            if isinstance(dependency, Dependency):
+                yield dependency
 
 
-def _at_fault(
+def _pickling_error(
     parts: list[tuple[str, Any]], error: Exception, pickler: type[_Pickler]
 ) -> DeployError:
-    """Say which part, and what in it, cannot be sent."""
+    """The error that names the part, and the variable in it, that cannot be pickled."""
     for name, part in parts:
         try:
             dumps(part, pickler)
@@ -272,25 +264,24 @@ def _at_fault(
             inner.where = f"fastapi=, {name}"
             return inner
         except Exception as inner:
-            what = _variable(part, pickler)
+            variable = _variable(part, pickler)
             return DeployError(
-                f"{name} cannot be sent to another process"
-                + (f", because of {what!r}" if what else ""),
+                f"{name} cannot be pickled" + (f", because of {variable!r}" if variable else ""),
                 where="fastapi=",
                 got=str(inner),
-                fix="make it in the lifespan, or in a dependency; or pass a function that makes "
-                "the application: deploy(..., fastapi=make_app)",
+                fix="create it in the lifespan or in a dependency, or pass a factory function: "
+                "deploy(..., fastapi=make_app)",
             )
     return DeployError(
-        "the application cannot be sent to another process",
+        "the application cannot be pickled",
         where="fastapi=",
         got=str(error),
-        fix="pass a function that makes it: deploy(..., fastapi=make_app)",
+        fix="pass a factory function: deploy(..., fastapi=make_app)",
     )
 
 
 def _variable(part: Any, pickler: type[_Pickler]) -> str | None:
-    """The variable that a function cannot be sent because of, through the functions it calls."""
+    """The variable of a function, or of its callees, that cannot be pickled."""
     used = captured(part) if inspect.isfunction(part) else {}
     for name, value in used.items():
         try:
@@ -301,30 +292,27 @@ def _variable(part: Any, pickler: type[_Pickler]) -> str | None:
 
 
 def derived(application: FastAPI) -> FastAPI:
-    """A copy to add routes to: with the routes and state of the one it is of, which stays as it is.
-
-    Its documentation is left out; what the copy documents is more.
-    """
-    made = copy.copy(application)
-    made.router = copy.copy(application.router)
-    made.router.routes = [
+    """Return a copy of an application to add routes to, without its documentation routes."""
+    extended = copy.copy(application)
+    extended.router = copy.copy(application.router)
+    extended.router.routes = [
         route
         for route in application.router.routes
         if not _is_builtin(getattr(route, "endpoint", None))
     ]
     stack = application.router.middleware_stack
-    made.router.middleware_stack = _rebound(stack, application.router.app, made.router.app)
-    made.exception_handlers = dict(application.exception_handlers)
-    made.user_middleware = list(application.user_middleware)
-    made.middleware_stack = None
-    made.openapi_schema = None
-    return made
+    extended.router.middleware_stack = _rebound(stack, application.router.app, extended.router.app)
+    extended.exception_handlers = dict(application.exception_handlers)
+    extended.user_middleware = list(application.user_middleware)
+    extended.middleware_stack = None
+    extended.openapi_schema = None
+    return extended
 
 
 def _rebound(stack: Any, old: ASGIApp, new: ASGIApp) -> Any:
-    """A copy of a stack of ASGI middleware that ends in another application.
+    """Copy a stack of ASGI middleware so that it ends in another application.
 
-    A router has one where it, or its application, was given ``max_body_size`` or ``middleware``.
+    A router has one if it, or its application, was given ``max_body_size`` or ``middleware``.
     """
     if stack == old:
         return new
