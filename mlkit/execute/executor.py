@@ -382,7 +382,10 @@ class Executor:
             if after.ready:
                 self._wake()
         del outcome
-        self._follow_up(after)
+        try:
+            self._follow_up(after)
+        finally:  # from Python 3.12 on, the traceback of an error keeps this frame alive
+            del work, after
 
     def _async_ended(self, execution: Execution, task: Task, ended: asyncio.Task[None]) -> None:
         execution.async_tasks.discard(ended)
