@@ -1,4 +1,4 @@
-"""What is installed, what this machine can do, and what is in the way of serving here."""
+"""Diagnosis of this machine: installed packages, resources, and obstacles to serving."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,28 @@ from mlkit.serving.private import PrivateName, missing_names
 
 __all__ = ["Examination", "Finding", "examine"]
 
-NEEDED = (
+REQUIRED = (
     "ray", "fastapi", "uvicorn", "pydantic", "starlette", "httpx2", "cloudpickle", "numpy",
-    "pandas", "pillow", "simplejpeg", "openvino", "torch", "matplotlib", "ipywidgets", "jupyterlab",
+    "pandas", "pillow", "simplejpeg",
 )  # fmt: skip
-WRITTEN_FOR_RAY = "2.60."
+EXTRAS = {
+    "models": ("openvino", "torch"),
+    "load": ("matplotlib",),
+    "notebook": ("ipywidgets", "jupyterlab"),
+}
+"""Packages by the extra of mlkit that installs them."""
+TESTED_RAY = "2.60."
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is in the way, or may come to be.
+    """An obstacle to serving.
 
     Attributes:
-        what: it is.
-        fix: what to do about it.
-        blocks: whether nothing can be served before that is done.
+        what: the problem.
+        fix: how to solve it.
+        blocks: whether nothing can be served until then.
     """
 
     what: str
@@ -58,12 +65,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """What was found on this machine.
+    """The diagnosis of a machine.
 
     Attributes:
-        installed: versions by package; None for one that is missing.
-        machine: what it has and can do.
-        findings: what is in the way.
+        installed: versions by package; None for a missing one.
+        machine: its resources.
+        findings: the obstacles.
     """
 
     installed: Mapping[str, str | None]
@@ -72,19 +79,19 @@ class Examination:
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing blocks."""
+        """Whether no finding blocks."""
         return not any(finding.blocks for finding in self.findings)
 
     def to_json(self) -> str:
-        """All of it as a JSON object."""
+        """Return the diagnosis as a JSON object."""
         return json.dumps({**asdict(self), "healthy": self.healthy}, indent=2)
 
     def __str__(self) -> str:
         versions = {name: version or "missing" for name, version in self.installed.items()}
-        found = [str(f) for f in sorted(self.findings, key=lambda f: not f.blocks)]
+        findings = [str(f) for f in sorted(self.findings, key=lambda f: not f.blocks)]
         return "\n".join(
             ["installed", *_table(versions), "", "this machine", *_table(self.machine), ""]
-            + (["in the way", *found] if found else ["nothing is in the way"])
+            + (["problems", *findings] if findings else ["no problems"])
         )
 
 
@@ -93,14 +100,14 @@ def _table(facts: Mapping[str, str]) -> list[str]:
 
 
 def examine(capabilities: Mapping[str, str] | None = None) -> Examination:
-    """Look at this machine; nothing is started or changed.
+    """Diagnose this machine; starts and changes nothing.
 
     Args:
-        capabilities: what models can use of it, to be listed with the rest.
+        capabilities: what models can use of this machine, to list with its resources.
     """
     installed: dict[str, str | None] = {"mlkit": mlkit.__version__}
     installed["python"] = platform.python_version()
-    installed |= {name: _version(name) for name in NEEDED}
+    installed |= {name: _version(name) for name in (*REQUIRED, *chain(*EXTRAS.values()))}
     haproxy, broken = _haproxy()
     installed["haproxy"] = haproxy
     findings = [
@@ -120,11 +127,11 @@ def examine(capabilities: Mapping[str, str] | None = None) -> Examination:
 
 
 def about_private_names(missing: Sequence[PrivateName] | None = None) -> Iterator[Finding]:
-    """Whether what is installed lacks names that are not public and are used."""
+    """Check that the installed libraries have the private names that are used."""
     for name in missing_names() if missing is None else missing:
         yield Finding(
-            f"{name.name} is gone, which is {name.used_for}; {name.without}",
-            "install the version of ray, fastapi or starlette that requirements.lock names",
+            f"{name.name} is missing ({name.used_for}): {name.without}",
+            "install the versions of ray, fastapi and starlette in requirements.lock",
         )
 
 
@@ -137,7 +144,7 @@ def _version(package: str) -> str | None:
 
 def _haproxy() -> tuple[str | None, list[Finding]]:
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [haproxy_binary(), "-v"], capture_output=True, text=True, timeout=10, check=True
         ).stdout
     except SessionError as error:
@@ -146,8 +153,8 @@ def _haproxy() -> tuple[str | None, list[Finding]]:
         return None, [
             Finding(f"HAProxy does not run: {error}", "reinstall ray[serve]", blocks=True)
         ]
-    words = said.split()
-    return (words[2] if len(words) > 2 else said.strip()), []
+    words = output.split()
+    return (words[2] if len(words) > 2 else output.strip()), []
 
 
 def _machine() -> dict[str, str]:
@@ -165,12 +172,12 @@ def _machine() -> dict[str, str]:
 
 
 def _memory() -> tuple[int, int]:
-    """Total and free bytes, within a container's limit where there is one."""
-    found = psutil.virtual_memory()
+    """Return total and available bytes, within the limit of a container, if any."""
+    machine = psutil.virtual_memory()
     limit, used = (_number(f"/sys/fs/cgroup/memory.{n}") for n in ("max", "current"))
-    if limit is None or limit >= found.total:
-        return found.total, found.available
-    return limit, min(found.available, limit - (used or 0))
+    if limit is None or limit >= machine.total:
+        return machine.total, machine.available
+    return limit, min(machine.available, limit - (used or 0))
 
 
 def _number(path: str) -> int | None:
@@ -185,7 +192,7 @@ def _free(path: str) -> int:
     return shutil.disk_usage(path).free if Path(path).is_dir() else 0
 
 
-# ---- checks: each says what a value means, and is given the value ------------------------------
+# ---- checks: pure functions of measured values ---------------------------------------------------
 
 
 def about_python(version: tuple[int, ...], system: str) -> Iterator[Finding]:
@@ -193,23 +200,30 @@ def about_python(version: tuple[int, ...], system: str) -> Iterator[Finding]:
         shown = ".".join(map(str, version))
         yield Finding(f"Python {shown} is not supported", "use Python 3.11 to 3.13", blocks=True)
     if system != "linux":
-        yield Finding(f"serving is written for Linux, not {system}", "use Linux", blocks=True)
+        yield Finding(f"serving requires Linux, not {system}", "use Linux", blocks=True)
 
 
 def about_packages(installed: Mapping[str, str | None]) -> Iterator[Finding]:
-    for name, version in installed.items():
-        if version is None and name != "haproxy":
+    missing = {name for name, version in installed.items() if version is None}
+    for name in REQUIRED:
+        if name in missing:
             yield Finding(f"{name} is not installed", f"pip install {name}", blocks=True)
+    for extra, packages in EXTRAS.items():
+        if lacking := missing.intersection(packages):
+            yield Finding(
+                f"not installed: {', '.join(sorted(lacking))} (the extra {extra!r})",
+                f'if you need it: pip install "mlkit[{extra}]"',
+            )
     ray = installed.get("ray")
-    if ray and not ray.startswith(WRITTEN_FOR_RAY):
-        yield Finding(f"ray {ray} was not tried", f"install ray {WRITTEN_FOR_RAY}*")
+    if ray and not ray.startswith(TESTED_RAY):
+        yield Finding(f"ray {ray} is untested", f"install ray {TESTED_RAY}*")
 
 
 def about_memory(free: int) -> Iterator[Finding]:
     if free < 2 * GIB:
         yield Finding(
             f"only {free / GIB:.1f} GiB of memory are free; Ray and Serve alone take about one",
-            "end what takes it; sessions end when their notebooks' kernels do",
+            "free some; a session ends when the kernel of its notebook is shut down",
             blocks=free < GIB,
         )
 
@@ -218,13 +232,15 @@ def about_shared_memory(free: int) -> Iterator[Finding]:
     if free < GIB // 4:
         yield Finding(
             f"/dev/shm has {free / 2**20:.0f} MiB free; Ray's object store wants 200 MiB",
-            "make it larger (docker run --shm-size=1g); until then /tmp is used, which is slower",
+            "enlarge it (docker run --shm-size=1g); otherwise /tmp is used, which is slower",
         )
 
 
 def about_disk(free: int, total: int) -> Iterator[Finding]:
     if free < total // 20:
-        yield Finding("/tmp is more than 95% full; Ray stops working there", "make room in /tmp")
+        yield Finding(
+            "/tmp is more than 95% full; Ray stops working there", "free some space in /tmp"
+        )
 
 
 def about_files(limit: int) -> Iterator[Finding]:
@@ -238,14 +254,14 @@ def about_files(limit: int) -> Iterator[Finding]:
 def about_environment(environment: Mapping[str, str]) -> Iterator[Finding]:
     if address := environment.get("RAY_ADDRESS"):
         yield Finding(
-            f"RAY_ADDRESS is set ({address}); a session starts a Ray of its own all the same",
+            f"RAY_ADDRESS is set ({address}), but a session starts its own Ray",
             "deploy(pipeline, address=...) joins that cluster",
         )
     others = sorted(n for n in environment if n.startswith("RAY_") and n != "RAY_ADDRESS")
     if others:
         yield Finding(
-            f"set in the environment: {', '.join(others)}; they change how Ray and Serve behave",
-            "unset them, if that is not wanted",
+            f"set in the environment: {', '.join(others)}; they configure Ray and Serve",
+            "unset them unless that is intended",
         )
 
 
@@ -253,8 +269,8 @@ def about_port(port: int) -> Iterator[Finding]:
     with closing(socket.socket()) as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             yield Finding(
-                f"port {port} is in use, which `mlkit serve` takes by default",
-                "mlkit serve --port another (deploy takes any free one)",
+                f"port {port}, the default of `mlkit serve`, is in use",
+                "pass --port to mlkit serve (deploy uses any free port)",
             )
 
 
@@ -265,13 +281,13 @@ def _about_folder() -> Iterator[Finding]:
     try:
         base = folders.base_folder()
     except (SessionError, OSError) as error:
-        fix = getattr(error, "fix", None) or "name another with MLKIT_RUNTIME_DIR"
+        fix = getattr(error, "fix", None) or "set MLKIT_RUNTIME_DIR to another folder"
         yield Finding(str(getattr(error, "what", error)), fix, blocks=True)
         return
     if os.statvfs(base).f_flag & getattr(os, "ST_NOEXEC", 0):
         yield Finding(
-            f"nothing can be executed in {base}: it is mounted noexec",
-            "name a folder elsewhere with MLKIT_RUNTIME_DIR",
+            f"{base} is mounted noexec",
+            "set MLKIT_RUNTIME_DIR to a folder elsewhere",
             blocks=True,
         )
     for folder in folders.all_folders():
@@ -281,7 +297,7 @@ def _about_folder() -> Iterator[Finding]:
 def about_session(
     folder: Path, processes: Callable[[str], list[Any]] = processes_of
 ) -> Iterator[Finding]:
-    """Whether a session was left behind, and how to be rid of it."""
+    """Check whether a session is orphaned, and how to remove it."""
     try:
         about = Session(folder).about()
     except MlkitError:
@@ -290,19 +306,19 @@ def about_session(
     owner = about.owner
     if not owner.alive:
         yield Finding(
-            f"session {folder.name} runs on though process {owner.pid}, for which it was started, "
-            "is gone; it ends by itself when its lease runs out",
-            f"attach() to it, or end it now: kill {about.pid}",
+            f"session {folder.name} is still running although its owner, process {owner.pid}, has "
+            "ended; it stops when its lease expires",
+            f"attach() to it, or stop it now: kill {about.pid}",
         )
 
 
 def _about_remains(folder: Path, processes: Callable[[str], list[Any]]) -> Iterator[Finding]:
     if _owner_lives(folder):
-        return  # it is being started
-    left = " ".join(str(process.pid) for process in processes(folder.name))
+        return  # it is starting
+    pids = " ".join(str(process.pid) for process in processes(folder.name))
     yield Finding(
-        f"session {folder.name} is gone and left {'processes' if left else 'its folder'} behind",
-        (f"kill {left}; " if left else "") + f"rm -r {folder}",
+        f"session {folder.name} has ended and left {'processes' if pids else 'its folder'} behind",
+        (f"kill {pids}; " if pids else "") + f"rm -r {folder}",
     )
 
 

@@ -1,8 +1,7 @@
-"""Sessions as a kernel sees them: start one, find one again, ask it for something.
+"""Client of the session process: start it, find it again, and call it.
 
-A session is a detached process with a Ray and a Serve of its own (`mlkit.serving.control.host`). A
-notebook has one.
-It is found again after the kernel was restarted, as long as its lease lasts.
+A session is a detached process that runs Ray and Serve (`mlkit.serving.control.host`). Each
+notebook has one, which survives a restart of the kernel until its lease expires.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ ABOUT_TIMEOUT_S = 5.0
 
 
 def notebook_key() -> str:
-    """What stays the same when this notebook's kernel is restarted."""
+    """Return an identifier of this notebook that a restart of its kernel does not change."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     return os.environ.get("JPY_SESSION_NAME") or (
         str(Path(main).resolve()) if main else str(Path.cwd())
@@ -64,7 +63,7 @@ def notebook_key() -> str:
 
 @dataclass
 class Session:
-    """A running session process, by its folder."""
+    """A session process, identified by its folder."""
 
     folder: Path
 
@@ -81,12 +80,12 @@ class Session:
         """Start a session for this process and wait until it is ready.
 
         Raises:
-            SessionError: it did not come up; names its log.
+            SessionError: it did not start; quotes the last line of its log.
         """
         folder = folders.create()
         settings = {
             "address": address,
-            "host": host if address == "local" else "0.0.0.0",  # other nodes ask its replicas
+            "host": host if address == "local" else "0.0.0.0",  # other nodes connect
             "reached_at": _reached_at(address, host),
             "port": port or free_port(),
             "lease_s": _lease(lease_s),
@@ -102,9 +101,9 @@ class Session:
             session._wait_ready(process)
         except BaseException:
             session._end()
-            folders.remove(folder)  # also where there was no process yet
+            folders.remove(folder)  # even if the process was not started yet
             raise
-        if "ipykernel" not in sys.modules:  # a script has nobody to come back to it
+        if "ipykernel" not in sys.modules:  # a script cannot reconnect
             atexit.register(session.stop)
         return session
 
@@ -113,63 +112,63 @@ class Session:
         while not (self.folder / "ready").exists():
             if process.poll() is not None or time.monotonic() > until:
                 raise SessionError(
-                    "the session process did not come up",
-                    got=_last_words(self.folder / "host.log"),
-                    fix="see what `mlkit doctor` says",
+                    "the session process did not start",
+                    got=_last_line(self.folder / "host.log"),
+                    fix="run `mlkit doctor`",
                 )
             time.sleep(0.02)
 
     @classmethod
     def all(cls) -> Iterator[Session]:
-        """Sessions of this user that listen, or did when they ended."""
+        """Yield the sessions of this user, including those that ended without cleaning up."""
         for folder in folders.all_folders():
             if (folder / SOCKET).exists():
                 yield cls(folder)
 
     @classmethod
     def of_this_notebook(cls) -> Session | None:
-        """This process's session, or the one that a former kernel of this notebook left.
+        """Return this process's session, or the orphaned session of this notebook.
 
         Raises:
-            SessionTimeout: it has one, which did not answer in time.
+            SessionTimeout: it exists, but does not respond in time.
         """
-        mine, left = None, None
+        mine, orphan = None, None
         for session in cls.all():
             try:
                 about = session.about()
             except SessionTimeout:
                 if session._started_here:
-                    raise  # a second Ray beside a slow one helps nobody
+                    raise  # starting a second Ray would not help
                 continue
-            except DeployError:  # it ended a moment ago
+            except DeployError:  # it has just ended
                 continue
             owner = about.owner
             if owner.pid == os.getpid() and owner.alive:
                 mine = session
             elif about.notebook == notebook_key() and not owner.alive:
-                left = session
-        if mine is None and left is not None:
-            left.own()
-        return mine or left
+                orphan = session
+        if mine is None and orphan is not None:
+            orphan.own()
+        return mine or orphan
 
     @property
     def _started_here(self) -> bool:
-        """Whether this process or this notebook started it, by its settings; asks nobody."""
+        """Whether this process or this notebook started it, according to its settings file."""
         settings = json.loads((self.folder / "settings.json").read_text())
         owner, notebook = settings["owner"]["pid"], settings["notebook"]
         return bool(owner == os.getpid() or notebook == notebook_key())
 
     @property
     def store(self) -> Store:
-        """Where code, plans and policies are put for it."""
+        """The store for code, plans and policies."""
         return Store(self.folder / folders.BUNDLES)
 
     def about(self) -> SessionInfo:
-        """What it is and has."""
+        """Return the session's owner, settings and apps."""
         return self.call(About(), timeout_s=ABOUT_TIMEOUT_S)
 
     def own(self) -> None:
-        """Make it live for this process."""
+        """Make this process the owner, whose end starts the lease."""
         self.call(Own(pid=os.getpid()))
 
     def call(
@@ -179,12 +178,12 @@ class Session:
         say: Progress = lambda text: None,
         timeout_s: float | None = None,
     ) -> Reply:
-        """Ask it for something; see `mlkit.serving.control.protocol`.
+        """Call the session process; see `mlkit.serving.control.protocol`.
 
         Raises:
-            SessionTimeout: it did not answer in time; it may well be there.
-            SessionError: it is not there, went away before it answered, or cannot answer this.
-            DeployError: it answered with an error.
+            SessionTimeout: no response in time; the process may still run.
+            SessionError: it has ended, or does not know the call.
+            DeployError: the call failed.
         """
         import httpx2
 
@@ -193,8 +192,8 @@ class Session:
         try:
             with self._client.stream(
                 "POST", path, content=call.model_dump_json(), timeout=timeout_s
-            ) as answer:
-                for line in answer.iter_lines():
+            ) as response:
+                for line in response.iter_lines():
                     message = json.loads(line)
                     if "progress" in message:
                         say(message["progress"])
@@ -205,16 +204,16 @@ class Session:
                         return reply
         except httpx2.TimeoutException as error:
             raise SessionTimeout(
-                f"the session process did not answer within {timeout_s:g} s",
+                f"the session process did not respond within {timeout_s:g} s",
                 where=f"session {self.folder.name}",
-                fix="try again: it may be busy, or its machine may",
+                fix="try again: the machine may be busy",
             ) from error
         except httpx2.TransportError as error:
             raise self._gone() from error
         raise self._gone()
 
     def _check_listens(self) -> None:
-        """Raise where nobody listens; the client would leave a socket open there."""
+        """Raise if nothing listens; the HTTP client would leak a socket."""
         with closing(socket.socket(socket.AF_UNIX)) as probe:
             try:
                 probe.connect(str(self.folder / SOCKET))
@@ -223,29 +222,29 @@ class Session:
 
     def _gone(self) -> SessionError:
         return SessionError(
-            "the session process is not there any more",
+            "the session process has ended",
             where=f"session {self.folder.name}",
-            fix="deploy again: that starts a new one",
+            fix="deploy again, which starts a new one",
         )
 
     @cached_property
     def _client(self) -> Any:
         import httpx2
 
-        # Nothing is encrypted on a Unix socket: loading certificates would only take time.
+        # No TLS on a Unix socket: skips loading the certificates.
         transport = httpx2.HTTPTransport(uds=str(self.folder / SOCKET), verify=False)
         client = httpx2.Client(transport=transport)
         weakref.finalize(self, client.close)
         return client
 
     def stop(self) -> None:
-        """End it and wait until it is gone; without effect on one that is."""
+        """Stop the session and wait until its processes have ended."""
         try:
             pid = self.about().pid
         except DeployError:
             self._end()
             return
-        with suppress(DeployError):  # it may be gone before it has said that it goes
+        with suppress(DeployError):  # it may end before it has responded
             self.call(StopSession(), timeout_s=5)
         if _gone(pid, STOP_TIMEOUT_S):
             _started.pop(self.folder, None)
@@ -254,12 +253,12 @@ class Session:
 
     @property
     def running(self) -> bool:
-        """Whether the process that was started here lives; asks nobody."""
+        """Whether the process was started by this one and is still running."""
         process = _started.get(self.folder)
         return process is not None and process.poll() is None
 
     def _end(self) -> None:
-        """End a process that was started here and does not listen, and wait for its watchdog."""
+        """Terminate a child process that does not respond, and wait for its watchdog."""
         process = _started.pop(self.folder, None)
         if process is None:
             return
@@ -283,19 +282,19 @@ def _reached_at(address: str, host: str) -> str:
 
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
-"""Session processes that are children of this one, by folder."""
+"""Session processes started by this process, by folder."""
 
 
 def _has_processes(folder: Path) -> bool:
-    """Whether anything of a session is left: marked processes, or the watchdog that ends them."""
+    """Whether any process of a session, or its watchdog, is still running."""
     import psutil
 
-    watching = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
-    return any(watching) or bool(processes_of(folder.name))
+    watchdogs = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
+    return any(watchdogs) or bool(processes_of(folder.name))
 
 
 def _gone(pid: int, timeout_s: float) -> bool:
-    """Wait until a process has ended; False when it has not in time."""
+    """Wait until a process has ended; False if it has not in time."""
     until = time.monotonic() + timeout_s
     while _exists(pid):
         if time.monotonic() > until:
@@ -325,13 +324,13 @@ def _lease(lease_s: float | None) -> float:
 def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
     write_launcher(folder, haproxy_binary())
     environment = {**os.environ, **ray_environment(folder)}
-    if address != "local":  # a cluster has a token of its own
+    if address != "local":  # a cluster has its own token
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             environment.pop(name)
             if name in os.environ:
                 environment[name] = os.environ[name]
     root = str(Path(mlkit.__file__).resolve().parents[1])
-    if "site-packages" not in root:  # run from a checkout: replicas need it too
+    if "site-packages" not in root:  # a checkout: replicas need it, too
         environment["PYTHONPATH"] = os.pathsep.join(
             [root, *filter(None, [environment.get("PYTHONPATH")])]
         )
@@ -339,7 +338,7 @@ def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "mlkit.serving.port", str(folder)],
             env=environment,
-            cwd=folder,  # the notebook's may be moved away, and HAProxy starts anew in it
+            cwd=folder,  # HAProxy needs it when it reloads; the notebook's may be moved
             start_new_session=True,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -347,9 +346,9 @@ def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
         )
 
 
-def _last_words(log: Path) -> str:
+def _last_line(log: Path) -> str:
     try:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return "no log"
-    return lines[-1] if lines else "nothing in its log"
+    return lines[-1] if lines else "its log is empty"

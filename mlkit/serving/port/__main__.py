@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(argument: str) -> None:
-    """Start Ray and Serve in the main thread, and answer calls until the session ends."""
+    """Start Ray and Serve in the main thread, and serve calls until the session ends."""
     folder = Path(argument)
     settings = json.loads((folder / "settings.json").read_text())
     guard = _start_watchdog(folder)
@@ -33,7 +33,7 @@ def main(argument: str) -> None:
         folder=folder / "ray",
     )
     for name in missing_names():
-        logging.warning("%s is gone (%s): %s", name.name, name.used_for, name.without)
+        logging.warning("%s is missing (%s): %s", name.name, name.used_for, name.without)
     cluster = RayCluster(local=settings["address"] == "local")
     host: Host | None = None
 
@@ -46,16 +46,16 @@ def main(argument: str) -> None:
         asyncio.run(run())
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # it is ending already
+            signal.signal(number, signal.SIG_IGN)  # it is already ending
         stop_ray(settings["address"], host.applications if host else [])
         watchdog.sweep(folder.name)
         folders.remove(folder)
-        guard.terminate()  # nothing is left for it to do
+        guard.terminate()
         guard.wait()
 
 
 def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the process that cleans up after this one when this one is killed."""
+    """Start the process that cleans up if this one is killed."""
     reading, writing = os.pipe()
     environment = {k: v for k, v in os.environ.items() if k != "MLKIT_SESSION"}
     process = subprocess.Popen(
@@ -68,7 +68,7 @@ def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
         stderr=subprocess.DEVNULL,
     )
     os.close(reading)
-    os.set_inheritable(writing, False)  # and it stays open as long as this process lives
+    os.set_inheritable(writing, False)  # it stays open as long as this process runs
     return process
 
 

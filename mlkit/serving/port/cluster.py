@@ -1,4 +1,4 @@
-"""Ray and Ray Serve as a session uses them: `mlkit.serving.control.cluster.Cluster` on ray 2.60."""
+"""`mlkit.serving.control.cluster.Cluster` on Ray Serve 2.60, and the start and stop of Ray."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from mlkit.serving.control.cluster import (
 from mlkit.serving.control.flags import cluster_environment
 from mlkit.serving.control.watchdog import sweep
 from mlkit.serving.port import depot, details
-from mlkit.serving.port.handles import handle_of
-from mlkit.serving.port.replicas import RayFront, RayStage
+from mlkit.serving.port.replicas import RayFront, RayStage, handle_of
 from mlkit.serving.port.scaling import serve_config
 from mlkit.serving.port.spares import Spares
 from mlkit.serving.replica.front import VERSION_PATH
@@ -34,14 +33,14 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SETTLE_S = 10.0
-"""As long a call that was cancelled may take to reach Ray before it is left to itself."""
+"""How long a cancelled call may take before its thread is abandoned."""
 REPORT_TIMEOUT_S = 30.0
 
 _KINDS = {"front": RayFront, "stage": RayStage}
 
 
 class _Lane:
-    """Runs blocking calls on threads of its own, some at a time, in the order they came."""
+    """Runs blocking calls on its own threads, in order."""
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
@@ -51,59 +50,59 @@ class _Lane:
         return ThreadPoolExecutor(self._threads, thread_name_prefix="mlkit-ray")
 
     async def run(self, call: Callable[..., T], *args: Any) -> T:
-        """Run a call; one that is cancelled is waited for, so that no later one overtakes it."""
+        """Run a call; a cancelled one is awaited, so that no later call overtakes it."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, call, *args)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             if not future.cancel():
                 await asyncio.wait({future}, timeout=SETTLE_S)
-            if not future.done():  # Ray hangs: it does so on a thread that nobody waits for
+            if not future.done():  # Ray hangs: abandon the thread
                 self._pool.shutdown(wait=False)
                 self._pool = self._new_pool()
             elif not future.cancelled():
-                future.exception()  # or it is logged as never retrieved
+                future.exception()  # otherwise asyncio logs it as never retrieved
             raise
 
 
 class RayCluster:
-    """Ray Serve, in the process that `start_ray` was called in.
+    """Ray Serve, in the process that called `start_ray`.
 
     Args:
-        local: whether Ray is the session's own.
+        local: whether the session started Ray itself.
     """
 
     def __init__(self, local: bool) -> None:
         self.local = local
         self._changes = _Lane(1)
-        self._questions = _Lane(2)
+        self._queries = _Lane(2)
         self._spares = Spares()
         self._handles: dict[tuple[str, str], Any] = {}
 
     async def publish(self, path: Path) -> str:
-        """On one machine replicas read the file itself; other nodes do not have it."""
+        """Return the file's location: the file itself locally, an actor on a cluster."""
         return str(path) if self.local else await self._changes.run(depot.keep, str(path))
 
     async def retract(self, locations: Sequence[str]) -> None:
-        """Have the depot of a cluster forget them."""
+        """Delete published objects from a cluster's depot."""
         if not self.local and locations:
             await self._changes.run(depot.drop, locations)
 
     async def apply(self, targets: Sequence[ApplicationTarget]) -> None:
-        """Tell Serve what there should be."""
+        """Apply the targets without waiting for their replicas."""
         await self._changes.run(_apply, targets)
 
     async def delete(self, applications: Sequence[str]) -> None:
-        """Remove applications and wait until they are gone."""
+        """Delete applications and wait until they are deleted."""
         await self._changes.run(_delete, applications)
 
     async def status(self, applications: Sequence[str]) -> dict[str, ApplicationStatus]:
-        """What Serve says of each application."""
-        return await self._questions.run(_status, applications)
+        """Return the status of each application."""
+        return await self._queries.run(_status, applications)
 
     async def reports(self, target: ApplicationTarget) -> list[ReplicaReport]:
-        """Ask every running replica."""
-        return await self._questions.run(self._reports, target)
+        """Return a report of every running replica."""
+        return await self._queries.run(self._reports, target)
 
     def _reports(self, target: ApplicationTarget) -> list[ReplicaReport]:
         from ray.exceptions import RayError
@@ -114,34 +113,34 @@ class RayCluster:
             self._handles[key] = handle_of(*key)
             if not hasattr(self._handles[key], "_init"):
                 return []
-            # Its router would run in this thread's loop, and there is none.
+            # By default its router runs in the event loop of this thread, which has none.
             self._handles[key]._init(_run_router_in_separate_loop=True)
         try:
-            answers = self._handles[key].broadcast("loaded").results(timeout_s=REPORT_TIMEOUT_S)
-        except DeploymentUnavailableError:  # there is none: an app that scaled to zero
+            reports = self._handles[key].broadcast("loaded").results(timeout_s=REPORT_TIMEOUT_S)
+        except DeploymentUnavailableError:  # scaled to zero
             return []
-        except RayError:  # one of them is going away: it is asked again
+        except RayError:  # a replica is stopping: the caller polls again
             return [ReplicaReport(0, (), {})]
-        return [ReplicaReport(a["pid"], tuple(a["loaded"]), a["rejected"]) for a in answers]
+        return [ReplicaReport(a["pid"], tuple(a["loaded"]), a["rejected"]) for a in reports]
 
     async def answering_version(self, base_url: str) -> str | None:
-        """The version of the replica that answers at this moment, if one does."""
-        return await self._questions.run(_version_at, base_url)
+        """Return the version of the replica that responds, or None."""
+        return await self._queries.run(_version_at, base_url)
 
     async def counts(
         self, applications: Mapping[str, str], *, beside: bool = False
     ) -> dict[str, ReplicaCounts]:
-        """Counts by stage, from Serve's details."""
-        return await self._questions.run(details.counts, applications, beside)
+        """Return the replica counts by stage."""
+        return await self._queries.run(details.counts, applications, beside)
 
     async def placement(self, applications: Mapping[str, str]) -> dict[str, Any]:
-        """Where replicas sit, and what is taken of each node."""
-        return await self._questions.run(details.placement, applications)
+        """Return the nodes of replicas, and the allocated resources."""
+        return await self._queries.run(details.placement, applications)
 
     async def keep_spares(self) -> None:
-        """Keep idle processes ready; only where Ray is the session's own."""
+        """Prestart idle worker processes, if the session started Ray itself."""
         if self.local:
-            await self._questions.run(self._spares.keep)
+            await self._queries.run(self._spares.keep)
 
 
 def _apply(targets: Sequence[ApplicationTarget]) -> None:
@@ -213,13 +212,13 @@ def _status_of(overview: Any) -> ApplicationStatus:
 
 def _last_line(message: str) -> str:
     lines = [line for line in message.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no word of why"
+    return lines[-1] if lines else "no message"
 
 
 def _delete(applications: Sequence[str]) -> None:
     from ray import serve
 
-    with suppress(TypeError):  # else one after the other
+    with suppress(TypeError):  # without it, one after the other
         for name in applications:
             serve.delete(name, _blocking=False)
     for name in applications:
@@ -228,8 +227,8 @@ def _delete(applications: Sequence[str]) -> None:
 
 def _version_at(base_url: str) -> str | None:
     try:
-        with urllib.request.urlopen(base_url + VERSION_PATH, timeout=2) as answer:
-            return str(answer.read().decode())
+        with urllib.request.urlopen(base_url + VERSION_PATH, timeout=2) as response:
+            return str(response.read().decode())
     except (OSError, ValueError):
         return None
 
@@ -238,11 +237,11 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
     """Start Ray and Serve in this process's main thread, or join a cluster.
 
     Args:
-        address: "local" for a Ray of one's own, else a running cluster's.
+        address: "local" to start Ray, otherwise the address of a running cluster.
         host: interface of the HTTP front end.
-        port: of the HTTP front end.
-        object_store_bytes: shared memory for objects of a Ray of one's own.
-        folder: where such a Ray keeps its logs and sockets; goes with the session.
+        port: port of the HTTP front end.
+        object_store_bytes: size of the object store of a local Ray.
+        folder: logs and sockets of a local Ray; deleted with the session.
     """
     import ray
     from ray import serve
@@ -250,9 +249,9 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
     if address == "local":
         _start_ray(object_store_bytes, folder)
     else:
-        # What the processes of a cluster inherit is not this one's to say, but what its jobs get.
+        # The environment of a cluster is not ours to set, that of our jobs is.
         variables = cluster_environment()
-        if "PYTHONPATH" in os.environ:  # run from a checkout; of use to nodes that have it too
+        if "PYTHONPATH" in os.environ:  # a checkout, for nodes that share it
             variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
         ray.init(
             address=address,
@@ -261,7 +260,7 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
             namespace="mlkit",
             runtime_env={"env_vars": variables},
         )
-    # Every node answers, unless that is said otherwise: several on one machine share their ports.
+    # Several nodes on one machine (in tests) cannot all bind the port.
     location = os.environ.get("MLKIT_PROXY_LOCATION", "EveryNode")
     serve.start(
         proxy_location=location,
@@ -271,7 +270,7 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
 
 
 def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None:
-    """Start a Ray of one's own; on a busy machine its own limit of 30 s may be too short."""
+    """Start Ray; on a busy machine, its own timeout of 30 s may be too short."""
     import ray
 
     for left in reversed(range(attempts)):
@@ -291,14 +290,13 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
             if not left or "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
-            sweep(os.environ["MLKIT_SESSION"])  # what the attempt has started, and left behind
+            sweep(os.environ["MLKIT_SESSION"])  # processes of the failed attempt
 
 
 def _end_idle_processes() -> None:
-    """End what only sends logs to drivers, asks for machines, and serves a dashboard.
+    """Stop Ray's log monitor, autoscaler monitor and dashboard, which a local session does not use.
 
-    Nobody here is sent logs, there is one machine, and no dashboard; together they take 1.2% of a
-    core. `ray.init` has no parameter that leaves them out.
+    Together they take 1.2% of a core; `ray.init` has no parameter to leave them out.
     """
     try:
         from ray._private import worker
@@ -307,15 +305,15 @@ def _end_idle_processes() -> None:
         for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
             end(check_alive=False)
     except Exception as error:
-        logger.warning("idle processes of Ray go on: %s", error)
+        logger.warning("cannot stop unused processes of Ray: %s", error)
 
 
 def stop_ray(address: str, applications: Sequence[str]) -> None:
-    """Stop Serve and Ray; on a cluster only take down what is this session's.
+    """Stop Serve and Ray; on a cluster, only delete this session's applications.
 
     Args:
-        address: as for `start`.
-        applications: what the session has on a cluster.
+        address: as for `start_ray`.
+        applications: the session's applications.
     """
     import ray
     from ray import serve

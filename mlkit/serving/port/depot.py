@@ -1,6 +1,6 @@
-"""Bundles on a cluster: kept by one actor, fetched once by each process that needs them.
+"""Distribution of bundles on a cluster: an actor holds them, replicas fetch them.
 
-On one machine replicas read them from the session's folder; another node does not have it.
+On one machine, replicas read them from the session's folder, which other nodes do not have.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ NAMESPACE = "mlkit"
 
 
 class _Depot:
-    """Holds bundles by name, as objects that Ray copies to a node once."""
+    """Actor that holds bundles in Ray's object store, which copies them to a node once."""
 
     def __init__(self) -> None:
         self.kept: dict[str, Any] = {}
 
-    def put(self, name: str, held: list[Any]) -> None:
-        """Keep one; the list keeps Ray from passing the object itself."""
-        self.kept[name] = held[0]
+    def put(self, name: str, reference: list[Any]) -> None:
+        """Store a reference; in a list, because Ray would pass the object itself."""
+        self.kept[name] = reference[0]
 
     def drop(self, names: list[str]) -> None:
-        """Forget some."""
+        """Release objects."""
         for name in names:
             self.kept.pop(name, None)
 
     def get(self, name: str) -> list[Any]:
-        """The object of that name."""
+        """Return the reference of an object, in a list."""
         return [self.kept[name]]
 
 
 def keep(path: str) -> str:
-    """Put a file into this session's depot; the name that `fetch` takes.
+    """Put a file into this session's depot and return its location for `fetch`.
 
-    The depot ends with the process that made it.
+    The depot ends with the process that created it.
     """
     import ray
 
@@ -52,23 +52,23 @@ def keep(path: str) -> str:
 
 
 def drop(locations: Sequence[str]) -> None:
-    """Have their depots forget what `keep` put there."""
+    """Delete files from their depots."""
     for location in locations:
         _, depot, name = location.split(":", 2)
         _held[depot].drop.remote([name])
 
 
 _held: dict[str, Any] = {}
-"""Handles of this process's depots: an actor that nobody holds is ended."""
+"""Handles of this process's depots; Ray stops an actor without handles."""
 
 
-def fetch(bundle: str) -> bytes:
-    """The bundle at a path, or in a depot."""
-    if not bundle.startswith("depot:"):
-        return Path(bundle).read_bytes()
+def fetch(location: str) -> bytes:
+    """Read a bundle from a file or a depot."""
+    if not location.startswith("depot:"):
+        return Path(location).read_bytes()
     import ray
 
-    _, depot, name = bundle.split(":", 2)
+    _, depot, name = location.split(":", 2)
     actor: Any = ray.get_actor(depot, namespace=NAMESPACE)
     listed: Any = ray.get(actor.get.remote(name))
     data: bytes = ray.get(listed[0])

@@ -1,4 +1,4 @@
-"""What Serve and Ray say of replicas: how many there are, and where they sit."""
+"""Counts and placement of replicas, from the details of Serve and Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["counts", "counts_of", "placement"]
 
 
 def placement(applications: Mapping[str, str]) -> dict[str, Any]:
-    """Where replicas sit and what is taken of each node, as Ray has it.
+    """Return the nodes of replicas, and the allocated resources.
 
     Args:
         applications: name of the stage of each application.
@@ -24,15 +24,15 @@ def placement(applications: Mapping[str, str]) -> dict[str, Any]:
     replicas = [
         {
             "stage": stage,
-            "replica": one["replica_id"],
-            "state": one["state"],
-            "pid": one.get("pid"),
-            "node": one.get("node_id"),
+            "replica": replica["replica_id"],
+            "state": replica["state"],
+            "pid": replica.get("pid"),
+            "node": replica.get("node_id"),
             "resources": _asked(deployment),
         }
         for name, stage in applications.items()
         for deployment in _deployments(details, name)
-        for one in deployment["replicas"]
+        for replica in deployment["replicas"]
     ]
     total, free = state.cluster_resources(), state.available_resources()
     nodes = [
@@ -46,11 +46,11 @@ def placement(applications: Mapping[str, str]) -> dict[str, Any]:
 
 
 def counts(applications: Mapping[str, str], beside: bool = False) -> dict[str, ReplicaCounts]:
-    """How many replicas of each stage there are, should be, and have a place.
+    """Return the number of wanted, ready and placed replicas of each stage.
 
     Args:
         applications: name of the stage of each application.
-        beside: whether old replicas that serve until the new ones are ready count as wanted.
+        beside: whether old replicas that serve during a rolling update count as wanted.
     """
     import ray
 
@@ -59,7 +59,7 @@ def counts(applications: Mapping[str, str], beside: bool = False) -> dict[str, R
 
 
 def _serve_details() -> Mapping[str, Any]:
-    """What the controller knows of each replica; nothing where Serve does not let it be asked."""
+    """Return Serve's details of all replicas; empty if its private client is missing."""
     try:
         from ray.serve.context import _get_global_client
     except ImportError:
@@ -76,39 +76,38 @@ def counts_of(
     *,
     beside: bool,
 ) -> dict[str, ReplicaCounts]:
-    """The same from Serve's details and what the cluster has; that is asked for where it counts.
+    """Compute the counts from Serve's details; calls `total` only if replicas are not placed.
 
-    What is free is what all other replicas leave, with or without a place: Ray's own count of it
-    does not tell, since a replica whose process is slow to start holds its share already and has
-    no place yet by Serve's word.
+    Free resources are those that no other replica reserves. Ray's own count would mislead: a
+    replica whose process is starting has its resources, but no node yet in Serve's details.
     """
-    found = {}
+    result = {}
     for name, stage in applications.items():
         for deployment in _deployments(details, name):
             replicas, asked = _held(deployment), _asked(deployment)
-            ready = sum(one["state"] == "RUNNING" for one in replicas)
-            placed = sum(bool(one.get("node_id")) for one in replicas)
+            ready = sum(replica["state"] == "RUNNING" for replica in replicas)
+            placed = sum(bool(replica.get("node_id")) for replica in replicas)
             wanted = len(replicas) if beside else deployment["target_num_replicas"]
             free: dict[str, float] = {}
             if placed < wanted:
-                taken, has = _taken(details), total()
-                mine = len(replicas) - placed
+                reserved, cluster = _reserved(details), total()
+                unplaced = len(replicas) - placed
                 free = {
-                    resource: has.get(resource, 0.0) - taken[resource] + mine * amount
+                    resource: cluster.get(resource, 0.0) - reserved[resource] + unplaced * amount
                     for resource, amount in asked.items()
                 }
-            found[stage] = ReplicaCounts(wanted, ready, placed, asked, free)
-    return found
+            result[stage] = ReplicaCounts(wanted, ready, placed, asked, free)
+    return result
 
 
-def _taken(details: Mapping[str, Any]) -> dict[str, float]:
-    """What all replicas were promised."""
-    taken: dict[str, float] = defaultdict(float)
+def _reserved(details: Mapping[str, Any]) -> dict[str, float]:
+    """Sum the resources that all replicas reserve."""
+    reserved: dict[str, float] = defaultdict(float)
     for name in details["applications"]:
         for deployment in _deployments(details, name):
             for resource, amount in _asked(deployment).items():
-                taken[resource] += amount * len(_held(deployment))
-    return taken
+                reserved[resource] += amount * len(_held(deployment))
+    return reserved
 
 
 def _held(deployment: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -116,8 +115,8 @@ def _held(deployment: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _deployments(details: Mapping[str, Any], application: str) -> list[dict[str, Any]]:
-    found = details["applications"].get(application)
-    return list(found["deployments"].values()) if found else []
+    status = details["applications"].get(application)
+    return list(status["deployments"].values()) if status else []
 
 
 def _asked(deployment: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The actor that gathers what the replicas of a session count, and how it is asked."""
+"""The actor that gathers the metrics of a session, and its clients."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mlkit.metrics.prometheus import exposition as exposition_of
 __all__ = ["RayTelemetry", "exposition", "push", "scaled"]
 
 _NAMESPACE = "mlkit"
-ASK_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 10.0
 _gatherers: dict[str, Any] = {}
 
 
 class _Gatherers:
-    """An actor: what all apps of a session have counted."""
+    """Actor with the metrics and scaling logs of all apps of a session."""
 
     def __init__(self) -> None:
         self.apps: dict[str, Gatherer] = {}
@@ -65,15 +65,15 @@ def _gatherer(name: str) -> Any:
 
 
 def push(gatherer: str, app: str, delta: Mapping[str, Any]) -> list[str]:
-    """Hand counts on, and wait until they have been taken; on a thread of its own.
+    """Push metrics and wait until they are received; blocks.
 
     Returns:
-        the steps that somebody wants to look into.
+        the steps to sample; see `App.peek`.
     """
     import ray
 
-    wanted: list[str] = ray.get(_gatherer(gatherer).push.remote(app, delta), timeout=10)
-    return wanted
+    peeked: list[str] = ray.get(_gatherer(gatherer).push.remote(app, delta), timeout=10)
+    return peeked
 
 
 def scaled(
@@ -83,17 +83,17 @@ def scaled(
     decisions: Sequence[Mapping[str, Any]] = (),
     counts: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Hand on what was decided of an app's replicas, and how many there are."""
+    """Push scaling decisions and replica counts of an app."""
     import ray
 
     ray.get(_gatherer(gatherer).scaled.remote(app, list(decisions), list(counts)), timeout=10)
 
 
 class RayTelemetry:
-    """The session's end of the actor that gathers counts: started with this, kept alive by it.
+    """The session's client of the actor, which it starts and keeps alive.
 
     Args:
-        name: by which replicas find the actor.
+        name: name by which replicas look up the actor.
     """
 
     def __init__(self, name: str) -> None:
@@ -104,36 +104,36 @@ class RayTelemetry:
         options = kind.options(name=name, namespace=_NAMESPACE, num_cpus=0, max_restarts=-1)
         self._actor = options.remote()
 
-    async def _ask(self, method: str, *arguments: Any) -> Any:
-        async with asyncio.timeout(ASK_TIMEOUT_S):
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        async with asyncio.timeout(CALL_TIMEOUT_S):
             return await getattr(self._actor, method).remote(*arguments)
 
     async def since(self, app: str, number: int, scaling: int) -> tuple[int, list[Any], Any]:
-        """The last number, deltas after a number, and decisions after another."""
-        last, deltas, decided = await self._ask("since", app, number, scaling)
+        """Return the last number, the deltas after `number`, and decisions after `scaling`."""
+        last, deltas, decided = await self._call("since", app, number, scaling)
         return last, deltas, decided
 
     async def traces(self, app: str, slowest: int, id: str) -> list[Any]:
-        """Packed traces: the slowest, or the one of an id."""
-        return list(await self._ask("traces", app, slowest, id))
+        """Return packed traces: the slowest, or those with an id."""
+        return list(await self._call("traces", app, slowest, id))
 
     async def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
-        """Samples of a step; its replicas take more until then."""
-        return list(await self._ask("peek", app, step, until))
+        """Return samples of a step; replicas keep sampling it until then."""
+        return list(await self._call("peek", app, step, until))
 
     async def record_scaling(
         self, app: str, decisions: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Add to the log of an app's scaling."""
-        await self._ask("scaled", app, list(decisions), list(counts))
+        """Append to the scaling log of an app."""
+        await self._call("scaled", app, list(decisions), list(counts))
 
     async def forget(self, app: str) -> None:
-        """Drop everything of an app."""
-        await self._ask("forget", app)
+        """Delete the metrics of an app."""
+        await self._call("forget", app)
 
 
 async def exposition(gatherer: str, app: str) -> bytes:
-    """The counts of an app for Prometheus, from a replica's loop."""
-    actor = await asyncio.to_thread(_gatherer, gatherer)  # the first time it asks the cluster
+    """Return the metrics of an app in Prometheus's text format."""
+    actor = await asyncio.to_thread(_gatherer, gatherer)  # the first lookup blocks
     text: bytes = await actor.exposition.remote(app)
     return text

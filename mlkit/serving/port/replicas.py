@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from mlkit.serving.port import depot, gathering, handles
+from mlkit.serving.port import depot, gathering
 from mlkit.serving.replica.front import Replica
 from mlkit.serving.replica.stage import StageReplica
 
-__all__ = ["RayFront", "RayRuntime", "RayStage"]
+__all__ = ["RayFront", "RayRuntime", "RayStage", "handle_of"]
+
+
+def handle_of(application: str, deployment: str) -> Any:
+    """Return Serve's handle of a deployment, in a session or in a replica."""
+    from ray import serve
+
+    try:
+        # It exists; asking the controller would block the event loop of a replica.
+        return serve.get_deployment_handle(deployment, application, _check_exists=False)
+    except TypeError:
+        return serve.get_deployment_handle(deployment, application)
 
 
 class RayRuntime:
     """`mlkit.serving.replica.runtime.Runtime` on Ray."""
 
-    def fetch(self, location: str) -> bytes:
-        """A bundle, from a file or a depot."""
-        return depot.fetch(location)
-
-    def handle(self, application: str, deployment: str) -> Any:
-        """Serve's handle of a deployment."""
-        return handles.handle_of(application, deployment)
-
-    def push(self, gatherer: str, app: str, delta: Mapping[str, Any]) -> list[str]:
-        """Hand counts to the session's actor."""
-        return gathering.push(gatherer, app, delta)
-
-    async def exposition(self, gatherer: str, app: str) -> bytes:
-        """Ask the session's actor for the counts of an app."""
-        return await gathering.exposition(gatherer, app)
+    fetch = staticmethod(depot.fetch)
+    handle = staticmethod(handle_of)
+    push = staticmethod(gathering.push)
+    exposition = staticmethod(gathering.exposition)
 
 
 class RayFront(Replica):

@@ -1,8 +1,8 @@
-"""Autoscaling as Serve is told of it: mlkit's policies, bounds and delays inside a Serve policy.
+"""Autoscaling in Serve: mlkit's policies, bounds and delays inside a Serve policy.
 
-Serve calls a policy every tenth of a second in its controller, and then applies factors and delays
-of its own, of which it does not say what they held back. So it is told none: they are applied in
-what it calls (`Adapter`), which hands each decision to the session's gatherer with the reason.
+Serve's controller calls a policy several times per second and then applies its own factors and
+delays, without reporting what they held back. So Serve's are disabled and applied in `Adapter`,
+which pushes each decision and its reason to the session's gatherer.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ logger = logging.getLogger(__name__)
 
 
 def serve_config(spec: Mapping[str, Any], running: int) -> Any:
-    """Serve's ``AutoscalingConfig``.
+    """Create Serve's ``AutoscalingConfig``.
 
     Args:
         spec: what `autoscaling_spec` returned, with ``app``, ``stage`` and ``gatherer``.
-        running: replicas that there are now. A new configuration does not change how many there
-            are, and what is new starts with one at least, so that it is known to start.
+        running: current number of replicas, which a new configuration does not change. A new
+            deployment starts with at least one, to verify that it starts.
     """
     from ray import cloudpickle
     from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
-    given = dict(spec)
-    app, stage, gatherer = (given.pop(name) for name in ("app", "stage", "gatherer"))
-    first = running or given.get("initial_replicas") or max(1, given.get("min_replicas", 1))
-    bounds = given.get("min_replicas", 1), given.get("max_replicas", 1)
-    given["initial_replicas"] = min(max(first, bounds[0]), bounds[1])
+    options = dict(spec)
+    app, stage, gatherer = (options.pop(name) for name in ("app", "stage", "gatherer"))
+    first = running or options.get("initial_replicas") or max(1, options.get("min_replicas", 1))
+    bounds = options.get("min_replicas", 1), options.get("max_replicas", 1)
+    options["initial_replicas"] = min(max(first, bounds[0]), bounds[1])
     data = Path(spec["policy"]).read_bytes() if spec["policy"] else b""
     config: dict[str, Any] = {name: spec[name] for name in OURS | set(PLACED) if name in spec}
     adapter = Adapter(app, stage, gatherer, config, data, spec["policy_name"])
-    # Serve compares policies by name alone.
+    # Serve compares policies by name only.
     digest = hashlib.sha256(json.dumps(dict(spec), sort_keys=True, default=str).encode())
     policy = AutoscalingPolicy.from_serialized_policy_def(
         {"policy_function": f"{__name__}:{_NAMED}{digest.hexdigest()[:16]}"},
@@ -53,10 +53,10 @@ def serve_config(spec: Mapping[str, Any], running: int) -> Any:
     )
     ours = ("upscale_delay_s", "downscale_delay_s", "downscale_to_zero_delay_s")
     factors = ("upscaling_factor", "downscaling_factor", "policy", "policy_name")
-    kept = {name: v for name, v in given.items() if name not in (*ours, *factors, *PLACED)}
+    kept = {name: v for name, v in options.items() if name not in (*ours, *factors, *PLACED)}
     config = {**kept, **dict.fromkeys(ours, 0.0), "policy": policy}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of metrics_interval_s, which is what Serve goes by
+        warnings.simplefilter("ignore")  # metrics_interval_s is deprecated, but still used
         return AutoscalingConfig(**config)
 
 
@@ -64,19 +64,19 @@ _NAMED = "policy_"
 
 
 def __getattr__(name: str) -> Any:
-    """A policy by the name that Serve knows it under: it imports that where it shows details."""
+    """Resolve the name of any policy: Serve imports it to return details."""
     if name.startswith(_NAMED):
         return shipped
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def shipped(context: Any) -> tuple[int, dict[str, Any]]:
-    """Stands for a policy that travels as a pickle; it is not called."""
+    """Placeholder of a policy, which is shipped as a pickle; never called."""
     return context.target_num_replicas, context.policy_state
 
 
 class Adapter:
-    """What Serve's controller calls: a `Decider` on what Serve knows of a stage."""
+    """Serve policy that runs a `Decider` on the signals of a stage."""
 
     def __init__(
         self, app: str, stage: str, gatherer: str, config: dict[str, Any], policy: bytes, name: str
@@ -97,23 +97,25 @@ class Adapter:
         return Decider(self.stage, ScalingConfig(**self.config), policy, self.name or "the policy")
 
     def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
-        """How many replicas there should be now; Serve keeps the state for the next time."""
+        """Return the target number of replicas, and the state for the next call."""
         state = context.policy_state.get("mlkit", {})
         decider = self._decider
         signals = _signals(context, decider.config, state.get("user", {}))
         number, state, decisions = decider.decide(signals, state)
         if decisions and self.gatherer:
-            # The controller's loop waits for nobody.
-            threading.Thread(target=self._tell, args=(decisions,), daemon=True).start()
+            # Must not block the controller's event loop.
+            threading.Thread(target=self._record, args=(decisions,), daemon=True).start()
         return number, {"mlkit": state}
 
-    def _tell(self, decisions: list[Decision]) -> None:
+    def _record(self, decisions: list[Decision]) -> None:
         from mlkit.serving.port.gathering import scaled
 
         try:
-            scaled(self.gatherer, self.app, decisions=[one.to_dict() for one in decisions])
+            scaled(
+                self.gatherer, self.app, decisions=[decision.to_dict() for decision in decisions]
+            )
         except Exception as error:
-            logger.warning("a decision could not be handed on: %s", error)
+            logger.warning("cannot record a scaling decision: %s", error)
 
 
 def _signals(context: Any, config: ScalingConfig, state: Mapping[str, Any]) -> Signals:
@@ -130,9 +132,11 @@ def _signals(context: Any, config: ScalingConfig, state: Mapping[str, Any]) -> S
         policy_state=state,
         latest={
             name: {
-                str(replica): float(series[-1].value) for replica, series in found.items() if series
+                str(replica): float(series[-1].value)
+                for replica, series in replicas.items()
+                if series
             }
-            for name, found in (context.raw_metrics or {}).items()
+            for name, replicas in (context.raw_metrics or {}).items()
         },
         last_change_at=max((at for at in changes if at is not None), default=None),
         context=context,

@@ -1,10 +1,9 @@
-"""Processes kept ready for the next replicas of apps that scale by themselves.
+"""Prestarted worker processes for the next replicas of autoscaled apps.
 
-A new process of Ray needs seconds to import what a replica needs, and most of the time between
-"more are wanted" and "they answer" goes there. Ray starts some ahead when it starts itself
-(``RAY_preload_python_modules`` in `control/flags.py` has them import it), and has a call to start
-more, ``PrestartWorkers``, which is written against ray 2.60 and not public: where it fails,
-replicas start as they always did.
+A new worker process takes seconds to import the modules of a replica, which is most of the time
+until a new replica is ready. Ray prestarts some workers when it starts, which import them in
+advance (``RAY_preload_python_modules`` in `control/flags.py`). ``PrestartWorkers``, a private call
+of ray 2.60, starts more; if it fails, replicas start without.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ FREE_CORES = 0.7
 
 
 class Spares:
-    """Keeps some idle processes on the machine of a session with a Ray of its own."""
+    """Keeps a number of idle worker processes on the machine of a local session."""
 
     def __init__(
         self,
@@ -45,9 +44,9 @@ class Spares:
         self._failed = False
 
     def keep(self) -> None:
-        """Start one that is missing, where a core is free.
+        """Start a missing worker if a core is idle.
 
-        It takes a core for seconds: two at once on a busy machine held up requests for as long.
+        Its start takes a core for seconds; two at once delayed requests on a busy machine.
         """
         if self._failed or self._now() < self._next:
             return
@@ -58,7 +57,7 @@ class Spares:
                 self._start(1)
         except Exception as error:
             self._failed = True
-            logger.warning("no processes are kept ready: %s", error)
+            logger.warning("cannot prestart worker processes: %s", error)
 
 
 def _count_idle() -> int:
@@ -74,7 +73,7 @@ def _count_idle() -> int:
 
 
 def _free_cores() -> float:
-    """Cores that were idle since it was asked the last time."""
+    """Return the number of idle cores since the last call."""
     import psutil
 
     return (psutil.cpu_count() or 1) * (1 - psutil.cpu_percent() / 100)
@@ -97,7 +96,7 @@ def _prestart(count: int) -> None:
             language=common.PYTHON,
             num_workers=count,
             keep_alive_duration_secs=KEEP_S,
-            job_id=b"\xff" * 4,  # of no job yet
+            job_id=b"\xff" * 4,  # of no job
         )
         stub.PrestartWorkers(request, timeout=5)
     finally:

@@ -120,7 +120,7 @@ def test_a_call_that_the_session_does_not_know_is_refused(session, monkeypatch) 
 
 
 def test_a_folder_without_a_session_is_told(base) -> None:
-    with pytest.raises(SessionError, match="not there any more"):
+    with pytest.raises(SessionError, match="has ended"):
         Session(base / "none").call(About())
 
 
@@ -453,7 +453,7 @@ def silent(base):
 def test_a_slow_session_is_not_taken_for_a_dead_one(silent, monkeypatch) -> None:
     monkeypatch.setattr(session_module, "ABOUT_TIMEOUT_S", 0.05)
     silent(notebook_key())
-    with pytest.raises(SessionTimeout, match=r"did not answer within 0\.05 s"):
+    with pytest.raises(SessionTimeout, match=r"did not respond within 0\.05 s"):
         Session.of_this_notebook()
 
 

@@ -18,6 +18,7 @@ from mlkit.serving.kernel.doctor import GIB, Examination, Finding
         (doctor.about_python((3, 14), "darwin"), [True, True]),
         (doctor.about_packages({"ray": "2.60.1", "numpy": "2"}), []),
         (doctor.about_packages({"ray": "2.61.0", "numpy": None}), [True, False]),
+        (doctor.about_packages({"torch": None, "openvino": None, "jupyterlab": None}), [False] * 2),
         (doctor.about_memory(8 * GIB), []),
         (doctor.about_memory(GIB + 1), [False]),
         (doctor.about_memory(GIB // 2), [True]),
