@@ -68,7 +68,7 @@ def scaled(now: Scaled, name: str, changes: Mapping[str, Any]) -> Scaled:
     if name != stage.name and stage.nodes != (name,):
         others = [node for node in stage.nodes if node != name]
         raise DeployError(
-            f"step {name!r} does not scale by itself: it shares stage {stage.name!r}",
+            f"step {name!r} cannot be scaled on its own: it shares stage {stage.name!r}",
             where=where,
             got=f"stage {stage.name!r} also has {', '.join(others)}",
             fix=f"app.scale({stage.name!r}, ...), or give the step a stage of its own: deploy("
