@@ -421,7 +421,7 @@ def test_a_port_that_somebody_listens_on_is_not_free(monkeypatch) -> None:
         taken.bind(("127.0.0.1", free_port()))
         taken.listen()
         port = taken.getsockname()[1]
-        numbers = iter([port, port + 1 if port < 32_767 else 30_000])
+        numbers = iter([port, *(other for other in range(30_000, 32_768) if other != port)])
         monkeypatch.setattr("random.randrange", lambda *bounds: next(numbers))
         monkeypatch.setattr("mlkit.serving.control.flags._recent_ports", deque())
         assert free_port() != port
