@@ -6,8 +6,8 @@ Start at `step`, `batched_step` and `resource`. `tracing.py` records calls into 
 `mlkit.pipelines` puts definition and execution together.
 """
 
-from mlkit.define.border import codec
 from mlkit.define.graph import Graph, Node, Problem
+from mlkit.define.registry import codec
 from mlkit.define.resource import resource
 from mlkit.define.routes import branch, each
 from mlkit.define.step import BatchedStep, Step, batched_step, step

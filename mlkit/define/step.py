@@ -12,6 +12,7 @@ from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from mlkit.define.code import travels
+from mlkit.define.conform import conform_to
 from mlkit.define.functions import check_step_function, is_resource
 from mlkit.define.loop import run_here
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
@@ -159,7 +160,17 @@ class Step(Generic[P, R]):
                 kwargs[name] = resource.get()
         with inside(self.name):
             result = self.fn(*args, **kwargs)
-            return run_here(result) if self.is_async else result
+            result = run_here(result) if self.is_async else result
+        return self._conformed(result)
+
+    def _conformed(self, result: Any) -> Any:
+        """Return a result as its annotation has it; see `mlkit.define.conform`.
+
+        Raises:
+            DefinitionError: it does not match.
+        """
+        check = conform_to(self.return_type)
+        return result if check is None else check(result)
 
     def _refuse_nesting(self) -> None:
         outer = running_step.get()
@@ -224,7 +235,8 @@ class BatchedStep(Step[P, R]):
             if name not in own:
                 own[name] = resource.get()
         with inside(self.name):
-            return self.call_batch(columns, own)
+            results = self.call_batch(columns, own)
+        return [self._conformed(result) for result in results]
 
     def call_batch(
         self, columns: Mapping[str, Sequence[Any]], resources: Mapping[str, Any]

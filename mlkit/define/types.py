@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 __all__ = ["ImageSource", "Upload"]
 
@@ -21,6 +21,14 @@ class Upload:
 
     media_type: str = "application/octet-stream"
     url: bool = False
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Let `mlkit.define.schema` recognize the annotation in models and containers."""
+        from pydantic_core import core_schema
+
+        if not self.url:
+            return handler(source)
+        return core_schema.any_schema(metadata={"mlkit_type": Annotated[source, self]})
 
 
 if TYPE_CHECKING:

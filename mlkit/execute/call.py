@@ -37,6 +37,8 @@ def call_single(task: Task, execution: Work) -> CallResult:
     start = perf_counter()
     try:
         value = task.step.fn(**_inputs(task, execution), **task.resources)
+        if task.conform is not None:
+            value = task.conform(value)
     except BaseException as raised:
         outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
@@ -69,7 +71,7 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Cal
         if error is None or whole:
             finish = perf_counter()
             outcomes += [
-                CallResult(execution, task, value, error, start, finish, size)
+                _conformed(CallResult(execution, task, value, error, start, finish, size))
                 for execution, value in zip(part, values, strict=True)
             ]
             continue
@@ -80,6 +82,18 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Cal
         return outcomes
     finally:  # as above: a traceback may keep this frame alive
         del executions, outcomes, part, values, error
+
+
+def _conformed(result: CallResult) -> CallResult:
+    """Check a result against the step's annotation: a wrong one fails alone."""
+    conform = result.task.conform
+    if result.error is not None or conform is None:
+        return result
+    try:
+        value = conform(result.value)
+        return result if value is result.value else result._replace(value=value)
+    except DefinitionError as error:
+        return result._replace(value=None, error=error)
 
 
 def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseException | None]:
@@ -113,6 +127,8 @@ async def call_async(task: Task, execution: Work) -> CallResult | None:
     try:
         async with asyncio.timeout(execution.left_s) as scope:
             value = await task.step.fn(**_inputs(task, execution), **task.resources)
+        if task.conform is not None:
+            value = task.conform(value)
     except BaseException as raised:
         if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
             raise

@@ -164,7 +164,9 @@ class Execution:
         name = self.program.graph.name
         if self.error is None:
             try:
-                self.output = self.program.output(self.arguments, self.results)
+                output = self.program.output(self.arguments, self.results)
+                conform = self.program.conform
+                self.output = output if conform is None else conform(output)
             except BaseException as raised:
                 self.error = MlkitError(_summary(raised), where=f"pipeline {name!r}")
                 self.error.__cause__ = raised

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
-from mlkit.errors import DefinitionError, InputError, MlkitError
+from mlkit.errors import DefinitionError, InputError, MissingExtra, MlkitError
 from mlkit.execute.cores import cores
 from mlkit.execute.execution import Execution
 from mlkit.execute.executor import Executor
@@ -59,9 +59,15 @@ def localise_arguments(graph: Graph, arguments: Mapping[str, Any]) -> dict[str, 
 def localiser(graph: Graph) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Return `localise_arguments` for one graph, with its converters prepared once."""
     converters = {p.name: _local(p.type) for p in graph.parameters}
+    defaults = {p.name: p.default for p in graph.parameters if not p.required}
 
     def localise(arguments: Mapping[str, Any]) -> dict[str, Any]:
-        return {n: _localise(graph.name, n, converters[n], v) for n, v in arguments.items()}
+        return {
+            name: value
+            if name in defaults and value is defaults[name]  # whatever the type says
+            else _localise(graph.name, name, converters[name], value)
+            for name, value in arguments.items()
+        }
 
     return localise
 
@@ -71,7 +77,10 @@ def _local(type_: Any) -> Callable[[Any], Any] | None:
         return None
     try:
         return port(type_).local
-    except DefinitionError:  # a type that cannot be serialized still works in this process
+    except (
+        DefinitionError,
+        MissingExtra,
+    ):  # a type that cannot be serialized still works in this process
         return None
 
 

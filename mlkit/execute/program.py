@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mlkit.define.conform import Conform, conform_to
 from mlkit.define.graph import Argument, Graph, Node, Source, resolver, sources
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
@@ -53,6 +54,7 @@ class Task:
         splits: whether a batch that raises is bisected to find the failing item.
         when: conditions, all of which must hold for it to run.
         each: the parameter that takes the items of a list one by one, or None.
+        conform: the check of a result against the step's annotation, or None.
     """
 
     index: int
@@ -68,6 +70,7 @@ class Task:
     splits: bool
     when: tuple[Test, ...]
     each: str | None
+    conform: Conform | None = None
 
     @property
     def batched(self) -> bool:
@@ -86,6 +89,8 @@ class Program:
     output: Getter
     arguments: frozenset[str]
     """Names of the arguments that its tasks or its output read."""
+    conform: Conform | None
+    """The check of the output against the pipeline's annotation, or None."""
 
     def resized(self, sizes: Mapping[str, int]) -> Program:
         """Return a copy with other maximum batch sizes, by task name."""
@@ -130,6 +135,7 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
         tuple(task for task in tasks if not task.upstream),
         resolver(graph.output),
         _arguments(graph, nodes),
+        None if graph.type_of(graph.output) == graph.returns else conform_to(graph.returns),
     )
 
 
@@ -149,6 +155,7 @@ def _compile(node: Node, i: int, upstream: int, downstream: tuple[int, ...], to_
         step.options.split_failed_batches,
         tuple(Test(c.on, resolver(c.on), c.keys, c.negated, c.known) for c in node.when),
         node.each,
+        conform_to(step.return_type),
     )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import InputError, PayloadTooLarge
 from mlkit.media import imagefile
+from mlkit.media.dataurl import to_data_url
 from mlkit.media.imagefile import Pixels
 
 if TYPE_CHECKING:
@@ -75,6 +76,18 @@ class Image:
             "cannot be converted to an image",
             expected="a path, bytes, a PIL image, an array or an Image",
             got=f"an object of type {type(source).__name__}",
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Allow images as fields of pydantic models; their JSON form is a data: URL."""
+        from pydantic_core import core_schema
+
+        return core_schema.is_instance_schema(
+            cls,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda image: to_data_url(encode_png(image), "image/png"), when_used="json"
+            ),
         )
 
     def pil(self) -> PIL.Image.Image:

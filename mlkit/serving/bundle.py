@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlkit.define.border import codec, codecs
 from mlkit.define.check import check
 from mlkit.define.graph import (
     Argument,
@@ -22,6 +21,7 @@ from mlkit.define.graph import (
     Result,
     Source,
 )
+from mlkit.define.registry import codecs, register
 from mlkit.define.shipping import dumps, fingerprint
 from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
@@ -244,7 +244,6 @@ def unpack(data: bytes) -> Bundle:
     """Unpickle a bundle in a replica, and declare its codecs and sources there."""
     bundle = pickle.loads(data)
     assert isinstance(bundle, Bundle)
-    for type_, (encode, decode) in bundle.codecs.items():
-        codec(type_, encode=encode, decode=decode)
+    register(bundle.codecs)
     show_sources(bundle.sources)
     return bundle

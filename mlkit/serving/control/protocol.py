@@ -36,7 +36,7 @@ __all__ = [
     "StopSession",
 ]
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"

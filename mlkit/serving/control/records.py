@@ -70,6 +70,7 @@ class AppSpec(Frozen):
         plan: key of the pickled `mlkit.plan.Plan` in the session's store.
         origin: folder and search path of the notebook.
         token: bearer token; None if none is required.
+        exact_key: secret of requests in the exact form, which notebooks of the session send.
         workers: worker threads of a replica; None for the default.
         observe: whether requests are counted and timed.
         fresh: a new value rebuilds every resource.
@@ -82,6 +83,7 @@ class AppSpec(Frozen):
     origin: Origin
     limits: Limits
     token: str | None = Field(repr=False)
+    exact_key: str = Field(repr=False)
     workers: int | None = None
     observe: bool = True
     fresh: str = ""

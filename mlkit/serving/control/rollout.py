@@ -126,6 +126,7 @@ def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget
         origin=spec.origin,
         logs=environment.logs,
         token=spec.token,
+        exact_key=spec.exact_key,
         gatherer=gatherer,
         fresh=spec.fresh,
     )
@@ -134,7 +135,7 @@ def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget
         deployment=spec.app,
         kind="front",
         arguments=(shipment,),
-        version=_digest([spec.origin, spec.token, spec.fresh, gatherer]),
+        version=_digest([spec.origin, spec.token, spec.exact_key, spec.fresh, gatherer]),
         user_config={
             "version": version,
             "bundle": environment.locations[front.bundle],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Container, Mapping
 from importlib import resources
 from typing import Any
 
@@ -10,59 +12,97 @@ from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.responses import JSONResponse, Response
 
-from mlkit.define.border import port
-from mlkit.define.graph import Graph
+from mlkit.define.schema import REF_TEMPLATE, documented
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
+from mlkit.serving.http.results import Results
 
-__all__ = ["add_docs", "error_responses", "openapi_extra", "reference", "schemas"]
-
-
-def reference(schema: Any) -> dict[str, Any]:
-    """Return a schema without its definitions, which are among the document's components."""
-    title = schema.get("title")
-    if title and schema.get("type") == "object":
-        return {"$ref": f"#/components/schemas/{title}"}
-    return {keyword: value for keyword, value in schema.items() if keyword != "$defs"}
+__all__ = ["Documents", "add_docs"]
 
 
-def schemas(payloads: Payloads, graph: Graph) -> dict[str, Any]:
-    """Return the component schemas: request, result, their definitions, and problem documents."""
-    request = _request_schema(payloads)
-    result = dict(port(graph.returns).schema)
-    components = {**request.pop("$defs", {}), **result.pop("$defs", {})}
-    components[payloads.model.__name__] = request
-    if result.get("title") and result.get("type") == "object":
-        components[result["title"]] = result
-    return {**components, "Problem": problem.SCHEMA}
+class Documents:
+    """JSON schemas and responses of pipelines, for the OpenAPI document.
 
+    They are generated together, so that types of one name get names of their own.
 
-def _request_schema(payloads: Payloads) -> dict[str, Any]:
-    return payloads.model.model_json_schema(ref_template="#/components/schemas/{model}")
+    Attributes:
+        names: names of the pipelines.
+        components: schemas by name.
+    """
 
+    def __init__(self, pipelines: Mapping[str, tuple[Payloads, Results]]) -> None:
+        self.names = tuple(pipelines)
+        cores: list[tuple[str, Any, Any]] = []
+        for name, (payloads, results) in pipelines.items():
+            cores.append((name, "validation", payloads.arguments.schema.core))
+            if results.returns.pydantic is not None:
+                cores.append((name, "serialization", results.returns.pydantic.core))
+        self._schemas, self.components = documented(cores)
+        self._problem = _unused("Problem", self.components)
+        self.components[self._problem] = problem.SCHEMA
+        for name, (payloads, _) in pipelines.items():
+            request = self._schemas[name, "validation"]
+            if "$ref" not in request:
+                title = _unused(payloads.arguments.title, self.components)
+                self.components[title] = request
+                self._schemas[name, "validation"] = _reference(title)
 
-def openapi_extra(payloads: Payloads) -> dict[str, Any]:
-    """Return the request bodies by content type, and the query parameters of a raw body."""
-    request = _request_schema(payloads)
-    binary = {"type": "string", "format": "binary"}
-    json_schema = {"$ref": f"#/components/schemas/{payloads.model.__name__}"}
-    content: dict[str, Any] = {"application/json": {"schema": json_schema}}
-    parameters = []
-    if payloads.upload is not None:
-        content[payloads.ports[payloads.upload].media_type] = {"schema": binary}
-        parameters = [
-            {"name": name, "in": "query", "description": "with a raw body", "schema": schema}
-            for name, schema in request["properties"].items()
-            if name != payloads.upload
-        ]
-    if payloads.uploads:
-        form = {
-            "type": "object",
-            "properties": request["properties"] | dict.fromkeys(payloads.uploads, binary),
-            "required": request.get("required", []),
+    def result(self, name: str, results: Results) -> dict[str, Any]:
+        """Return the schemas of a pipeline's result by content type."""
+        schema = self._schemas.get((name, "serialization"))
+        return results.content | (
+            {} if schema is None else {"application/json": {"schema": schema}}
+        )
+
+    def request(self, name: str, payloads: Payloads) -> dict[str, Any]:
+        """Return the request bodies by content type, and the query parameters of a raw body."""
+        reference = self._schemas[name, "validation"]
+        request = self.components[reference["$ref"].rpartition("/")[2]]
+        files, names = payloads.arguments.files, payloads.arguments.names
+        binary = {"type": "string", "format": "binary"}
+        content: dict[str, Any] = {"application/json": {"schema": reference}}
+        parameters = []
+        if payloads.upload is not None:
+            content[files[payloads.upload].port.media_type] = {"schema": binary}
+            parameters = [
+                {"name": key, "in": "query", "description": "with a raw body", "schema": schema}
+                for key, schema in request["properties"].items()
+                if names[key] != payloads.upload
+            ]
+        if files:
+            uploads = {
+                key: {"type": "array", "items": binary} if files[own].many else binary
+                for key, own in names.items()
+                if own in files
+            }
+            content["multipart/form-data"] = {
+                "schema": {
+                    "type": "object",
+                    "properties": request["properties"] | uploads,
+                    "required": request.get("required", []),
+                }
+            }
+        return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+
+    def errors(self, payloads: Payloads) -> dict[int | str, dict[str, Any]]:
+        """Return the error responses of a pipeline, by status."""
+        content = {problem.MEDIA_TYPE: {"schema": _reference(self._problem)}}
+        fetches = any(not upload.many for upload in payloads.arguments.files.values())
+        return {
+            status: {"description": text, "content": content}
+            for status, text in _STATUSES.items()
+            if status != 424 or fetches
         }
-        content["multipart/form-data"] = {"schema": form}
-    return {"requestBody": {"required": True, "content": content}, "parameters": parameters}
+
+
+def _reference(name: str) -> dict[str, Any]:
+    return {"$ref": REF_TEMPLATE.format(model=name)}
+
+
+def _unused(name: str, names: Container[str]) -> str:
+    """Return a name that is not in use yet."""
+    candidates = (name if not i else f"{name}-{i + 1}" for i in itertools.count())
+    return next(candidate for candidate in candidates if candidate not in names)
 
 
 _STATUSES = {
@@ -75,12 +115,6 @@ _STATUSES = {
     503: "too many requests in flight, or not ready yet",
     504: "deadline exceeded",
 }
-
-
-def error_responses() -> dict[int | str, dict[str, Any]]:
-    """Return the error responses, by status."""
-    content = {problem.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {s: {"description": text, "content": content} for s, text in _STATUSES.items()}
 
 
 def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
@@ -120,8 +154,36 @@ def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     # FastAPI caches the document and returns the same object each time.
     document = copy.deepcopy(app.openapi())
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(app.state.schemas)
+    theirs = components.setdefault("schemas", {})
+    documents: Documents = app.state.documents
+    renamed = {
+        _reference(name)["$ref"]: _reference(_unused(name, {**theirs, **documents.components}))
+        for name, schema in documents.components.items()
+        if theirs.get(name, schema) != schema  # a schema of the user's routes
+    }
+    for name in documents.names:
+        item = document.get("paths", {}).get(f"/{name}", {})
+        item.update(
+            _renamed({method: item[method] for method in item if method == "post"}, renamed)
+        )
+    for name, schema in _renamed(documents.components, renamed).items():
+        reference = renamed.get(_reference(name)["$ref"], _reference(name))
+        theirs[reference["$ref"].rpartition("/")[2]] = schema
     if secured:
         components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"bearer": []}]
     return document
+
+
+def _renamed(node: Any, renamed: Mapping[str, dict[str, Any]]) -> Any:
+    """Replace references to schemas."""
+    if isinstance(node, list):
+        return [_renamed(child, renamed) for child in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: renamed[child]["$ref"]
+        if key == "$ref" and isinstance(child, str) and child in renamed
+        else _renamed(child, renamed)
+        for key, child in node.items()
+    }

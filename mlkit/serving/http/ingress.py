@@ -26,7 +26,7 @@ from mlkit.errors import MlkitError
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
-from mlkit.serving.http.documentation import add_docs, error_responses, openapi_extra, schemas
+from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
@@ -45,6 +45,7 @@ def create_app(
     token: str | None,
     version: str = "",
     *,
+    exact_key: str,
     fastapi: FastAPI | None = None,
     others: Mapping[str, Served] | None = None,
     guarded: bool = True,
@@ -60,6 +61,7 @@ def create_app(
             user's application that has a ``max_body_size`` keeps it for its routes.
         token: bearer token that requests need; None for none.
         version: version that ``/readyz`` reports.
+        exact_key: secret of requests in the exact form; see `mlkit.define.exact`.
         fastapi: application to add the pipeline's routes to; its own routes take precedence.
         others: further pipelines by name.
         guarded: whether requests are authenticated; see `Access`.
@@ -73,13 +75,17 @@ def create_app(
         app = derived(fastapi)
         if app.max_body_size is None:  # the user's routes
             app.max_body_size = limits.max_body_bytes
-    app.state.schemas = {}
     pipelines: dict[str, tuple[Graph, Ready]] = {graph.name: (graph, served)}
     for name, other in (others or {}).items():
         pipelines[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
+    codings = {
+        name: (Payloads(each, limits.max_body_bytes, exact_key), Results(each))
+        for name, (each, _) in pipelines.items()
+    }
+    documents = app.state.documents = Documents(codings)
     handlers = {
-        f"/{name}": _add_pipeline(app, each_graph, limits.max_body_bytes, ready)
-        for name, (each_graph, ready) in pipelines.items()
+        f"/{name}": _add_pipeline(app, each, *codings[name], documents, ready)
+        for name, (each, ready) in pipelines.items()
     }
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
@@ -95,8 +101,14 @@ def create_app(
     return Prefixed(outer, graph.name, {name: ready for name, (_, ready) in pipelines.items()})
 
 
-def _add_pipeline(app: FastAPI, graph: Graph, max_body_bytes: int, served: Ready) -> Handler:
-    payloads, results = Payloads(graph, max_body_bytes), Results(graph)
+def _add_pipeline(
+    app: FastAPI,
+    graph: Graph,
+    payloads: Payloads,
+    results: Results,
+    documents: Documents,
+    served: Ready,
+) -> Handler:
     doc = words(graph.doc)
 
     async def handle(request: Request, send: Send) -> None:
@@ -116,13 +128,15 @@ def _add_pipeline(app: FastAPI, graph: Graph, max_body_bytes: int, served: Ready
         description=doc.description,
         response_class=Response,
         responses={
-            200: {"description": doc.returns or "the result", "content": results.content},
-            **error_responses(),
+            200: {
+                "description": doc.returns or "the result",
+                "content": documents.result(graph.name, results),
+            },
+            **documents.errors(payloads),
         },
-        openapi_extra=openapi_extra(payloads),
+        openapi_extra=documents.request(graph.name, payloads),
         operation_id=graph.name,
     )(route)
-    app.state.schemas |= schemas(payloads, graph)
     return handle
 
 

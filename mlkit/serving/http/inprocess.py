@@ -11,6 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlkit.define.exact import PROCESS_KEY
 from mlkit.execute import Executor, compile_graph
 from mlkit.pipelines import Pipeline
 from mlkit.serving.http.ingress import create_app
@@ -107,6 +108,7 @@ class _InProcess:
             lambda: served,
             self.limits,
             self.token,
+            exact_key=PROCESS_KEY,
             fastapi=application,
             others=others,
             guarded=self.token is not None,

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import Send
 
 from mlkit.define.border import port
+from mlkit.define.exact import MEDIA_TYPE as EXACT
 from mlkit.define.graph import Graph
 from mlkit.errors import DeadlineExceeded, InputError, Overloaded
 from mlkit.execute import Executor
@@ -79,6 +80,8 @@ class Served:
                 accept = headers.get(b"accept", b"").decode("latin-1")
                 if accept in MEDIA_TYPES:
                     response = results.events.response(accept, finish)
+                elif accept == EXACT and payloads.is_exact(headers):
+                    response = await finish(results.exact)
                 else:
                     response = await finish(partial(results.response, accept=accept))
             await response(request.scope, request.receive, send)

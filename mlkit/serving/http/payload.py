@@ -1,31 +1,36 @@
-"""Parsing of requests: JSON, multipart or a raw body to arguments by name."""
+"""Parsing of requests: JSON, a form, a raw body or the exact form to arguments by name."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping
+import hmac
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, create_model
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 
-from mlkit.define.border import Port, port
-from mlkit.define.docstring import words
-from mlkit.define.graph import Graph, Parameter
+from mlkit.define import exact
+from mlkit.define.arguments import Arguments, WebURL
+from mlkit.define.border import Port
+from mlkit.define.exact import Exact
+from mlkit.define.graph import Graph
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
 from mlkit.fetch import fetch
 from mlkit.serving.http.observer import Headers, length_of
 from mlkit.serving.http.problem import errors_of
 
-__all__ = ["Invalid", "Payloads", "from_route"]
+__all__ = ["EXACT_HEADER", "Invalid", "Payloads", "from_route"]
 
 JSON = "application/json"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+EXACT_HEADER = b"x-mlkit-exact"
+"""Header with the key of the exact form."""
 
 
 class Invalid(InputError):
@@ -40,23 +45,27 @@ class Payloads:
     """Parses the requests of a pipeline.
 
     Attributes:
-        parameters: parameters of the pipeline by name.
-        ports: conversions of their types, by name.
+        arguments: the pipeline's parameters and the schema of its JSON body.
         max_body_bytes: maximum length of a body in bytes.
-        model: pydantic model of the JSON body.
-        uploads: parameters that can be uploaded as files.
+        exact_key: secret with which a request in the exact form is accepted.
         upload: the one parameter that a raw body is the value of, or None.
     """
 
-    def __init__(self, graph: Graph, max_body_bytes: int) -> None:
-        self.parameters = {p.name: p for p in graph.parameters}
-        self.ports = {p.name: port(p.type) for p in graph.parameters}
+    def __init__(self, graph: Graph, max_body_bytes: int, exact_key: str) -> None:
+        self.arguments = Arguments(graph)
         self.max_body_bytes = max_body_bytes
-        self.model = _model(graph, self.ports)
-        self.uploads = [name for name, p in self.ports.items() if p.from_bytes is not None]
-        self._required = {name for name, p in self.parameters.items() if p.required}
-        alone = len(self.uploads) == 1 and self._required <= set(self.uploads)
-        self.upload = self.uploads[0] if alone else None
+        self._exact = Exact(graph)
+        self._exact_key = exact_key.encode()
+        parameters, files = self.arguments.parameters, self.arguments.files
+        self._required = {name for name, p in parameters.items() if p.required}
+        single = [name for name, upload in files.items() if not upload.many]
+        required = [name for name in single if name in self._required] or single
+        alone = len(required) == 1 and self._required <= {required[0]}
+        self.upload = required[0] if alone else None
+
+    def is_exact(self, headers: Headers) -> bool:
+        """Whether a request has the key of the exact form."""
+        return hmac.compare_digest(headers.get(EXACT_HEADER, b""), self._exact_key)
 
     async def read(self, request: Request, headers: Headers) -> dict[str, Any]:
         """Read the arguments of a request, by name.
@@ -69,19 +78,30 @@ class Payloads:
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         kind = content_type.partition(";")[0].strip().lower()
         body = await self._body(request, length_of(headers))
-        if not body and self.parameters and (kind != JSON or self._required):
+        if not body and self.arguments.parameters and (kind != JSON or self._required):
             raise Invalid("the body is empty")
         if kind == JSON or kind.endswith("+json"):
             return await self._from_json(body)
         if kind in FORMS:
             return await self._from_form(request, body)
-        if self.upload is not None and _matches(kind, self.ports[self.upload].media_type):
-            return await self._assemble(dict(request.query_params), {self.upload: body})
-        supported = [JSON, *([self.ports[self.upload].media_type] if self.upload else ())]
-        supported += ["multipart/form-data"] if self.uploads else []
+        if kind == exact.MEDIA_TYPE and self.is_exact(headers):
+            return self._from_exact(body)
+        if self.upload is not None and _matches(kind, self._accepted):
+            fields = request.query_params.multi_items()
+            return await self._assemble(_by_name(fields), {self.upload: [body]})
         raise UnsupportedMedia(
-            "unsupported content type", expected=" or ".join(supported), got=kind or "none"
+            "unsupported content type", expected=" or ".join(self._supported()), got=kind or "none"
         )
+
+    @property
+    def _accepted(self) -> str:
+        """Content types of a raw body."""
+        assert self.upload is not None
+        return self.arguments.files[self.upload].port.media_type
+
+    def _supported(self) -> list[str]:
+        raw = [] if self.upload is None else [self._accepted]
+        return [JSON, *raw, *(["multipart/form-data"] if self.arguments.files else [])]
 
     async def _body(self, request: Request, declared: int) -> bytes:
         # Starlette's RequestBodyLimitMiddleware responds in plain text, and takes 7 µs, this one 3.
@@ -100,83 +120,134 @@ class Payloads:
             raise PayloadTooLarge("the body exceeds the application's limit") from error
         return b"".join(parts)
 
+    def _from_exact(self, body: bytes) -> dict[str, Any]:
+        arguments = self._exact.decode(body)
+        if not isinstance(arguments, dict) or not arguments.keys() <= self.arguments.ports.keys():
+            raise Invalid("not the arguments of this pipeline")
+        missing = self._required - arguments.keys()
+        if missing:
+            raise Invalid(f"missing arguments: {', '.join(sorted(missing))}")
+        return arguments
+
     async def _from_json(self, body: bytes) -> dict[str, Any]:
         try:
-            values = self.model.model_validate_json(body) if body else self.model()
+            arguments: dict[str, Any] = self.arguments.schema.parse(body or b"{}")
         except ValidationError as error:
             raise _invalid(error) from None
-        arguments = {name: getattr(values, name) for name in values.model_fields_set}
-        for name, value in arguments.items():
-            upload = self.ports[name]
-            if upload.from_bytes is not None and not upload.url and _is_web_url(value):
-                arguments[name] = await _decoded(upload, await fetch(value))
-            elif upload.converts:
-                arguments[name] = self._value(name, value)
-        return arguments
+        return await self._fetched(arguments)
 
     async def _from_form(self, request: Request, body: bytes) -> dict[str, Any]:
         request._body = body
-        uploads: dict[str, bytes] = {}
-        fields: dict[str, Any] = {}
+        uploads: dict[str, list[bytes]] = {}
+        fields: list[tuple[str, str]] = []
         try:
             async with request.form(max_part_size=self.max_body_bytes) as form:
                 for name, value in form.multi_items():
-                    if isinstance(value, UploadFile):
-                        uploads[name] = await value.read()
-                    else:
-                        fields[name] = value
+                    if not isinstance(value, UploadFile):
+                        fields.append((name, value))
+                    elif value.filename or value.size:  # else a file input that was left empty
+                        uploads.setdefault(name, []).append(await value.read())
         except (HTTPException, MultiPartException) as error:
             reason = error.detail if isinstance(error, HTTPException) else error.message
             raise Invalid(f"the form cannot be parsed: {reason}") from None
-        return await self._assemble(fields, uploads)
+        return await self._assemble(_by_name(fields), uploads)
 
-    async def _assemble(self, fields: dict[str, Any], uploads: dict[str, bytes]) -> dict[str, Any]:
-        """Validate text fields and uploads; the text of a structured field is JSON."""
-        for name in uploads:
-            if name not in self.uploads:
-                raise Invalid(
-                    f"{name!r} is not a file",
-                    [{"loc": ["body", name], "msg": "not a file", "type": "file"}],
-                )
-        loaded = {name: self._loaded(name, text) for name, text in fields.items()}
-        try:
-            values = self.model.model_validate({**loaded, **dict.fromkeys(uploads, "data:,")})
-        except ValidationError as error:
-            raise _invalid(error) from None
-        arguments = {
-            name: self._value(name, getattr(values, name))
-            for name in values.model_fields_set
-            if name not in uploads
-        }
-        for name, data in uploads.items():
-            if not data:
-                raise Invalid(f"the file {name!r} is empty")
-            arguments[name] = await _decoded(self.ports[name], data)
+    async def _assemble(
+        self, fields: Mapping[str, list[str]], uploads: Mapping[str, list[bytes]]
+    ) -> dict[str, Any]:
+        """Validate the texts and files of a form or a query, by name."""
+        collected = _Collected()
+        for key, texts in fields.items():
+            name = self.arguments.names.get(key)
+            if name is not None and not self._left_empty(name, texts):
+                collected.load(key, name, partial(self._from_texts, name, texts))
+        for key, files in uploads.items():
+            name = self.arguments.names.get(key, key)
+            problem = self._problem_of(name, files)
+            if problem:
+                collected.refuse(key, problem, "file")
+                continue
+            upload = self.arguments.files[name]
+            decoded = [await _decoded(upload.port, file) for file in files]
+            if upload.many:  # or a tuple, or a set
+                collected.load(key, name, partial(self.arguments.ports[name].from_json, decoded))
+            else:
+                collected.arguments[name] = decoded[0]
+        for key, name in self.arguments.names.items():
+            if name in self._required and key not in fields and key not in uploads:
+                collected.refuse(key, "Field required", "missing")
+        if collected.errors:
+            raise _with(collected.errors)
+        return await self._fetched(collected.arguments)
+
+    def _left_empty(self, name: str, texts: Sequence[str]) -> bool:
+        """Whether an input of an HTML form was left empty, which then sends an empty text."""
+        optional = name not in self._required and not self.arguments.is_text(name)
+        return optional and texts == [""]
+
+    def _problem_of(self, name: str, files: Sequence[bytes]) -> str:
+        """What is wrong with the files of a field; "" for nothing."""
+        upload = self.arguments.files.get(name)
+        if upload is None:
+            return "not a file"
+        if len(files) > 1 and not upload.many:
+            return "more than one file"
+        return "" if all(files) else "the file is empty"
+
+    async def _fetched(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Fetch the URLs that were passed for uploads."""
+        for name, value in arguments.items():
+            if isinstance(value, WebURL):
+                arguments[name] = await _decoded(self.arguments.ports[name], await fetch(value))
         return arguments
 
-    def _loaded(self, name: str, text: str) -> Any:
-        field = self.ports.get(name)
-        if field is None or field.schema.get("type") not in ("object", "array", None):
-            return text
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
+    def _from_texts(self, name: str, texts: Sequence[str]) -> Any:
+        """Value of a field from its texts in a form or a query.
 
-    def _value(self, name: str, value: Any) -> Any:
-        field = self.ports[name]
-        if not field.converts:
-            return value
-        parameter = self.parameters[name]
-        if value is None and not parameter.required and parameter.default is None:
-            return None  # like a missing field, even if its type excludes None
+        A field that is repeated is a list. A single text is taken as it is if the type allows text,
+        else as JSON, else as the only item of a list.
+        """
+        target, text = self.arguments.field(name), texts[0]
+        looks_like_json = text.lstrip()[:1] in ("{", "[")
+        if self.arguments.is_list(name) and (len(texts) > 1 or not looks_like_json):
+            return target.from_json(list(texts))
+        as_text, as_json = partial(target.from_json, text), partial(target.parse, text.encode())
+        first, second = (as_text, as_json) if self.arguments.is_text(name) else (as_json, as_text)
         try:
-            return field.from_json(value)
+            return first()
+        except (ValidationError, InputError) as error:
+            try:
+                return second()
+            except (ValidationError, InputError) as other:
+                in_order = first is (as_json if looks_like_json else as_text)
+                raise (error if in_order else other) from None
+
+
+class _Collected:
+    """Arguments of a request, and the errors of those that are invalid."""
+
+    def __init__(self) -> None:
+        self.arguments: dict[str, Any] = {}
+        self.errors: list[dict[str, Any]] = []
+
+    def load(self, key: str, name: str, value: Callable[[], Any]) -> None:
+        """Add an argument, or its errors."""
+        try:
+            self.arguments[name] = value()
+        except ValidationError as error:
+            details = error.errors(include_url=False, include_input=False)
+            self.errors += [
+                {**detail, "loc": ["body", key, *detail["loc"][1:]]}
+                for detail in errors_of(details, "body")
+            ]
         except InputError as error:
             if error.status != InputError.status:
                 raise
-            errors = [{"loc": ["body", name], "msg": str(error), "type": "value_error"}]
-            raise Invalid(f"{name!r}: {error}", errors) from None
+            self.refuse(key, error.what, "value_error")
+
+    def refuse(self, key: str, message: str, kind: str) -> None:
+        """Add an error."""
+        self.errors.append({"loc": ["body", key], "msg": message, "type": kind})
 
 
 async def _decoded(target: Port, data: bytes) -> Any:
@@ -192,42 +263,25 @@ def _is_web_url(value: Any) -> bool:
 
 
 async def from_route(target: Port, value: Any) -> Any:
-    """Convert a value that a route of the user's passes to a pipeline.
+    """Convert a value that a route of the user's passes to a pipeline; text is never a path.
 
     Raises:
         InputError: the value is invalid.
     """
-    if target.from_bytes is not None and isinstance(value, (bytes, bytearray, memoryview)):
-        return await _decoded(target, bytes(value))
-    if target.from_bytes is None or not isinstance(value, str):
-        return target.local(value)
-    if target.url or not _is_web_url(value):  # never a path: it would refer to the server's files
-        return target.from_json(value)
-    return await _decoded(target, await fetch(value))
+    if target.from_bytes is not None:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return await _decoded(target, bytes(value))
+        if _is_web_url(value) and not target.url:
+            return await _decoded(target, await fetch(value))
+    own = target.pydantic is None
+    return target.local(value) if own and not isinstance(value, str) else target.from_json(value)
 
 
-def _model(graph: Graph, ports: Mapping[str, Port]) -> type[BaseModel]:
-    described = words(graph.doc).arguments
-    fields: dict[str, Any] = {
-        p.name: _field(p, ports[p.name], described.get(p.name)) for p in graph.parameters
-    }
-    title = "".join(part.capitalize() for part in graph.name.split("_")) + "Request"
-    return create_model(title, **fields)
-
-
-def _field(parameter: Parameter, target: Port, description: str | None) -> tuple[Any, Any]:
-    default = ... if parameter.required else parameter.default
-    if not target.converts:
-        own = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
-        if description is None or any(mark.description for mark in own):
-            return parameter.type, Field(default)
-        return parameter.type, Field(default, description=description)
-    type_ = str if target.schema.get("type") == "string" else Any
-    schema = dict(target.schema)
-    if description is not None:  # the schema's own describes the type
-        of_type = schema.get("description")
-        schema["description"] = f"{description.rstrip('.')}: {of_type}" if of_type else description
-    return type_, Field(default, json_schema_extra=schema)
+def _by_name(fields: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = {}
+    for name, text in fields:
+        texts.setdefault(name, []).append(text)
+    return texts
 
 
 def _matches(kind: str, pattern: str) -> bool:
@@ -239,7 +293,10 @@ def _too_large(limit: int) -> PayloadTooLarge:
 
 
 def _invalid(error: ValidationError) -> Invalid:
-    errors = errors_of(error.errors(include_url=False, include_input=False), "body")
+    return _with(errors_of(error.errors(include_url=False, include_input=False), "body"))
+
+
+def _with(errors: list[dict[str, Any]]) -> Invalid:
     first = errors[0]
     where = ".".join(map(str, first["loc"][1:])) or "body"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""

@@ -101,7 +101,7 @@ class _Streamed(StreamingResponse):
 def _adapter(type_: Any) -> TypeAdapter[Any] | None:
     """The JSON encoder of a type; None if its values are not plain JSON."""
     try:
-        return None if port(type_).converts else TypeAdapter(type_)
+        return None if port(type_).pydantic is None else TypeAdapter(type_)
     except DefinitionError:
         return None
 

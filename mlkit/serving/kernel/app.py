@@ -70,7 +70,7 @@ class App:
         self.token = record.spec.token
         self._base = record.base
         self._since = record.since
-        self._codec = Codec(graph)
+        self._codec = Codec(graph, record.spec.exact_key)
         self._planned = plan
         self._set_record(record)
         self._closed = False
@@ -131,10 +131,12 @@ class App:
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
     def prepare(self, payload: Any) -> PreparedRequest:
-        """Encode the request for one payload, for a load test."""
+        """Encode the request for one payload as other clients do, for a load test."""
         if isinstance(payload, PreparedRequest):
             return payload
-        return self._request(arguments_of(payload, self.graph.parameters))
+        arguments = arguments_of(payload, self.graph.parameters)
+        local = localise_arguments(self.graph, arguments)
+        return self._codec.public_request(self.url, self.token, local)
 
     @property
     def sent(self) -> tuple[PreparedRequest, ...]:
@@ -295,7 +297,7 @@ class App:
         parts = ["curl", "-sS"]
         if self.token:
             parts.append(f"-H @{self._header}")
-        uploads = [n for n, p in self._codec.ports.items() if p.to_bytes is not None]
+        uploads = [n for n, files in self._codec.arguments.files.items() if not files.many]
         if uploads:
             parts += [f"-F {uploads[0]}=@{file}", self.url]
         else:

@@ -8,11 +8,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from mlkit.define.border import Port, plain, port
+from mlkit.define.arguments import Arguments
+from mlkit.define.border import plain, port
+from mlkit.define.exact import MEDIA_TYPE as EXACT
+from mlkit.define.exact import PROCESS_KEY, Exact
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, RequestError
+from mlkit.serving.http.payload import EXACT_HEADER
 
 __all__ = ["Codec", "PreparedRequest"]
+
+MAX_QUERY = 2_000
+"""Characters of a query that every proxy accepts."""
 
 
 @dataclass(frozen=True)
@@ -26,32 +33,56 @@ class PreparedRequest:
 
 
 class Codec:
-    """Encodes arguments of a pipeline as requests and decodes responses."""
+    """Encodes arguments of a pipeline as requests and decodes responses.
 
-    def __init__(self, graph: Graph) -> None:
+    Args:
+        graph: the pipeline.
+        exact_key: the app's secret for the exact form; by default that of apps in this process.
+    """
+
+    def __init__(self, graph: Graph, exact_key: str = PROCESS_KEY) -> None:
         self.graph = graph
-        self.ports = {p.name: port(p.type) for p in graph.parameters}
+        self.arguments = Arguments(graph)
+        self.ports = self.arguments.ports
         self.returns = port(graph.returns)
+        self._names = {name: alias for alias, name in self.arguments.names.items()}
+        self._exact = Exact(graph)
+        self._exact_key = exact_key
 
     def request(self, url: str, token: str | None, arguments: Mapping[str, Any]) -> PreparedRequest:
-        """Encode arguments in the cheapest way.
+        """Encode arguments in the exact form, and ask for the result in it.
 
-        A single upload, with scalar fields, is a raw body with a query; several uploads are
+        Raises:
+            InputError: an argument is unknown, or a part of it has no exact form.
+        """
+        self._check(arguments)
+        headers = {
+            **_authorization(token),
+            EXACT_HEADER.decode(): self._exact_key,
+            "Accept": EXACT,
+            "Content-Type": EXACT,
+        }
+        return PreparedRequest("POST", url, headers, self._exact.encode(dict(arguments)))
+
+    def public_request(
+        self, url: str, token: str | None, arguments: Mapping[str, Any]
+    ) -> PreparedRequest:
+        """Encode arguments as other clients do, in the cheapest way.
+
+        A single upload, with short scalar fields, is a raw body with a query; several uploads are
         multipart; everything else is JSON.
 
         Raises:
             InputError: an argument is unknown.
         """
-        unknown = set(arguments) - set(self.ports)
-        if unknown:
-            raise InputError(f"unknown argument {', '.join(sorted(unknown))}")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._check(arguments)
+        headers = _authorization(token)
         if packed := self.returns.packed_type:
             headers["Accept"] = packed
-        files = {n: v for n, v in arguments.items() if self._is_file(self.ports[n], v)}
+        files = {n: v for n, v in arguments.items() if self._is_file(n, v)}
         fields = {n: v for n, v in arguments.items() if n not in files}
         if not files:
-            content = {n: self.ports[n].to_json(v) for n, v in fields.items()}
+            content = {self._names[n]: self.ports[n].to_json(v) for n, v in fields.items()}
             body = json.dumps(content, default=plain).encode()
             return PreparedRequest(
                 "POST", url, {**headers, "Content-Type": "application/json"}, body
@@ -59,15 +90,26 @@ class Codec:
         if len(files) == 1 and all(isinstance(v, (str, int, float)) for v in fields.values()):
             (name, value), *_ = files.items()
             data, kind = self._bytes(name, value)
-            query = "?" + urlencode({n: _text(v) for n, v in fields.items()}) if fields else ""
-            return PreparedRequest("POST", url + query, {**headers, "Content-Type": kind}, data)
+            texts = {self._names[n]: _text(v) for n, v in fields.items()}
+            query = "?" + urlencode(texts) if fields else ""
+            if len(query) < MAX_QUERY:
+                return PreparedRequest("POST", url + query, {**headers, "Content-Type": kind}, data)
         return self._multipart(url, headers, fields, files)
 
-    def _is_file(self, port: Port, value: Any) -> bool:
-        return port.to_bytes is not None and not (port.url and isinstance(value, str))
+    def _check(self, arguments: Mapping[str, Any]) -> None:
+        unknown = set(arguments) - set(self.ports)
+        if unknown:
+            raise InputError(f"unknown argument {', '.join(sorted(unknown))}")
+
+    def _is_file(self, name: str, value: Any) -> bool:
+        files = self.arguments.files.get(name)
+        if files is None or value is None:
+            return False
+        values = value if files.many else [value]
+        return bool(values) and not (files.port.url and any(isinstance(v, str) for v in values))
 
     def _bytes(self, name: str, value: Any) -> tuple[bytes, str]:
-        to_bytes = self.ports[name].to_bytes
+        to_bytes = self.arguments.files[name].port.to_bytes
         assert to_bytes is not None
         return to_bytes(value)
 
@@ -80,9 +122,15 @@ class Codec:
     ) -> PreparedRequest:
         import httpx2
 
-        parts = {n: (n, *self._bytes(n, v)) for n, v in files.items()}
+        parts = [
+            (self._names[name], (name, *self._bytes(name, item)))
+            for name, value in files.items()
+            for item in (value if self.arguments.files[name].many else [value])
+        ]
         data = {
-            n: v if isinstance(v, str) else json.dumps(self.ports[n].to_json(v), default=plain)
+            self._names[n]: v
+            if isinstance(v, str)
+            else json.dumps(self.ports[n].to_json(v), default=plain)
             for n, v in fields.items()
         }
         request = httpx2.Request("POST", url, headers=headers, data=data, files=parts)
@@ -91,6 +139,8 @@ class Codec:
 
     def result(self, body: bytes, media_type: str) -> Any:
         """Decode the result from the body of a successful response."""
+        if media_type.startswith(EXACT):
+            return self._exact.decode(body)
         if media_type.startswith("application/json"):
             return self.returns.from_json(json.loads(body))
         assert self.returns.from_bytes is not None
@@ -111,6 +161,10 @@ class Codec:
             where=f"{self.graph.name} responded with {status}",
             fix=f"see the traceback in app.failures, id {failure}" if failure else None,
         )
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _text(value: Any) -> str:

@@ -153,6 +153,7 @@ def deploy_to(
         origin=Origin.here(),
         limits=limits,
         token=_token(session, name, token),
+        exact_key=_exact_key(session, name),
         workers=workers,
         observe=observe,
         fresh=secrets.token_hex(4) if fresh else "",
@@ -166,6 +167,11 @@ def _token(session: Session, name: str, token: str | None) -> str | None:
         return token
     record = session.about().apps.get(name)
     return (record and record.spec.token) or new_token()
+
+
+def _exact_key(session: Session, name: str) -> str:
+    record = session.about().apps.get(name)
+    return record.spec.exact_key if record else secrets.token_hex(16)
 
 
 def attach(name: str | None = None) -> App:

@@ -43,6 +43,7 @@ class Shipment:
         origin: working directory and module search path of the code.
         logs: folder for captured output; nothing is captured if it does not exist on this node.
         token: bearer token of the app, or None.
+        exact_key: secret of requests in the exact form.
         gatherer: name of the actor that aggregates metrics; "" disables metrics.
         fresh: changes with each deployment that rebuilds all resources.
     """
@@ -51,6 +52,7 @@ class Shipment:
     origin: Origin
     logs: str
     token: str | None = field(repr=False)
+    exact_key: str = field(repr=False)
     gatherer: str = ""
     fresh: str = ""
 
@@ -177,6 +179,7 @@ class Replica(BaseReplica):
                 limits,
                 self._shipment.token,
                 config["version"],
+                exact_key=self._shipment.exact_key,
                 fastapi=application,
                 others=served,
                 codes=self._codes,

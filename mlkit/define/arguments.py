@@ -1,0 +1,182 @@
+"""The arguments of a pipeline as one JSON object."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from mlkit.define.border import port
+from mlkit.define.docstring import words
+from mlkit.define.graph import Graph, Parameter
+from mlkit.define.port import Port, plain
+from mlkit.define.registry import own_port
+from mlkit.define.schema import TYPE, Schema
+from mlkit.define.typing import UNIONS, item_type, strip
+
+__all__ = ["Arguments", "Files", "WebURL"]
+
+
+class WebURL(str):
+    """An http(s) URL in the place of an upload, to be fetched before the pipeline runs."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class Files:
+    """A parameter that may be uploaded.
+
+    Attributes:
+        port: of one file.
+        many: whether it takes several files.
+    """
+
+    port: Port
+    many: bool
+
+
+class Arguments:
+    """Ports of a pipeline's parameters, and the schema of its JSON body.
+
+    Attributes:
+        title: name of the schema.
+        parameters: parameters of the pipeline by name.
+        names: their names, by their names in requests: aliases.
+        ports: ports of their types, by name.
+        files: those that can be uploaded.
+        schema: validates the JSON object and documents it.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        described = words(graph.doc).arguments
+        self.title = "".join(part.capitalize() for part in graph.name.split("_")) + "Request"
+        self.parameters = {p.name: p for p in graph.parameters}
+        self.names = {_alias(p): p.name for p in graph.parameters}
+        self.ports = {p.name: port(p.type) for p in graph.parameters}
+        uploads = {p.name: _files(p.type) for p in graph.parameters}
+        self.files = {name: files for name, files in uploads.items() if files is not None}
+        fields: dict[str, Any] = {
+            p.name: _field(p, self.ports[p.name], described.get(p.name)) for p in graph.parameters
+        }
+        self.schema = Schema(TypedDict(self.title, fields), own_port)  # type: ignore[operator]
+
+    def field(self, name: str) -> Port:
+        """Port of a parameter's text in a form or a query."""
+        target = self.ports[name]
+        return _fetched(target) if _is_fetched(target) else target
+
+    def is_text(self, name: str) -> bool:
+        """Whether a parameter may be text."""
+        return "string" in _json_types(self.ports[name].schema)
+
+    def is_list(self, name: str) -> bool:
+        """Whether a parameter may be a list."""
+        return "array" in _json_types(self.ports[name].schema)
+
+
+def _json_types(schema: Mapping[str, Any]) -> set[str]:
+    """Types that a JSON schema allows, its alternatives included."""
+    nested = [s for key in ("anyOf", "oneOf", "allOf") for s in schema.get(key, ())]
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        nested.append(schema.get("$defs", {}).get(name, {}))
+    own = {type(value).__name__ for value in schema.get("enum", ())}
+    own = {"string"} if own == {"str"} else set()
+    return own.union({schema["type"]} if "type" in schema else (), *map(_json_types, nested))
+
+
+def _alias(parameter: Parameter) -> str:
+    """Name of a parameter in requests."""
+    from pydantic.fields import FieldInfo
+
+    for mark in getattr(parameter.type, "__metadata__", ()):
+        alias = isinstance(mark, FieldInfo) and (mark.validation_alias or mark.alias)
+        if isinstance(alias, str):
+            return alias
+    return parameter.name
+
+
+def _is_fetched(target: Port) -> bool:
+    """Whether the server fetches a URL that is passed for an upload."""
+    return target.to_bytes is not None and not target.url
+
+
+def _field(parameter: Parameter, target: Port, description: str | None) -> Any:
+    """Type of a field: with its description, and not required if it has a default."""
+    from pydantic import Field
+    from pydantic.fields import FieldInfo
+
+    type_ = parameter.type
+    if _is_fetched(target):
+        type_ = Annotated[Any, _Direct(_fetched(target))]
+    if not parameter.required and parameter.default is None:
+        type_ = type_ | None  # null is like a missing field, whatever the type says
+    own = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
+    if description is not None and not any(mark.description for mark in own):
+        type_ = Annotated[type_, Field(description=description)]
+    if parameter.required:
+        return type_
+    return NotRequired[Annotated[type_, _Default(parameter.default, target)]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Direct:
+    """Stands for a parameter with a port of its own in a core schema."""
+
+    port: Port
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.any_schema(metadata={TYPE: self.port})
+
+
+@dataclass(frozen=True, eq=False)
+class _Default:
+    """Documents the default of a parameter, which the pipeline itself fills in."""
+
+    value: Any
+    port: Port
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> Any:
+        schema = handler(core)
+        try:
+            default = None if self.value is None else self.port.to_json(self.value)
+            return {**schema, "default": json.loads(json.dumps(default, default=plain))}
+        except Exception:  # of another type than annotated
+            return schema
+
+
+def _fetched(target: Port) -> Port:
+    """Accept a URL that is to be fetched in place of an upload."""
+
+    def from_json(value: Any) -> Any:
+        if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+            return WebURL(value)
+        return target.from_json(value)
+
+    schema = dict(target.schema)
+    if schema.get("type") == "string":
+        schema["description"] = "an http(s) or data: URL"
+        schema.pop("pattern", None)
+    return replace(target, from_json=from_json, schema=schema)
+
+
+def _files(annotation: Any) -> Files | None:
+    """How a parameter is uploaded: one file, or several for a list; None if it is not."""
+    bare = strip(annotation)
+    if typing.get_origin(bare) in UNIONS:
+        members = [a for a in typing.get_args(bare) if a is not type(None)]
+        if len(members) == 1:
+            return _files(members[0])
+    own = own_port(annotation)
+    if own is not None:
+        return Files(own, many=False) if own.to_bytes is not None else None
+    item = item_type(annotation)
+    own = None if item in (typing.Any,) or not typing.get_args(bare) else own_port(item)
+    return Files(own, many=True) if own is not None and own.to_bytes is not None else None

@@ -1,0 +1,318 @@
+"""The exact form: whatever goes in comes out, in type and value, without validators and pickle."""
+
+import collections
+import datetime as dt
+import decimal
+import enum
+import fractions
+import ipaddress
+import json
+import pathlib
+import re
+import struct
+import uuid
+import zoneinfo
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field, HttpUrl, PrivateAttr, RootModel, SecretStr, field_validator
+
+from mlkit import codec, pipeline, step
+from mlkit.define import registry
+from mlkit.define.exact import MAGIC, Exact
+from mlkit.errors import InputError
+from mlkit.media.image import Image
+
+T = TypeVar("T")
+
+
+class Price(BaseModel):
+    eur: float
+    secret: str = Field("", exclude=True)
+    _seen: int = PrivateAttr(3)
+
+    @field_validator("eur")
+    @classmethod
+    def from_cents(cls, value: float) -> float:
+        return value / 100
+
+
+class Offer(Price):
+    until: dt.date | None = None
+
+
+class Page(BaseModel, Generic[T]):
+    items: list[T]
+
+
+class Numbers(RootModel[list[int]]):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Square:
+    side: float
+    area: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "area", self.side**2)
+
+
+class Pair(NamedTuple):
+    name: str
+    score: float
+
+
+class Kind(enum.Enum):
+    shirt = "shirt"
+    shoe = 2
+
+
+class Flags(enum.Flag):
+    NEW = 1
+    SALE = 2
+
+
+class Word(str):
+    pass
+
+
+class Names(list):
+    pass
+
+
+@step
+def look(x: dict[str, Any]) -> dict[str, Any]:
+    return x
+
+
+@pipeline
+def looked(x: dict[str, Any]) -> dict[str, Any]:
+    return look(x)
+
+
+EXACT = Exact(looked.graph)
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+
+VALUES = [
+    0,
+    10**40,
+    True,
+    None,
+    -0.0,
+    1e308,
+    float("nan"),
+    float("-inf"),
+    "größe \x00 \ud800",
+    b"\x00\xff",
+    bytearray(b"ab"),
+    (1, (2, [3])),
+    {1: "a", None: "b", (1, 2): "c"},
+    {"~": 1, "a": {"~": 2}},
+    {1, 2},
+    frozenset({"a"}),
+    [1.5, float("inf")],
+    {"a": [{"b": (1,)}]},
+    complex(1, float("inf")),
+    decimal.Decimal("1.10"),
+    decimal.Decimal("Infinity"),
+    fractions.Fraction(1, 3),
+    uuid.UUID(int=7),
+    dt.datetime(2026, 10, 25, 2, 30, 0, 7, tzinfo=BERLIN, fold=1),
+    dt.datetime(2026, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2), "own")),
+    dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    dt.date(1, 1, 1),
+    dt.time(1, 2, tzinfo=dt.UTC),
+    dt.timedelta(-1, 3, 5),
+    re.compile("a.b", re.I),
+    re.compile(b"a"),
+    pathlib.PurePosixPath("/a/b"),
+    pathlib.PureWindowsPath("c:\\x"),
+    ipaddress.ip_address("::1"),
+    ipaddress.ip_network("10.0.0.0/8"),
+    ipaddress.ip_interface("10.0.0.1/8"),
+    Price(eur=1250, secret="s"),
+    Offer(eur=100, until=dt.date(2026, 1, 2)),
+    Page[int](items=[1]),
+    Page[Price](items=[Offer(eur=2)]),
+    Numbers([1, 2]),
+    Square(3.0),
+    Pair("a", 0.5),
+    Kind.shoe,
+    Flags.NEW | Flags.SALE,
+    Flags(0),
+    Word("w"),
+    Names([1, Word("x")]),
+    HttpUrl("http://a.example/b"),
+    SecretStr("s"),
+    np.float32(0.1),
+    np.int64(3),
+    np.bool_(True),
+    np.datetime64("2026-01-01"),
+    np.arange(6, dtype=np.float16).reshape(2, 3).T,
+    np.array(["a", "bc"]),
+    np.array([1, None, "a"], dtype=object),
+    np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+    np.zeros((0, 3)),
+    pd.Timestamp("2026-01-01 00:00:00.123456789", tz="Europe/Berlin"),
+    pd.Timestamp("2026-01-01"),
+    pd.NaT,
+    pd.NA,
+    pd.Timedelta("1h"),
+    pd.Series([1, 2], name=3, index=["a", "b"]),
+    pd.Index([1, 2], name="q"),
+    pd.MultiIndex.from_tuples([(1, "a")], names=["x", "y"]),
+    pd.DataFrame({"a": pd.Categorical(["x", "y"]), "b": pd.array([1, None], "Int64")}),
+    pd.DataFrame(np.arange(4.0).reshape(2, 2), index=pd.date_range("2026", periods=2, tz="UTC")),
+    collections.Counter("aab"),
+    collections.OrderedDict(a=1),
+    collections.deque([1], maxlen=3),
+    range(1, 9, 2),
+    slice(1, None),
+    ...,
+]
+
+
+def same(left: Any, right: Any) -> bool:
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, (pd.DataFrame, pd.Series, pd.Index)):
+        return left.equals(right) and getattr(left, "name", 0) == getattr(right, "name", 0)
+    if isinstance(left, np.ndarray):
+        return (left.dtype, left.shape, repr(left)) == (right.dtype, right.shape, repr(right))
+    return repr(left) == repr(right)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}-{value!r:.30}")
+def test_a_value_is_restored_in_type_and_value(value: Any) -> None:
+    for nested in (value, [value], {"a": (value, 1)}):
+        assert same(EXACT.decode(EXACT.encode(nested)), nested)
+
+
+JSON_LIKE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+        | st.tuples(inner, inner)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON_LIKE)
+def test_any_nesting_is_restored(value: Any) -> None:
+    assert same(EXACT.decode(EXACT.encode(value)), value)
+
+
+def test_private_attributes_and_excluded_fields_are_kept() -> None:
+    price = Price(eur=1, secret="s")
+    price._seen = 9
+    restored = EXACT.decode(EXACT.encode(price))
+    assert (restored, restored.secret, restored._seen) == (price, "s", 9)
+    assert restored.model_fields_set == {"eur", "secret"}
+
+
+def test_an_image_keeps_its_pixels() -> None:
+    image = Image(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), 40, 40)
+    restored = EXACT.decode(EXACT.encode([image]))[0]
+    assert np.array_equal(restored.pixels, image.pixels)
+    assert (restored.width, restored.height) == (40, 40)
+
+
+class Foreign:
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+
+def test_a_class_without_a_form_names_the_way_out() -> None:
+    with pytest.raises(InputError, match="Foreign have no exact form") as caught:
+        EXACT.encode({"a": [Foreign(1)]})
+    assert "codec(Foreign" in str(caught.value)
+
+
+def test_a_codec_is_used() -> None:
+    codec(Foreign, encode=lambda foreign: foreign.n.to_bytes(2, "big"), decode=_from_bytes)
+    try:
+        assert EXACT.decode(EXACT.encode([Foreign(7)]))[0].n == 7
+    finally:
+        registry._codecs.pop(Foreign)
+
+
+def _from_bytes(data: bytes) -> Foreign:
+    return Foreign(int.from_bytes(data, "big"))
+
+
+def test_a_class_of_a_cell_is_found_by_the_pipelines_types() -> None:
+    names: dict[str, Any] = {"__name__": "__main__", "BaseModel": BaseModel}
+    exec("class Shape(BaseModel):\n    n: int\nclass Circle(Shape):\n    r: float\n", names)
+    shape, circle = names["Shape"], names["Circle"]
+
+    def draw(x: int):  # type: ignore[no-untyped-def]
+        return circle(n=x, r=1.0)
+
+    draw.__annotations__["return"] = shape
+    draw_step = step(draw)
+
+    def drawn(x: int):  # type: ignore[no-untyped-def]
+        return draw_step(x)
+
+    drawn.__annotations__["return"] = shape
+    exact = Exact(pipeline(drawn).graph)
+    restored = exact.decode(exact.encode(circle(n=1, r=2.0)))
+    assert type(restored) is circle
+    with pytest.raises(InputError, match="the class Circle is not known here"):
+        EXACT.decode(exact.encode(circle(n=1, r=2.0)))
+
+
+def _message(tree: Any, data: bytes = b"") -> bytes:
+    encoded = json.dumps(tree).encode()
+    return MAGIC + struct.pack(">I", len(encoded)) + encoded + data
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        _message({"~": "nothing"}),
+        _message({"~": "model", "c": "os:system", "v": {}}),
+        _message({"~": "model", "c": "builtins:object", "v": {}}),
+        _message({"~": "dataclass", "c": "builtins:int", "v": {}}),
+        _message({"~": "enum", "c": "builtins:int", "n": "a"}),
+        _message({"~": "str_of", "c": "builtins:int", "v": ["a", {}]}),
+        _message({"~": "path", "c": "subprocess:Popen", "v": "ls"}),
+        _message({"~": "path", "c": "builtins:open", "v": "x"}),
+        _message({"~": "bytes", "at": [0, 5]}, b"abc"),
+        _message({"~": "bytes", "at": [-1, 1]}, b"abc"),
+        _message({"~": "UUID", "v": "x"}),
+        _message({"~": "class", "v": "x"}),
+        MAGIC + struct.pack(">I", 99) + b"{}",
+    ],
+    ids=repr,
+)
+def test_malformed_data_is_an_input_error_and_calls_nothing(data: bytes) -> None:
+    with pytest.raises(InputError):
+        EXACT.decode(data)
+
+
+def test_a_pickle_in_an_array_is_refused() -> None:
+    import io
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}], dtype=object), allow_pickle=True)
+    data = buffer.getvalue()
+    with pytest.raises(InputError):
+        EXACT.decode(_message({"~": "array", "at": [0, len(data)]}, data))
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(InputError, match="contains itself"):
+        EXACT.encode(loop)
