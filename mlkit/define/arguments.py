@@ -118,7 +118,9 @@ def _field(parameter: Parameter, target: Port, description: str | None) -> Any:
         type_ = type_ | None  # null is like a missing field, whatever the type says
     own = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
     if description is not None and not any(mark.description for mark in own):
-        type_ = Annotated[type_, Field(description=description)]
+        of_type = _fetched(target).schema.get("description") if target.to_bytes else None
+        whole = f"{description.rstrip('.')}: {of_type}" if of_type else description
+        type_ = Annotated[type_, Field(description=whole)]
     if parameter.required:
         return type_
     return NotRequired[Annotated[type_, _Default(parameter.default, target)]]

@@ -273,7 +273,9 @@ class _Reader:
 
     def _model(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
-        if not hasattr(cls, "__pydantic_fields__"):  # the next line would run any other class's code
+        if not hasattr(
+            cls, "__pydantic_fields__"
+        ):  # the next line would run any other class's code
             raise InputError(f"not in the exact form: {tree['c']} is no model")
         model = cls.__new__(cls)
         model.__setstate__(self.value(tree["v"]))
@@ -519,5 +521,5 @@ def _classes(types: Iterable[Any]) -> Iterable[type]:
 
 
 def _subclasses(cls: type) -> list[type]:
-    direct = type.__subclasses__(cls) if cls is not object else []
+    direct: list[type] = type.__subclasses__(cls) if cls is not object else []
     return list(chain(direct, *(_subclasses(subclass) for subclass in direct)))

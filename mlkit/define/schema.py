@@ -9,10 +9,11 @@ nested: in lists, dataclasses, typed dicts and models. Core schemas are nested d
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
@@ -147,20 +148,23 @@ def documented(
     """
     generator = _Generator(ref_template=REF_TEMPLATE)
     by_key, definitions = generator.generate_definitions(list(schemas))
-    return {key: dict(schema) for key, schema in by_key.items()}, definitions
+    return {key: dict(schema) for key, schema in by_key.items()}, {
+        str(name): schema for name, schema in definitions.items()
+    }
 
 
 def _core_schema(annotation: Any) -> Any:
     try:
         # As the item of a list, since models and dataclasses cannot be given a configuration.
         core: Any = TypeAdapter(list[annotation], config=_ARBITRARY).core_schema
+        kind = core["type"]  # raises if a name in the annotations of a class is not defined
     except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError) as error:
         message = str(error).partition("\n")[0]
         raise DefinitionError(
             f"values of type {show(annotation)} cannot be serialized: {message}",
             fix="declare a codec for it: codec(T, encode=..., decode=...)",
         ) from error
-    if core["type"] == "definitions":
+    if kind == "definitions":
         return core_schema.definitions_schema(core["schema"]["items_schema"], core["definitions"])
     return core.get("items_schema", core_schema.any_schema())
 
@@ -224,7 +228,8 @@ def _ports(own: Own, *, local: bool) -> Replacement:
 
 def _with_computed(node: dict[str, Any], replacement: Replacement, config: Any) -> Any:
     """Serialize the fields that a dataclass computes itself, which pydantic leaves out."""
-    cls, arguments = node.get("cls"), node.get("schema", {})
+    cls: Any = node.get("cls")
+    arguments = node.get("schema", {})
     if node["type"] != "dataclass" or arguments.get("type") != "dataclass-args":
         return None
     known = {field["name"] for field in arguments["fields"]}
@@ -283,7 +288,7 @@ class _NoJsonForm(Exception):
 class _Generator(GenerateJsonSchema):
     """JSON schemas with those of ports."""
 
-    ignored_warning_kinds: ClassVar[Any] = {"skipped-choice", "non-serializable-default"}
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
 
     def generate_inner(self, schema: Any) -> dict[str, Any]:
         port = (schema.get("metadata") or {}).get(_PORT)
@@ -317,8 +322,10 @@ def strict_validator(annotation: Any) -> Callable[[Any], tuple[str, Any]] | None
     """
     try:
         core = _replaced(_core_schema(annotation), _instances)
-    except DefinitionError:  # a type of which pydantic knows nothing
-        return None
+    except DefinitionError:  # a type that pydantic cannot look into
+        if not inspect.isclass(annotation):
+            return None
+        core = core_schema.is_instance_schema(annotation)
     if core["type"] == "any":
         return None
     validator = SchemaValidator(core, _use_prebuilt=False)

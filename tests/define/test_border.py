@@ -320,7 +320,7 @@ def test_an_alias_is_what_it_stands_for() -> None:
 
 
 def test_what_is_wrong_inside_of_another_type_is_an_input_error_with_its_place() -> None:
-    with pytest.raises(InputError, match=r"^\[1\] .*not a data: URL"):
+    with pytest.raises(InputError, match=r"^\[1\]: .*not a data: URL"):
         port(list[bytes]).from_json(["data:,a", "b"])
 
 

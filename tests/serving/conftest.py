@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.execute import Executor, compile_graph
+from mlkit.execute.local import localise_arguments
 from mlkit.serving import Limits, deploy
 from mlkit.serving.bundle import Manifest, Origin
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState, StageSpec
@@ -65,6 +66,7 @@ def record_of():
             origin=Origin.here(),
             limits=Limits(),
             token=token,
+            exact_key="secret-key",
         )
         base = "http://127.0.0.1:1"
         return AppRecord(
@@ -82,6 +84,7 @@ def record_of():
 
 def ask(client, pipe, arguments):
     """Calls a pipeline as `App` does: the client's own request, its own reading of the answer."""
+    arguments = localise_arguments(pipe.graph, arguments)
     request = client.codec.request(f"{ADDRESS}/{pipe.name}", None, arguments)
     answer = client.post(request.url, headers=request.headers, content=request.body)
     if answer.status_code != 200:

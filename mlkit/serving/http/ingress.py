@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlkit.define.docstring import words
+from mlkit.define.exact import PROCESS_KEY
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError
 from mlkit.metrics.prometheus import CONTENT_TYPE
@@ -45,7 +46,7 @@ def create_app(
     token: str | None,
     version: str = "",
     *,
-    exact_key: str,
+    exact_key: str = PROCESS_KEY,
     fastapi: FastAPI | None = None,
     others: Mapping[str, Served] | None = None,
     guarded: bool = True,

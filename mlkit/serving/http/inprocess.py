@@ -11,7 +11,6 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mlkit.define.exact import PROCESS_KEY
 from mlkit.execute import Executor, compile_graph
 from mlkit.pipelines import Pipeline
 from mlkit.serving.http.ingress import create_app
@@ -108,7 +107,6 @@ class _InProcess:
             lambda: served,
             self.limits,
             self.token,
-            exact_key=PROCESS_KEY,
             fastapi=application,
             others=others,
             guarded=self.token is not None,

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from mlkit.define import exact
 from mlkit.define.arguments import Arguments, WebURL
 from mlkit.define.border import Port
-from mlkit.define.exact import Exact
+from mlkit.define.exact import PROCESS_KEY, Exact
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
 from mlkit.fetch import fetch
@@ -51,7 +51,7 @@ class Payloads:
         upload: the one parameter that a raw body is the value of, or None.
     """
 
-    def __init__(self, graph: Graph, max_body_bytes: int, exact_key: str) -> None:
+    def __init__(self, graph: Graph, max_body_bytes: int, exact_key: str = PROCESS_KEY) -> None:
         self.arguments = Arguments(graph)
         self.max_body_bytes = max_body_bytes
         self._exact = Exact(graph)
