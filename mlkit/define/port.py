@@ -5,14 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mlkit.errors import InputError
 
-if TYPE_CHECKING:
-    from mlkit.define.schema import Schema
+__all__ = ["Port", "PydanticForm", "plain", "without_numpy"]
 
-__all__ = ["Port", "plain", "without_numpy"]
+
+class PydanticForm(Protocol):
+    """JSON form of a type by pydantic; implemented by `mlkit.define.schema.Schema`."""
+
+    core: Any
+    output: dict[str, Any]
+
+    def parse(self, body: bytes) -> Any:
+        """Validate JSON; raises pydantic's ValidationError."""
+
+    def to_json(self, value: Any) -> bytes:
+        """Serialize to JSON."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Port:
     schema: Mapping[str, Any]
     upload: bool = False
     url: bool = False
-    pydantic: Schema | None = None
+    pydantic: PydanticForm | None = None
     media_type: str = "application/json"
     from_bytes: Callable[[bytes], Any] | None = None
     to_bytes: Callable[[Any], tuple[bytes, str]] | None = None

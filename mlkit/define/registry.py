@@ -24,7 +24,7 @@ from mlkit.errors import DefinitionError, InputError, require_extra
 from mlkit.media.dataurl import bytes_of_data_url, to_data_url
 
 __all__ = [
-    "Codec",
+    "TypeCodec",
     "codec",
     "codecs",
     "frame_from_arrow",
@@ -40,7 +40,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 """Content type of a DataFrame as an Arrow IPC stream."""
 
 
-class Codec(NamedTuple):
+class TypeCodec(NamedTuple):
     """How values of a class are serialized; see `codec`."""
 
     encode: Callable[[Any], Any]
@@ -49,7 +49,7 @@ class Codec(NamedTuple):
     schema: Mapping[str, Any] | None = None
 
 
-_codecs: dict[type, Codec] = {}
+_codecs: dict[type, TypeCodec] = {}
 _numbers = itertools.count(1)
 _revisions: deque[int] = deque([0], maxlen=1)
 
@@ -81,15 +81,15 @@ def codec(
     """
     if not inspect.isclass(type_):
         raise DefinitionError("a codec is for a class", where="codec", got=repr(type_))
-    register({type_: Codec(encode, decode, media_type, schema)})
+    register({type_: TypeCodec(encode, decode, media_type, schema)})
 
 
-def codecs() -> dict[type, Codec]:
+def codecs() -> dict[type, TypeCodec]:
     """Codecs declared in this process, by type: they are shipped with a pipeline."""
     return dict(_codecs)
 
 
-def register(declared: Mapping[type, Codec]) -> None:
+def register(declared: Mapping[type, TypeCodec]) -> None:
     """Declare codecs, such as those that were shipped with a pipeline."""
     _codecs.update(declared)
     _revisions.append(next(_numbers))

@@ -288,7 +288,10 @@ class _NoJsonForm(Exception):
 class _Generator(GenerateJsonSchema):
     """JSON schemas with those of ports."""
 
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}
+    ignored_warning_kinds = {  # noqa: RUF012
+        "skipped-choice",
+        "non-serializable-default",
+    }
 
     def generate_inner(self, schema: Any) -> dict[str, Any]:
         port = (schema.get("metadata") or {}).get(_PORT)

@@ -84,7 +84,8 @@ def record_of():
 
 def ask(client, pipe, arguments):
     """Calls a pipeline as `App` does: the client's own request, its own reading of the answer."""
-    arguments = localise_arguments(pipe.graph, arguments)
+    known = {name: arguments[name] for name in arguments if name in client.codec.ports}
+    arguments = {**arguments, **localise_arguments(pipe.graph, known)}
     request = client.codec.request(f"{ADDRESS}/{pipe.name}", None, arguments)
     answer = client.post(request.url, headers=request.headers, content=request.body)
     if answer.status_code != 200:

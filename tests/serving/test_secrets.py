@@ -43,7 +43,7 @@ def holders(folder, record):
     yield Calls(app._call, [{"x": 1}], 1, stop_at_failure=True)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     yield HttpRequest(url=app.url, headers=headers, body=TOKEN.encode())
-    yield Shipment(app="echo", origin=Origin.here(), logs="", token=TOKEN)
+    yield Shipment(app="echo", origin=Origin.here(), logs="", token=TOKEN, exact_key=TOKEN)
     rolled = rollout(record.spec, Environment("", "", "/", {"": "bundle"}), None)
     assert rolled.front.target.arguments[0].token == TOKEN
     yield from (rolled, rolled.front, rolled.front.target, rolled.front.target.arguments)
@@ -73,7 +73,7 @@ def all_fields():
 
 
 def test_no_class_shows_a_field_for_secrets() -> None:
-    secret = re.compile("token|header|secret|password|authorization|cookie")
+    secret = re.compile("token|_key|header|secret|password|authorization|cookie")
     held = [(kind, name, shown) for kind, name, shown in all_fields() if secret.search(name)]
     expected = {"Shipment", "PreparedRequest", "HttpRequest", "AppSpec"}
     assert {kind.__name__ for kind, _, _ in held} >= expected

@@ -37,7 +37,7 @@ def test_templates_and_figures_use_the_palette(chain) -> None:
     from mlkit.views.mpl.style import STYLE
 
     assert f"--mk-served: {palette.SERVED};" in render("live.css.j2")
-    assert f"--mk-waiting: {palette.WAITING};" in to_html(chain("a").run(1))
+    assert f"--mk-waiting: {palette.WAITING};" in to_html(chain("a").run("1"))
     assert STYLE["text.color"] == palette.INK
 
 

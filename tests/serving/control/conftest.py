@@ -213,6 +213,7 @@ class Session:
             origin=Origin("/home", ()),
             limits=Limits(),
             token="secret",
+            exact_key="secret-key",
             **fields,
         )
 

@@ -27,7 +27,13 @@ MOVES = {
 
 def record(state) -> AppRecord:
     spec = AppSpec(
-        app="shop", stages=(), plan="p", origin=Origin("/", ()), limits=Limits(), token=None
+        app="shop",
+        stages=(),
+        plan="p",
+        origin=Origin("/", ()),
+        limits=Limits(),
+        token=None,
+        exact_key="k",
     )
     return AppRecord(spec=spec, state=state, generation=1, root=True, url="", base="", since=0.0)
 
