@@ -2,7 +2,8 @@
 
 Start at `step`, `batched_step` and `resource`. `tracing.py` records calls into a `Graph`
 (`graph.py`: plain frozen data); `check.py` lists the problems that block its deployment;
-`border.py` converts arguments and results; `shipping.py` pickles code for other processes.
+`border.py` converts arguments and results, `conform.py` checks those of steps, and `shipping.py`
+pickles code for other processes.
 `mlkit.pipelines` puts definition and execution together.
 """
 
