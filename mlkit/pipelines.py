@@ -19,7 +19,7 @@ from mlkit.define.tracing import (
     to_source,
     tracing,
 )
-from mlkit.define.typing import show
+from mlkit.define.typing import refreshed, show
 from mlkit.errors import DefinitionError, InputError
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class Pipeline(Generic[P, R]):
 
     def _hints(self) -> dict[str, Any]:
         try:
-            return typing.get_type_hints(self.fn, include_extras=True)
+            types = typing.get_type_hints(self.fn, include_extras=True)
+            return {name: refreshed(type_) for name, type_ in types.items()}
         except NameError as error:
             raise DefinitionError(
                 f"its annotations name something that is not defined: {error}",

@@ -367,7 +367,9 @@ def _instances(node: dict[str, Any], config: Any) -> Any:
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict) and _generic(type(value)) is not _generic(cls):
-            raise ValueError(f"not a {cls.__name__}, but {type(value).__name__}")
+            names = cls.__name__, type(value).__name__
+            again = "; run the cells that use this class again" if names[0] == names[1] else ""
+            raise ValueError(f"not a {names[0]}, but {names[1]}{again}")
         target = target or TypeAdapter(cls)
         return target.validate_python(value)
 

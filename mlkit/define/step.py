@@ -17,7 +17,7 @@ from mlkit.define.functions import check_step_function, is_resource
 from mlkit.define.loop import run_here
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
 from mlkit.define.resource import Resource
-from mlkit.define.typing import item_type, strip
+from mlkit.define.typing import item_type, refreshed, strip
 from mlkit.errors import DefinitionError
 
 __all__ = ["BatchedStep", "Step", "active_tracer", "batched_step", "running_step", "step"]
@@ -77,7 +77,9 @@ class Step(Generic[P, R]):
     def hints(self) -> dict[str, Any]:
         """Types by parameter, and ``return``, without those that cannot be resolved."""
         try:
-            return self._hints
+            if self.fn.__module__ != "__main__":
+                return self._hints
+            return {name: refreshed(type_) for name, type_ in self._hints.items()}
         except Exception:
             # Not cached: a later cell may define the missing names.
             return {k: v for k, v in self.fn.__annotations__.items() if not isinstance(v, str)}

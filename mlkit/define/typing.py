@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections.abc
 import dataclasses
 import inspect
+import sys
 import types
 import typing
 from typing import Any
@@ -14,6 +15,7 @@ __all__ = [
     "field_types",
     "fits",
     "item_type",
+    "refreshed",
     "show",
     "strip",
     "tuple_types",
@@ -41,6 +43,32 @@ def unaliased(annotation: Any) -> Any:
         return annotation
     value: Any = typing.cast(Any, alias).__value__
     return unaliased(value[args] if args else value)
+
+
+def refreshed(annotation: Any) -> Any:
+    """The type with the classes of a notebook as its cells last defined them.
+
+    An annotation keeps the class that a cell defined before it was run again, but code looks the
+    name up when it runs.
+    """
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        if annotation.__module__ != "__main__":
+            return annotation
+        current = getattr(sys.modules.get("__main__"), annotation.__qualname__, annotation)
+        names = ("__module__", "__qualname__")
+        same = all(getattr(current, name, "") == getattr(annotation, name) for name in names)
+        return current if same and isinstance(current, type) else annotation
+    if typing.get_origin(annotation) is typing.Annotated:
+        inner, *marks = typing.get_args(annotation)
+        new = refreshed(inner)
+        return annotation if new is inner else typing.Annotated[(new, *marks)]
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (None, typing.Literal) or any(isinstance(a, list) for a in args):
+        return annotation
+    parts = tuple(a if a is Ellipsis else refreshed(a) for a in args)
+    if all(new is old for new, old in zip(parts, args, strict=True)):
+        return annotation
+    return typing.Union[parts] if origin in UNIONS else origin[parts]  # noqa: UP007
 
 
 def show(annotation: Any) -> str:

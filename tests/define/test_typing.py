@@ -3,6 +3,7 @@
 # ruff: noqa: UP007, UP045 -- the old spellings are what is tested
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from typing_extensions import TypeAliasType
 
 from mlkit.define.types import ImageSource, Upload
-from mlkit.define.typing import field_types, fits, item_type, show, tuple_types
+from mlkit.define.typing import field_types, fits, item_type, refreshed, show, tuple_types
 
 T = TypeVar("T")
 Words = TypeAliasType("Words", list[str])
@@ -270,3 +271,20 @@ def test_a_field_that_names_something_undefined_is_of_any_type() -> None:
         size: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
 
     assert field_types(Data) == {"size": Any}
+
+
+def test_a_class_of_a_cell_that_was_run_again_is_the_current_one(monkeypatch) -> None:
+    main = sys.modules["__main__"]
+    old, new, other = (type("Label", (), {"__module__": "__main__"}) for _ in range(3))
+    monkeypatch.setattr(main, "Label", new, raising=False)
+    assert refreshed(old) is new
+    assert refreshed(list[old]) == list[new]
+    assert (
+        refreshed(Annotated[dict[str, old | None], "mark"])
+        == Annotated[dict[str, new | None], "mark"]
+    )
+    assert refreshed(tuple[old, ...]) == tuple[new, ...]
+    for untouched in (int, list[int], Any, None, Literal["a"], new, int | None):
+        assert refreshed(untouched) is untouched
+    monkeypatch.setattr(main, "Label", other.__name__)  # the name stands for something else now
+    assert refreshed(old) is old
