@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 import inspect
 import sys
 import sysconfig
@@ -11,7 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["captured", "is_local", "local_modules", "travels"]
+__all__ = [
+    "captured",
+    "is_local",
+    "is_local_file",
+    "late_imports",
+    "local_modules",
+    "travels",
+    "undefined_names",
+]
 
 _STANDARD = tuple(Path(sysconfig.get_paths()[key]).resolve() for key in ("stdlib", "platstdlib"))
 _OWN = Path(__file__).resolve().parents[1]
@@ -30,11 +40,12 @@ def is_local(module: types.ModuleType) -> bool:
     file = module.__dict__.get("__file__")
     if not isinstance(file, str) or module.__dict__.get("__spec__") is None:
         return False
-    return _is_local_file(file)
+    return is_local_file(file)
 
 
 @cache
-def _is_local_file(file: str) -> bool:
+def is_local_file(file: str) -> bool:
+    """Whether a file is a user's module rather than part of an installed package."""
     path = Path(file).resolve()
     if path.suffix != ".py" or {"site-packages", "dist-packages"} & set(path.parts):
         return False
@@ -71,6 +82,52 @@ def captured(fn: types.FunctionType) -> dict[str, Any]:
         if isinstance(value, types.ModuleType):
             variables.update(_members(name, value, names, set()))
     return variables
+
+
+def late_imports(code: types.CodeType, package: str = "") -> set[str]:
+    """Names of the modules that code imports when it runs, nested functions included.
+
+    Args:
+        code: code of a function.
+        package: package of the module that it belongs to, for relative imports.
+    """
+    modules: set[str] = set()
+    recent: list[Any] = []  # constants before an import: its level, and the imported names
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            level, names = recent[-2:]
+            base = instruction.argval
+            if level:
+                parents = package.split(".")[: len(package.split(".")) - level + 1]
+                base = ".".join(filter(None, [*parents, base]))
+            modules.add(base)
+            modules.update(f"{base}.{name}" for name in names or () if name != "*")
+        elif instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
+            recent.append(instruction.argval)
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            modules |= late_imports(constant, package)
+    return modules
+
+
+def undefined_names(fn: types.FunctionType) -> list[str]:
+    """Global names that a function loads, and that neither its module nor Python defines."""
+    defined = fn.__globals__.keys() | vars(builtins).keys() | {"__class__"}
+    return sorted(_loaded(fn.__code__) - defined)
+
+
+def _loaded(code: types.CodeType) -> set[str]:
+    names: set[str] = set()
+    assigned: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "LOAD_GLOBAL":
+            names.add(instruction.argval)
+        elif instruction.opname == "STORE_GLOBAL":
+            assigned.add(instruction.argval)
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            names |= _loaded(constant)
+    return names - assigned
 
 
 def _cells(fn: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 
 from mlkit.define.code import captured, travels
+from mlkit.define.modules import late_modules
 from mlkit.define.resource import Resource
 from mlkit.define.step import Step
 
@@ -36,10 +37,10 @@ def fingerprint(value: Any) -> str:
     """Compute a digest that changes when a function, or anything it uses, does.
 
     Functions contribute their code, defaults, closures, annotations and the globals they name,
-    followed into cells and local modules, but no line numbers, file names and comments. Functions
-    of installed packages contribute name, code, defaults and closures; resources their loader and
-    the contents of their files. Everything else contributes its pickle, or its type if it cannot be
-    pickled.
+    followed into cells and local modules, and the sources of local modules that they import when
+    they run, but no line numbers, file names and comments. Functions of installed packages
+    contribute name, code, defaults and closures; resources their loader and the contents of their
+    files. Everything else contributes its pickle, or its type if it cannot be pickled.
     """
     return _digest(_Parts().of(value)).hex()[:16]
 
@@ -126,6 +127,8 @@ class _Parts:
         yield from self.of((fn.__defaults__, fn.__kwdefaults__))
         if travels(fn):
             yield from self.of(_hints(fn))
+            for name, module in late_modules(fn).items():
+                yield f"{name} {module.digest}".encode()
         for name, used in captured(fn).items():
             yield name.encode()
             yield from self.of(used)

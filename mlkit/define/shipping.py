@@ -12,13 +12,13 @@ import io
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import cloudpickle
 
-from mlkit.define.code import captured, local_modules, travels
+from mlkit.define.code import captured, is_local, local_modules, travels, undefined_names
 from mlkit.define.fingerprint import fingerprint
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.resource import Resource
@@ -57,18 +57,48 @@ def loads(data: bytes) -> Any:
 
 
 def _pickled(value: Any, kind: type[Pickler] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    (kind or Pickler)(buffer, protocol=5).dump(value)
-    return buffer.getvalue()
+    names: set[str] = set()
+    while True:
+        buffer = io.BytesIO()
+        pickler = (kind or Pickler)(buffer, names)
+        pickler.dump(value)
+        if not pickler.modules or pickler.names <= names:
+            return buffer.getvalue()
+        names |= pickler.names  # of functions that were reached by members of modules
 
 
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """Pickles by value what cloudpickle would import from a module that is not installed."""
+    """Pickles by value what cloudpickle would import from a module that is not installed.
+
+    Args:
+        buffer: receives the pickle.
+        names: names that the pickled code uses, as far as they are known: of a module, only members
+            of these names are pickled. What else a module holds, such as locks, connections and
+            data for other code, stays behind.
+
+    Attributes:
+        names: names that the pickled code uses.
+        modules: number of modules that were pickled by value.
+    """
+
+    def __init__(self, buffer: Any, names: Collection[str] = ()) -> None:
+        super().__init__(buffer, protocol=5)
+        self.names: set[str] = set()
+        self.modules = 0
+        self._wanted = names
 
     def reducer_override(self, obj: Any) -> Any:
         """Reduce objects that cloudpickle does not handle, or handles differently."""
+        if isinstance(obj, types.ModuleType) and is_local(obj):
+            self.modules += 1
+            return _module, (obj.__name__,), self._members(obj), None, None, _set_members
         if isinstance(obj, functools._lru_cache_wrapper) and travels(obj.__wrapped__):
             return _cached, (obj.__wrapped__, obj.cache_parameters())
+        if type(obj) is functools.cached_property:
+            return _cached_property, (obj.func, obj.attrname, obj.__doc__)
+        if isinstance(obj, types.FunctionType) and obj.__code__ is _DISPATCHING:
+            registry = dict(obj.registry)  # type: ignore[attr-defined]
+            return _single_dispatch, (registry.pop(object), registry)
         if isinstance(obj, typing.NewType) and travels(obj):
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
         if type(obj).__name__ == "TypeAliasType" and travels(obj):
@@ -76,10 +106,50 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, type) and travels(obj):
             _name_by_content(obj)
         if isinstance(obj, types.CodeType):
+            self.names.update(obj.co_names)
             # By default all code gets the same file name, and tracebacks show no lines.
             build, parts = self.dispatch_table[types.CodeType](obj)
             return build, tuple(obj.co_filename if p == _NO_FILE else p for p in parts)
         return super().reducer_override(obj)
+
+    def _members(self, module: types.ModuleType) -> dict[str, Any]:
+        members = {name: vars(module)[name] for name in self._wanted if name in vars(module)}
+        if not _DYNAMIC.isdisjoint(self._wanted):  # a member may be used without being named
+            members |= {
+                name: member
+                for name, member in vars(module).items()
+                if name not in members and name not in _OF_MODULES and _is_picklable(member)
+            }
+        return members
+
+
+_DYNAMIC = {"getattr", "vars", "globals", "eval", "exec", "__dict__", "attrgetter", "methodcaller"}
+"""Names that code uses to access members of modules by their names as text."""
+
+_OF_MODULES = {"__builtins__", "__cached__", "__loader__", "__name__", "__spec__"}
+
+
+def _is_picklable(value: Any) -> bool:
+    try:
+        return len(_pickled(value)) <= LARGE_BYTES // 16
+    except Exception:
+        return False
+
+
+def _module(name: str) -> types.ModuleType:
+    return types.ModuleType(name)
+
+
+def _set_members(module: types.ModuleType, members: dict[str, Any]) -> None:
+    vars(module).update(members)
+
+    def missing(name: str) -> Any:
+        raise AttributeError(
+            f"{name!r} of module {module.__name__!r} was not sent to this process, because no step "
+            f"names it; write {module.__name__}.{name} in the step"
+        )
+
+    vars(module).setdefault("__getattr__", missing)
 
 
 def _name_by_content(cls: type) -> None:
@@ -115,6 +185,24 @@ def _cached(fn: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(fn)
 
 
+def _cached_property(fn: Callable[..., Any], name: str | None, doc: str | None) -> Any:
+    """Rebuild a cached property; up to Python 3.11 it has a lock."""
+    rebuilt = functools.cached_property(fn)
+    rebuilt.attrname, rebuilt.__doc__ = name, doc
+    return rebuilt
+
+
+_DISPATCHING = functools.singledispatch(lambda value: None).__code__  # type: ignore[attr-defined]
+
+
+def _single_dispatch(fn: Callable[..., Any], registry: dict[type, Callable[..., Any]]) -> Any:
+    """Rebuild a function with `functools.singledispatch`, whose cache has weak references."""
+    rebuilt = functools.singledispatch(fn)
+    for type_, implementation in registry.items():
+        rebuilt.register(type_, implementation)
+    return rebuilt
+
+
 def _new_type(name: str, supertype: Any, module: str) -> Any:
     new_type = typing.cast(Any, typing.NewType)(name, supertype)
     new_type.__module__ = module
@@ -144,11 +232,24 @@ def problems(graph: Graph) -> Iterator[Problem]:
     problems: list[Problem] = []
     with _by_value():
         for step in {id(node.step): node.step for node in graph}.values():
+            problems += _undefined(step)
             problems += _pickling(f"step {step.name!r}", step.fn, heavy=True, node=step.name)
         for resource in graph.resources.values():
             heavy = resource.load is not None
             problems += _pickling(f"resource {resource.name!r}", resource, heavy=heavy)
     yield from problems
+
+
+def _undefined(step: Any) -> Iterator[Problem]:
+    """Names that a step uses and nothing defines: it would fail with a NameError."""
+    if inspect.isfunction(step.fn) and travels(step.fn):
+        for name in undefined_names(step.fn):
+            yield Problem(
+                f"step {step.name!r}",
+                f"it uses {name!r}, which is not defined",
+                fix=f"define {name} or import it, here or in the step",
+                node=step.name,
+            )
 
 
 def _pickling(where: str, value: Any, *, heavy: bool, node: str | None = None) -> Iterator[Problem]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import pickle
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mlkit.define.graph import (
     Result,
     Source,
 )
+from mlkit.define.modules import ModuleSource, install, modules_of
 from mlkit.define.registry import codecs, register
 from mlkit.define.shipping import dumps, fingerprint
 from mlkit.errors import DeployError
@@ -43,6 +45,7 @@ class Bundle:
         resources: digest of each resource, by ``graph.node.keyword``.
         sources: source text of notebook cells and local files.
         application: the user's own FastAPI application, pickled; only for the front.
+        modules: local modules that the code imports when it runs, by name.
     """
 
     graphs: dict[str, Graph]
@@ -50,6 +53,7 @@ class Bundle:
     resources: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     application: bytes | None = None
+    modules: dict[str, ModuleSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,12 +78,15 @@ class Packed:
         digest: digest of all of its parts.
         data: the pickled `Bundle`.
         manifest: digests of its parts.
+        modules: digest of the local modules that its code imports when it runs; a process keeps
+            one version of a module, so that another needs a new process.
     """
 
     stage: Stage
     digest: str
     data: bytes
     manifest: Manifest
+    modules: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,15 +96,20 @@ class Origin:
     Attributes:
         folder: the working directory.
         search_path: ``sys.path``, for modules that are pickled by name.
+        modules: digest of the local modules that code imports when it runs.
     """
 
     folder: str
     search_path: tuple[str, ...]
+    modules: str = ""
 
     @classmethod
-    def here(cls) -> Origin:
-        """Return the origin of this process."""
-        return cls(str(Path.cwd()), tuple(path for path in sys.path if path))
+    def here(cls, packed: Sequence[Packed] = ()) -> Origin:
+        """Return the origin of this process, for what was packed in it."""
+        folder = str(Path.cwd())  # "" in sys.path, as in a kernel, stands for it
+        modules = [stage.modules for stage in packed if stage.modules]
+        search_path = tuple(dict.fromkeys(path or folder for path in sys.path))
+        return cls(folder, search_path, fingerprint(modules) if modules else "")
 
     def enter(self) -> None:
         """Apply the origin to this process; a folder that does not exist here is skipped."""
@@ -125,11 +137,19 @@ def pack(plan: Plan, fastapi: Application | None = None) -> list[Packed]:
     if fastapi is not None:
         application, digest, pipelines = pack_application(fastapi)
         fronts |= {n: _whole(p) for n, p in pipelines.items() if n != plan.graph.name}
-    front = _pack(plan.front, fronts, application, digest)
+    front = _pack(plan.front, fronts, application, digest, _functions(fastapi))
     segments: dict[str, dict[str, Graph]] = {stage.name: {} for stage in plan.stages}
     for segment in cut.segments:
         segments[segment.stage][segment.name] = segment.graph
     return [front, *(_pack(stage, segments[stage.name]) for stage in plan.stages[1:])]
+
+
+def _functions(fastapi: Application | None) -> list[Any]:
+    """Functions of an application: its routes, or the function that creates it."""
+    if fastapi is None or inspect.isfunction(fastapi):
+        return [fastapi] if fastapi is not None else []
+    routes = getattr(fastapi, "routes", ())
+    return [route.endpoint for route in routes if hasattr(route, "endpoint")]
 
 
 def _check(graph: Graph) -> None:
@@ -160,6 +180,7 @@ def _pack(
     graphs: Mapping[str, Graph],
     application: bytes | None = None,
     application_digest: str = "",
+    routes: Sequence[Any] = (),
 ) -> Packed:
     nodes = [(name, node) for name, graph in graphs.items() for node in graph]
     steps = {
@@ -177,12 +198,24 @@ def _pack(
         },
     )
     loaders = [r.load for _, node in nodes for r in node.step.resources.values() if r.load]
-    sources = sources_of([*(node.step.fn for _, node in nodes), *loaders])
-    bundle = Bundle(dict(graphs), codecs(), manifest.resources, sources, application)
+    functions = [
+        *(node.step.fn for _, node in nodes),
+        *loaders,
+        *_codec_functions(),
+    ]
+    modules = modules_of([*functions, *routes])
+    bundle = Bundle(
+        dict(graphs), codecs(), manifest.resources, sources_of(functions), application, modules
+    )
     digest = digest_of(*graphs.values())
     if application_digest:
         digest = fingerprint([digest, application_digest])
-    return Packed(stage, digest, dumps(bundle), manifest)
+    digests = {name: module.digest for name, module in modules.items()}
+    return Packed(stage, digest, dumps(bundle), manifest, fingerprint(digests) if digests else "")
+
+
+def _codec_functions() -> list[Any]:
+    return [part for codec in codecs().values() for part in (codec.encode, codec.decode)]
 
 
 def _within(name: str, node: Node, graphs: Mapping[str, Graph]) -> str:
@@ -246,4 +279,5 @@ def unpack(data: bytes) -> Bundle:
     assert isinstance(bundle, Bundle)
     register(bundle.codecs)
     show_sources(bundle.sources)
+    install(bundle.modules)
     return bundle

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import linecache
-import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mlkit.define.code import captured, travels
+from mlkit.define.modules import functions_of
 
 __all__ = ["MOST_BYTES", "show_sources", "sources_of"]
 
@@ -20,7 +18,7 @@ def sources_of(functions: Iterable[Any]) -> dict[str, str]:
     """Return the sources of functions and everything they use, by file or notebook cell."""
     sources: dict[str, str] = {}
     room = MOST_BYTES
-    for fn in _reached(functions):
+    for fn in functions_of(functions):
         name = fn.__code__.co_filename
         if name not in sources:
             text = "".join(linecache.getlines(name))
@@ -28,22 +26,6 @@ def sources_of(functions: Iterable[Any]) -> dict[str, str]:
                 sources[name] = text
                 room -= len(text)
     return sources
-
-
-def _reached(functions: Iterable[Any]) -> Iterator[types.FunctionType]:
-    """The functions that are pickled by value, and those they use, each once."""
-    pending, seen = list(functions), set()
-    while pending:
-        value = pending.pop()
-        if id(value) in seen:
-            continue
-        seen.add(id(value))
-        if isinstance(value, type) and travels(value):
-            pending += [getattr(member, "__func__", member) for member in vars(value).values()]
-        value = inspect.unwrap(value) if callable(value) else value
-        if isinstance(value, types.FunctionType) and travels(value):
-            yield value
-            pending += captured(value).values()
 
 
 def show_sources(sources: Mapping[str, str]) -> None:

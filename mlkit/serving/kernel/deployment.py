@@ -150,7 +150,7 @@ def deploy_to(
         app=name,
         stages=tuple(spec_of(stage, store) for stage in packed),
         plan=store(dumps(planned)),
-        origin=Origin.here(),
+        origin=Origin.here(packed),
         limits=limits,
         token=_token(session, name, token),
         exact_key=_exact_key(session, name),

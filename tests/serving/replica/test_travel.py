@@ -1,0 +1,243 @@
+"""Code of a notebook in another process: modules beside it, and what Python functions are made of.
+
+All pipelines are packed here, and run in one fresh process that can import nothing of this folder.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlkit
+from mlkit.define.modules import modules_of
+from mlkit.plan import plan
+from mlkit.serving.bundle import Origin, digest_of, pack
+
+MODULES = {
+    "prices.py": """
+import logging, sqlite3, threading
+from functools import lru_cache
+logger = logging.getLogger(__name__)
+TABLE = {"shoe": 3}
+FACTOR = 2
+_lock = threading.Lock()
+_db = sqlite3.connect(":memory:")
+_numbers = (n for n in range(3))
+_weights = bytes(20 * 2**20)
+
+class Base:
+    factor = FACTOR
+    def price(self, name):
+        logger.info("priced")
+        return TABLE.get(name, 0) * self.factor
+
+class Shop(Base):
+    pass
+
+def price(name):
+    return Shop().price(name)
+
+@lru_cache
+def cached(name):
+    return price(name) + 1
+""",
+    "pkg/__init__.py": "from .numbers import ONE\n",
+    "pkg/numbers.py": "ONE = 1\ndef one():\n    return ONE\n",
+    "pkg/sub.py": """
+from . import numbers
+from .numbers import one
+
+def two():
+    return one() + numbers.ONE
+
+def late_two():
+    from .numbers import one as uno
+    return uno() + uno()
+""",
+    "lazy.py": "import lazier\ndef loud(text):\n    return lazier.up(text)\n",
+    "lazier.py": "def up(text):\n    return text.upper()\n",
+}
+
+# Cells: each defines a step `look`; the result for "shoe" has to be the same everywhere.
+CELLS = {
+    "a module": "import prices\n{step}    return prices.price(x)\n",
+    "a module by another name": "import prices as p\n{step}    return p.Shop().price(x)\n",
+    "a member": "from prices import price\n{step}    return price(x)\n",
+    "a class": "from prices import Shop\n{step}    return Shop().price(x)\n",
+    "a constant": "import prices\n{step}    return prices.TABLE[x]\n",
+    "a cached function": "import prices\n{step}    return prices.cached(x)\n",
+    "getattr": "import prices\n{step}    return getattr(prices, 'pri' + 'ce')(x)\n",
+    "a package": "import pkg\n{step}    return pkg.ONE\n",
+    "a submodule": "import pkg.sub\n{step}    return pkg.sub.two()\n",
+    "a submodule by name": "from pkg import sub\n{step}    return sub.two()\n",
+    "a late relative import": "from pkg.sub import late_two\n{step}    return late_two()\n",
+    "a late import": "{step}    import lazy\n    return lazy.loud(x)\n",
+    "a late member": "{step}    from lazy import loud\n    return loud(x)\n",
+    "a late submodule": "{step}    import pkg.sub\n    return pkg.sub.two()\n",
+    "a late member of a package": "{step}    from pkg import sub\n    return sub.two()\n",
+    "a late import of a helper": (
+        "def helper(x):\n    from lazy import loud\n    return loud(x)\n"
+        "{step}    return helper(x)\n"
+    ),
+    "cached_property": (
+        "from functools import cached_property\n"
+        "class Box:\n    @cached_property\n    def n(self):\n        return 7\n"
+        "{step}    return Box().n\n"
+    ),
+    "singledispatch": (
+        "from functools import singledispatch\n"
+        "@singledispatch\ndef show(x):\n    return 'any'\n"
+        "@show.register\ndef _(x: str):\n    return 'text'\n"
+        "{step}    return show(x)\n"
+    ),
+    "partial": (
+        "from functools import partial\nadd = partial(lambda a, b: a + b, 'x')\n"
+        "{step}    return add(x)\n"
+    ),
+    "a closure": (
+        "def adder(n):\n    def add(x):\n        return x * n\n    return add\n"
+        "twice = adder(2)\n{step}    return twice(x)\n"
+    ),
+    "a dataclass": (
+        "from dataclasses import dataclass\n@dataclass\nclass P:\n    n: int = 3\n"
+        "{step}    return P().n\n"
+    ),
+    "an enum": "import enum\nclass K(enum.Enum):\n    a = 1\n{step}    return K.a.value\n",
+    "a decorated function": (
+        "from functools import wraps\n"
+        "def twice(fn):\n    @wraps(fn)\n    def inner(*a):\n        return fn(*a) * 2\n"
+        "    return inner\n"
+        "@twice\ndef helper(x):\n    return x\n{step}    return helper(x)\n"
+    ),
+    "a regular expression": "import re\nW = re.compile('s.')\n{step}    return W.sub('', x)\n",
+    "an exception of a cell": (
+        "class Bad(Exception):\n    pass\n"
+        "{step}    try:\n        raise Bad('b')\n    except Bad as e:\n        return str(e)\n"
+    ),
+    "a recursive function": (
+        "def down(n):\n    return n and down(n - 1)\n{step}    return down(len(x))\n"
+    ),
+}
+STEP = "@step\ndef look(x: str) -> object:\n"
+PIPELINE = "\n@pipeline\ndef looked(x: str) -> object:\n    return look(x)\n"
+
+RUN = """
+import json, pathlib, sys
+from mlkit.execute import Executor, compile_graph
+from mlkit.serving.bundle import unpack
+results = {}
+for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    try:
+        graph = unpack(path.read_bytes()).graphs["looked"]
+        (node,) = graph
+        results[path.name] = node.step.fn("shoe")
+    except Exception as error:
+        results[path.name] = f"{type(error).__name__}: {error}"
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """A folder with modules in it, as that of a notebook: it is the working directory."""
+    folder = tmp_path_factory.mktemp("notebook")
+    for name, source in MODULES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", ["", *sys.path])
+        loaded = set(sys.modules)
+        yield folder
+        for name in set(sys.modules) - loaded:
+            if name.partition(".")[0] in ("prices", "pkg", "lazy", "lazier"):
+                del sys.modules[name]
+
+
+def pipeline_of(cell: str):
+    names = {"__name__": "__main__"}
+    exec("from mlkit import *\n", names)
+    exec(compile(cell.format(step=STEP) + PIPELINE, f"<cell {hash(cell)}>", "exec"), names)
+    return names["looked"]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(beside, tmp_path_factory):
+    """What each pipeline's step returns in a fresh process."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for name, cell in CELLS.items():
+        pipe = pipeline_of(cell)
+        assert [str(problem) for problem in pipe.problems] == [], name
+        packed, *_ = pack(plan(pipe))
+        (folder / name).write_bytes(packed.data)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", RUN, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(mlkit.__file__).parents[1])},
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_step_returns_elsewhere_what_it_returns_here(beside, elsewhere, name) -> None:
+    assert elsewhere[name] == pipeline_of(CELLS[name])("shoe")
+
+
+def test_a_member_that_no_step_names_says_so(beside) -> None:
+    pipe = pipeline_of("import prices\n{step}    return prices.FACTOR\n")
+    (node,) = pipe.graph
+    from mlkit.define.shipping import dumps, loads
+
+    module = loads(dumps(node.step.fn)).__globals__["prices"]
+    assert module.FACTOR == 2
+    with pytest.raises(AttributeError, match="'TABLE' of module 'prices' was not sent"):
+        module.TABLE  # noqa: B018
+
+
+def test_what_a_step_does_name_has_to_be_picklable(beside) -> None:
+    pipe = pipeline_of("import prices\n{step}    return bool(prices._lock)\n")
+    assert any("cannot be pickled" in str(problem) for problem in pipe.problems)
+
+
+def test_an_edit_of_a_late_module_is_a_change_that_needs_a_new_process(beside) -> None:
+    pipe = pipeline_of(CELLS["a late import"])
+    before, origin = digest_of(pipe.graph), Origin.here(pack(plan(pipe)))
+    assert Origin.here(pack(plan(pipe))) == origin
+    path = Path("lazier.py")
+    source = path.read_text()
+    path.write_text(source.replace("upper()", "upper() + '!'"))
+    try:
+        assert digest_of(pipe.graph) != before
+        assert Origin.here(pack(plan(pipe))) != origin
+    finally:
+        path.write_text(source)
+    assert str(beside) in origin.search_path
+
+
+def test_late_modules_are_local_ones_and_what_they_import(beside) -> None:
+    (node,) = pipeline_of(CELLS["a late import"]).graph
+    assert set(modules_of([node.step.fn])) == {"lazier", "lazy"}
+    (node,) = pipeline_of("{step}    import json, numpy.linalg, nowhere\n    return 1\n").graph
+    assert modules_of([node.step.fn]) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        ("    return misspelt(x)\n", ["misspelt"]),
+        ("    return [misspelt for _ in x]\n", ["misspelt"]),
+        ("    return (lambda: misspelt)()\n", ["misspelt"]),
+        ("    global counter\n    counter = 1\n    return counter\n", []),
+        ("    import json\n    return json.dumps(x)\n", []),
+        ("    return len(x) + __name__.count('a')\n", []),
+    ],
+)
+def test_a_name_that_nothing_defines_is_a_problem(body, names) -> None:
+    problems = [p for p in pipeline_of("{step}" + body).problems if "not defined" in p.what]
+    assert [p.what.split("'")[1] for p in problems] == names
