@@ -14,6 +14,7 @@ from mlkit.define.border import port
 from mlkit.define.graph import Graph
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
+from mlkit.serving.http.userdocs import secure
 
 __all__ = ["add_docs", "error_responses", "openapi_extra", "reference", "schemas"]
 
@@ -120,8 +121,7 @@ def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     # FastAPI caches the document and returns the same object each time.
     document = copy.deepcopy(app.openapi())
     components = document.setdefault("components", {})
-    components.setdefault("schemas", {}).update(app.state.schemas)
+    components.setdefault("schemas", {}).update(app.state.mlkit_schemas)
     if secured:
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"bearer": []}]
+        secure(document)
     return document
