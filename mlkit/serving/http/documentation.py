@@ -8,13 +8,14 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
-from mlkit.serving.http.userdocs import secure
+from mlkit.serving.http.userdocs import locate, secure
 
 __all__ = ["add_docs", "error_responses", "openapi_extra", "reference", "schemas"]
 
@@ -93,8 +94,11 @@ def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
     }
 
     @own.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return JSONResponse(_document(app, secured=secured))
+    async def openapi(request: Request) -> Response:
+        document = _document(app, secured=secured)
+        if app.root_path_in_servers:
+            locate(document, request.scope["root_path"])
+        return JSONResponse(document)
 
     @own.get("/docs", include_in_schema=False)
     async def docs() -> Response:

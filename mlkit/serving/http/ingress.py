@@ -245,8 +245,8 @@ class Direct:
 class Prefixed:
     """ASGI middleware: serves an application at the root and under ``/<name>/``.
 
-    Serve passes the full path, and the prefix again as ``root_path``. Routes are declared with full
-    paths, so the application is independent of its prefix.
+    Serve passes the full path; if that is where the app is served, with ``/<name>`` as
+    ``root_path``. The routes of pipelines are declared with full paths.
 
     Args:
         app: the application.
@@ -276,19 +276,25 @@ class Prefixed:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Rewrite the path."""
         if scope["type"] in ("http", "websocket"):
-            path, root_path = scope["path"], self.root_path
+            path, above = scope["path"], scope.get("root_path", "")
+            root_path = self.root_path
             scope = {**scope, "root_path": root_path, "mlkit.path": path, SCOPE_KEY: self.served}
             if path.startswith(self.prefix + "/"):
-                scope = self._rewritten(scope)
+                scope = self._rewritten(scope, above)
         await self.app(scope, receive, send)
 
-    def _rewritten(self, scope: Scope) -> Scope:
+    def _rewritten(self, scope: Scope, above: str) -> Scope:
         """Drop the prefix, unless a route of the user's has it."""
         path = scope["path"]
-        rewritten = {**scope, "path": path[len(self.prefix) :].rstrip("/") or self.prefix}
         if any(pattern.match(path) for pattern in self.declared):
             return scope
-        # Such as /{kind}/list
+        rest = path[len(self.prefix) :].rstrip("/")
+        if not rest:
+            return {**scope, "path": self.prefix}
+        if above == self.prefix and not self.root_path:
+            return {**scope, "root_path": above}  # URLs of the application have the prefix
+        rewritten = {**scope, "path": rest}
+        # A route such as /{kind}/list has the full path as well.
         return scope if self._matches(scope) and not self._matches(rewritten) else rewritten
 
     def _matches(self, scope: Scope) -> bool:

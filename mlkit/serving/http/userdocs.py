@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from mlkit.serving.http import problem
 
-__all__ = ["complete", "secure"]
+__all__ = ["complete", "locate", "secure"]
 
 METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 OWN_HEADER = "X-Mlkit-Token"
@@ -35,9 +35,6 @@ def complete(app: FastAPI, paths: Sequence[str], *, validates: bool) -> Callable
             document["paths"] |= {p: whole["paths"][p] for p in missing if p in whole["paths"]}
         if validates:
             _declare_problems(document)
-        urls = [server.get("url") for server in document.get("servers", [])]
-        if app.root_path and app.root_path_in_servers and app.root_path not in urls:
-            document["servers"] = [{"url": app.root_path}, *document.get("servers", [])]
         return document
 
     return openapi
@@ -55,6 +52,13 @@ def _declare_problems(document: dict[str, Any]) -> None:
     for name in ("HTTPValidationError", "ValidationError"):
         if f'"#/components/schemas/{name}"' not in json.dumps(document):
             schemas.pop(name, None)
+
+
+def locate(document: dict[str, Any], root_path: str) -> None:
+    """Name the path that the application is served at, as FastAPI does."""
+    servers = document.get("servers", [])
+    if root_path and root_path not in [server.get("url") for server in servers]:
+        document["servers"] = [{"url": root_path}, *servers]
 
 
 def secure(document: dict[str, Any]) -> None:

@@ -176,3 +176,36 @@ def test_behind_a_proxy_the_document_names_its_path(document, prefix) -> None:
     answer = client.get(f"{prefix}/url", headers=KEY)
     assert answer.json() == "http://testserver/shop/url"
     assert client.post(f"{prefix}/words", json={"text": "a"}, headers=KEY).json() == ["a"]
+
+
+@pytest.mark.parametrize("root_path", ["", "/words"])
+def test_links_stay_within_the_app_where_it_is_served(root_path) -> None:
+    shop = shop_app()
+
+    @shop.get("/url")
+    def url(request: Request) -> list[str]:
+        return [str(request.url_for("url")), str(request.url)]
+
+    sub = FastAPI()
+
+    @sub.get("/inner")
+    def inner(request: Request) -> list[str]:
+        return [str(request.url)]
+
+    shop.mount("/sub", sub)
+    app = asgi(words, fastapi=shop)
+    # Serve passes the full path, and where the app is served.
+    client = TestClient(app, root_path=root_path, follow_redirects=False)
+    for path in ("/url", "/sub/inner"):
+        address = f"http://testserver{root_path}{path}"
+        assert set(client.get(f"{root_path}{path}").json()) == {address}
+    moved = client.get(f"{root_path}/url/")
+    assert (moved.status_code, moved.headers["location"]) == (
+        307,
+        f"http://testserver{root_path}/url",
+    )
+    assert client.post("/words", json={"text": "a"}).json() == ["a"]
+    assert client.get(f"{root_path}/readyz").json()["status"] == "ready"
+    assert client.get(f"{root_path}/docs").status_code == 200
+    servers = client.get(f"{root_path}/openapi.json").json().get("servers", [])
+    assert servers == [{"url": root_path}] * bool(root_path)
