@@ -68,6 +68,8 @@ class Payloads:
         """
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         kind = content_type.partition(";")[0].strip().lower()
+        if request._form is not None:  # a dependency of the user's application has read it
+            return await self._from_form(request, b"")
         body = await self._body(request, length_of(headers))
         if not body and self.parameters and (kind != JSON or self._required):
             raise Invalid("the body is empty")
@@ -122,6 +124,7 @@ class Payloads:
             async with request.form(max_part_size=self.max_body_bytes) as form:
                 for name, value in form.multi_items():
                     if isinstance(value, UploadFile):
+                        await value.seek(0)
                         uploads[name] = await value.read()
                     else:
                         fields[name] = value

@@ -6,12 +6,12 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, Form, Header, Request, Response
+from fastapi import BackgroundTasks, Depends, FastAPI, Form, Header, Request, Response, UploadFile
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
-from mlkit import InputError, pipeline, step
+from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.errors import DeployError
 from mlkit.serving import asgi, served
 
@@ -243,6 +243,31 @@ def test_dependencies_of_the_application_apply_to_the_pipelines_own_route(client
     assert one.post("/tag", json={"text": "a"}).status_code == 422
     assert one.post("/tag", json={"text": "a"}, headers={"x-key": "k"}).json()["words"] == ["a"]
     assert one.post("/tag?q=k", json={"text": "a"}).json()["words"] == ["a"]
+
+
+@step
+def measure(image: ImageSource, title: str) -> str:
+    return f"{title} {len(image)}"
+
+
+@pipeline
+def sized(image: ImageSource, title: str = "") -> str:
+    return measure(image, title)
+
+
+async def read_form(image: UploadFile, key: str = Form()) -> None:
+    assert len(await image.read()) == 3
+
+
+async def read_body(request: Request) -> None:
+    assert b"123" in await request.body()
+
+
+@pytest.mark.parametrize("dependency", [read_form, read_body])
+def test_a_dependency_of_the_application_may_read_the_body_as_well(client, dependency) -> None:
+    one = client(FastAPI(dependencies=[Depends(dependency)]), sized)
+    answer = one.post("/sized", files={"image": b"123"}, data={"title": "a", "key": "k"})
+    assert answer.json() == "a 3"
 
 
 def test_a_form_of_a_route_is_passed_on(client) -> None:
