@@ -86,10 +86,9 @@ class Handlers:
             handler = self._handler_of(raised)
             if handler is not None:
                 return await _called(handler, connection, raised)
-        handler = self._own.get(Exception, self._own.get(500))
-        if handler is not None and outcome_of(error)[0] is Outcome.FAILED:
-            return await _called(handler, connection, cause_of(error))
-        return None
+        handler, cause = self._own.get(Exception, self._own.get(500)), cause_of(error)
+        unexpected = outcome_of(error)[0] is Outcome.FAILED and not isinstance(cause, HTTPException)
+        return await _called(handler, connection, cause) if handler and unexpected else None
 
     def _handler_of(self, error: BaseException) -> Handler | None:
         if isinstance(error, HTTPException) and error.status_code in self._own:

@@ -212,6 +212,7 @@ def test_a_handler_of_the_application_gets_what_a_step_raised(
         (Exception, "input", 422),  # mlkit's own answer
         (ValueError, "input", 422),
         (Exception, "missing", 404),
+        (Exception, "upstream", 502),
     ],
 )
 def test_a_handler_for_something_else_does_not(client, way, handled, text, status) -> None:

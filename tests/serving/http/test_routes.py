@@ -1,12 +1,22 @@
 """How routes of a user's application call pipelines."""
 
-from __future__ import annotations
-
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Any
 
 import pytest
-from fastapi import BackgroundTasks, Depends, FastAPI, Form, Header, Request, Response, UploadFile
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Depends,
+    FastAPI,
+    Form,
+    Header,
+    Request,
+    Response,
+    UploadFile,
+    WebSocket,
+)
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
@@ -297,6 +307,37 @@ def test_a_mounted_application_calls_the_pipeline(client, depth) -> None:
     assert (boom.status_code, boom.headers["content-type"]) == (500, "application/problem+json")
     # The application itself is as it was.
     assert all(route.path != "/tag" for route in sub.routes)
+
+
+@pytest.mark.parametrize("place", ["route", "mounted", "router", "dependency", "websocket"])
+def test_a_further_pipeline_is_served_wherever_it_is_depended_on(client, place) -> None:
+    def words(q: str, further: Annotated[Any, Depends(served(sized))]) -> str:
+        return further(image=q.encode(), title="a")
+
+    def passed_on(words: Annotated[str, Depends(words)]) -> str:
+        return words
+
+    async def live(socket: WebSocket, sized: Annotated[Any, Depends(served(sized))]) -> None:
+        await socket.accept()
+        await socket.send_json(await sized(image=b"123", title="a"))
+
+    shop, path = FastAPI(), "/words"
+    if place == "mounted":
+        sub, path = FastAPI(), "/sub/words"
+        sub.get("/words")(words)
+        shop.mount("/sub", sub)
+    elif place == "router":
+        router = APIRouter()
+        router.get("/words")(words)
+        shop.include_router(router)
+    elif place == "websocket":
+        shop.websocket("/live")(live)
+        with client(shop).websocket_connect("/live") as socket:
+            assert socket.receive_json() == "a 3"
+        return
+    else:
+        shop.get("/words")(words if place == "route" else passed_on)
+    assert client(shop).get(path, params={"q": "123"}).json() == "a 3"
 
 
 # ---- two versions beside each other --------------------------------------------------------------

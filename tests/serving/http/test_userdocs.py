@@ -209,3 +209,12 @@ def test_links_stay_within_the_app_where_it_is_served(root_path) -> None:
     assert client.get(f"{root_path}/docs").status_code == 200
     servers = client.get(f"{root_path}/openapi.json").json().get("servers", [])
     assert servers == [{"url": root_path}] * bool(root_path)
+
+
+def test_the_documentation_opens_with_a_code_where_the_app_is_served() -> None:
+    app = asgi(words, fastapi=FastAPI(), token=TOKEN)
+    client = TestClient(app, root_path="/words", follow_redirects=False)
+    moved = client.get(f"/words/docs?code={new_code(TOKEN, 'words')}")
+    assert (moved.status_code, moved.headers["location"]) == (303, "/words/docs")
+    assert client.get("/words/docs").status_code == 200
+    assert client.get("/words/words").status_code == 401
