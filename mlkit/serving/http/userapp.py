@@ -45,7 +45,7 @@ SCOPE_KEY = "mlkit.pipelines"
 """Key of the ASGI scope for the served pipelines (`Ready`), by name."""
 
 CALLS_KEY = "mlkit.calls"
-"""Key of the ASGI scope for the calls (`_Call`) of the request's route."""
+"""Key of the ASGI scope for the calls (`_Call`) that the request's route has not awaited."""
 
 
 class Dependency:
@@ -71,7 +71,7 @@ class Dependency:
         pipeline = ready()
         if pipeline is None:
             raise Overloaded(f"the pipeline {self.name!r} is not ready yet")
-        calls = connection.scope.setdefault(CALLS_KEY, [])
+        calls = connection.scope.setdefault(CALLS_KEY, set())
         return RoutePipeline(pipeline, asyncio.get_running_loop(), calls)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,12 +113,12 @@ class RoutePipeline:
     Attributes:
         served: the pipeline.
         loop: the event loop of the application.
-        calls: receives the calls on the loop, to find those that are not awaited.
+        calls: has the calls on the loop that are not awaited yet.
     """
 
     served: Served
     loop: asyncio.AbstractEventLoop
-    calls: list[_Call]
+    calls: set[_Call]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the pipeline; see `Served.__call__`.
@@ -134,9 +134,7 @@ class RoutePipeline:
             return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
         if running is not self.loop:  # `asyncio.run` in a plain route
             return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
-        call = _Call(coroutine, self.served.graph.name)
-        self.calls.append(call)
-        return call
+        return _Call(coroutine, self.served.graph.name, self.calls)
 
 
 class NotAwaited(DefinitionError, AttributeError):
@@ -152,31 +150,32 @@ class NotAwaited(DefinitionError, AttributeError):
 class _Call(Coroutine[Any, Any, Any]):
     """A call on the event loop: a coroutine that cannot be taken for its result."""
 
-    __slots__ = ("_coroutine", "_name", "begun")
+    __slots__ = ("_coroutine", "_name", "_pending")
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str, pending: set[_Call]) -> None:
         self._coroutine = coroutine
         self._name = name
-        self.begun = False
+        self._pending = pending
+        pending.add(self)
 
     def send(self, value: Any) -> Any:
-        self.begun = True
+        self._pending.discard(self)
         return self._coroutine.send(value)
 
     def throw(self, *exception: Any) -> Any:
-        self.begun = True
+        self._pending.discard(self)
         return self._coroutine.throw(*exception)
 
     def close(self) -> None:
-        self.begun = True
+        self._pending.discard(self)
         self._coroutine.close()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        self.begun = True
+        self._pending.discard(self)
         return self._coroutine.__await__()
 
     def __repr__(self) -> str:
-        return f"<{self._name}(...), {'awaited' if self.begun else 'not awaited'}>"
+        return f"<call of the pipeline {self._name!r}: await it>"
 
     def _refuse(self, *args: Any) -> NoReturn:
         raise NotAwaited(self._name)
@@ -186,14 +185,17 @@ class _Call(Coroutine[Any, Any, Any]):
 
 def unawaited(scope: Scope, error: Exception) -> NotAwaited | None:
     """Return the cause of an error in a route, if it did not await a pipeline."""
-    if isinstance(error, MlkitError):
+    if isinstance(error, MlkitError) and not isinstance(error, NotAwaited):
         return None
-    for call in scope.get(CALLS_KEY, ()):
-        if not call.begun:
-            cause = NotAwaited(call._name)
-            cause.__cause__ = error
-            return cause
-    return None
+    started = [task.get_coro() for task in asyncio.all_tasks()]
+    calls: list[_Call] = [call for call in scope.get(CALLS_KEY, ()) if call not in started]
+    for call in calls:
+        call.close()  # Python need not warn of it as well
+    if not calls:
+        return None
+    cause = NotAwaited(calls[0]._name)
+    cause.__cause__ = error
+    return cause
 
 
 class Reference:

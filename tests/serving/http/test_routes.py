@@ -178,7 +178,6 @@ async def call_in_response(q: str, tag=Depends(served(tag))) -> Response:
         call_in_response,
     ],
 )
-@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_a_forgotten_await_is_an_error_that_says_so(client, route) -> None:
     shop = FastAPI()
     shop.get("/words")(route)
@@ -198,6 +197,41 @@ def test_another_error_of_a_route_is_not_taken_for_a_forgotten_await(client) -> 
         return 1 // 0
 
     assert "ZeroDivisionError" in client(shop).get("/words").json()["detail"]
+
+
+def test_a_task_of_a_route_that_fails_is_not_taken_for_a_forgotten_await(client) -> None:
+    shop, tasks = FastAPI(), []
+
+    @shop.get("/words")
+    async def words(tag=Depends(served(tag))) -> int:
+        tasks.append(asyncio.create_task(tag("a b")))
+        return 1 // 0
+
+    @shop.get("/result")
+    async def result() -> Words:
+        return await tasks[0]
+
+    with client(shop) as one:
+        assert "ZeroDivisionError" in one.get("/words").json()["detail"]
+        assert one.get("/result").json()["words"] == ["a", "b"]
+
+
+def test_a_long_connection_keeps_no_calls(client) -> None:
+    shop, kept = FastAPI(), []
+
+    @shop.websocket("/live")
+    async def live(socket: WebSocket, tag=Depends(served(tag))) -> None:
+        await socket.accept()
+        async for text in socket.iter_text():
+            await socket.send_json((await tag(text)).words)
+        kept.append(len(tag.calls))
+
+    with client(shop) as one, one.websocket_connect("/live") as socket:
+        for _ in range(3):
+            socket.send_text("a")
+            assert socket.receive_json() == ["a"]
+        socket.close()
+    assert kept == [0]
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])
