@@ -122,6 +122,16 @@ def test_without_cors_a_preflight_needs_the_token(page) -> None:
     assert shop.seen == []
 
 
+def test_the_cors_middleware_of_a_mounted_application_sees_no_preflight(page) -> None:
+    shop, sub = FastAPI(), Shop()
+    shop.mount("/sub", sub)
+    client = page(shop)
+    assert client.options("/sub/hello", headers=PREFLIGHT).status_code == 401
+    assert sub.seen == []
+    answer = client.get("/sub/hello", headers={"origin": PAGE, **KEY})
+    assert answer.headers["access-control-allow-origin"] == PAGE
+
+
 class Passing(CORSMiddleware):
     """Passes preflights on, which the original never does."""
 

@@ -218,3 +218,10 @@ def test_the_documentation_opens_with_a_code_where_the_app_is_served() -> None:
     assert (moved.status_code, moved.headers["location"]) == (303, "/words/docs")
     assert client.get("/words/docs").status_code == 200
     assert client.get("/words/words").status_code == 401
+
+
+def test_pages_of_the_documentation_are_mlkits() -> None:
+    shop = FastAPI(docs_url="/pages", redoc_url="/redoc")
+    client = TestClient(asgi(words, fastapi=shop))
+    statuses = [client.get(path).status_code for path in ("/docs", "/pages", "/redoc")]
+    assert statuses == [200, 404, 404]
