@@ -118,13 +118,19 @@ class Origin:
         sys.path.extend(path for path in self.search_path if path not in sys.path)
 
 
-def pack(plan: Plan, fastapi: Application | None = None) -> list[Packed]:
+def pack(
+    plan: Plan,
+    fastapi: Application | None = None,
+    pipeline: Pipeline[..., Any] | None = None,
+) -> list[Packed]:
     """Pack the stages of a planned pipeline, the front first.
 
     Args:
         plan: the planned pipeline.
         fastapi: the user's application for the front; pipelines that its routes depend on are
             packed with it.
+        pipeline: the pipeline that was planned, to tell it from others of the same name in the
+            application.
 
     Raises:
         DeployError: a pipeline has problems, all of which are listed, or a part of the application
@@ -135,7 +141,7 @@ def pack(plan: Plan, fastapi: Application | None = None) -> list[Packed]:
     fronts = {plan.graph.name: cut.front}
     application, digest = None, ""
     if fastapi is not None:
-        application, digest, pipelines = pack_application(fastapi)
+        application, digest, pipelines = pack_application(fastapi, pipeline)
         fronts |= {n: _whole(p) for n, p in pipelines.items() if n != plan.graph.name}
     front = _pack(plan.front, fronts, application, digest, _functions(fastapi))
     segments: dict[str, dict[str, Graph]] = {stage.name: {} for stage in plan.stages}

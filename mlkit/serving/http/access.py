@@ -1,5 +1,8 @@
 """Authentication: a bearer token for requests, a cookie for the documentation in a browser.
 
+A page in a browser cannot set headers of a websocket. It offers the token as a subprotocol, after
+``bearer``, which is what the connection is accepted with.
+
 A link to the documentation contains a one-time code, valid for a minute, which is exchanged for the
 cookie. Both are signed with the token (HMAC, RFC 2104) for one app and one purpose, and contain
 their expiry; neither reveals the token.
@@ -12,14 +15,16 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlkit.serving.http.problem import answer
 
@@ -30,6 +35,7 @@ COOKIE_LIFE_S = 8 * 3600
 # mlkit's own routes without authentication, and those that also accept the cookie.
 PUBLIC = frozenset({"/healthz", "/readyz", "/swagger/{file}"})
 DOCUMENTATION = frozenset({"/docs", "/openapi.json"})
+SUBPROTOCOL = "bearer"
 
 
 def new_token() -> str:
@@ -87,6 +93,9 @@ class RedeemedCodes:
 class Access:
     """ASGI middleware: authenticates requests, and responds with 401 or 403 to all others.
 
+    It is around the user's middleware, except for ``CORSMiddleware``: that answers preflights,
+    which have no token, and lets pages read the refusals.
+
     Some of mlkit's own routes are public or accept the cookie. They are recognized by the route
     that matches, not by the path, and served without the user's middleware.
 
@@ -98,6 +107,9 @@ class Access:
             names: this protects against DNS rebinding and cross-site requests.
         name: name of the app, for which codes and cookies are valid.
         codes: the codes that were already used.
+        now: clock in seconds.
+        origins: decide which pages of other hosts may open websockets; added to before the first
+            request.
     """
 
     def __init__(
@@ -109,6 +121,7 @@ class Access:
         name: str,
         codes: RedeemedCodes,
         now: Callable[[], float] = time.time,
+        origins: Sequence[CORSMiddleware] = (),
     ) -> None:
         self.app = app
         self.own = own
@@ -118,11 +131,19 @@ class Access:
         self.cookie = f"mlkit-{quote(name)}"
         self.codes = codes
         self.now = now
+        self.origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a request."""
         if scope["type"] not in ("http", "websocket") or self._is_authorized(scope):
             await self.app(scope, receive, send)
+            return
+        if scope["type"] == "websocket" and (at := self._offered(scope)) is not None:
+            if self._is_of_known_page(scope):
+                await self.app(_without_token(scope, at), receive, _accepting(send))
+            else:
+                detail = "add the page's origin to the application's CORSMiddleware"
+                await answer(403, detail)(scope, receive, send)
             return
         path = self._own_path(scope)
         if path in PUBLIC or (path in DOCUMENTATION and self._has_cookie(scope)):
@@ -137,11 +158,29 @@ class Access:
             return _is_loopback(headers.get(b"host", b"")) and (
                 origin is None or _is_loopback(origin.partition(b"://")[2])
             )
-        token = self.token.encode()
-        if hmac.compare_digest(headers.get(b"authorization", b""), b"Bearer " + token):
+        kind, _, offered = headers.get(b"authorization", b"").partition(b" ")
+        if kind == b"Bearer" and self._is_token(offered):
             return True
         # For applications with an Authorization header of their own.
-        return hmac.compare_digest(headers.get(b"x-mlkit-token", b""), token)
+        return self._is_token(headers.get(b"x-mlkit-token", b""))
+
+    def _offered(self, scope: Scope) -> int | None:
+        """Where the token is among the subprotocols of a websocket."""
+        for at, (name, offered) in enumerate(pairwise(scope.get("subprotocols", ()))):
+            if name == SUBPROTOCOL and self._is_token(offered.encode()):
+                return at + 1
+        return None
+
+    def _is_token(self, offered: bytes) -> bool:
+        return self.token is not None and hmac.compare_digest(offered, self.token.encode())
+
+    def _is_of_known_page(self, scope: Scope) -> bool:
+        """Whether a websocket is opened by a page of this host, by an allowed one, or by none."""
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is None or origin.partition(b"://")[2] == headers.get(b"host"):
+            return True
+        return any(cors.is_allowed_origin(origin.decode("latin-1")) for cors in self.origins)
 
     def _own_path(self, scope: Scope) -> str:
         """The declared path of the matching route; "" if the route is not one of mlkit's."""
@@ -172,6 +211,8 @@ class Access:
         code = query.pop("code", [""])[0] if path in DOCUMENTATION else ""
         if self._is_valid(f"code {self.name}", code) and self.codes.add(code, self.now()):
             requested = scope.get("mlkit.path", scope["path"])
+            if not requested.startswith(f"{scope.get('root_path', '')}/"):  # a proxy has removed it
+                requested = scope["root_path"] + requested
             url = f"{requested}?{urlencode(query, doseq=True)}".rstrip("?")
             response = RedirectResponse(url, 303)
             cookie = _signed(self.token, f"cookie {self.name}", self.now() + COOKIE_LIFE_S)
@@ -181,6 +222,26 @@ class Access:
             return response
         detail = "the code was already used or has expired" if code else "a bearer token is needed"
         return answer(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _without_token(scope: Scope, at: int) -> Scope:
+    """The scope for the application, with the subprotocols that are its own."""
+    own = [*scope["subprotocols"][: at - 1], *scope["subprotocols"][at + 1 :]]
+    headers = [header for header in scope["headers"] if header[0] != b"sec-websocket-protocol"]
+    if own:
+        headers.append((b"sec-websocket-protocol", ", ".join(own).encode("latin-1")))
+    return {**scope, "subprotocols": own, "headers": headers}
+
+
+def _accepting(send: Send) -> Send:
+    """Accept with the subprotocol that was offered: a browser closes the connection otherwise."""
+
+    async def accept(message: Message) -> None:
+        if message["type"] == "websocket.accept" and not message.get("subprotocol"):
+            message = {**message, "subprotocol": SUBPROTOCOL}
+        await send(message)
+
+    return accept
 
 
 def _is_loopback(authority: bytes) -> bool:

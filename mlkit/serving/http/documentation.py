@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from importlib import resources
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from mlkit.define.schema import REF_TEMPLATE, documented
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
+from mlkit.serving.http.userdocs import locate, secure
 
 __all__ = ["Documents", "add_docs"]
 
@@ -28,6 +30,7 @@ class Documents:
     Attributes:
         names: names of the pipelines.
         components: schemas by name.
+        problem: reference to the schema of problem documents.
     """
 
     def __init__(self, pipelines: Mapping[str, tuple[Payloads, Results]]) -> None:
@@ -38,8 +41,9 @@ class Documents:
             if results.returns.pydantic is not None:
                 cores.append((name, "serialization", results.returns.pydantic.core))
         self._schemas, self.components = documented(cores)
-        self._problem = _unused("Problem", self.components)
-        self.components[self._problem] = problem.SCHEMA
+        name = _unused("Problem", self.components)
+        self.components[name] = problem.SCHEMA
+        self.problem: str = _reference(name)["$ref"]
         for name, (payloads, _) in pipelines.items():
             request = self._schemas[name, "validation"]
             if "$ref" not in request:
@@ -86,7 +90,7 @@ class Documents:
 
     def errors(self, payloads: Payloads) -> dict[int | str, dict[str, Any]]:
         """Return the error responses of a pipeline, by status."""
-        content = {problem.MEDIA_TYPE: {"schema": _reference(self._problem)}}
+        content = {problem.MEDIA_TYPE: {"schema": {"$ref": self.problem}}}
         fetches = any(not upload.many for upload in payloads.arguments.files.values())
         return {
             status: {"description": text, "content": content}
@@ -126,8 +130,11 @@ def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
     }
 
     @own.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return JSONResponse(_document(app, secured=secured))
+    async def openapi(request: Request) -> Response:
+        document = _document(app, secured=secured)
+        if app.root_path_in_servers:
+            locate(document, request.scope["root_path"])
+        return JSONResponse(document)
 
     @own.get("/docs", include_in_schema=False)
     async def docs() -> Response:
@@ -155,7 +162,7 @@ def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
     document = copy.deepcopy(app.openapi())
     components = document.setdefault("components", {})
     theirs = components.setdefault("schemas", {})
-    documents: Documents = app.state.documents
+    documents: Documents = app.state.mlkit_documents
     renamed = {
         _reference(name)["$ref"]: _reference(_unused(name, {**theirs, **documents.components}))
         for name, schema in documents.components.items()
@@ -166,13 +173,25 @@ def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
         item.update(
             _renamed({method: item[method] for method in item if method == "post"}, renamed)
         )
+    if documents.problem in renamed:  # also of the user's routes
+        for response in _problem_responses(document):
+            if response["schema"] == {"$ref": documents.problem}:
+                response["schema"] = renamed[documents.problem]
     for name, schema in _renamed(documents.components, renamed).items():
         reference = renamed.get(_reference(name)["$ref"], _reference(name))
         theirs[reference["$ref"].rpartition("/")[2]] = schema
     if secured:
-        components["securitySchemes"] = {"bearer": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"bearer": []}]
+        secure(document)
     return document
+
+
+def _problem_responses(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for item in document.get("paths", {}).values():
+        for operation in item.values():
+            responses = operation.get("responses", {}) if isinstance(operation, dict) else {}
+            for response in responses.values():
+                if problem.MEDIA_TYPE in response.get("content", {}):
+                    yield response["content"][problem.MEDIA_TYPE]
 
 
 def _renamed(node: Any, renamed: Mapping[str, dict[str, Any]]) -> Any:

@@ -6,37 +6,39 @@ root and under ``/<name>`` are ``/docs``, ``/openapi.json``, ``/healthz`` and ``
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
-from fastapi.exception_handlers import (
-    http_exception_handler,
-    request_validation_exception_handler,
-)
-from fastapi.exceptions import RequestValidationError
-from fastapi.utils import is_body_allowed_for_status_code
-from starlette.exceptions import HTTPException
+from fastapi.routing import iter_route_contexts
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match, Mount, Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlkit.define.docstring import words
 from mlkit.define.exact import PROCESS_KEY
 from mlkit.define.graph import Graph
-from mlkit.errors import MlkitError
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.documentation import Documents, add_docs
+from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
-from mlkit.serving.http.userapp import SCOPE_KEY, derived
+from mlkit.serving.http.userapp import SCOPE_KEY, derived, mounted
+from mlkit.serving.http.userdocs import complete
 from mlkit.serving.limits import Limits
 
 __all__ = ["create_app"]
 
 Handler: TypeAlias = Callable[[Request, Send], Awaitable[None]]
+
+OPENAPI = "/openapi.json"
 
 
 def create_app(
@@ -76,6 +78,9 @@ def create_app(
         app = derived(fastapi)
         if app.max_body_size is None:  # the user's routes
             app.max_body_size = limits.max_body_bytes
+    declared = list(_patterns(app.routes, f"/{graph.name}"))
+    own_handlers = Handlers(app, graph.name, served)
+    respond = None if fastapi is None else own_handlers
     pipelines: dict[str, tuple[Graph, Ready]] = {graph.name: (graph, served)}
     for name, other in (others or {}).items():
         pipelines[name] = (other.graph, lambda other=other: other)  # type: ignore[misc]
@@ -83,23 +88,44 @@ def create_app(
         name: (Payloads(each, limits.max_body_bytes, exact_key), Results(each))
         for name, (each, _) in pipelines.items()
     }
-    documents = app.state.documents = Documents(codings)
+    documents = app.state.mlkit_documents = Documents(codings)
     handlers = {
-        f"/{name}": _add_pipeline(app, each, *codings[name], documents, ready)
+        f"/{name}": _add_pipeline(app, each, *codings[name], documents, ready, respond)
         for name, (each, ready) in pipelines.items()
     }
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
     add_docs(own, app, graph.name, secured=token is not None)
+    if fastapi is not None:
+        _add_document_at(own, fastapi.openapi_url)
     app.router.routes += own.routes
     if metrics is not None:
         _add_metrics(app, metrics)
-    _add_problems(app, graph.name, served)
+    own_handlers.install(app)
+    for inner in mounted(app):
+        Handlers(inner, graph.name, served).install(inner, mounted=True)
+    paths = [*handlers, *(route.path for route in own.routes if isinstance(route, Route))]
+    app.openapi = complete(  # type: ignore[method-assign]
+        app, paths, documents.problem if own_handlers.validates else None
+    )
+    cors = [layer for layer in app.user_middleware if _is_cors(layer)]
+    app.user_middleware = [layer for layer in app.user_middleware if layer not in cors]
     outer: ASGIApp = Direct(app, handlers) if fastapi is None else app
+    origins: list[CORSMiddleware] = []
     if guarded:
         codes = codes or RedeemedCodes()
-        outer = Access(outer, own, app.router.routes, token, graph.name, codes)
-    return Prefixed(outer, graph.name, {name: ready for name, (_, ready) in pipelines.items()})
+        outer = Access(outer, own, app.router.routes, token, graph.name, codes, origins=origins)
+    for layer in reversed(cors):
+        # Around the authentication: a preflight has no token, and a page may read any error.
+        crossing: Any = layer.cls(outer, *layer.args, **layer.kwargs)
+        origins.append(crossing)
+        outer = crossing
+    ready_by_name = {name: ready for name, (_, ready) in pipelines.items()}
+    return Prefixed(outer, graph.name, ready_by_name, app.routes, declared, app.root_path)
+
+
+def _is_cors(layer: Middleware) -> bool:
+    return isinstance(layer.cls, type) and issubclass(layer.cls, CORSMiddleware)
 
 
 def _add_pipeline(
@@ -109,13 +135,15 @@ def _add_pipeline(
     results: Results,
     documents: Documents,
     served: Ready,
+    handlers: Handlers | None,
 ) -> Handler:
     doc = words(graph.doc)
 
     async def handle(request: Request, send: Send) -> None:
         pipeline = served()
         if pipeline is not None:
-            await pipeline.answer(request, send, payloads, results)
+            respond = None if handlers is None else partial(handlers, request)
+            await pipeline.answer(request, send, payloads, results, respond)
             return
         response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
         await response(request.scope, request.receive, send)
@@ -175,6 +203,15 @@ def _add_health(app: FastAPI, served: Ready, version: str) -> None:
         return JSONResponse({"status": status, "version": version}, 200 if ready else 503)
 
 
+def _add_document_at(own: FastAPI, path: str | None) -> None:
+    """Serve the OpenAPI document also where the user's application does."""
+    if path is None or path == OPENAPI:
+        return
+    for route in list(own.routes):
+        if isinstance(route, Route) and route.path == OPENAPI:
+            own.add_api_route(path, route.endpoint, include_in_schema=False)
+
+
 def _add_metrics(app: FastAPI, metrics: Callable[[], Awaitable[bytes]]) -> None:
     @app.get(
         "/metrics",
@@ -191,38 +228,6 @@ def _add_metrics(app: FastAPI, metrics: Callable[[], Awaitable[bytes]]) -> None:
             return Response(await metrics(), media_type=CONTENT_TYPE)
         except Exception:  # the actor that aggregates them is restarting
             return problem.answer(503, "no metrics yet", headers={"Retry-After": "1"})
-
-
-def _add_problems(app: FastAPI, pipeline: str, served: Ready) -> None:
-    """Respond to errors with problem documents, unless the application has its own handlers."""
-
-    async def http_error(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        headers = dict(error.headers) if error.headers else None
-        if not is_body_allowed_for_status_code(error.status_code):
-            return Response(status_code=error.status_code, headers=headers)
-        return problem.answer(error.status_code, str(error.detail), headers=headers)
-
-    async def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        errors = problem.errors_of(error.errors(), "request")
-        return problem.answer(422, errors[0]["msg"] if errors else "invalid", errors=errors)
-
-    async def fault(request: Request, error: Exception) -> Response:
-        ready = served()
-        failures = ready.failures if ready is not None else problem.Failures()
-        return problem.of_error(error, pipeline, failures)
-
-    defaults = {
-        HTTPException: http_exception_handler,
-        RequestValidationError: request_validation_exception_handler,
-    }
-    handlers: dict[Any, Any] = {HTTPException: http_error, RequestValidationError: invalid}
-    if 500 not in app.exception_handlers:  # Starlette treats that as one for Exception
-        handlers[Exception] = fault
-    for kind, handler in {**handlers, MlkitError: fault}.items():
-        if app.exception_handlers.get(kind) in (None, defaults.get(kind)):
-            app.add_exception_handler(kind, handler)
 
 
 class Direct:
@@ -249,25 +254,68 @@ class Direct:
 class Prefixed:
     """ASGI middleware: serves an application at the root and under ``/<name>/``.
 
-    Serve passes the full path, and the prefix again as ``root_path``. Routes are declared with full
-    paths, so the application is independent of its prefix.
+    Serve passes the full path; if that is where the app is served, with ``/<name>`` as
+    ``root_path``. The routes of pipelines are declared with full paths.
 
     Args:
         app: the application.
         name: name of the pipeline.
         served: the pipelines that routes can depend on, by name.
+        routes: the routes of the application.
+        declared: paths of the user's routes that are under ``/<name>/`` themselves.
+        root_path: path of the application behind a proxy.
     """
 
-    def __init__(self, app: ASGIApp, name: str, served: Mapping[str, Ready]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        name: str,
+        served: Mapping[str, Ready],
+        routes: Sequence[BaseRoute],
+        declared: Sequence[re.Pattern[str]] = (),
+        root_path: str = "",
+    ) -> None:
         self.app = app
         self.served = served
         self.prefix = f"/{name}"
+        self.routes = routes
+        self.declared = declared
+        self.root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Rewrite the path."""
         if scope["type"] in ("http", "websocket"):
-            path = scope["path"]
-            scope = {**scope, "root_path": "", "mlkit.path": path, SCOPE_KEY: self.served}
+            path, above = scope["path"], scope.get("root_path", "")
+            root_path = self.root_path
+            scope = {**scope, "root_path": root_path, "mlkit.path": path, SCOPE_KEY: self.served}
             if path.startswith(self.prefix + "/"):
-                scope["path"] = path[len(self.prefix) :].rstrip("/") or self.prefix
+                scope = self._rewritten(scope, above)
         await self.app(scope, receive, send)
+
+    def _rewritten(self, scope: Scope, above: str) -> Scope:
+        """Drop the prefix, unless a route of the user's has it."""
+        path = scope["path"]
+        if any(pattern.match(path) for pattern in self.declared):
+            return scope
+        rest = path[len(self.prefix) :].rstrip("/")
+        if not rest:
+            return {**scope, "path": self.prefix}
+        if above == self.prefix and not self.root_path:
+            return {**scope, "root_path": above}  # URLs of the application have the prefix
+        rewritten = {**scope, "path": rest}
+        # A route such as /{kind}/list has the full path as well.
+        return scope if self._matches(scope) and not self._matches(rewritten) else rewritten
+
+    def _matches(self, scope: Scope) -> bool:
+        # FastAPI modifies the scope while matching.
+        return any(route.matches(dict(scope))[0] is not Match.NONE for route in self.routes)
+
+
+def _patterns(routes: Sequence[BaseRoute], prefix: str) -> Iterator[re.Pattern[str]]:
+    """The paths of routes that are declared under a prefix."""
+    for route in iter_route_contexts(routes):
+        path = route.path or ""
+        if isinstance(route.original_route, Mount):
+            path += "/{path:path}"
+        if path.startswith(prefix + "/"):
+            yield compile_path(path)[0]

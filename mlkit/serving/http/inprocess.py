@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -54,7 +55,7 @@ def asgi(
     """
     pipelines: dict[str, Pipeline[..., Any]] = {}
     if fastapi is not None:
-        _, _, pipelines = pack_application(fastapi)
+        _, _, pipelines = pack_application(fastapi, pipeline)
     others = [other for name, other in pipelines.items() if name != pipeline.name]
     return _InProcess(pipeline, others, fastapi, token, limits, workers)
 
@@ -102,7 +103,8 @@ class _InProcess:
         if inspect.isfunction(application):
             application = application()
         assert application is None or isinstance(application, FastAPI)
-        app = create_app(
+        build = partial(
+            create_app,
             served.graph,
             lambda: served,
             self.limits,
@@ -111,7 +113,7 @@ class _InProcess:
             others=others,
             guarded=self.token is not None,
         )
-        self._app = await self._stack.enter_async_context(Lifespan(app, application))
+        self._app = await self._stack.enter_async_context(Lifespan(build, application))
         return self._app
 
     async def _serve(self, pipeline: Pipeline[..., Any]) -> Served:

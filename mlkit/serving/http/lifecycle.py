@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import perf_counter
@@ -36,7 +36,7 @@ from mlkit.serving.http.results import Results
 from mlkit.serving.http.stream import MEDIA_TYPES
 from mlkit.serving.limits import Limits
 
-__all__ = ["Ready", "Served"]
+__all__ = ["Ready", "Respond", "Served"]
 
 
 @dataclass
@@ -63,9 +63,22 @@ class Served:
         return self.executor.program.graph
 
     async def answer(
-        self, request: Request, send: Send, payloads: Payloads, results: Results
+        self,
+        request: Request,
+        send: Send,
+        payloads: Payloads,
+        results: Results,
+        respond: Respond | None = None,
     ) -> None:
-        """Respond to a request to the pipeline's own route; it is in flight until that is sent."""
+        """Respond to a request to the pipeline's own route; it is in flight until that is sent.
+
+        Args:
+            request: the request.
+            send: sends the response.
+            payloads: reads the request.
+            results: encodes the result.
+            respond: the user's exception handlers.
+        """
         received_at, admitted = perf_counter(), self._admit()
         headers: Headers = dict(request.scope["headers"])
         try:
@@ -74,7 +87,7 @@ class Served:
                     raise _overloaded()
                 arguments = await self._in_time(received_at, payloads.read(request, headers))
             except Exception as error:
-                response = self._ended(error, None, received_at, headers)
+                response = await self._ended(error, None, received_at, headers, respond)
             else:
                 finish = partial(self._finish, received_at, headers, arguments)
                 accept = headers.get(b"accept", b"").decode("latin-1")
@@ -83,13 +96,14 @@ class Served:
                 elif accept == EXACT and payloads.is_exact(headers):
                     response = await finish(results.exact)
                 else:
-                    response = await finish(partial(results.response, accept=accept))
+                    encode = partial(results.response, accept=accept)
+                    response = await finish(encode, respond=respond)
             await response(request.scope, request.receive, send)
         finally:
             self.ongoing -= admitted
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the pipeline for a route of the user's: ``await tag(image=data, title=sku)``.
+        """Run the pipeline for a route of the user's.
 
         Images are passed as bytes, an http(s) or data: URL, a PIL image or an array; text is never
         interpreted as a path.
@@ -108,7 +122,7 @@ class Served:
             execution = await self._run(received_at, arguments)
             output = _output(execution)
         except Exception as error:
-            self._ended(error, execution, received_at, {})
+            await self._ended(error, execution, received_at, {})
             raise
         finally:
             self.ongoing -= admitted
@@ -174,32 +188,39 @@ class Served:
         arguments: Mapping[str, Any],
         encode: Callable[[Any], Response],
         on_node: Callable[[str, Any], None] | None = None,
+        respond: Respond | None = None,
     ) -> Response:
         execution = None
         try:
             execution = await self._run(received_at, arguments, on_node)
             response = encode(_output(execution))
         except Exception as error:
-            return self._ended(error, execution, received_at, headers)
+            return await self._ended(error, execution, received_at, headers, respond)
         self.observer.answered(execution, received_at, response, headers)
         return response
 
-    def _ended(
+    async def _ended(
         self,
         error: Exception,
         execution: Execution | None,
         received_at: float,
         headers: Headers,
+        respond: Respond | None = None,
     ) -> Response:
         """Return the error response, and record the request unless its client disconnected."""
         response = problem.of_error(error, self.graph.name, self.failures)
         if outcome_of(error)[0] is not Outcome.LEFT:
+            if respond is not None:
+                response = await respond(error) or response
             self.observer.answered(execution, received_at, response, headers)
         return response
 
 
 Ready: TypeAlias = Callable[[], Served | None]
 """Returns a pipeline once it is ready, None before."""
+
+Respond: TypeAlias = Callable[[Exception], Awaitable[Response | None]]
+"""Returns the response of the user's exception handler for an error, None without one."""
 
 
 @types.coroutine

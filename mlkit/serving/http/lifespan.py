@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,12 +18,12 @@ class Lifespan:
     that, whichever tasks enter and exit this.
 
     Args:
-        app: the ASGI application to serve.
+        build: creates the ASGI application to serve, once the startup has added its routes.
         application: the application whose lifespan to run, if any.
     """
 
-    def __init__(self, app: ASGIApp, application: FastAPI | None) -> None:
-        self._app = app
+    def __init__(self, build: Callable[[], ASGIApp], application: FastAPI | None) -> None:
+        self._build = build
         self._application = application
         self._end = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -30,11 +31,16 @@ class Lifespan:
     async def __aenter__(self) -> ASGIApp:
         """Run the startup; its exceptions are raised here."""
         if self._application is None:
-            return self._app
+            return self._build()
         ready: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._hold(self._application, ready))
         state = await ready
-        return _WithState(self._app, state) if state else self._app
+        try:
+            app = self._build()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return _WithState(app, state) if state else app
 
     async def _hold(self, application: FastAPI, ready: asyncio.Future[dict[str, object]]) -> None:
         try:

@@ -105,7 +105,7 @@ class Observer:
         trace, local = trace_of(execution, received_at, status, id or _new_id(), HOPS.get() or ())
         sent = 0
         if response is not None:
-            sent = len(response.body)
+            sent = len(getattr(response, "body", b""))  # a user's handler may stream
             response.headers["Server-Timing"] = as_header(
                 trace.phases_s, trace.total_s, trace.spans
             )

@@ -8,9 +8,9 @@ from enum import Enum, auto
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from mlkit.errors import MlkitError
+from mlkit.errors import MlkitError, StepError
 
-__all__ = ["CLIENT_CLOSED_REQUEST", "Outcome", "outcome_of"]
+__all__ = ["CLIENT_CLOSED_REQUEST", "Outcome", "cause_of", "outcome_of"]
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that disconnected."""
@@ -39,14 +39,26 @@ _OF_STATUS = {
 }
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """Return what a step raised, or the error itself."""
+    return error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
+
+
 def outcome_of(error: BaseException | None) -> tuple[Outcome, int]:
     """Return the outcome and HTTP status for an error, or for a result if it is None."""
     if error is None:
         return Outcome.ANSWERED, 200
     if isinstance(error, (ClientDisconnect, asyncio.CancelledError)):
         return Outcome.LEFT, CLIENT_CLOSED_REQUEST
-    if isinstance(error, MlkitError):
-        status = error.status
-    else:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-    return _OF_STATUS.get(status, Outcome.REFUSED if status < 500 else Outcome.FAILED), status
+    cause = cause_of(error)
+    if isinstance(cause, HTTPException):  # the author's own choice: a 503 of theirs is no overload
+        status = cause.status_code
+        return _outcome(status), status
+    status = error.status if isinstance(error, MlkitError) else 500
+    return _OF_STATUS.get(status, _outcome(status)), status
+
+
+def _outcome(status: int) -> Outcome:
+    if status < 400:
+        return Outcome.ANSWERED
+    return Outcome.REFUSED if status < 500 else Outcome.FAILED

@@ -77,6 +77,8 @@ class Payloads:
         """
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         kind = content_type.partition(";")[0].strip().lower()
+        if request._form is not None:  # a dependency of the user's application has read it
+            return await self._from_form(request, b"")
         body = await self._body(request, length_of(headers))
         if not body and self.arguments.parameters and (kind != JSON or self._required):
             raise Invalid("the body is empty")
@@ -146,6 +148,7 @@ class Payloads:
                     if not isinstance(value, UploadFile):
                         fields.append((name, value))
                     elif value.filename or value.size:  # else a file input that was left empty
+                        await value.seek(0)
                         uploads.setdefault(name, []).append(await value.read())
         except (HTTPException, MultiPartException) as error:
             reason = error.detail if isinstance(error, HTTPException) else error.message

@@ -6,17 +6,20 @@ import json
 import secrets
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from http.client import responses
 from math import ceil
 from typing import Any
 
+from fastapi.encoders import jsonable_encoder
+from fastapi.utils import is_body_allowed_for_status_code
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from mlkit.errors import MlkitError, Overloaded, StepError
-from mlkit.serving.http.outcome import Outcome, outcome_of
+from mlkit.errors import DefinitionError, MlkitError, Overloaded, StepError
+from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 
 __all__ = [
     "MEDIA_TYPE",
@@ -24,9 +27,9 @@ __all__ = [
     "Failure",
     "Failures",
     "answer",
-    "cause_of",
     "errors_of",
     "of_error",
+    "of_http_exception",
 ]
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,7 +43,10 @@ SCHEMA: dict[str, Any] = {
         "type": {"type": "string"},
         "title": {"type": "string", "description": "reason phrase of the status"},
         "status": {"type": "integer"},
-        "detail": {"type": "string", "description": "what failed, and how to fix it"},
+        "detail": {
+            "description": "what failed, and how to fix it; text, unless an `HTTPException` has "
+            "another value",
+        },
         "step": {"type": "string", "description": "the step that failed"},
         "pipeline": {"type": "string"},
         "failure_id": {"type": "string", "description": "id of the traceback in the server's log"},
@@ -114,7 +120,7 @@ class Failures:
 
 
 def answer(
-    status: int, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+    status: int, detail: Any, *, headers: Mapping[str, str] | None = None, **more: Any
 ) -> Response:
     """Return an error response; ``more`` are extension members, without those that are None."""
     document = {
@@ -127,39 +133,39 @@ def answer(
     return Response(json.dumps(document), status, headers, MEDIA_TYPE)
 
 
+def of_http_exception(error: HTTPException, **more: Any) -> Response:
+    """Return the response for an `HTTPException`: its status, detail and headers.
+
+    A detail that is not text is kept as JSON, as FastAPI does.
+    """
+    if not is_body_allowed_for_status_code(error.status_code):
+        return Response(status_code=error.status_code, headers=error.headers)
+    detail = jsonable_encoder(error.detail)
+    return answer(error.status_code, detail, headers=error.headers, **more)
+
+
 def of_error(error: BaseException, pipeline: str, failures: Failures) -> Response:
     """Return the response for an error; unexpected errors are recorded."""
     outcome, status = outcome_of(error)
     step = error.step if isinstance(error, StepError) else None
     cause = cause_of(error)
-    if outcome is Outcome.FAILED:
-        failure = failures.record(error)
+    failure = failures.record(error) if outcome is Outcome.FAILED else None
+    failure_id = failure.id if failure is not None else None
+    more: dict[str, Any] = {"step": step, "pipeline": pipeline, "failure_id": failure_id}
+    if isinstance(cause, HTTPException):
+        return of_http_exception(cause, **more)
+    if failure is not None:
         where = f"step {step!r} failed" if step else "the pipeline failed"
-        return answer(
-            status,
-            # The message is left out as well: it may contain passwords, addresses and paths.
-            f"{where}: {type(cause).__name__}",
-            step=step,
-            pipeline=pipeline,
-            failure_id=failure.id,
-        )
+        # The message is left out as well: it may contain passwords, addresses and paths. That of a
+        # mistake in the code itself has only names, and is for whoever wrote it.
+        mistake = isinstance(error, DefinitionError)
+        return answer(status, str(error) if mistake else f"{where}: {type(cause).__name__}", **more)
     headers = None
     if outcome is Outcome.OVERLOADED:
         wait_s = cause.retry_after_s if isinstance(cause, Overloaded) else 1.0
         headers = {"Retry-After": f"{ceil(wait_s)}"}
-    return answer(
-        status,
-        str(cause),
-        headers=headers,
-        step=step,
-        pipeline=pipeline,
-        errors=getattr(error, "errors", None),
-    )
-
-
-def cause_of(error: BaseException) -> BaseException:
-    """Return what a step raised, or the error itself."""
-    return error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
+    errors = getattr(error, "errors", None)
+    return answer(status, str(cause), headers=headers, errors=errors, **more)
 
 
 def errors_of(details: Sequence[Any], where: str) -> list[dict[str, Any]]:

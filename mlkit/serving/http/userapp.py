@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import _thread
+import asyncio
 import copy
 import inspect
 import secrets
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection
 from starlette.routing import BaseRoute, Host, Mount
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from mlkit.define.code import captured
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
-from mlkit.errors import DeployError, InputError, Overloaded
+from mlkit.errors import DefinitionError, DeployError, InputError, MlkitError, Overloaded
 from mlkit.pipelines import Pipeline
 from mlkit.serving.http.lifecycle import Ready, Served
 
 __all__ = [
     "Application",
     "Dependency",
+    "NotAwaited",
+    "RoutePipeline",
     "application_of",
     "derived",
+    "mounted",
     "pack_application",
     "served",
+    "unawaited",
 ]
 
 Application: TypeAlias = FastAPI | Callable[[], FastAPI]
@@ -36,6 +43,9 @@ Application: TypeAlias = FastAPI | Callable[[], FastAPI]
 
 SCOPE_KEY = "mlkit.pipelines"
 """Key of the ASGI scope for the served pipelines (`Ready`), by name."""
+
+CALLS_KEY = "mlkit.calls"
+"""Key of the ASGI scope for the calls (`_Call`) that the request's route has not awaited."""
 
 
 class Dependency:
@@ -45,8 +55,8 @@ class Dependency:
         self.name = name
         self.pipeline = pipeline
 
-    async def __call__(self, connection: HTTPConnection) -> Served:
-        """Return the pipeline.
+    async def __call__(self, connection: HTTPConnection) -> RoutePipeline:
+        """Return the pipeline for one request.
 
         Raises:
             DeployError: the pipeline is not served by this application.
@@ -61,7 +71,8 @@ class Dependency:
         pipeline = ready()
         if pipeline is None:
             raise Overloaded(f"the pipeline {self.name!r} is not ready yet")
-        return pipeline
+        calls = connection.scope.setdefault(CALLS_KEY, set())
+        return RoutePipeline(pipeline, asyncio.get_running_loop(), calls)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dependency, (self.name,)  # pipelines are bundled separately
@@ -83,6 +94,8 @@ def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
             return await tag(image=await image.read(), title=sku)
 
         app = deploy(tag, fastapi=shop)
+
+    In a plain ``def`` route, which runs in a thread, ``tag(...)`` returns the result itself.
     """
     if isinstance(pipeline, Reference):
         return Dependency(pipeline.name)
@@ -91,6 +104,98 @@ def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
             "served takes a pipeline", got=type(pipeline).__name__, fix="Depends(served(tag))"
         )
     return Dependency(pipeline.name, pipeline)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePipeline:
+    """A served pipeline, as one request's route calls it.
+
+    Attributes:
+        served: the pipeline.
+        loop: the event loop of the application.
+        calls: has the calls on the loop that are not awaited yet.
+    """
+
+    served: Served
+    loop: asyncio.AbstractEventLoop
+    calls: set[_Call]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the pipeline; see `Served.__call__`.
+
+        Returns:
+            the result in a thread, as in a plain ``def`` route; on an event loop, where it would
+            block all requests, a coroutine.
+        """
+        coroutine = self.served(*args, **kwargs)
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+        if running is not self.loop:  # `asyncio.run` in a plain route
+            return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+        return _Call(coroutine, self.served.graph.name, self.calls)
+
+
+class NotAwaited(DefinitionError, AttributeError):
+    """An ``async def`` route uses a call of a pipeline as its result."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the route calls the pipeline {name!r} without awaiting it",
+            fix=f"write `await {name}(...)`, or make it a plain `def` route",
+        )
+
+
+class _Call(Coroutine[Any, Any, Any]):
+    """A call on the event loop: a coroutine that cannot be taken for its result."""
+
+    __slots__ = ("_coroutine", "_name", "_pending")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], name: str, pending: set[_Call]) -> None:
+        self._coroutine = coroutine
+        self._name = name
+        self._pending = pending
+        pending.add(self)
+
+    def send(self, value: Any) -> Any:
+        self._pending.discard(self)
+        return self._coroutine.send(value)
+
+    def throw(self, *exception: Any) -> Any:
+        self._pending.discard(self)
+        return self._coroutine.throw(*exception)
+
+    def close(self) -> None:
+        self._pending.discard(self)
+        self._coroutine.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._pending.discard(self)
+        return self._coroutine.__await__()
+
+    def __repr__(self) -> str:
+        return f"<call of the pipeline {self._name!r}: await it>"
+
+    def _refuse(self, *args: Any) -> NoReturn:
+        raise NotAwaited(self._name)
+
+    __bool__ = __contains__ = __getattr__ = __getitem__ = __iter__ = __len__ = _refuse
+
+
+def unawaited(scope: Scope, error: Exception) -> NotAwaited | None:
+    """Return the cause of an error in a route, if it did not await a pipeline."""
+    if isinstance(error, MlkitError) and not isinstance(error, NotAwaited):
+        return None
+    started = [task.get_coro() for task in asyncio.all_tasks()]
+    calls: list[_Call] = [call for call in scope.get(CALLS_KEY, ()) if call not in started]
+    for call in calls:
+        call.close()  # Python need not warn of it as well
+    if not calls:
+        return None
+    cause = NotAwaited(calls[0]._name)
+    cause.__cause__ = error
+    return cause
 
 
 class Reference:
@@ -144,12 +249,17 @@ def _factory_pickler(pipelines: dict[str, Pipeline[..., Any]]) -> type[_Pickler]
 
 
 def pack_application(
-    application: Application,
+    application: Application, pipeline: Pipeline[..., Any] | None = None
 ) -> tuple[bytes, str, dict[str, Pipeline[..., Any]]]:
     """Pickle an application; return the data, its digest, and the pipelines of its routes.
 
+    Args:
+        application: the application, or its factory.
+        pipeline: the pipeline that is served in it.
+
     Raises:
-        DeployError: it is not an application, or a part of it cannot be pickled.
+        DeployError: it is not an application, a part of it cannot be pickled, or two pipelines have
+            the same name.
     """
     if not isinstance(application, FastAPI) and not inspect.isfunction(application):
         raise DeployError(
@@ -157,12 +267,13 @@ def pack_application(
             got=type(application).__name__,
         )
     parts = list(_parts(application))
-    pipelines = {
-        dependency.pipeline.name: dependency.pipeline
-        for _, part in parts
-        for dependency in _dependencies(part)
-        if dependency.pipeline is not None
-    }
+    pipelines: dict[str, Pipeline[..., Any]] = {}
+    for _, part in parts:
+        for dependency in _dependencies(part):
+            if dependency.pipeline is not None:
+                _add(dependency.pipeline, pipelines)
+    if pipeline is not None and pipeline.name in pipelines:
+        _add(pipeline, pipelines)
     pickler = _Pickler if isinstance(application, FastAPI) else _factory_pickler(pipelines)
     try:
         data = dumps(application, pickler)
@@ -170,6 +281,31 @@ def pack_application(
         raise _pickling_error(parts, error, pickler) from error
     names, functions = [name for name, _ in parts], [part for _, part in parts]
     return data, fingerprint([names, functions]), pipelines
+
+
+def _add(pipeline: Pipeline[..., Any], pipelines: dict[str, Pipeline[..., Any]]) -> None:
+    """Add a pipeline by its name; one that was defined again replaces the former.
+
+    Raises:
+        DeployError: another one has the same name.
+    """
+    name = pipeline.name
+    if _origin(pipelines.setdefault(name, pipeline)) != _origin(pipeline):
+        raise DeployError(
+            f"two of its pipelines are named {name!r}",
+            where="fastapi=",
+            fix=f"call one in a pipeline with another name: @pipeline def {name}_v2(...): "
+            f"return {name}(...)",
+        )
+    pipelines[name] = pipeline
+
+
+def _origin(pipeline: Pipeline[..., Any]) -> Any:
+    replaced = {
+        name: (step.fn.__module__, step.fn.__qualname__)
+        for name, step in pipeline.replacements.items()
+    }
+    return pipeline.fn.__module__, pipeline.fn.__qualname__, replaced
 
 
 def application_of(data: bytes | None) -> FastAPI | None:
@@ -293,20 +429,46 @@ def _variable(part: Any, pickler: type[_Pickler]) -> str | None:
 
 def derived(application: FastAPI) -> FastAPI:
     """Return a copy of an application to add routes to, without its documentation routes."""
-    extended = copy.copy(application)
-    extended.router = copy.copy(application.router)
+    extended = _copied(application)
     extended.router.routes = [
         route
-        for route in application.router.routes
+        for route in extended.router.routes
         if not _is_builtin(getattr(route, "endpoint", None))
     ]
-    stack = application.router.middleware_stack
-    extended.router.middleware_stack = _rebound(stack, application.router.app, extended.router.app)
-    extended.exception_handlers = dict(application.exception_handlers)
-    extended.user_middleware = list(application.user_middleware)
-    extended.middleware_stack = None
     extended.openapi_schema = None
     return extended
+
+
+AppT = TypeVar("AppT", bound=Starlette)
+
+
+def _copied(application: AppT) -> AppT:
+    """Copy an application, to add routes and exception handlers to it and those mounted in it."""
+    copied = copy.copy(application)
+    copied.router = copy.copy(application.router)
+    copied.router.routes = [_copied_mount(route) for route in application.router.routes]
+    stack = application.router.middleware_stack
+    copied.router.middleware_stack = _rebound(stack, application.router.app, copied.router.app)
+    copied.exception_handlers = dict(application.exception_handlers)
+    copied.user_middleware = list(application.user_middleware)
+    copied.middleware_stack = None
+    return copied
+
+
+def _copied_mount(route: BaseRoute) -> BaseRoute:
+    if not isinstance(route, (Mount, Host)) or not isinstance(route.app, Starlette):
+        return route
+    mount = copy.copy(route)
+    mount.app = _copied(route.app)
+    return mount
+
+
+def mounted(application: Starlette) -> Iterator[Starlette]:
+    """Yield the applications that are mounted in an application, and in those."""
+    for route in application.router.routes:
+        if isinstance(route, (Mount, Host)) and isinstance(route.app, Starlette):
+            yield route.app
+            yield from mounted(route.app)
 
 
 def _rebound(stack: Any, old: ASGIApp, new: ASGIApp) -> Any:

@@ -98,7 +98,7 @@ def deploy(
         autoscaling_config=autoscaling_config,
         ray_actor_options=ray_actor_options,
     )
-    packed = pack(planned, fastapi)
+    packed = pack(planned, fastapi, pipeline)
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
         if session is None:

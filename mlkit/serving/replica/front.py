@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,8 @@ class Replica(BaseReplica):
         main = served.pop(self._shipment.app)
         try:
             application = application_of(loaded.application)
-            app = create_app(
+            build = partial(
+                create_app,
                 main.graph,
                 lambda: main,
                 limits,
@@ -185,7 +187,7 @@ class Replica(BaseReplica):
                 codes=self._codes,
                 metrics=self._metrics if self._shipment.gatherer else None,
             )
-            lifespan = Lifespan(app, application)
+            lifespan = Lifespan(build, application)
             app = await lifespan.__aenter__()
         except BaseException:
             for pipeline in (main, *served.values()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import pickle
 import traceback
 from collections.abc import Callable, Mapping
@@ -15,8 +16,7 @@ from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observer import HOPS, Hop
-from mlkit.serving.http.outcome import outcome_of
-from mlkit.serving.http.problem import cause_of
+from mlkit.serving.http.outcome import cause_of, outcome_of
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
 
@@ -44,7 +44,8 @@ class Fault:
 
     Attributes:
         step: name of the node that failed, if any.
-        cause: the exception, pickled; b"" if it cannot be pickled.
+        cause: the exception, or its class, arguments and attributes, pickled; b"" if it cannot be
+            pickled.
         message: the exception in one line.
         traceback: formatted traceback.
         status: HTTP status for the error.
@@ -71,14 +72,11 @@ class Fault:
 
     def _cause(self) -> BaseException:
         try:
-            cause = unpack(self.cause)
+            return _unpacked(self.cause)
         except Exception:
-            cause = None
-        if isinstance(cause, BaseException):
-            return cause
-        replacement = MlkitError(self.message)
-        replacement.status = self.status
-        return replacement
+            replacement = MlkitError(self.message)
+            replacement.status = self.status
+            return replacement
 
 
 class _RemoteTraceback(Exception):
@@ -92,14 +90,38 @@ def fault_of(error: BaseException) -> Fault:
     """Convert an error that ended a segment, for the caller's process."""
     cause = cause_of(error)
     try:
-        pickled = pack(cause)
-        unpack(pickled)  # some exceptions pickle but do not unpickle
+        pickled = pack(_parts(cause))
+        _unpacked(pickled)  # some exceptions pickle but do not unpickle
     except Exception:
         pickled = b""
     _, status = outcome_of(error)
     message = str(error.what) if isinstance(error, MlkitError) else _line(error)
     text = "".join(traceback.format_exception(cause))
     return Fault(getattr(error, "step", None), pickled, message, text, status)
+
+
+def _parts(error: BaseException) -> Any:
+    """What to pickle of an exception.
+
+    Python unpickles an exception by calling its class with ``args``, which a constructor with
+    parameters of its own does not accept, or makes another message of. Such an exception is
+    rebuilt without it.
+    """
+    kind = type(error)
+    if kind.__reduce__ is BaseException.__reduce__ and inspect.isfunction(kind.__init__):
+        return kind, error.args, vars(error)
+    return error
+
+
+def _unpacked(data: bytes) -> BaseException:
+    value = unpack(data)
+    if isinstance(value, BaseException):
+        return value
+    kind, args, attributes = value
+    error: BaseException = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 def _line(error: BaseException) -> str:
