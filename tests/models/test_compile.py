@@ -265,3 +265,10 @@ def test_compiling_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compile_model(Double(), example=floats(1, 3), engine="openvino")
+
+
+def test_a_module_is_recognised_without_touching_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torch.nn.Linear(1, 1)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())  # as while a thread imports it
+    assert is_module(module)
+    assert not is_module(len)
