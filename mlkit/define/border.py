@@ -21,7 +21,7 @@ from mlkit.define.nested import checked, culprit, substituted
 from mlkit.define.port import Port
 from mlkit.define.types import Upload
 from mlkit.define.typing import show, strip, unaliased
-from mlkit.errors import DefinitionError, InputError
+from mlkit.errors import DefinitionError, InputError, entry_point
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -31,6 +31,7 @@ __all__ = ["Port", "codec", "codecs", "plain", "port", "problems"]
 _codecs: dict[type, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
 
+@entry_point
 def codec(type_: type, *, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> None:
     """Declare how values of your own type cross the border.
 

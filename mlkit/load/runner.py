@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load.arrivals import Arrivals, Closed
 from mlkit.load.checks import MAX_IN_FLIGHT, check
 from mlkit.load.job import pack
@@ -69,6 +69,7 @@ def load_test(
     progress: bool = ...,
     seed: int = ...,
 ) -> LoadRun: ...
+@entry_point
 def load_test(
     target: Preparable | str,
     payloads: Any,
@@ -170,6 +171,7 @@ class LoadRun:
         """Wait for the end, at most ``timeout`` seconds; return whether it has ended."""
         return self._worker.ended.wait(timeout)
 
+    @entry_point
     def stop(self) -> LoadResult:
         """End it early and return the records so far; requests in flight get one more second."""
         self._worker.stop()
@@ -180,6 +182,7 @@ class LoadRun:
         self._worker.kill()
         self._worker.ended.wait()
 
+    @entry_point
     def result(self, timeout: float | None = None) -> LoadResult:
         """Wait for the end and return the result.
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlkit.define.graph import Graph, Node
 from mlkit.define.options import StepOptions
-from mlkit.errors import DefinitionError
-from mlkit.pipelines import Pipeline
+from mlkit.errors import DefinitionError, entry_point
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan.cut import Cut, cut
 from mlkit.plan.profile import Profile
 
@@ -161,6 +161,7 @@ class Plan:
         return to_html(self)
 
 
+@entry_point
 def plan(
     pipeline: Pipeline[..., Any] | Graph,
     *,
@@ -187,9 +188,12 @@ def plan(
         ray_actor_options: of a replica of the front.
 
     Raises:
-        DefinitionError: unknown layout, step or option, or conflicting options.
+        DefinitionError: not a pipeline; unknown layout, step or option, or conflicting options.
     """
-    graph = pipeline if isinstance(pipeline, Graph) else pipeline.graph
+    if isinstance(pipeline, Graph):
+        graph = pipeline
+    else:
+        graph = require_pipeline(pipeline, "plan(...)").graph
     if layout not in ("fused", "per_step"):
         raise DefinitionError(
             "unknown layout", where="plan", expected="'fused' or 'per_step'", got=repr(layout)

@@ -18,8 +18,8 @@ from starlette.types import ASGIApp
 
 from mlkit.define.code import captured
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
-from mlkit.errors import DeployError, InputError, Overloaded
-from mlkit.pipelines import Pipeline
+from mlkit.errors import DeployError, Overloaded, entry_point
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.serving.http.lifecycle import Ready, Served
 
 __all__ = [
@@ -73,6 +73,7 @@ class Dependency:
         return hash(self.name)
 
 
+@entry_point
 def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
     """Return a FastAPI dependency that passes the served pipeline to a route.
 
@@ -86,10 +87,7 @@ def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
     """
     if isinstance(pipeline, Reference):
         return Dependency(pipeline.name)
-    if not isinstance(pipeline, Pipeline):
-        raise InputError(
-            "served takes a pipeline", got=type(pipeline).__name__, fix="Depends(served(tag))"
-        )
+    require_pipeline(pipeline, "served(...)")
     return Dependency(pipeline.name, pipeline)
 
 

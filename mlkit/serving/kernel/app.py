@@ -19,6 +19,8 @@ from mlkit.errors import (
     RequestError,
     SessionError,
     SessionTimeout,
+    did_you_mean,
+    entry_point,
 )
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments
@@ -95,6 +97,7 @@ class App:
 
     # ---- calling ----------------------------------------------------------------------------
 
+    @entry_point
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request with the pipeline's arguments and return the pipeline's result.
 
@@ -104,6 +107,7 @@ class App:
         """
         return self._call(self._bind(args, kwargs))
 
+    @entry_point
     def map(
         self,
         inputs: Iterable[Any],
@@ -130,6 +134,7 @@ class App:
         results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
+    @entry_point
     def prepare(self, payload: Any) -> PreparedRequest:
         """Encode the request for one payload, for a load test."""
         if isinstance(payload, PreparedRequest):
@@ -145,7 +150,14 @@ class App:
         try:
             return signature_of(self.graph).bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise InputError(f"{error}", where=f"app {self.name!r}") from None
+            names = [parameter.name for parameter in self.graph.parameters]
+            unknown = [name for name in kwargs if name not in names]
+            raise InputError(
+                f"{error}",
+                where=f"app {self.name!r}",
+                expected=self.graph.signature,
+                fix=next(filter(None, (did_you_mean(name, names) for name in unknown)), None),
+            ) from None
 
     def _call(self, arguments: dict[str, Any]) -> Any:
         return self._send(self._request(arguments))
@@ -207,6 +219,7 @@ class App:
 
     # ---- changing ---------------------------------------------------------------------------
 
+    @entry_point
     def scale(
         self, name: str, num_replicas: int | None = None, **options: Any
     ) -> tuple[Change, ...]:
@@ -311,6 +324,7 @@ class App:
             path.write_text(f"Authorization: Bearer {self.token}\n")
         return path
 
+    @entry_point
     def status(self) -> AppStatus:
         """Return the current status."""
         if self._closed:
@@ -323,10 +337,12 @@ class App:
             return AppStatus("NOT_RUNNING", {}, "the session has ended", {})
         return AppStatus.of(health)
 
+    @entry_point
     def placement(self) -> Placement:
         """Return the current placement of replicas, and the allocated resources."""
         return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
 
+    @entry_point
     def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
         """Return the output and logs of its replicas, oldest first.
 
@@ -349,15 +365,18 @@ class App:
         return read_failures(self._logs_folder, self.name)[-100:]
 
     @property
+    @entry_point
     def metrics(self) -> History:
         """Metrics of all replicas; after a shutdown, those read before."""
         return self._observed.history(read=not self._closed)
 
     @property
+    @entry_point
     def scaling(self) -> Scaling:
         """Scaling decisions and their reasons; after a shutdown, those read before."""
         return self._observed.scaling(read=not self._closed)
 
+    @entry_point
     def view(self, window_s: int = 300) -> Snapshot:
         """Return a static dashboard: figures, charts, graph and tables.
 
@@ -371,10 +390,12 @@ class App:
 
         return view(self, window_s)
 
+    @entry_point
     def slowest(self, count: int = 10) -> Slowest:
         """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
         return self._observed.slowest(count)
 
+    @entry_point
     def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:
         """Return samples of a step's inputs and outputs, with images.
 
@@ -400,6 +421,7 @@ class App:
                 expected=f"one of {', '.join(node.name for node in self.graph)}",
             )
 
+    @entry_point
     def trace(self, id: str) -> Trace:
         """Return the trace of a request: ``app.trace(id).plot()``.
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlkit.define.shipping import dumps, loads
-from mlkit.errors import Cancelled, DeployError, SessionError
-from mlkit.pipelines import Pipeline
+from mlkit.errors import Cancelled, DeployError, SessionError, entry_point
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.control.protocol import DeployApp
@@ -28,6 +28,7 @@ __all__ = ["attach", "deploy", "deploy_to"]
 DEFAULT_LIMITS = Limits()
 
 
+@entry_point
 def deploy(
     pipeline: Pipeline[..., Any],
     *,
@@ -80,9 +81,11 @@ def deploy(
         progress: whether to show the progress of the deployment.
 
     Raises:
+        DefinitionError: not a pipeline, or conflicting options.
         DeployError: the pipeline has problems (all are listed), its replicas fail to start, or the
             cluster does not require a token.
     """
+    require_pipeline(pipeline, "deploy(...)")
     if token is None and address != "local":
         raise DeployError(
             "token=None is for a loopback address only; replicas of a cluster listen on all",
@@ -168,6 +171,7 @@ def _token(session: Session, name: str, token: str | None) -> str | None:
     return (record and record.spec.token) or new_token()
 
 
+@entry_point
 def attach(name: str | None = None) -> App:
     """Return an app that an earlier kernel of this notebook deployed.
 
