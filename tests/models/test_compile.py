@@ -4,6 +4,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from mlkit.errors import DefinitionError, MlkitError
 from mlkit.models import Preprocess, compile_model
 from mlkit.models.openvino_engine import pieces
+from mlkit.models.whole import is_module
 
 ENGINES = ["openvino", "torch"]
 RNG = np.random.default_rng(0)

@@ -35,6 +35,7 @@ from mlkit.serving.http.access import new_code
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
+from mlkit.serving.kernel.curl import curl
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
@@ -146,9 +147,14 @@ class App:
         """The last requests sent by this object, oldest first."""
         return tuple(self._sent)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, partial: bool = False
+    ) -> dict[str, Any]:
+        signature = signature_of(self.graph)
         try:
-            return signature_of(self.graph).bind(*args, **kwargs).arguments
+            return (signature.bind_partial if partial else signature.bind)(
+                *args, **kwargs
+            ).arguments
         except TypeError as error:
             names = [parameter.name for parameter in self.graph.parameters]
             unknown = [name for name in kwargs if name not in names]
@@ -303,18 +309,25 @@ class App:
         code = f"?code={new_code(self.token, self.name)}" if self.token else ""
         return f"{self._base}/docs{code}"
 
-    def curl(self, file: str = "photo.jpg") -> str:
-        """Return a shell command that sends a request; it reads the token from a file."""
-        parts = ["curl", "-sS"]
-        if self.token:
-            parts.append(f"-H @{self._header}")
-        uploads = [n for n, p in self._codec.ports.items() if p.to_bytes is not None]
-        if uploads:
-            parts += [f"-F {uploads[0]}=@{file}", self.url]
-        else:
-            example = ", ".join(f'"{p.name}": ...' for p in self.graph.parameters)
-            parts += ["-H 'Content-Type: application/json'", f"-d '{{{example}}}'", self.url]
-        return " ".join(parts)
+    @entry_point
+    def curl(self, *args: Any, **kwargs: Any) -> str:
+        """Return a shell command that sends a request; it reads the token from a file.
+
+        ::
+
+            app.curl("shoe.jpg", title="Shoe")
+
+        Args:
+            *args: positional arguments of the pipeline; an upload may be a path.
+            **kwargs: keyword arguments of the pipeline. For required arguments that are missing,
+                the command has example values, and the file ``photo.jpg`` or ``data.bin``.
+
+        Raises:
+            InputError: the arguments do not match the pipeline's parameters.
+        """
+        arguments = self._bind(args, kwargs, partial=True)
+        header = self._header if self.token else None
+        return curl(self._codec, self.url, header, arguments, self.session.folder)
 
     def _write_header(self) -> Path:
         """Write the token for `curl` to a file that only this user can read."""
