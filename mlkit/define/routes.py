@@ -56,7 +56,8 @@ def branch(
 
 
 def _check_arm(name: str, arm: Any) -> None:
-    if not isinstance(arm, Step) and not hasattr(arm, "replacements"):  # a `Pipeline` has them
+    # A `Pipeline` has replacements; a placeholder is not to be asked for them.
+    if isinstance(arm, Placeholder) or not (isinstance(arm, Step) or hasattr(arm, "replacements")):
         raise DefinitionError(
             f"the arm {name} is neither a step nor a pipeline",
             where="branch",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from mlkit.define.options import StepOptions
 from mlkit.errors import DefinitionError, entry_point
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan.cut import Cut, cut
+from mlkit.plan.machine import Demand, machine_resources, requested, shortfalls
 from mlkit.plan.profile import Profile
 
 if TYPE_CHECKING:
@@ -119,6 +121,18 @@ class Plan:
     def num_cpus(self) -> float:
         """CPUs that Ray reserves with the minimum number of replicas of each stage."""
         return round(sum(s.num_cpus * s.least_replicas for s in self.stages), 4)
+
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """What this machine alone can never give it: ``needs 1 GPU (look 1 × 1), ... has none``.
+
+        A cluster may have it.
+        """
+        demands = [
+            Demand(s.name, max(1, s.least_replicas), requested(s.ray_actor_options))
+            for s in self.stages
+        ]
+        return tuple(shortfalls(demands, machine_resources(), other=math.inf))
 
     def __getitem__(self, name: str) -> Stage:
         """The stage of that name, or the stage of the node of that name."""

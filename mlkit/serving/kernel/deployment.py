@@ -82,8 +82,8 @@ def deploy(
 
     Raises:
         DefinitionError: not a pipeline, or conflicting options.
-        DeployError: the pipeline has problems (all are listed), its replicas fail to start, or the
-            cluster does not require a token.
+        DeployError: the pipeline has problems (all are listed), needs more than this machine has,
+            its replicas fail to start, or the cluster does not require a token.
     """
     require_pipeline(pipeline, "deploy(...)")
     if token is None and address != "local":
@@ -101,6 +101,12 @@ def deploy(
         autoscaling_config=autoscaling_config,
         ray_actor_options=ray_actor_options,
     )
+    if address == "local" and planned.shortfalls:
+        raise DeployError(
+            f"it {' and '.join(planned.shortfalls)}",
+            where=f"pipeline {pipeline.name!r}",
+            fix="request less, use fewer replicas, or deploy to a cluster with address=...",
+        )
     packed = pack(planned, fastapi)
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
