@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 from mlkit.errors import LoadError
 
-__all__ = ["Answer", "Expect", "Expectation", "expectation"]
+__all__ = ["Expect", "Expectation", "Received", "expectation"]
 
 
-class Answer(NamedTuple):
+class Received(NamedTuple):
     """A response as ``expect`` gets it."""
 
     status: int
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
-Expect: TypeAlias = int | Collection[int] | type | Mapping[str, Any] | Callable[[Answer], bool]
+Expect: TypeAlias = int | Collection[int] | type | Mapping[str, Any] | Callable[[Received], bool]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Expectation:
 
     statuses: frozenset[int] = frozenset()
     nonempty: bool = False
-    judge: Callable[[Answer], str] | None = None
+    judge: Callable[[Received], str] | None = None
 
 
 def expectation(expect: Expect | None, *, nonempty: bool) -> Expectation:
@@ -72,12 +72,12 @@ def expectation(expect: Expect | None, *, nonempty: bool) -> Expectation:
     )
 
 
-def _matches_type(type_: Any) -> Callable[[Answer], str]:
+def _matches_type(type_: Any) -> Callable[[Received], str]:
     from pydantic import TypeAdapter, ValidationError
 
     adapter: TypeAdapter[Any] = TypeAdapter(type_)
 
-    def judge(answer: Answer) -> str:
+    def judge(answer: Received) -> str:
         try:
             adapter.validate_json(answer.body)
         except ValidationError as error:
@@ -88,7 +88,7 @@ def _matches_type(type_: Any) -> Callable[[Answer], str]:
     return judge
 
 
-def _matches_schema(schema: Mapping[str, Any]) -> Callable[[Answer], str]:
+def _matches_schema(schema: Mapping[str, Any]) -> Callable[[Received], str]:
     import jsonschema  # type: ignore[import-untyped]
 
     validator_class = jsonschema.validators.validator_for(schema)
@@ -100,7 +100,7 @@ def _matches_schema(schema: Mapping[str, Any]) -> Callable[[Answer], str]:
         ) from None
     validator = validator_class(schema)
 
-    def judge(answer: Answer) -> str:
+    def judge(answer: Received) -> str:
         try:
             error = jsonschema.exceptions.best_match(validator.iter_errors(answer.json()))
         except ValueError as reason:
@@ -110,8 +110,8 @@ def _matches_schema(schema: Mapping[str, Any]) -> Callable[[Answer], str]:
     return judge
 
 
-def _passes(check: Callable[[Answer], bool]) -> Callable[[Answer], str]:
-    def judge(answer: Answer) -> str:
+def _passes(check: Callable[[Received], bool]) -> Callable[[Received], str]:
+    def judge(answer: Received) -> str:
         try:
             return "" if check(answer) else "expect returned False"
         except Exception as error:  # such as an assertion, or a key that is missing

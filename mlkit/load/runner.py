@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from mlkit.errors import LoadError, entry_point
 from mlkit.load.arrivals import Arrivals, Closed
 from mlkit.load.checks import MAX_IN_FLIGHT, check
-from mlkit.load.expect import Answer, Expect, Expectation, expectation
+from mlkit.load.expect import Expect, Expectation, Received, expectation
 from mlkit.load.generator import SAMPLES_PER_KIND
 from mlkit.load.job import pack
 from mlkit.load.process import Progress, WorkerProcess, WorkerReport
@@ -113,7 +113,7 @@ def load_test(
             app itself may take.
         slo_ms: latency objective for p99 in ms.
         expect: what counts as a success: a status or a set of them; a type that pydantic validates,
-            or a JSON schema, for the body; or a function of an `mlkit.load.expect.Answer`
+            or a JSON schema, for the body; or a function of an `mlkit.load.expect.Received`
             (``status``, ``media_type``, ``body``, ``json()``) that returns whether it is one. By
             default any 2xx, of an app with a body. Redirects are not followed.
         wait: False returns a `LoadRun` immediately; the test runs in the background.
@@ -387,7 +387,7 @@ def _judge(expected: Expectation, report: WorkerReport) -> None:
     if successes > len(facts["body_of"]):
         facts["short_of"] = "memory to keep all the different bodies that are to be checked"
     for slot, number in facts["body_of"].items():
-        answer = Answer(report.columns["status"][int(slot)], *report.bodies[number])
+        answer = Received(report.columns["status"][int(slot)], *report.bodies[number])
         key = answer.status, number
         if key not in reasons:  # the same body is judged once
             reasons[key] = expected.judge(answer)

@@ -13,7 +13,7 @@ import pytest
 
 from mlkit.errors import LoadError
 from mlkit.load import constant, load_test
-from mlkit.load.expect import Answer, Expectation, expectation
+from mlkit.load.expect import Expectation, Received, expectation
 from mlkit.load.generator import Log, Response
 from mlkit.load.process import WorkerReport
 from mlkit.load.requests import HttpRequest
@@ -113,12 +113,12 @@ def test_a_success_is_what_is_expected(
 def test_the_reason_is_told_once_for_a_body(answering) -> None:
     calls = []
 
-    def check(answer: Answer) -> bool:
+    def check(answer: Received) -> bool:
         calls.append(answer)
         raise ValueError("no shoe")
 
     result = measure(answering(200, BAD, b"Content-Type: application/json"), expect=check)
-    assert calls == [Answer(200, "application/json", BAD)]
+    assert calls == [Received(200, "application/json", BAD)]
     assert result.notes == ("10 unexpected responses: expect raised ValueError: no shoe",)
     assert json.loads(json.dumps(result.summary()))["notes"] == list(result.notes)
 

@@ -390,14 +390,15 @@ class App:
         return self._observed.scaling(read=not self._closed)
 
     @entry_point
-    def view(self, window_s: int = 300) -> Snapshot:
+    def view(self, window_s: int | None = None) -> Snapshot:
         """Return a static dashboard: figures, charts, graph and tables.
 
         It displays itself in a cell; ``.html``, ``.svg`` and ``str()`` export it. After a
         shutdown, it shows the last state that was read.
 
         Args:
-            window_s: time range of the charts in seconds: 60, 300 or 900.
+            window_s: time range of the charts in seconds: 60, 300 or 900; by default the shortest
+                that has all requests of the last 15 minutes.
         """
         from mlkit.views.snapshot import view
 
