@@ -22,7 +22,7 @@ from mlkit.serving.kernel.session import Progress, Session
 from mlkit.serving.kernel.settings import spec_of
 from mlkit.serving.limits import Limits
 
-__all__ = ["attach", "deploy", "deploy_to"]
+__all__ = ["attach", "check_machine", "deploy", "deploy_to"]
 
 
 DEFAULT_LIMITS = Limits()
@@ -101,12 +101,8 @@ def deploy(
         autoscaling_config=autoscaling_config,
         ray_actor_options=ray_actor_options,
     )
-    if address == "local" and planned.shortfalls:
-        raise DeployError(
-            f"it {' and '.join(planned.shortfalls)}",
-            where=f"pipeline {pipeline.name!r}",
-            fix="request less, use fewer replicas, or deploy to a cluster with address=...",
-        )
+    if address == "local":
+        check_machine(planned)
     packed = pack(planned, fastapi)
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
@@ -126,6 +122,20 @@ def deploy(
             workers=workers,
             observe=observe,
             say=say,
+        )
+
+
+def check_machine(planned: Plan) -> None:
+    """Check a plan for this machine alone, before anything starts.
+
+    Raises:
+        DeployError: it needs more than this machine has.
+    """
+    if planned.shortfalls:
+        raise DeployError(
+            f"it {' and '.join(planned.shortfalls)}",
+            where=f"pipeline {planned.graph.name!r}",
+            fix="request less, use fewer replicas, or deploy to a cluster with address=...",
         )
 
 
