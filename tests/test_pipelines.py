@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from mlkit.define import batched_step, branch, each, step
-from mlkit.errors import DefinitionError, InputError, PlaceholderError
+from mlkit.errors import DefinitionError, InputError, LoadError, PlaceholderError, SessionError
+from mlkit.load import constant, load_test
 from mlkit.pipelines import pipeline
 from mlkit.plan import plan, profile
-from mlkit.serving import asgi, deploy, served
+from mlkit.serving import asgi, attach, deploy, served
+from mlkit.views import Dashboard
 
 
 @step
@@ -308,3 +310,19 @@ def test_what_is_no_pipeline_is_told_how_to_become_one(
         entry(value)
     assert caught.value.got == got
     assert fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("value", [tag, double, double_it])
+def test_what_is_no_app_is_told_to_be_deployed(value: Any) -> None:
+    with pytest.raises(InputError, match="a dashboard shows an app") as caught:
+        Dashboard(value)
+    assert caught.value.fix == "deploy the pipeline first: Dashboard(deploy(tag))"
+    with pytest.raises(LoadError, match="cannot be load-tested") as failed:
+        load_test(value, [1], constant(rate=1), duration_s=1)
+    assert "deploy" in str(failed.value.fix)
+
+
+def test_an_app_is_attached_to_by_name() -> None:
+    with pytest.raises(SessionError, match="by its name") as caught:
+        attach(tag)  # type: ignore[arg-type]
+    assert caught.value.fix == "attach('tag')"

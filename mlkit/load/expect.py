@@ -54,16 +54,17 @@ def expectation(expect: Expect | None, *, nonempty: bool) -> Expectation:
     """
     if expect is None:
         return Expectation(nonempty=nonempty)
-    statuses = [expect] if isinstance(expect, int) else expect
-    if isinstance(statuses, Collection) and not isinstance(statuses, (str, bytes, Mapping)):
-        if statuses and all(isinstance(s, int) and 200 <= s <= 599 for s in statuses):
-            return Expectation(frozenset(statuses))
-    elif isinstance(expect, Mapping):
-        return Expectation(judge=_matches_schema(expect))
-    elif isinstance(expect, type) or hasattr(expect, "__origin__") or hasattr(expect, "__args__"):
+    if isinstance(expect, type) or hasattr(expect, "__origin__") or hasattr(expect, "__args__"):
         return Expectation(judge=_matches_type(expect))
-    elif callable(expect):
+    if isinstance(expect, Mapping):
+        return Expectation(judge=_matches_schema(expect))
+    if callable(expect):
         return Expectation(judge=_passes(expect))
+    statuses = [expect] if isinstance(expect, int) else expect
+    if isinstance(statuses, Collection) and not isinstance(statuses, (str, bytes)):
+        expected = frozenset(statuses)
+        if expected and all(isinstance(s, int) and 200 <= s <= 599 for s in expected):
+            return Expectation(expected)
     raise LoadError(
         "expect is not usable",
         where="load_test(..., expect=...)",

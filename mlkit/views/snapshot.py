@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
-from mlkit.autoscale import Scaling
+from mlkit.autoscale import Count, Scaling
 from mlkit.errors import InputError, SessionError
 from mlkit.metrics import WINDOWS, Point, Rolling, Sample
 from mlkit.plan import Plan
@@ -243,8 +243,7 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
         rows.append(
             StageRow(
                 stage.name,
-                # Replicas that are not autoscaled are counted only from the first view on.
-                str(count.ready if count else sample.processes) if count or sample else "-",
+                _ready(count, sample),
                 str(count.wanted) if count else stage.replicas,
                 bool(count and count.ready < count.wanted),
                 str(sample.in_flight) if sample else "-",
@@ -255,6 +254,14 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
             )
         )
     return tuple(rows)
+
+
+def _ready(count: Count | None, sample: Sample | None) -> str:
+    """Number of ready replicas; those that report if they are not counted."""
+    # Replicas that are not autoscaled are counted only from the first view on.
+    if count is not None:
+        return str(count.ready)
+    return "-" if sample is None else str(sample.processes)
 
 
 def _decisions(scaling: Scaling) -> tuple[str, ...]:

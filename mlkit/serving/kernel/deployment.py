@@ -197,6 +197,14 @@ def attach(name: str | None = None) -> App:
     Raises:
         SessionError: there is no such app.
     """
+    if not (name is None or isinstance(name, str)):
+        raise SessionError(
+            "an app is attached to by its name",
+            where="attach(...)",
+            expected="a name, or nothing",
+            got=type(name).__name__,
+            fix=f"attach({name.name!r})" if isinstance(name, Pipeline) else None,
+        )
     session = Session.of_this_notebook()
     apps = session.about().apps if session else {}
     if session is None or not apps:
