@@ -60,7 +60,7 @@ def expectation(expect: Expect | None, *, nonempty: bool) -> Expectation:
         return Expectation(judge=_matches_schema(expect))
     if callable(expect):
         return Expectation(judge=_passes(expect))
-    statuses = [expect] if isinstance(expect, int) else expect
+    statuses: Any = [expect] if isinstance(expect, int) else expect
     if isinstance(statuses, Collection) and not isinstance(statuses, (str, bytes)):
         expected = frozenset(statuses)
         if expected and all(isinstance(s, int) and 200 <= s <= 599 for s in expected):

@@ -20,7 +20,7 @@ from annotated_types import Ge, Gt, Lt, MinLen, MultipleOf
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
-from mlkit import Image, ImageSource, InputError, pipeline, step
+from mlkit import Image, ImageSource, InputError, Upload, pipeline, step
 from mlkit.plan import plan
 from mlkit.serving import App, asgi
 from mlkit.serving.kernel.session import Session
@@ -127,6 +127,7 @@ TYPES = [
     NDArray[np.float32],
     list[Image],
     bytes,
+    Annotated[bytes, Upload("audio/*")],
     Image,
     ImageSource,
 ]
