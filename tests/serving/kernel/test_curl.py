@@ -127,7 +127,7 @@ TYPES = [
     NDArray[np.float32],
     list[Image],
     bytes,
-    Annotated[bytes, Upload("audio/*")],
+    Annotated[bytes, Upload(media_type="audio/*")],
     Image,
     ImageSource,
 ]
