@@ -134,6 +134,7 @@ class Pipeline(Generic[P, R]):
                 )
         return Pipeline(self.fn, {**self.replacements, **steps})
 
+    @entry_point
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Bind arguments by name, with defaults.
 

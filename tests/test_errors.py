@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib
+import inspect
 import pickle
 import subprocess
 import sys
@@ -150,3 +152,24 @@ def test_a_bug_of_the_library_keeps_its_traceback() -> None:
     with pytest.raises(KeyError) as caught:
         entry_point(library["broken"])()
     assert "mlkit.made_up" in libraries(caught.value)
+
+
+def public(package: str) -> list[Any]:
+    """Functions of a package, and methods of its classes, that say what they raise."""
+    module = importlib.import_module(package)
+    values = [getattr(module, name) for name in module.__all__]
+    methods = [
+        getattr(member, "fget", member)
+        for value in values
+        if inspect.isclass(value) and value.__module__.startswith("mlkit")
+        for name, member in vars(value).items()
+        if not name.startswith("_") or name == "__call__"
+    ]
+    functions = [value for value in [*values, *methods] if inspect.isfunction(value)]
+    return [function for function in functions if "Raises:" in (function.__doc__ or "")]
+
+
+@pytest.mark.parametrize("package", ["mlkit", "mlkit.plan", "mlkit.serving", "mlkit.load"])
+def test_every_public_function_that_raises_is_an_entry_point(package: str) -> None:
+    bare = {f.__qualname__ for f in public(package) if not hasattr(f, "__wrapped__")}
+    assert bare == set()

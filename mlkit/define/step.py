@@ -126,6 +126,7 @@ class Step(Generic[P, R]):
         """Type of the result as a pipeline sees it, or `inspect.Parameter.empty`."""
         return self.hints.get("return", inspect.Parameter.empty)
 
+    @entry_point
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Bind arguments by name, without the resources.
 

@@ -163,6 +163,7 @@ class LoadRun:
         return self._plan.duration_s
 
     @property
+    @entry_point
     def rate(self) -> float:
         """Target rate in requests per second; it can be set for `steered` arrivals.
 
@@ -172,6 +173,7 @@ class LoadRun:
         return self._plan.arrivals.opening_rate if self._rate is None else self._rate
 
     @rate.setter
+    @entry_point
     def rate(self, rate: float) -> None:
         if not isinstance(self._plan.arrivals, Steered):
             raise LoadError(
