@@ -185,7 +185,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextIO) -> int:
     from mlkit.plan import plan
     from mlkit.serving.bundle import pack
-    from mlkit.serving.kernel.deployment import deploy_to
+    from mlkit.serving.kernel.deployment import check_machine, deploy_to
     from mlkit.serving.kernel.session import Session
     from mlkit.serving.limits import Limits
 
@@ -193,6 +193,7 @@ def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextI
     planned = plan(
         load(arguments.target), layout=arguments.layout, num_replicas=arguments.num_replicas
     )
+    check_machine(planned)
     packed = pack(planned)
     session = Session.start(host=host, port=arguments.port or None, lease_s=0, say=_say)
     try:

@@ -24,12 +24,19 @@
 The message has up to three lines: what happened and where, what was expected and got, and how to
 fix it. These parts are also attributes (``what``, ``where``, ``expected``, ``got``, ``fix``), and
 ``__cause__`` is the underlying exception, if any.
+
+Tracebacks show the user's frames only; with ``MLKIT_FULL_TRACEBACK=1`` in the environment, all.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from difflib import get_close_matches
+from functools import wraps
 from importlib.util import find_spec
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar, cast
 
 __all__ = [
     "Cancelled",
@@ -50,8 +57,27 @@ __all__ = [
     "SessionTimeout",
     "StepError",
     "UnsupportedMedia",
+    "did_you_mean",
+    "entry_point",
     "require_extra",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LIBRARIES = {
+    *(
+        "anyio",
+        "asyncio",
+        "concurrent",
+        "contextlib",
+        "fastapi",
+        "functools",
+        "httpcore2",
+        "httpx2",
+    ),
+    *("inspect", "mlkit", "pydantic", "ray", "starlette", "threading", "typing", "uvicorn"),
+}
+"""Top-level packages whose frames `entry_point` hides."""
 
 
 class MlkitError(Exception):
@@ -252,3 +278,65 @@ def require_extra(extra: str, *modules: str) -> None:
         raise MissingExtra(
             f"not installed: {', '.join(missing)}", fix=f'pip install "mlkit[{extra}]"'
         )
+
+
+def did_you_mean(name: str, names: Any) -> str | None:
+    """Suggest the name that is closest to a misspelt one, as the ``fix`` of an error; or None."""
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def entry_point(fn: F) -> F:
+    """Hide the library's frames in tracebacks of what a public function raises.
+
+    Of an `MlkitError`, only the user's frames remain; of another exception, all frames from the
+    user's first one on. One without any frame of the user's, which is a bug, keeps all of them. The
+    same holds for the causes. ``MLKIT_FULL_TRACEBACK=1`` in the environment keeps everything.
+    """
+
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except Exception as error:
+            # What is raised again gets no entry for this frame, so that it disappears as well.
+            if not os.environ.get("MLKIT_FULL_TRACEBACK"):
+                _hide_library_frames(error)
+            raise
+
+    return cast("F", call)
+
+
+def _hide_library_frames(error: BaseException) -> None:
+    deliberate = isinstance(error, MlkitError)
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+    for link in chain:
+        frames = []
+        traceback = link.__traceback__
+        while traceback is not None:
+            frames.append(traceback)
+            traceback = traceback.tb_next
+        own = [i for i, entry in enumerate(frames) if not _is_library(entry)]
+        if isinstance(link, MlkitError):
+            kept = [frames[i] for i in own]
+        elif own or deliberate:
+            kept = frames[own[0] :] if own else []
+        else:
+            kept = frames
+        link.__traceback__ = _joined(kept)
+
+
+def _is_library(traceback: TracebackType) -> bool:
+    module = str(traceback.tb_frame.f_globals.get("__name__"))
+    return module.partition(".")[0] in _LIBRARIES
+
+
+def _joined(frames: list[TracebackType]) -> TracebackType | None:
+    joined: TracebackType | None = None
+    for entry in reversed(frames):
+        joined = TracebackType(joined, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return joined

@@ -15,17 +15,18 @@ from mlkit.define.step import BatchedStep, Step, running_step
 from mlkit.define.tracing import (
     Tracer,
     current_tracer,
+    misused,
     placeholders,
     to_source,
     tracing,
 )
 from mlkit.define.typing import refreshed, show
-from mlkit.errors import DefinitionError, InputError
+from mlkit.errors import DefinitionError, InputError, did_you_mean, entry_point
 
 if TYPE_CHECKING:
     from mlkit.execute import Run
 
-__all__ = ["Pipeline", "pipeline"]
+__all__ = ["Pipeline", "pipeline", "require_pipeline"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,6 +53,7 @@ class Pipeline(Generic[P, R]):
         self.__signature__ = inspect.signature(fn)
 
     @property
+    @entry_point
     def graph(self) -> Graph:
         """The pipeline as data; traced on each access.
 
@@ -66,8 +68,13 @@ class Pipeline(Generic[P, R]):
             {name: types.get(name, inspect.Parameter.empty) for name in signature.parameters},
             self.name,
         )
-        with tracing(tracer), tracer.inside(self.name, self.replacements):
-            returned = self.fn(**arguments)  # type: ignore[arg-type, call-arg]
+        try:
+            with tracing(tracer), tracer.inside(self.name, self.replacements):
+                returned = self.fn(**arguments)  # type: ignore[arg-type, call-arg]
+        except Exception as error:
+            if (explained := misused(error)) is None:
+                raise
+            raise explained.with_traceback(error.__traceback__) from None
         if returned is None:
             raise DefinitionError(
                 "it returns nothing",
@@ -103,10 +110,12 @@ class Pipeline(Generic[P, R]):
             ) from None
 
     @property
+    @entry_point
     def problems(self) -> tuple[Problem, ...]:
         """What blocks its deployment; it still runs in this process."""
         return check(self.graph)
 
+    @entry_point
     def replace(self, **steps: Step[..., Any]) -> Pipeline[P, R]:
         """Return a copy with other steps: ``tag.replace(classify=mine)``.
 
@@ -126,6 +135,7 @@ class Pipeline(Generic[P, R]):
                 )
         return Pipeline(self.fn, {**self.replacements, **steps})
 
+    @entry_point
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Bind arguments by name, with defaults.
 
@@ -135,14 +145,18 @@ class Pipeline(Generic[P, R]):
         try:
             bound = inspect.signature(self.fn).bind(*args, **kwargs)
         except TypeError as error:
+            names = list(inspect.signature(self.fn).parameters)
+            unknown = [name for name in kwargs if name not in names]
             raise InputError(
                 f"{error}",
                 where=f"pipeline {self.name!r}",
                 expected=f"{self.name}{inspect.signature(self.fn)}",
+                fix=next(filter(None, (did_you_mean(name, names) for name in unknown)), None),
             ) from None
         bound.apply_defaults()
         return bound.arguments
 
+    @entry_point
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it in this process and return its result; in a pipeline, inline its steps."""
         tracer = current_tracer()
@@ -154,6 +168,7 @@ class Pipeline(Generic[P, R]):
         with tracer.inside(self.name, self.replacements):
             return self.fn(*args, **kwargs)
 
+    @entry_point
     def run(self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any) -> Run:
         """Run it in this process and keep value and timing of every step.
 
@@ -172,6 +187,7 @@ class Pipeline(Generic[P, R]):
         self._refuse_nesting()
         return run(self.graph, self.bind, args, kwargs, dict(given or {}))
 
+    @entry_point
     def map(
         self,
         inputs: Iterable[Any],
@@ -226,22 +242,71 @@ class Pipeline(Generic[P, R]):
 
         try:
             graph = self.graph
-        except DefinitionError as error:
+        except (DefinitionError, NameError) as error:
             from mlkit.views.templating import render
 
             return render("error.html.j2", title=repr(self), message=str(error))
         return to_html(graph, check(graph))
 
 
+@entry_point
 def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]:
     """Turn a function that calls steps into a pipeline.
 
     The function is not run on values: it is traced with placeholders that are passed from step to
-    step. Any other computation belongs in a step.
+    step. Any other computation belongs in a step. It is traced here, to raise the errors of its
+    body where they are written, and again on each call. A name that is not defined yet is an error
+    of the call only: a later cell may define it.
 
     Raises:
-        DefinitionError: not a plain function with named parameters.
+        DefinitionError: not a plain function with named parameters; or its body does not match a
+            step's parameters, uses a result as a value, or returns nothing.
     """
     if isinstance(fn, (Step, BatchedStep, Pipeline)):
         raise DefinitionError("a pipeline is a plain function", got=repr(fn))
-    return Pipeline(fn)
+    new = Pipeline(fn)
+    try:
+        _ = new.graph
+    except (NameError, DefinitionError) as error:
+        reason = error if isinstance(error, NameError) else error.__context__
+        if not isinstance(reason, NameError) or isinstance(reason, UnboundLocalError):
+            raise
+    return new
+
+
+def require_pipeline(value: Any, where: str) -> Pipeline[..., Any]:
+    """Return the pipeline that was passed to a public function.
+
+    Args:
+        value: what was passed.
+        where: the call, for the error: ``deploy(...)``.
+
+    Raises:
+        DefinitionError: it is something else; says how to make a pipeline of it.
+    """
+    if isinstance(value, Pipeline):
+        return value
+    if isinstance(value, Step):
+        parameters = ", ".join(
+            f"{name}: {show(value.input_type(name))}" for name in value.parameters
+        )
+        returns = show(value.return_type)
+        fix = (
+            f"wrap it: @pipeline def tag({parameters}) -> {returns}: "
+            f"return {value.name}({', '.join(value.parameters)})"
+        )
+    elif inspect.isfunction(value):
+        fix = f"decorate {value.__name__} with @pipeline, and the functions it calls with @step"
+    else:
+        fix = "define one: a function under @pipeline that calls steps"
+    raise DefinitionError(
+        "not a pipeline", where=where, expected="a pipeline", got=_kind(value), fix=fix
+    )
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Step):
+        return f"the step {value.name!r}"
+    if inspect.isfunction(value):
+        return f"the function {value.__name__!r}"
+    return f"the class {value.__name__!r}" if inspect.isclass(value) else type(value).__name__

@@ -1,13 +1,18 @@
 """What a pipeline is made of, what it refuses, how its steps are replaced."""
 
 import inspect
+import json
 from typing import Any
 
 import pytest
 
-from mlkit.define import batched_step, step
-from mlkit.errors import DefinitionError, InputError
+from mlkit.define import batched_step, branch, each, step
+from mlkit.errors import DefinitionError, InputError, LoadError, PlaceholderError, SessionError
+from mlkit.load import constant, load_test
 from mlkit.pipelines import pipeline
+from mlkit.plan import plan, profile
+from mlkit.serving import asgi, attach, deploy, served
+from mlkit.views import Dashboard
 
 
 @step
@@ -145,12 +150,11 @@ def test_calls_are_counted_in_the_pipeline_that_names_them() -> None:
 def test_an_inner_pipeline_without_the_step_to_replace_is_an_error_too() -> None:
     inner = tag.replace(nothing=triple)
 
-    @pipeline
-    def outer(x: int) -> int:
-        return inner(x)
-
     with pytest.raises(DefinitionError, match="pipeline 'tag': there is no step nothing"):
-        _ = outer.graph
+
+        @pipeline
+        def outer(x: int) -> int:
+            return inner(x)
 
 
 def test_a_replacement_from_outside_reaches_inner_pipelines_too() -> None:
@@ -185,10 +189,140 @@ def test_its_text_is_its_graph() -> None:
 
 def test_in_a_notebook_it_draws_itself_or_says_why_not() -> None:
     @pipeline
-    def branchy(x: int) -> int:
-        return double(x) if x else x
+    def early(x: int) -> int:
+        return defined_in_a_later_cell(x)  # type: ignore[name-defined]  # noqa: F821
 
     assert "<svg" in tag._repr_html_()
-    html = branchy._repr_html_()
-    assert "cannot be used as a condition" in html
+    html = early._repr_html_()
+    assert "name &#39;defined_in_a_later_cell&#39; is not defined" in html
     assert "<svg" not in html
+
+
+def a_condition(x: int) -> int:
+    return double(x) if x else x
+
+
+def a_wrong_keyword(x: int) -> int:
+    return double(x, y=1)  # type: ignore[call-arg]
+
+
+def an_error(x: int) -> int:
+    return double(x // 0)
+
+
+def a_local_name_too_early(x: int) -> int:
+    y = double(y)  # type: ignore[used-before-def]  # noqa: F821
+    return y
+
+
+def another_librarys_function(x: int) -> int:
+    return double(json.dumps(x))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("fn", "kind", "message"),
+    [
+        (a_condition, DefinitionError, "condition"),
+        (a_wrong_keyword, DefinitionError, "step 'double': it has no parameter 'y'"),
+        (an_error, DefinitionError, "calculated with"),
+        (a_local_name_too_early, UnboundLocalError, "y"),
+        (another_librarys_function, PlaceholderError, "the argument 'x' .*was passed"),
+    ],
+)
+def test_an_error_of_the_body_is_raised_where_it_is_written(
+    fn: Any, kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        pipeline(fn)
+
+
+def test_a_body_may_call_what_a_later_cell_defines() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(
+        "from mlkit import pipeline, step\n"
+        "@pipeline\n"
+        "def early(x: 'Later') -> int: return first(x)\n"
+        "Later = int\n",
+        names,
+    )
+    with pytest.raises(NameError, match="first"):
+        names["early"](1)
+    exec("@step\ndef first(x: int) -> int: return x + 1", names)
+    assert names["early"](1) == 2
+
+
+@step
+def listed(x: int) -> list[str]:
+    return [str(x)]
+
+
+@pytest.mark.parametrize(
+    ("result", "advice"),
+    [
+        (lambda xs, x: [double(item) for item in xs], "each(my_step, items)"),
+        (lambda xs, x: [double(item) for item in listed(x)], "each(my_step, items)"),
+        (lambda xs, x: [double(item) for item in x], "annotate the argument as tuple[A, B]"),
+    ],
+)
+def test_a_loop_over_a_list_is_told_to_use_each(result: Any, advice: str) -> None:
+    def looped(xs: list[int], x: int) -> Any:
+        return result(xs, x)
+
+    with pytest.raises(PlaceholderError) as caught:
+        pipeline(looped)
+    assert advice in str(caught.value.fix)
+    assert ("each" in advice) is ("each" in str(caught.value.fix))
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda x: branch("a", {"a": x})(x), lambda x: each(x, [1])],
+)
+def test_a_result_in_place_of_a_step_is_named(use: Any) -> None:
+    def wrong(x: int) -> Any:
+        return use(double(x))
+
+    with pytest.raises(DefinitionError) as caught:
+        pipeline(wrong)
+    assert caught.value.got == "the result of step 'double': int"
+
+
+def double_it(x: int) -> int:
+    return 2 * x
+
+
+@pytest.mark.parametrize(
+    ("value", "got", "fix"),
+    [
+        (double, "the step 'double'", "@pipeline def tag(x: int) -> int: return double(x)"),
+        (many, "the step 'many'", "@pipeline def tag(xs: int) -> int: return many(xs)"),
+        (double_it, "the function 'double_it'", "decorate double_it with @pipeline"),
+        (int, "the class 'int'", "a function under @pipeline"),
+        (3, "int", "a function under @pipeline"),
+        (None, "NoneType", "a function under @pipeline"),
+    ],
+)
+@pytest.mark.parametrize("entry", [deploy, plan, asgi, served, lambda value: profile(value, [1])])
+def test_what_is_no_pipeline_is_told_how_to_become_one(
+    entry: Any, value: Any, got: str, fix: str
+) -> None:
+    with pytest.raises(DefinitionError, match="not a pipeline") as caught:
+        entry(value)
+    assert caught.value.got == got
+    assert fix in str(caught.value.fix)
+
+
+@pytest.mark.parametrize("value", [tag, double, double_it])
+def test_what_is_no_app_is_told_to_be_deployed(value: Any) -> None:
+    with pytest.raises(InputError, match="a dashboard shows an app") as caught:
+        Dashboard(value)
+    assert caught.value.fix == "deploy the pipeline first: Dashboard(deploy(tag))"
+    with pytest.raises(LoadError, match="cannot be load-tested") as failed:
+        load_test(value, [1], constant(rate=1), duration_s=1)
+    assert "deploy" in str(failed.value.fix)
+
+
+def test_an_app_is_attached_to_by_name() -> None:
+    with pytest.raises(SessionError, match="by its name") as caught:
+        attach(tag)  # type: ignore[arg-type]
+    assert caught.value.fix == "attach('tag')"

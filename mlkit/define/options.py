@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from math import isfinite
 from typing import Any, Literal, TypedDict
 
-from mlkit.errors import DefinitionError
+from mlkit.errors import DefinitionError, did_you_mean
 
 __all__ = ["BATCHING", "BatchKeywords", "StepKeywords", "StepOptions"]
 
@@ -132,6 +132,7 @@ class StepOptions:
             raise DefinitionError(
                 f"there is no option {', '.join(map(repr, unknown))}",
                 expected=f"one of {', '.join([*names, *SHORT])}",
+                fix=did_you_mean(unknown[0], [*names, *SHORT]),
             )
         actor = {**changes.pop("ray_actor_options", self.ray_actor_options)}
         actor |= {name: changes.pop(name) for name in SHORT if name in changes}

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from mlkit.define.port import Port
 from mlkit.define.types import Upload
 from mlkit.define.typing import strip, unaliased
-from mlkit.errors import DefinitionError, InputError, require_extra
+from mlkit.errors import DefinitionError, InputError, entry_point, require_extra
 from mlkit.media.dataurl import bytes_of_data_url, to_data_url
 
 __all__ = [
@@ -54,6 +54,7 @@ _numbers = itertools.count(1)
 _revisions: deque[int] = deque([0], maxlen=1)
 
 
+@entry_point
 def codec(
     type_: type,
     *,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from typing import Any, Generic, TypeVar, cast, overload
 
-from mlkit.errors import DefinitionError
+from mlkit.errors import DefinitionError, entry_point
 
 __all__ = ["Resource", "resource"]
 
@@ -58,6 +58,7 @@ class Resource(Generic[T]):
 def resource(load: Callable[[], T], *, files: Sequence[str | PathLike[str]] = ()) -> T: ...
 @overload
 def resource(*, value: T) -> T: ...
+@entry_point
 def resource(
     load: Callable[[], T] | None = None,
     *,

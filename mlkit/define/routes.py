@@ -8,9 +8,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
-from mlkit.define.tracing import Placeholder, current_tracer
+from mlkit.define.tracing import Placeholder, current_tracer, described
 from mlkit.define.typing import item_type, show
-from mlkit.errors import DefinitionError
+from mlkit.errors import DefinitionError, entry_point
 
 __all__ = ["branch", "each"]
 
@@ -18,6 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+@entry_point
 def branch(
     on: Any, arms: Mapping[Any, Callable[P, R]], *, default: Callable[P, R] | None = None
 ) -> Callable[P, R]:
@@ -55,15 +56,17 @@ def branch(
 
 
 def _check_arm(name: str, arm: Any) -> None:
-    if not isinstance(arm, Step) and not hasattr(arm, "replacements"):  # a `Pipeline` has them
+    # A `Pipeline` has replacements; a placeholder is not to be asked for them.
+    if isinstance(arm, Placeholder) or not (isinstance(arm, Step) or hasattr(arm, "replacements")):
         raise DefinitionError(
             f"the arm {name} is neither a step nor a pipeline",
             where="branch",
-            got=type(arm).__name__,
+            got=described(arm),
             fix="decorate it with @step, and name it without calling it",
         )
 
 
+@entry_point
 def each(step: Step[..., R], items: Sequence[Any], /, **others: Any) -> list[R]:
     """Map a step over a list within a request: ``each(classify, crops(picture))``.
 
@@ -82,7 +85,7 @@ def each(step: Step[..., R], items: Sequence[Any], /, **others: Any) -> list[R]:
     """
     if not isinstance(step, Step):
         raise DefinitionError(
-            "each runs a step", where="each", got=type(step).__name__, fix="each(my_step, items)"
+            "each runs a step", where="each", got=described(step), fix="each(my_step, items)"
         )
     first = next(iter(step.parameters), None)
     if first is None:

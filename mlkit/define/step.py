@@ -18,7 +18,7 @@ from mlkit.define.loop import run_here
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
 from mlkit.define.resource import Resource
 from mlkit.define.typing import item_type, refreshed, strip
-from mlkit.errors import DefinitionError
+from mlkit.errors import DefinitionError, did_you_mean, entry_point
 
 __all__ = ["BatchedStep", "Step", "active_tracer", "batched_step", "running_step", "step"]
 
@@ -95,6 +95,7 @@ class Step(Generic[P, R]):
         # Annotations as text cannot be resolved without the function's module.
         return (_rebuild, (type(self), self.fn, self.options.to_dict(), self.hints))
 
+    @entry_point
     def with_options(self, **changes: Unpack[BatchKeywords]) -> Self:
         """Return a copy with other options.
 
@@ -128,6 +129,7 @@ class Step(Generic[P, R]):
         """Type of the result as a pipeline sees it, or `inspect.Parameter.empty`."""
         return self.hints.get("return", inspect.Parameter.empty)
 
+    @entry_point
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Bind arguments by name, without the resources.
 
@@ -141,6 +143,14 @@ class Step(Generic[P, R]):
                 where=f"step {self.name!r}",
                 fix=f"call {self.name}.fn(...) to pass your own, or change the step's default",
             )
+        unknown = [name for name in kwargs if name not in self.parameters]
+        if unknown:
+            raise DefinitionError(
+                f"it has no parameter {', '.join(map(repr, unknown))}",
+                where=f"step {self.name!r}",
+                expected=f"one of {', '.join(self.parameters)}" if self.parameters else "none",
+                fix=did_you_mean(unknown[0], self.parameters),
+            )
         try:
             return self._inputs.bind(*args, **kwargs).arguments
         except TypeError as error:
@@ -148,6 +158,7 @@ class Step(Generic[P, R]):
                 f"{error}", where=f"step {self.name!r}", expected=f"{self.name}{self._inputs}"
             ) from None
 
+    @entry_point
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it and return its result; in a pipeline, add a node to the graph."""
         tracer = active_tracer.get()
@@ -225,6 +236,7 @@ class BatchedStep(Step[P, R]):
         columns = {name: [value] for name, value in self.bind(*args, **kwargs).items()}
         return self.batch(**columns, **own)[0]
 
+    @entry_point
     def batch(self, *args: Any, **kwargs: Any) -> list[R]:
         """Run the function on whole sequences; return one result per item.
 
@@ -320,6 +332,7 @@ def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
 def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 @overload
 def step(**options: Unpack[StepKeywords]) -> _StepDecorator: ...
+@entry_point
 def step(fn: Any = None, /, **options: Any) -> Any:
     """Turn a typed function into a step.
 
@@ -335,7 +348,7 @@ def step(fn: Any = None, /, **options: Any) -> Any:
         DefinitionError: not a function, a generator, ``*args`` or ``**kwargs``; or an unknown
             option.
     """
-    return (lambda fn: Step(fn, **options)) if fn is None else Step(fn, **options)
+    return Step(fn, **options) if fn is not None else entry_point(lambda fn: Step(fn, **options))
 
 
 class _BatchedDecorator(typing.Protocol):
@@ -364,6 +377,7 @@ def batched_step(
 def batched_step(fn: Callable[..., Any], /) -> BatchedStep[..., Any]: ...
 @overload
 def batched_step(**options: Unpack[BatchKeywords]) -> _BatchedDecorator: ...
+@entry_point
 def batched_step(fn: Any = None, /, **options: Any) -> Any:
     """Turn a function of sequences into a step that is called per item.
 
@@ -382,4 +396,6 @@ def batched_step(fn: Any = None, /, **options: Any) -> Any:
     Raises:
         DefinitionError: as for `step`; also for an async function or a size below 1.
     """
-    return (lambda fn: BatchedStep(fn, **options)) if fn is None else BatchedStep(fn, **options)
+    if fn is None:
+        return entry_point(lambda fn: BatchedStep(fn, **options))
+    return BatchedStep(fn, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +21,20 @@ from mlkit.define.graph import (
 )
 from mlkit.define.source import part_of
 from mlkit.define.step import Step, active_tracer
-from mlkit.define.typing import field_types, show, tuple_types
+from mlkit.define.typing import field_types, item_type, show, tuple_types
 from mlkit.errors import DefinitionError, PlaceholderError
 
-__all__ = ["Placeholder", "Tracer", "current_tracer", "to_source", "tracing"]
+__all__ = [
+    "Placeholder",
+    "Tracer",
+    "current_tracer",
+    "described",
+    "misused",
+    "to_source",
+    "tracing",
+]
+
+EMPTY = inspect.Parameter.empty
 
 
 def current_tracer() -> Tracer | None:
@@ -209,11 +220,18 @@ class Placeholder:
     def __iter__(self) -> Iterator[Placeholder]:
         types = tuple_types(self._mlkit_type)
         if types is None:
-            self._refuse(
-                "iterated or unpacked",
-                "annotate the step's return as tuple[A, B] to unpack it, or loop inside a step",
-            )
+            self._refuse("iterated or unpacked", self._instead_of_iterating())
         return iter([self._select(i, type_) for i, type_ in enumerate(types)])
+
+    def _instead_of_iterating(self) -> str:
+        subject = (
+            "the argument" if isinstance(self._mlkit_source, Argument) else "the step's return"
+        )
+        unpack = f"annotate {subject} as tuple[A, B] to unpack it"
+        type_ = self._mlkit_type
+        if type_ is not EMPTY and item_type(type_) is EMPTY:
+            return f"{unpack}, or loop inside a step"
+        return f"call a step for each item of a list with each(my_step, items); {unpack}"
 
     def _select(self, part: str | int, type_: Any) -> Placeholder:
         where = f".{part}" if isinstance(part, str) else f"[{part}]"
@@ -277,6 +295,38 @@ _REFUSED = {
 for (_verb, _fix), _names in _REFUSED.items():
     for _name in _names:
         setattr(Placeholder, _name, _refusing(_verb, _fix))
+
+
+def described(value: Any) -> str:
+    """Name a value for an error: what a placeholder stands for, with its type; else the type."""
+    return repr(value)[1:-1] if isinstance(value, Placeholder) else type(value).__name__
+
+
+def misused(error: Exception) -> PlaceholderError | None:
+    """Explain an error of other code that got a placeholder for a value; None for other errors."""
+    if isinstance(error, DefinitionError) or Placeholder.__name__ not in str(error):
+        return None
+    passed = _innermost(error)
+    labels = " or ".join(value._mlkit_label for value in passed)
+    return PlaceholderError(
+        f"{labels or 'a result or argument'} was passed to a function that needs its value, "
+        "and it has none while the pipeline is traced",
+        got=" or ".join(show(value._mlkit_type) for value in passed) or None,
+        fix=f"call that function inside a step ({type(error).__name__}: {error})",
+    )
+
+
+def _innermost(error: Exception) -> list[Placeholder]:
+    """The placeholders among the variables of the innermost frame that has any."""
+    innermost: list[Placeholder] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        variables = traceback.tb_frame.f_locals.values()
+        # By identity: comparing placeholders is refused.
+        unique = {id(value): value for value in variables if isinstance(value, Placeholder)}
+        innermost = list(unique.values()) or innermost
+        traceback = traceback.tb_next
+    return innermost
 
 
 def placeholders(parameters: Mapping[str, Any], pipeline: str) -> dict[str, Placeholder]:

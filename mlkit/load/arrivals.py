@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load.spec import Arrivals, check_positive, check_seed, is_integer
 from mlkit.load.steered import Steered
 
@@ -231,6 +231,7 @@ class Closed(Arrivals):
             )
 
 
+@entry_point
 def constant(*, rate: float) -> ConstantRate:
     """Send evenly spaced requests, ``rate`` per second.
 
@@ -242,6 +243,7 @@ def constant(*, rate: float) -> ConstantRate:
     return ConstantRate(rate=rate)
 
 
+@entry_point
 def poisson(*, rate: float, seed: int = 0) -> Poisson:
     """Send requests as a Poisson process, ``rate`` per second on average.
 
@@ -254,6 +256,7 @@ def poisson(*, rate: float, seed: int = 0) -> Poisson:
     return Poisson(rate=rate, seed=seed)
 
 
+@entry_point
 def ramp(*, start: float, end: float, seed: int = 0) -> Ramp:
     """Send requests at a rate that changes linearly from ``start`` to ``end`` over the run.
 
@@ -265,6 +268,7 @@ def ramp(*, start: float, end: float, seed: int = 0) -> Ramp:
     return Ramp(start=start, end=end, seed=seed)
 
 
+@entry_point
 def jump(*, before: float, after: float, at_s: float, seed: int = 0) -> Jump:
     """Send requests at the rate ``before``, and at the rate ``after`` from ``at_s`` seconds on.
 
@@ -276,6 +280,7 @@ def jump(*, before: float, after: float, at_s: float, seed: int = 0) -> Jump:
     return Jump(before=before, after=after, at_s=at_s, seed=seed)
 
 
+@entry_point
 def spike(*, rate: float, peak: float, at_s: float, width_s: float, seed: int = 0) -> Spike:
     """Send requests at ``rate``, and at ``peak`` for ``width_s`` seconds from ``at_s`` on.
 
@@ -287,6 +292,7 @@ def spike(*, rate: float, peak: float, at_s: float, width_s: float, seed: int = 
     return Spike(rate=rate, peak=peak, at_s=at_s, width_s=width_s, seed=seed)
 
 
+@entry_point
 def closed(*, concurrency: int) -> Closed:
     """Run ``concurrency`` clients that each send their next request on the previous response.
 

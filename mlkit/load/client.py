@@ -70,6 +70,8 @@ class Connection(asyncio.BufferedProtocol):
         self._timing = ""
         self._framed = self._headed = self._complete = self._keep = False
         self._detail = b""
+        self._location = self._media_type = ""
+        self._body: list[bytes] = []
 
     @property
     def open(self) -> bool:
@@ -151,6 +153,10 @@ class Connection(asyncio.BufferedProtocol):
             len(name) == 17 and name.lower() == b"transfer-encoding"
         ):
             self._framed = True
+        elif len(name) == 8 and name.lower() == b"location":
+            self._location = value.decode("latin-1")
+        elif self._pool.keeps_bodies and name.lower() == b"content-type":
+            self._media_type = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Take the status; a response without a body is complete here."""
@@ -164,6 +170,8 @@ class Connection(asyncio.BufferedProtocol):
         self._size += len(body)
         if self._status >= 400 and len(self._detail) < DETAIL_BYTES:
             self._detail += body[:DETAIL_BYTES]
+        if self._pool.keeps_bodies:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         """Note that a response, or an interim one (1xx), is complete."""
@@ -182,12 +190,13 @@ class Connection(asyncio.BufferedProtocol):
         return self._keep and not self._no_body and not early
 
     def _finish(self, *, keep: bool) -> None:
-        error = f"http {self._status}" if self._status >= 400 else None
+        error = self._pool.fault(self._status, self._size if not self._no_body else None)
         detail = self._detail.decode("utf-8", "replace")
-        now = self._clock()
-        self._report(
-            Response(self._first, now, self._status, self._size, self._timing, error, detail), keep
-        )
+        if error == "redirect":
+            detail = f"{self._status} to {self._location or 'nowhere'}"
+        body = b"".join(self._body) if self._pool.keeps_bodies else None
+        numbers = self._first, self._clock(), self._status, self._size
+        self._report(Response(*numbers, self._timing, error, detail, self._media_type, body), keep)
 
     def _fail(self, kind: str, detail: str) -> None:
         now = self._clock()
@@ -213,6 +222,9 @@ class Pool:
         requests: complete requests, as bytes.
         first: the slot that sends the first of them; the others follow, over and over.
         headless: the positions in ``requests`` whose responses have no body (HEAD).
+        statuses: statuses of successes; any 2xx if there are none.
+        nonempty: whether a success has a body.
+        keeps_bodies: whether responses have their bodies.
     """
 
     def __init__(
@@ -223,7 +235,12 @@ class Pool:
         *,
         first: int = 0,
         headless: frozenset[int] = frozenset(),
+        statuses: frozenset[int] = frozenset(),
+        nonempty: bool = False,
+        keeps_bodies: bool = False,
     ) -> None:
+        self._statuses, self._nonempty = statuses, nonempty
+        self.keeps_bodies = keeps_bodies
         self._loop, self._endpoint, self._requests = loop, endpoint, requests
         self._first, self._headless = first, headless
         self._tls = ssl.create_default_context() if endpoint.tls else None
@@ -233,6 +250,16 @@ class Pool:
         self.answered: Callable[[int, Response], None]
         self.opened = 0
         self.short_of: str | None = None
+
+    def fault(self, status: int, size: int | None) -> str | None:
+        """Return why a response is a failure, by its status and the size of its body, if any."""
+        if status in self._statuses:
+            return None
+        if 300 <= status < 400:
+            return "redirect"
+        if self._statuses or not 200 <= status < 300:
+            return f"http {status}"
+        return "empty" if self._nonempty and size == 0 else None
 
     async def probe(self) -> None:
         """Open one connection and keep it.

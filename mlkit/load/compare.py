@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlkit.errors import InputError
+from mlkit.errors import InputError, entry_point
 from mlkit.load.results import LoadResult
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Comparison:
         return str(self.to_frame().round(2)._repr_html_())  # type: ignore[operator]
 
 
+@entry_point
 def compare(results: Mapping[str, LoadResult]) -> Comparison:
     """Put results side by side.
 

@@ -33,6 +33,8 @@ NEVER = float("nan")
 RETRY_PAUSE_S = 0.05
 """How long a closed-loop client waits after a failed connection, so as not to spin."""
 SAMPLES_PER_KIND = 5
+KEPT_BYTES = 64 * 2**20
+"""Total size of the different bodies that are kept to be checked; further ones are not."""
 
 
 class Clock(Protocol):
@@ -58,7 +60,8 @@ class Transport(Protocol):
 class Response(NamedTuple):
     """A response: times on the clock in seconds, ``size`` of the body in bytes.
 
-    ``error`` is None below status 400, else a short kind such as ``"http 503"`` or ``"reset"``.
+    ``error`` is None for a success, else a short kind such as ``"http 503"`` or ``"reset"``.
+    ``body`` and ``media_type`` are kept only where bodies are to be checked.
     """
 
     first_byte: float
@@ -68,6 +71,8 @@ class Response(NamedTuple):
     timing: str = ""
     error: str | None = None
     detail: str = ""
+    media_type: str = ""
+    body: bytes | None = None
 
 
 class RunLimits(NamedTuple):
@@ -95,6 +100,9 @@ class Log:
         self.timings: dict[int, str] = {}
         self.errors: dict[int, str] = {}
         self.samples: dict[str, list[tuple[int, str]]] = {}
+        self.bodies: dict[tuple[str, bytes], int] = {}
+        self.body_of: dict[int, int] = {}
+        self._kept_bytes = 0
 
     def open(self, intended: float, sent: float) -> int:
         """Start a row and return its number."""
@@ -116,6 +124,17 @@ class Log:
             self.timings[slot] = response.timing
         if response.error is not None:
             self.fail(slot, response.error, response.detail)
+        elif response.body is not None:
+            self._keep(slot, (response.media_type, response.body))
+
+    def _keep(self, slot: int, content: tuple[str, bytes]) -> None:
+        """Keep a body once, however many responses have it."""
+        if content not in self.bodies:
+            self._kept_bytes += len(content[1])
+            if self._kept_bytes > KEPT_BYTES:
+                return
+            self.bodies[content] = len(self.bodies)
+        self.body_of[slot] = self.bodies[content]
 
     def fail(self, slot: int, error: str, detail: str = "") -> None:
         """Log why a request failed, with a few samples of each kind of failure."""

@@ -38,10 +38,11 @@ class Progress(NamedTuple):
 
 
 class WorkerReport(NamedTuple):
-    """The process's final report: facts, and the columns of its log."""
+    """The process's final report: facts, the columns of its log, and bodies by media type."""
 
     facts: dict[str, Any]
     columns: dict[str, array[Any]]
+    bodies: list[tuple[str, bytes]]
 
 
 class WorkerProcess:
@@ -148,7 +149,8 @@ class WorkerProcess:
         elif event == "failed":
             self._unreachable = message["reason"]
         elif event == "done":
-            self._outcome = WorkerReport(message, self._read_columns(message["rows"]))
+            columns = self._read_columns(message["rows"])
+            self._outcome = WorkerReport(message, columns, self._read_bodies(message["bodies"]))
 
     def _read_columns(self, rows: int) -> dict[str, array[Any]]:
         assert self._process.stdout is not None
@@ -160,6 +162,10 @@ class WorkerProcess:
                 raise EOFError(f"column {name}")
             columns[name] = column
         return columns
+
+    def _read_bodies(self, sizes: list[tuple[str, int]]) -> list[tuple[str, bytes]]:
+        assert self._process.stdout is not None
+        return [(media_type, self._process.stdout.read(size)) for media_type, size in sizes]
 
     def _reap(self) -> None:
         try:

@@ -25,8 +25,9 @@ class RequestRecord:
         status: HTTP status; 0 without a response.
         bytes: size of the response's body.
         payload: index of its payload.
-        error: None for a response below status 400, else e.g. ``"http 503"``, ``"timeout"``,
-            ``"refused"``, ``"reset"``, ``"closed"``, ``"protocol"``, ``"unsent"``, ``"stopped"``.
+        error: None for a success, else e.g. ``"http 503"``, ``"redirect"``, ``"empty"``,
+            ``"unexpected"``, ``"timeout"``, ``"refused"``, ``"reset"``, ``"closed"``,
+            ``"protocol"``, ``"unsent"``, ``"stopped"``.
         server_timing: the response's ``Server-Timing`` header, or ``""``.
     """
 

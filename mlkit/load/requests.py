@@ -97,7 +97,7 @@ def preparer(target: Preparable | str) -> Preparable:
         where="load_test(target, ...)",
         expected="a deployed App, or a URL like 'http://127.0.0.1:8000/tag'",
         got=type(target).__name__,
-        fix="deploy the pipeline first: app = deploy(tag)",
+        fix="deploy the pipeline first: app = deploy(tag); a step needs a pipeline around it",
     )
 
 

@@ -158,7 +158,7 @@ class LoadResult:
 
     @cached_property
     def ok(self) -> NDArray[np.bool_]:
-        """Mask of the requests with a response below status 400."""
+        """Mask of the successful requests."""
         passed: NDArray[np.bool_] = self.columns["error"] == ""
         return passed
 
@@ -190,6 +190,20 @@ class LoadResult:
 
         kinds, counts = np.unique(self.columns["error"][~self.ok], return_counts=True)
         return {str(kind): int(count) for kind, count in zip(kinds, counts, strict=True)}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known beside the figures: redirects and where to, and wrong responses."""
+        notes: dict[str, str] = {}
+        for sample in self.failures:
+            count = self.errors.get(sample.error, 0)
+            if count and sample.error == "redirect":
+                notes.setdefault("redirect", f"{count:,} redirects, {sample.detail}")
+            elif count and sample.error == "empty":
+                notes.setdefault("empty", f"{count:,} responses without a body")
+            elif count and sample.error == "unexpected":
+                notes.setdefault("unexpected", f"{count:,} unexpected responses: {sample.detail}")
+        return tuple(notes.values())
 
     @cached_property
     def asked_rate(self) -> float | None:
@@ -305,6 +319,7 @@ class LoadResult:
             "client_cores": self.client.cores,
             "client_cpu_ms": self._client_cpu_ms,
             "interrupted": self.interrupted,
+            "notes": list(self.notes),
             "void": list(self.void),
         }
 

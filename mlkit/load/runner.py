@@ -6,9 +6,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 from urllib.parse import urlsplit
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load.arrivals import Arrivals, Closed
 from mlkit.load.checks import MAX_IN_FLIGHT, check
+from mlkit.load.expect import Expect, Expectation, Received, expectation
+from mlkit.load.generator import SAMPLES_PER_KIND
 from mlkit.load.job import pack
 from mlkit.load.process import Progress, WorkerProcess, WorkerReport
 from mlkit.load.requests import Preparable, Server, as_list, preparer, wire
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["LoadRun", "last_result", "load_test"]
 
 REFRESH_S = 0.1
+TIMEOUT_S = 30.0
+RESPONSE_MARGIN_S = 5.0
 
 _last: LoadResult | None = None
 
@@ -39,6 +43,7 @@ class LoadPlan(NamedTuple):
     seed: int
     order: NDArray[np.int64]
     times: NDArray[np.float64]
+    expected: Expectation
 
 
 @overload
@@ -49,8 +54,9 @@ def load_test(
     *,
     duration_s: float,
     warmup_s: float = ...,
-    timeout_s: float = ...,
+    timeout_s: float | None = ...,
     slo_ms: float | None = ...,
+    expect: Expect | None = ...,
     wait: Literal[True] = ...,
     progress: bool = ...,
     seed: int = ...,
@@ -63,12 +69,14 @@ def load_test(
     *,
     duration_s: float,
     warmup_s: float = ...,
-    timeout_s: float = ...,
+    timeout_s: float | None = ...,
     slo_ms: float | None = ...,
+    expect: Expect | None = ...,
     wait: Literal[False],
     progress: bool = ...,
     seed: int = ...,
 ) -> LoadRun: ...
+@entry_point
 def load_test(
     target: Preparable | str,
     payloads: Any,
@@ -76,8 +84,9 @@ def load_test(
     *,
     duration_s: float,
     warmup_s: float = 1.0,
-    timeout_s: float = 30.0,
+    timeout_s: float | None = None,
     slo_ms: float | None = None,
+    expect: Expect | None = None,
     wait: bool = True,
     progress: bool = True,
     seed: int = 0,
@@ -100,8 +109,13 @@ def load_test(
         arrivals: `constant`, `poisson`, `steered`, `closed` and their like.
         duration_s: length of the measured part in seconds.
         warmup_s: seconds of the same load before it, not recorded.
-        timeout_s: seconds after which a request counts as failed.
+        timeout_s: seconds after which a request counts as failed; 30 by default, or as long as the
+            app itself may take.
         slo_ms: latency objective for p99 in ms.
+        expect: what counts as a success: a status or a set of them; a type that pydantic validates,
+            or a JSON schema, for the body; or a function of an `mlkit.load.expect.Received`
+            (``status``, ``media_type``, ``body``, ``json()``) that returns whether it is one. By
+            default any 2xx, of an app with a body. Redirects are not followed.
         wait: False returns a `LoadRun` immediately; the test runs in the background.
         progress: show a progress bar while waiting.
         seed: of the order of the payloads.
@@ -109,10 +123,13 @@ def load_test(
     Raises:
         LoadError: an argument is not usable, or nothing answers at the target.
     """
+    if timeout_s is None:
+        timeout_s = _timeout_of(target)
     durations = {"duration_s": duration_s, "warmup_s": warmup_s, "timeout_s": timeout_s}
     check(arrivals, slo_ms, **durations)
     check_seed("load_test", seed)
-    plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed)
+    expected = expectation(expect, nonempty=hasattr(target, "graph"))
+    plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed, expected)
     run = LoadRun(plan, WorkerProcess(job, target=plan.target, warmup_s=warmup_s))
     return _watch(run, progress) if wait else run
 
@@ -146,6 +163,7 @@ class LoadRun:
         return self._plan.duration_s
 
     @property
+    @entry_point
     def rate(self) -> float:
         """Target rate in requests per second; it can be set for `steered` arrivals.
 
@@ -155,6 +173,7 @@ class LoadRun:
         return self._plan.arrivals.opening_rate if self._rate is None else self._rate
 
     @rate.setter
+    @entry_point
     def rate(self, rate: float) -> None:
         if not isinstance(self._plan.arrivals, Steered):
             raise LoadError(
@@ -170,6 +189,7 @@ class LoadRun:
         """Wait for the end, at most ``timeout`` seconds; return whether it has ended."""
         return self._worker.ended.wait(timeout)
 
+    @entry_point
     def stop(self) -> LoadResult:
         """End it early and return the records so far; requests in flight get one more second."""
         self._worker.stop()
@@ -180,6 +200,7 @@ class LoadRun:
         self._worker.kill()
         self._worker.ended.wait()
 
+    @entry_point
     def result(self, timeout: float | None = None) -> LoadResult:
         """Wait for the end and return the result.
 
@@ -213,6 +234,7 @@ def _prepare(
     durations: dict[str, float],
     slo_ms: float | None,
     seed: int,
+    expected: Expectation,
 ) -> tuple[LoadPlan, Any]:
     """The plan, and the worker's job: schedule, order of the payloads, encoded requests."""
     import numpy as np
@@ -235,6 +257,7 @@ def _prepare(
         seed=seed,
         order=order,
         times=times,
+        expected=expected,
         **durations,
     )
     job = {
@@ -244,9 +267,18 @@ def _prepare(
         "concurrency": arrivals.concurrency if isinstance(arrivals, Closed) else None,
         "steered": asdict(arrivals) if isinstance(arrivals, Steered) else None,
         "headless": [k for k, request in enumerate(prepared) if request.method == "HEAD"],
+        "statuses": sorted(expected.statuses),
+        "nonempty": expected.nonempty,
+        "keeps_bodies": expected.judge is not None,
         "limits": {**durations, "max_in_flight": MAX_IN_FLIGHT},
     }
     return plan, pack(job, np.concatenate([warmup, times]).tobytes(), requests)
+
+
+def _timeout_of(target: Any) -> float:
+    """Seconds to wait for a response: longer than an app may take for it."""
+    limits = getattr(target, "limits", None)
+    return max(TIMEOUT_S, getattr(limits, "request_timeout_s", 0.0) + RESPONSE_MARGIN_S)
 
 
 def _to_wire(prepared: list[Any]) -> tuple[Server, list[bytes]]:
@@ -314,6 +346,7 @@ def _collect(plan: LoadPlan, report: WorkerReport) -> LoadResult:
     facts, stopped = report.facts, report.facts["stopped_at"]
     raw = {name: np.frombuffer(column, column.typecode) for name, column in report.columns.items()}
     rows = len(raw["intended"])
+    _judge(plan.expected, report)
     error = _texts(facts["errors"], rows)
     measured = raw["intended"] >= 0
     carried = ~measured & (error == "") & (raw["finished"] >= 0)
@@ -345,6 +378,26 @@ def _collect(plan: LoadPlan, report: WorkerReport) -> LoadResult:
         failures=_failures(facts["samples"], columns["payload"]),
         columns={name: column[measured] for name, column in columns.items()},
     )
+
+
+def _judge(expected: Expectation, report: WorkerReport) -> None:
+    """Add the responses whose bodies are not as expected to the report's errors."""
+    if expected.judge is None:
+        return
+    facts, reasons = report.facts, {}
+    successes = len(report.columns["status"]) - len(facts["errors"])
+    if successes > len(facts["body_of"]):
+        facts["short_of"] = "memory to keep all the different bodies that are to be checked"
+    for slot, number in facts["body_of"].items():
+        answer = Received(report.columns["status"][int(slot)], *report.bodies[number])
+        key = answer.status, number
+        if key not in reasons:  # the same body is judged once
+            reasons[key] = expected.judge(answer)
+        if reasons[key]:
+            facts["errors"][slot] = "unexpected"
+            samples = facts["samples"].setdefault("unexpected", [])
+            if len(samples) < SAMPLES_PER_KIND:
+                samples.append((int(slot), reasons[key]))
 
 
 def _first_slot(plan: LoadPlan, intended: NDArray[np.float64]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load.spec import Arrivals, check_positive, check_seed
 
 __all__ = ["Steered", "steered"]
@@ -38,6 +38,7 @@ class Steered(Arrivals):
         return self.rate
 
 
+@entry_point
 def steered(
     *, rate: float, shape: Literal["poisson", "constant"] = "poisson", seed: int = 0
 ) -> Steered:

@@ -3,7 +3,7 @@
 Standard input: a job from `mlkit.load.job.pack`, then commands, one per line: ``stop``, or a new
 rate. At its end the parent is gone, and the process exits. Standard output: a JSON document per
 line (``ready``, ``progress``, finally ``done`` or ``failed``); after ``done`` the columns of the
-log as raw bytes.
+log as raw bytes, and the different bodies that are to be checked.
 
 Nothing heavy is imported here, so that the process starts within a few tenths of a second.
 """
@@ -96,6 +96,9 @@ class JobRun:
                 self.requests,
                 first=sum(1 for t in self.times if t < 0),
                 headless=frozenset(job["headless"]),
+                statuses=frozenset(job["statuses"]),
+                nonempty=job["nonempty"],
+                keeps_bodies=job["keeps_bodies"],
             )
             try:
                 await asyncio.wait_for(pool.probe(), self.limits.timeout_s)
@@ -193,8 +196,11 @@ class JobRun:
             "timings": log.timings,
             "errors": log.errors,
             "samples": log.samples,
+            "body_of": log.body_of,
+            "bodies": [(media_type, len(body)) for media_type, body in log.bodies],
         }
-        _write(json.dumps(done).encode() + b"\n", *_columns(log))
+        bodies = [body for _, body in log.bodies]
+        _write(json.dumps(done).encode() + b"\n", *_columns(log), *bodies)
 
 
 def _reason(error: OSError) -> str:

@@ -5,7 +5,6 @@ Types are recognized without imports: an array or image exists only if its libra
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import enum
 import io
@@ -16,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from typing import Any
+
+from mlkit.media.dataurl import to_data_url
 
 __all__ = ["Preview", "preview", "shorten", "size", "words"]
 
@@ -229,7 +230,7 @@ def _uri(small: Any) -> str:
     else:
         small.convert("RGB").save(out, "JPEG", quality=82)
         kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    return to_data_url(out.getvalue(), f"image/{kind}")
 
 
 def _of(*types: type) -> Callable[[Any], bool]:

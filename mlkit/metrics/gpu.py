@@ -14,7 +14,7 @@ __all__ = ["gpu_bytes", "gpu_share"]
 
 def gpu_bytes() -> int | None:
     """GPU memory reserved by torch in this process, in bytes; None without a GPU."""
-    torch = sys.modules.get("torch")
+    torch = _imported_torch()
     if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
         return None
     return int(torch.cuda.memory_reserved())
@@ -37,6 +37,16 @@ def gpu_share() -> float | None:
         return _share(nvml, _handle(nvml))
     except Exception:  # no library, driver or permission: `on_gpu` reports missing readings
         return None
+
+
+def _imported_torch() -> Any:
+    """The module torch; None before another thread's import of it has finished.
+
+    Until then, its attributes are missing, and accessing one raises.
+    """
+    torch = sys.modules.get("torch")
+    initializing = getattr(getattr(torch, "__spec__", None), "_initializing", False)
+    return None if initializing else torch
 
 
 def _handle(nvml: Any) -> Any:

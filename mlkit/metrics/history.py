@@ -19,6 +19,8 @@ __all__ = ["By", "History", "Sample", "samples_of"]
 
 KEEP_S = 900.0
 By = Literal["app", "step", "stage", "replica"]
+_OF_PROCESSES = ("in_flight", "cpu", "rss_mb", "gpu_mb", "received", "sent")
+"""Columns that are known for processes, and not for the steps in them."""
 
 
 @dataclass(kw_only=True)
@@ -179,6 +181,8 @@ class History:
     ) -> pd.DataFrame:
         """A row per interval and part, with the columns of `Sample.to_row`; latencies in ms.
 
+        NaN stands for what is unknown: of a step, CPU, memory, bytes and requests in flight.
+
         See `samples` for the arguments.
         """
         import pandas as pd
@@ -188,6 +192,7 @@ class History:
             {"time": pd.Timestamp(s.at, unit="s", tz="UTC")}
             | ({} if by == "app" else {by: s.of})
             | s.to_row()
+            | (dict.fromkeys(_OF_PROCESSES, math.nan) if by == "step" else {})
             for s in samples
         ]
         empty = ["time", *([] if by == "app" else [by]), *Sample(at=0, span_s=1).to_row()]

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mlkit.errors import DefinitionError, MlkitError
+from mlkit.errors import DefinitionError, MlkitError, entry_point
 from mlkit.models import cache
 from mlkit.models.model import Array, ArraySpec, CompiledModel, PrecisionUsed, Structure, Target
 from mlkit.models.target import Device, Engine, Precision, choose
@@ -24,6 +24,7 @@ FORMAT = "2"
 """Version of the cache's file format; part of every key."""
 
 
+@entry_point
 def compile_model(
     module: torch.nn.Module | Callable[[], torch.nn.Module],
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,9 +42,9 @@ class Preprocess:
 
 def is_module(value: Any) -> bool:
     """Whether a value is a torch module; does not import torch."""
-    # A module can only exist once torch is imported.
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
+    # By name: another thread may be importing torch, whose attributes are missing until then.
+    names = (f"{cls.__module__}.{cls.__qualname__}" for cls in type(value).__mro__)
+    return "torch.nn.modules.module.Module" in names
 
 
 def tensors(arrays: Sequence[Array]) -> list[torch.Tensor]:

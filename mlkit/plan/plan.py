@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlkit.define.graph import Graph, Node
 from mlkit.define.options import StepOptions
-from mlkit.errors import DefinitionError
-from mlkit.pipelines import Pipeline
+from mlkit.errors import DefinitionError, entry_point
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan.cut import Cut, cut
+from mlkit.plan.machine import Demand, machine_resources, requested, shortfalls
 from mlkit.plan.profile import Profile
 
 if TYPE_CHECKING:
@@ -120,6 +122,18 @@ class Plan:
         """CPUs that Ray reserves with the minimum number of replicas of each stage."""
         return round(sum(s.num_cpus * s.least_replicas for s in self.stages), 4)
 
+    @property
+    def shortfalls(self) -> tuple[str, ...]:
+        """What this machine alone can never give it: ``needs 1 GPU (look 1 × 1), ... has none``.
+
+        A cluster may have it.
+        """
+        demands = [
+            Demand(s.name, max(1, s.least_replicas), requested(s.ray_actor_options))
+            for s in self.stages
+        ]
+        return tuple(shortfalls(demands, machine_resources(), other=math.inf))
+
     def __getitem__(self, name: str) -> Stage:
         """The stage of that name, or the stage of the node of that name."""
         for stage in self.stages:
@@ -161,6 +175,7 @@ class Plan:
         return to_html(self)
 
 
+@entry_point
 def plan(
     pipeline: Pipeline[..., Any] | Graph,
     *,
@@ -187,9 +202,12 @@ def plan(
         ray_actor_options: of a replica of the front.
 
     Raises:
-        DefinitionError: unknown layout, step or option, or conflicting options.
+        DefinitionError: not a pipeline; unknown layout, step or option, or conflicting options.
     """
-    graph = pipeline if isinstance(pipeline, Graph) else pipeline.graph
+    if isinstance(pipeline, Graph):
+        graph = pipeline
+    else:
+        graph = require_pipeline(pipeline, "plan(...)").graph
     if layout not in ("fused", "per_step"):
         raise DefinitionError(
             "unknown layout", where="plan", expected="'fused' or 'per_step'", got=repr(layout)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlkit.define.loop import run_here
 from mlkit.define.step import BatchedStep
-from mlkit.errors import InputError
+from mlkit.errors import InputError, entry_point
 from mlkit.execute import compile_graph
 from mlkit.execute.inputs import arguments_of
 from mlkit.execute.program import Task
-from mlkit.pipelines import Pipeline
+from mlkit.pipelines import Pipeline, require_pipeline
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,6 +109,7 @@ def _limit(latencies: Sequence[Latency]) -> int:
     return min(x.batch_size for x in latencies if x.ms_an_item * (1 - MIN_GAIN) <= best)
 
 
+@entry_point
 def profile(
     pipeline: Pipeline[..., Any],
     inputs: Iterable[Any],
@@ -133,7 +134,7 @@ def profile(
         InputError: there are no inputs.
         StepError: a step raises on one of them.
     """
-    graph = pipeline.graph
+    graph = require_pipeline(pipeline, "profile(...)").graph
     arguments = [arguments_of(payload, graph.parameters) for payload in inputs]
     if not arguments:
         raise InputError("profiling requires inputs", where=f"pipeline {graph.name!r}")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from urllib.parse import unquote_to_bytes
-
 from mlkit.define import ImageSource, step
 from mlkit.errors import InputError, PayloadTooLarge
+from mlkit.media.dataurl import bytes_of_data_url
 from mlkit.media.image import MAX_BYTES
 
-__all__ = ["data_url_bytes", "download"]
+__all__ = ["download"]
 
 
 @step
@@ -29,7 +26,7 @@ async def download(image: ImageSource) -> bytes:
     text = image if isinstance(image, str) else ""
     start = text.lstrip()[:8].lower()
     if start.startswith("data:"):
-        return data_url_bytes(text.lstrip())
+        return bytes_of_data_url(text, MAX_BYTES)
     if start.startswith(("http://", "https://")):
         from mlkit.fetch import fetch
 
@@ -42,47 +39,11 @@ async def download(image: ImageSource) -> bytes:
     )
 
 
-def data_url_bytes(url: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """Decode a ``data:`` URL (RFC 2397), base64 or percent-encoded.
-
-    Raises:
-        InputError: the URL is malformed.
-        PayloadTooLarge: the data exceed ``max_bytes``.
-    """
-    head, comma, body = url.partition(",")
-    if not comma:
-        raise InputError(
-            "the data: URL has no data", expected="data:image/png;base64,...", got=f"{url:.60}"
+def _within_limit(data: bytes) -> bytes:
+    if len(data) > MAX_BYTES:
+        raise PayloadTooLarge(
+            "the image file is too large",
+            expected=f"at most {MAX_BYTES:,} bytes",
+            got=f"{len(data):,}",
         )
-    # Neither encoding takes more than three characters per byte.
-    if len(body) > 3 * max_bytes + 4:
-        raise _too_large(max_bytes)
-    data = unquote_to_bytes(body)
-    if head.lower().replace(" ", "").endswith(";base64"):
-        data = _from_base64(data)
-    return _within_limit(data, max_bytes)
-
-
-def _from_base64(data: bytes) -> bytes:
-    data = bytes(data.translate(_URL_SAFE, b" \t\r\n")).rstrip(b"=")
-    try:
-        return base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
-    except binascii.Error as error:
-        raise InputError(f"the data: URL is not valid base64: {error}") from None
-
-
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-
-
-def _within_limit(data: bytes, max_bytes: int = MAX_BYTES) -> bytes:
-    if len(data) > max_bytes:
-        raise _too_large(max_bytes, len(data))
     return data
-
-
-def _too_large(max_bytes: int, got: int | None = None) -> PayloadTooLarge:
-    return PayloadTooLarge(
-        "the image file is too large",
-        expected=f"at most {max_bytes:,} bytes",
-        got=None if got is None else f"{got:,}",
-    )

@@ -53,7 +53,8 @@ def to_text(result: LoadResult) -> str:
 
 def _remarks(result: LoadResult) -> str:
     interrupted = "; interrupted" if result.interrupted else ""
-    return interrupted + ("; VOID: " + "; ".join(result.void) if result.void else "")
+    notes = "".join(f"; {shorten(note, MAX_DETAIL)}" for note in result.notes)
+    return notes + interrupted + ("; VOID: " + "; ".join(result.void) if result.void else "")
 
 
 class Fact(NamedTuple):
@@ -105,7 +106,7 @@ def _facts(result: LoadResult) -> list[Fact]:
     failed = len(result) - int(result.ok.sum())
     asked = result.asked_rate
     facts = [
-        Fact("throughput", per_second(result.ok_rate), "responses below 400"),
+        Fact("throughput", per_second(result.ok_rate), "successful responses"),
         Fact("requests", f"{len(result):,}", f"{failed:,} failed" if failed else "none failed"),
     ]
     if asked is not None:

@@ -16,7 +16,8 @@ def to_text(plan: Plan) -> str:
     """Render a line for each stage."""
     rows = [COLUMNS, *(_row(stage) for stage in plan.stages)]
     lines = columns(rows, len(COLUMNS))
-    return "\n".join([f"{plan.graph.name}: {_caption(plan)}", *lines])
+    notes = [f"it {shortfall}" for shortfall in plan.shortfalls]
+    return "\n".join([f"{plan.graph.name}: {_caption(plan)}", *lines, *notes])
 
 
 def to_html(plan: Plan) -> str:
@@ -28,6 +29,7 @@ def to_html(plan: Plan) -> str:
         svg=to_svg(plan.graph, together=_grounds(plan)),
         columns=COLUMNS,
         rows=[_row(stage) for stage in plan.stages],
+        notes=[f"it {shortfall}" for shortfall in plan.shortfalls],
     )
 
 

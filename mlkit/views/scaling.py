@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from mlkit.autoscale import Count, Scaling
 from mlkit.views.templating import render
 
-__all__ = ["busiest_stage", "step_series", "to_html"]
+__all__ = ["busiest_stage", "counts_of", "step_series", "to_html"]
 
 MAX_ROWS = 50
 
@@ -33,6 +34,25 @@ def busiest_stage(scaling: Scaling) -> str | None:
     """Name of the stage whose count changed most often; None without counts."""
     changes = Counter(count.stage for count in scaling.counts)
     return changes.most_common(1)[0][0] if changes else None
+
+
+def counts_of(scaling: Scaling, stage: str, since: float, processes: int) -> list[Count]:
+    """Return the counts of a stage, from the first metrics of its replicas on.
+
+    Replicas that are not autoscaled are counted only from the first view on, and whenever their
+    number changes.
+
+    Args:
+        scaling: the counts.
+        stage: name of the stage.
+        since: time of the first metrics of its replicas.
+        processes: number of replicas that report metrics, in place of a count.
+    """
+    counts = [count for count in scaling.counts if count.stage == stage]
+    if not counts:
+        return [Count(since, stage, processes, processes)] if processes else []
+    first = counts[0]
+    return counts if first.at <= since else [replace(first, at=since), *counts]
 
 
 def step_series(

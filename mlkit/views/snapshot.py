@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
-from mlkit.autoscale import Scaling
+from mlkit.autoscale import Count, Scaling
 from mlkit.errors import InputError, SessionError
 from mlkit.metrics import WINDOWS, Point, Rolling, Sample
 from mlkit.plan import Plan
@@ -20,9 +20,9 @@ from mlkit.views.chart import Panel, Series, panel
 from mlkit.views.live import Live, StageRow, StepRow, Tile, relabelled
 from mlkit.views.picture import Picture, picture
 from mlkit.views.run import milliseconds
-from mlkit.views.scaling import busiest_stage, step_series
+from mlkit.views.scaling import busiest_stage, counts_of, step_series
 
-__all__ = ["check_window", "live_of", "view"]
+__all__ = ["check_window", "fitting_window", "live_of", "view"]
 
 STALE_S = 4.0
 MAX_DECISIONS = 3
@@ -47,15 +47,32 @@ def check_window(window_s: int) -> int:
     return window_s
 
 
-def view(app: App, window_s: int = 300, *, read: bool = True) -> Live:
+def fitting_window(rolling: Rolling, now: float) -> int:
+    """Return the shortest time range that has all requests of the last 15 minutes.
+
+    Those of a short test would be a few dots in a longer one.
+    """
+    # Intervals of the long window may be open for the latest requests.
+    starts = [
+        point.at - WINDOWS[window_s]
+        for window_s in (min(WINDOWS), max(WINDOWS))
+        for point in rolling.points(window_s)
+        if point.requests
+    ]
+    oldest = min(starts, default=now)
+    return next((window_s for window_s in WINDOWS if now - oldest <= window_s), max(WINDOWS))
+
+
+def view(app: App, window_s: int | None = None, *, read: bool = True) -> Live:
     """Take a snapshot of an app; see `mlkit.serving.App.view`.
 
     Args:
         app: the app.
-        window_s: time range of the charts in seconds.
+        window_s: time range of the charts in seconds; by default from the metrics.
         read: whether to read new metrics from its session first.
     """
-    check_window(window_s)
+    if window_s is not None:
+        check_window(window_s)
     observed = app._observed
     with observed.lock:
         if read and not app.closed:
@@ -66,7 +83,7 @@ def view(app: App, window_s: int = 300, *, read: bool = True) -> Live:
             app.plan,
             observed.rolling,
             observed.scaling(read=False),
-            window_s=window_s,
+            window_s=window_s or fitting_window(observed.rolling, time.time()),
             closed=app.closed,
         )
 
@@ -226,17 +243,25 @@ def _stages(plan: Plan, samples: Sequence[Sample], scaling: Scaling) -> tuple[St
         rows.append(
             StageRow(
                 stage.name,
-                str(count.ready) if count else "-",
+                _ready(count, sample),
                 str(count.wanted) if count else stage.replicas,
                 bool(count and count.ready < count.wanted),
-                str(sample.in_flight) if sample else "0",
-                f"{sample.cpu:.2f}" if sample else "0",
-                f"{sample.rss / 1e6:,.0f}" if sample else "0",
+                str(sample.in_flight) if sample else "-",
+                f"{sample.cpu:.2f}" if sample else "-",
+                f"{sample.rss / 1e6:,.0f}" if sample else "-",
                 scales,
                 f"{sample.gpu / 1e6:,.0f}" if sample and sample.gpu is not None else "",
             )
         )
     return tuple(rows)
+
+
+def _ready(count: Count | None, sample: Sample | None) -> str:
+    """Number of ready replicas; those that report if they are not counted."""
+    # Replicas that are not autoscaled are counted only from the first view on.
+    if count is not None:
+        return str(count.ready)
+    return "-" if sample is None else str(sample.processes)
 
 
 def _decisions(scaling: Scaling) -> tuple[str, ...]:
@@ -269,7 +294,7 @@ def _panels(
         _rate(points, at, common),
         _latency(points, at, common),
         _waiting(points, at, common),
-        _replicas(plan, scaling, start, end, common),
+        _replicas(plan, rolling, scaling, start, end, common),
     )
 
 
@@ -303,10 +328,16 @@ def _waiting(points: Sequence[Point], at: list[float], common: dict[str, Any]) -
 
 
 def _replicas(
-    plan: Plan, scaling: Scaling, start: float, end: float, common: dict[str, Any]
+    plan: Plan,
+    rolling: Rolling,
+    scaling: Scaling,
+    start: float,
+    end: float,
+    common: dict[str, Any],
 ) -> Panel:
     stage = busiest_stage(scaling) or plan.front.name
-    counts = [count for count in scaling.counts if count.stage == stage]
+    processes = sum(sample.processes for sample in rolling.now("stage") if sample.of == stage)
+    counts = counts_of(scaling, stage, rolling.started or end, processes)
     times, wanted, ready = step_series(counts, start, end)
     series = [
         Series("ready-area", times, ready, f"{ready[-1]} ready" if ready else "", steps=True),

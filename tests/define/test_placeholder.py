@@ -150,12 +150,12 @@ def test_is_none_cannot_be_refused_and_is_false(placeholder: Placeholder) -> Non
 
 
 def test_the_error_names_where_it_stands_in_a_pipeline() -> None:
-    @pipeline
-    def tag(x: int) -> int:
-        return number(1) if x else number(2)
-
     with pytest.raises(PlaceholderError, match="the argument 'x' of pipeline 'tag'") as caught:
-        _ = tag.graph
+
+        @pipeline
+        def tag(x: int) -> int:
+            return number(1) if x else number(2)
+
     assert "condition" in str(caught.value)
     assert "inside a step" in str(caught.value)
 

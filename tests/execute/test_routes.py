@@ -213,12 +213,11 @@ def test_the_item_at_fault_is_named_and_others_are_not_harmed() -> None:
 
 
 def test_what_is_no_list_is_refused_where_it_is_written_or_told_where_it_runs() -> None:
-    @pipeline
-    def wrong(x: int) -> list[int]:
-        return each(twice, twice(x))
-
     with pytest.raises(DefinitionError, match="needs a list"):
-        wrong(1)
+
+        @pipeline
+        def wrong(x: int) -> list[int]:
+            return each(twice, twice(x))
 
     @pipeline
     def texts(xs: list[str]) -> list[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,6 +63,26 @@ def test_a_process_without_a_gpu_takes_nothing(
     assert (gpu_bytes(), gpu_share()) == (None, None)
     monkeypatch.delitem(sys.modules, "torch")
     assert (gpu_bytes(), gpu_share()) == (None, None)
+
+
+def test_a_torch_that_another_thread_is_importing_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch.py").write_text(
+        "import sys\n"
+        "import types\n"
+        "from mlkit.metrics.gpu import gpu_bytes\n"
+        "seen = gpu_bytes()\n"
+        "cuda = types.SimpleNamespace(is_available=lambda: True, is_initialized=lambda: True,\n"
+        "                             memory_reserved=lambda: 7)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    try:
+        torch = importlib.import_module("torch")
+        assert (torch.seen, gpu_bytes()) == (None, 7)
+    finally:
+        sys.modules.pop("torch", None)
 
 
 def test_memory_is_known_without_the_library_and_time_is_not(

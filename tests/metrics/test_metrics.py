@@ -122,6 +122,8 @@ def test_deltas_of_several_processes_merge_by_time_step_and_stage(recorder, cloc
     assert steps["look"].mean_batch == pytest.approx(2)
     assert {one.of for one in history.whole(60, by="stage")} == {"tag", "models"}
     frame = history.to_frame(by="step", every_s=0.5)
+    assert frame[["cpu", "rss_mb", "in_flight", "received"]].isna().all(axis=None)
+    assert history.to_frame()[["cpu", "rss_mb", "in_flight"]].notna().all(axis=None)
     assert list(frame["step"]) == ["decode", "look"]
     assert frame["p50_ms"].iloc[0] == pytest.approx(2, rel=0.02)
 

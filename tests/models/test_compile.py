@@ -4,6 +4,7 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from mlkit.errors import DefinitionError, MlkitError
 from mlkit.models import Preprocess, compile_model
 from mlkit.models.openvino_engine import pieces
+from mlkit.models.whole import is_module
 
 ENGINES = ["openvino", "torch"]
 RNG = np.random.default_rng(0)
@@ -265,3 +267,10 @@ def test_compiling_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compile_model(Double(), example=floats(1, 3), engine="openvino")
+
+
+def test_a_module_is_recognised_without_touching_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = torch.nn.Linear(1, 1)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())  # as while a thread imports it
+    assert is_module(module)
+    assert not is_module(len)

@@ -134,6 +134,9 @@ class Cluster(Protocol):
             beside: whether the old replicas of a rolling update count as wanted.
         """
 
+    async def resources(self) -> Mapping[str, float]:
+        """Return the total resources of all nodes, by Ray's names."""
+
     async def placement(self, applications: Mapping[str, str]) -> dict[str, Any]:
         """Return the placement of replicas, the nodes, and the allocated resources."""
 

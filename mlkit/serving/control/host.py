@@ -24,6 +24,7 @@ from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState
 from mlkit.serving.control.rollout import Environment, Rollout, changes, rollout, set_replicas
+from mlkit.serving.control.room import check_room
 from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
 from mlkit.serving.control.watch import Watch
@@ -162,6 +163,11 @@ class Host:
         if record is not None and all(change.action == "kept" for change in made):
             self.records[spec.app] = record.model_copy(update={"changes": made})
             return self.records[spec.app]
+        if self._cluster.local:
+            running = [rolled for name, rolled in self._rollouts.items() if name != spec.app]
+            others = [stage.target for rolled in running for stage in rolled.all]
+            targets = [stage.target for stage in new.all]
+            check_room(spec.app, targets, others, await self._cluster.resources())
         await self._replace(spec, root, new, record, before, say)
         serving = self.records[spec.app].moved(
             AppState.SERVING,

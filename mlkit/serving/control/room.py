@@ -1,20 +1,58 @@
-"""Detection of replicas that cannot be scheduled for lack of resources."""
+"""Replicas that cannot be scheduled for lack of resources: known beforehand, or by waiting."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mlkit.errors import DeployError
-from mlkit.serving.control.cluster import ReplicaCounts, missing
+from mlkit.plan.machine import Demand, requested, shortfalls
+from mlkit.serving.control.cluster import ApplicationTarget, ReplicaCounts, missing
 
-__all__ = ["EVERY_S", "NO_ROOM_S", "Room"]
+__all__ = ["EVERY_S", "NO_ROOM_S", "Room", "check_room"]
 
 NO_ROOM_S = 10.0
 """How long stopping replicas may still hold resources on a local Ray."""
 REPORT_AFTER_S = 2.0
 EVERY_S = 0.5
 """Interval of checks."""
+FIX = "use fewer replicas, request less per replica (num_cpus, num_gpus), or shut down other apps"
+
+
+def check_room(
+    app: str,
+    targets: Sequence[ApplicationTarget],
+    others: Sequence[ApplicationTarget],
+    total: Mapping[str, float],
+) -> None:
+    """Check that a Ray without further nodes could run an app beside the others.
+
+    Args:
+        app: name of the app.
+        targets: what it is to run.
+        others: what other apps run.
+        total: resources of all nodes.
+
+    Raises:
+        DeployError: the replicas need more than there is, even if all of it were free.
+    """
+    # A stage starts with at least one replica; others may have scaled to zero.
+    demands = [_demand(target, at_least=1) for target in targets]
+    demands += [_demand(target, at_least=0) for target in others]
+    lacking = list(shortfalls(demands, total))
+    if lacking:
+        raise DeployError(f"it {' and '.join(lacking)}", where=f"app {app!r}", fix=FIX)
+
+
+def _demand(target: ApplicationTarget, at_least: int) -> Demand:
+    options = target.options
+    scaling = options.get("autoscaling_config")
+    count = (
+        (options.get("num_replicas") or 1) if scaling is None else scaling.get("min_replicas", 1)
+    )
+    return Demand(
+        target.deployment, max(count, at_least), requested(options.get("ray_actor_options") or {})
+    )
 
 
 class Room:
@@ -56,8 +94,7 @@ class Room:
                     where=f"stage {stage!r}",
                     expected=f"{each} for each",
                     got=f"{lack} missing after {now - since:.0f} s",
-                    fix="use fewer replicas, request less per replica (num_cpus, num_gpus), or "
-                    "shut down other apps",
+                    fix=FIX,
                 )
             if now - since >= REPORT_AFTER_S:
                 text = f"waiting for resources: {lack} missing"

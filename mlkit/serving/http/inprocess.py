@@ -12,8 +12,9 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlkit.errors import entry_point
 from mlkit.execute import Executor, compile_graph
-from mlkit.pipelines import Pipeline
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
@@ -25,6 +26,7 @@ __all__ = ["asgi"]
 DEFAULT_LIMITS = Limits()
 
 
+@entry_point
 def asgi(
     pipeline: Pipeline[..., Any],
     *,
@@ -51,8 +53,10 @@ def asgi(
         workers: number of threads that run steps.
 
     Raises:
+        DefinitionError: not a pipeline.
         DeployError: a part of the application could not be sent to a replica.
     """
+    require_pipeline(pipeline, "asgi(...)")
     pipelines: dict[str, Pipeline[..., Any]] = {}
     if fastapi is not None:
         _, _, pipelines = pack_application(fastapi, pipeline)

@@ -21,8 +21,14 @@ from starlette.types import ASGIApp, Scope
 
 from mlkit.define.code import captured
 from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
-from mlkit.errors import DefinitionError, DeployError, InputError, MlkitError, Overloaded
-from mlkit.pipelines import Pipeline
+from mlkit.errors import (
+    DefinitionError,
+    DeployError,
+    MlkitError,
+    Overloaded,
+    entry_point,
+)
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.serving.http.lifecycle import Ready, Served
 
 __all__ = [
@@ -84,6 +90,7 @@ class Dependency:
         return hash(self.name)
 
 
+@entry_point
 def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
     """Return a FastAPI dependency that passes the served pipeline to a route.
 
@@ -99,10 +106,7 @@ def served(pipeline: Pipeline[..., Any] | Reference) -> Dependency:
     """
     if isinstance(pipeline, Reference):
         return Dependency(pipeline.name)
-    if not isinstance(pipeline, Pipeline):
-        raise InputError(
-            "served takes a pipeline", got=type(pipeline).__name__, fix="Depends(served(tag))"
-        )
+    require_pipeline(pipeline, "served(...)")
     return Dependency(pipeline.name, pipeline)
 
 

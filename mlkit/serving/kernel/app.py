@@ -19,6 +19,8 @@ from mlkit.errors import (
     RequestError,
     SessionError,
     SessionTimeout,
+    did_you_mean,
+    entry_point,
 )
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments
@@ -33,6 +35,7 @@ from mlkit.serving.http.access import new_code
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
+from mlkit.serving.kernel.curl import curl
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
@@ -95,6 +98,7 @@ class App:
 
     # ---- calling ----------------------------------------------------------------------------
 
+    @entry_point
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send a request with the pipeline's arguments and return the pipeline's result.
 
@@ -104,6 +108,7 @@ class App:
         """
         return self._call(self._bind(args, kwargs))
 
+    @entry_point
     def map(
         self,
         inputs: Iterable[Any],
@@ -130,6 +135,7 @@ class App:
         results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
+    @entry_point
     def prepare(self, payload: Any) -> PreparedRequest:
         """Encode the request for one payload as other clients do, for a load test."""
         if isinstance(payload, PreparedRequest):
@@ -143,11 +149,23 @@ class App:
         """The last requests sent by this object, oldest first."""
         return tuple(self._sent)
 
-    def _bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _bind(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, partial: bool = False
+    ) -> dict[str, Any]:
+        signature = signature_of(self.graph)
         try:
-            return signature_of(self.graph).bind(*args, **kwargs).arguments
+            return (signature.bind_partial if partial else signature.bind)(
+                *args, **kwargs
+            ).arguments
         except TypeError as error:
-            raise InputError(f"{error}", where=f"app {self.name!r}") from None
+            names = [parameter.name for parameter in self.graph.parameters]
+            unknown = [name for name in kwargs if name not in names]
+            raise InputError(
+                f"{error}",
+                where=f"app {self.name!r}",
+                expected=self.graph.signature,
+                fix=next(filter(None, (did_you_mean(name, names) for name in unknown)), None),
+            ) from None
 
     def _call(self, arguments: dict[str, Any]) -> Any:
         return self._send(self._request(arguments))
@@ -209,6 +227,7 @@ class App:
 
     # ---- changing ---------------------------------------------------------------------------
 
+    @entry_point
     def scale(
         self, name: str, num_replicas: int | None = None, **options: Any
     ) -> tuple[Change, ...]:
@@ -292,18 +311,25 @@ class App:
         code = f"?code={new_code(self.token, self.name)}" if self.token else ""
         return f"{self._base}/docs{code}"
 
-    def curl(self, file: str = "photo.jpg") -> str:
-        """Return a shell command that sends a request; it reads the token from a file."""
-        parts = ["curl", "-sS"]
-        if self.token:
-            parts.append(f"-H @{self._header}")
-        uploads = [n for n, files in self._codec.arguments.files.items() if not files.many]
-        if uploads:
-            parts += [f"-F {uploads[0]}=@{file}", self.url]
-        else:
-            example = ", ".join(f'"{p.name}": ...' for p in self.graph.parameters)
-            parts += ["-H 'Content-Type: application/json'", f"-d '{{{example}}}'", self.url]
-        return " ".join(parts)
+    @entry_point
+    def curl(self, *args: Any, **kwargs: Any) -> str:
+        """Return a shell command that sends a request; it reads the token from a file.
+
+        ::
+
+            app.curl("shoe.jpg", title="Shoe")
+
+        Args:
+            *args: positional arguments of the pipeline; an upload may be a path.
+            **kwargs: keyword arguments of the pipeline. For required arguments that are missing,
+                the command has example values, and the file ``photo.jpg`` or ``data.bin``.
+
+        Raises:
+            InputError: the arguments do not match the pipeline's parameters.
+        """
+        arguments = self._bind(args, kwargs, partial=True)
+        header = self._header if self.token else None
+        return curl(self._codec, self.url, header, arguments, self.session.folder)
 
     def _write_header(self) -> Path:
         """Write the token for `curl` to a file that only this user can read."""
@@ -313,6 +339,7 @@ class App:
             path.write_text(f"Authorization: Bearer {self.token}\n")
         return path
 
+    @entry_point
     def status(self) -> AppStatus:
         """Return the current status."""
         if self._closed:
@@ -325,10 +352,12 @@ class App:
             return AppStatus("NOT_RUNNING", {}, "the session has ended", {})
         return AppStatus.of(health)
 
+    @entry_point
     def placement(self) -> Placement:
         """Return the current placement of replicas, and the allocated resources."""
         return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
 
+    @entry_point
     def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
         """Return the output and logs of its replicas, oldest first.
 
@@ -351,32 +380,38 @@ class App:
         return read_failures(self._logs_folder, self.name)[-100:]
 
     @property
+    @entry_point
     def metrics(self) -> History:
         """Metrics of all replicas; after a shutdown, those read before."""
         return self._observed.history(read=not self._closed)
 
     @property
+    @entry_point
     def scaling(self) -> Scaling:
         """Scaling decisions and their reasons; after a shutdown, those read before."""
         return self._observed.scaling(read=not self._closed)
 
-    def view(self, window_s: int = 300) -> Snapshot:
+    @entry_point
+    def view(self, window_s: int | None = None) -> Snapshot:
         """Return a static dashboard: figures, charts, graph and tables.
 
         It displays itself in a cell; ``.html``, ``.svg`` and ``str()`` export it. After a
         shutdown, it shows the last state that was read.
 
         Args:
-            window_s: time range of the charts in seconds: 60, 300 or 900.
+            window_s: time range of the charts in seconds: 60, 300 or 900; by default the shortest
+                that has all requests of the last 15 minutes.
         """
         from mlkit.views.snapshot import view
 
         return view(self, window_s)
 
+    @entry_point
     def slowest(self, count: int = 10) -> Slowest:
         """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
         return self._observed.slowest(count)
 
+    @entry_point
     def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:
         """Return samples of a step's inputs and outputs, with images.
 
@@ -402,6 +437,7 @@ class App:
                 expected=f"one of {', '.join(node.name for node in self.graph)}",
             )
 
+    @entry_point
     def trace(self, id: str) -> Trace:
         """Return the trace of a request: ``app.trace(id).plot()``.
 

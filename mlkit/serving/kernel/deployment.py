@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from mlkit.define.shipping import dumps, loads
-from mlkit.errors import Cancelled, DeployError, SessionError
-from mlkit.pipelines import Pipeline
+from mlkit.errors import Cancelled, DeployError, SessionError, entry_point
+from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import Layout, Plan, Profile, plan
 from mlkit.serving.bundle import Origin, Packed, pack
 from mlkit.serving.control.protocol import DeployApp
@@ -22,12 +22,13 @@ from mlkit.serving.kernel.session import Progress, Session
 from mlkit.serving.kernel.settings import spec_of
 from mlkit.serving.limits import Limits
 
-__all__ = ["attach", "deploy", "deploy_to"]
+__all__ = ["attach", "check_machine", "deploy", "deploy_to"]
 
 
 DEFAULT_LIMITS = Limits()
 
 
+@entry_point
 def deploy(
     pipeline: Pipeline[..., Any],
     *,
@@ -80,9 +81,11 @@ def deploy(
         progress: whether to show the progress of the deployment.
 
     Raises:
-        DeployError: the pipeline has problems (all are listed), its replicas fail to start, or the
-            cluster does not require a token.
+        DefinitionError: not a pipeline, or conflicting options.
+        DeployError: the pipeline has problems (all are listed), needs more than this machine has,
+            its replicas fail to start, or the cluster does not require a token.
     """
+    require_pipeline(pipeline, "deploy(...)")
     if token is None and address != "local":
         raise DeployError(
             "token=None is for a loopback address only; replicas of a cluster listen on all",
@@ -98,6 +101,8 @@ def deploy(
         autoscaling_config=autoscaling_config,
         ray_actor_options=ray_actor_options,
     )
+    if address == "local":
+        check_machine(planned)
     packed = pack(planned, fastapi, pipeline)
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
@@ -117,6 +122,20 @@ def deploy(
             workers=workers,
             observe=observe,
             say=say,
+        )
+
+
+def check_machine(planned: Plan) -> None:
+    """Check a plan for this machine alone, before anything starts.
+
+    Raises:
+        DeployError: it needs more than this machine has.
+    """
+    if planned.shortfalls:
+        raise DeployError(
+            f"it {' and '.join(planned.shortfalls)}",
+            where=f"pipeline {planned.graph.name!r}",
+            fix="request less, use fewer replicas, or deploy to a cluster with address=...",
         )
 
 
@@ -174,6 +193,7 @@ def _exact_key(session: Session, name: str) -> str:
     return record.spec.exact_key if record else secrets.token_hex(16)
 
 
+@entry_point
 def attach(name: str | None = None) -> App:
     """Return an app that an earlier kernel of this notebook deployed.
 
@@ -183,6 +203,14 @@ def attach(name: str | None = None) -> App:
     Raises:
         SessionError: there is no such app.
     """
+    if not (name is None or isinstance(name, str)):
+        raise SessionError(
+            "an app is attached to by its name",
+            where="attach(...)",
+            expected="a name, or nothing",
+            got=type(name).__name__,
+            fix=f"attach({name.name!r})" if isinstance(name, Pipeline) else None,
+        )
     session = Session.of_this_notebook()
     apps = session.about().apps if session else {}
     if session is None or not apps:

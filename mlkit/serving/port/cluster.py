@@ -133,6 +133,10 @@ class RayCluster:
         """Return the replica counts by stage."""
         return await self._queries.run(details.counts, applications, beside)
 
+    async def resources(self) -> Mapping[str, float]:
+        """Return the total resources of all nodes."""
+        return await self._queries.run(details.resources)
+
     async def placement(self, applications: Mapping[str, str]) -> dict[str, Any]:
         """Return the nodes of replicas, and the allocated resources."""
         return await self._queries.run(details.placement, applications)

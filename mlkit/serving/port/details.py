@@ -6,9 +6,18 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mlkit.plan.machine import requested
 from mlkit.serving.control.cluster import ReplicaCounts
 
-__all__ = ["counts", "counts_of", "placement"]
+__all__ = ["counts", "counts_of", "placement", "resources"]
+
+
+def resources() -> dict[str, float]:
+    """Return the total resources of all nodes, by Ray's names."""
+    import ray
+
+    state: Any = ray
+    return dict(state.cluster_resources())
 
 
 def placement(applications: Mapping[str, str]) -> dict[str, Any]:
@@ -120,10 +129,7 @@ def _deployments(details: Mapping[str, Any], application: str) -> list[dict[str,
 
 
 def _asked(deployment: Mapping[str, Any]) -> dict[str, float]:
-    options = deployment["deployment_config"].get("ray_actor_options") or {}
-    named = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    asked = {named[k]: float(v) for k, v in options.items() if k in named and v}
-    return asked | {k: float(v) for k, v in (options.get("resources") or {}).items()}
+    return requested(deployment["deployment_config"].get("ray_actor_options") or {})
 
 
 def _internal(resource: str) -> bool:

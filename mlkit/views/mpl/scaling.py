@@ -16,7 +16,7 @@ from mlkit.metrics import Sample
 from mlkit.views.measure import spread
 from mlkit.views.mpl.style import PERCENTILE_LINES, STYLE, plain_log_ticks, subplots
 from mlkit.views.palette import ERROR, INK, QUIET, READY, SERVED
-from mlkit.views.scaling import busiest_stage, step_series
+from mlkit.views.scaling import busiest_stage, counts_of, step_series
 
 __all__ = ["plot_scaling"]
 
@@ -28,11 +28,13 @@ DRAWN = ("scaled", "blocked", "failed")
 
 def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> Figure:
     """Plot scaling; see `mlkit.autoscale.Scaling.plot`."""
-    stage = stage or busiest_stage(scaling)
-    if stage is None or (scaling.stages and stage not in scaling.stages):
+    deltas = scaling.history.deltas if scaling.history is not None else ()
+    stages = list(dict.fromkeys([*scaling.stages, *(delta["stage"] for delta in deltas)]))
+    stage = stage or busiest_stage(scaling) or next(iter(stages), None)
+    if stage is None or (stages and stage not in stages):
         raise InputError(
             "nothing to plot yet" if stage is None else f"no stage {stage!r}",
-            expected=f"one of {', '.join(scaling.stages)}" if scaling.stages else None,
+            expected=f"one of {', '.join(stages)}" if stages else None,
             fix="send some requests first",
         )
     start, end = _span(scaling, last_s)
@@ -50,7 +52,8 @@ def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> F
         ratios = {"height_ratios": [1, 1.1, 1.2]}
         figure, axes = subplots(3, 1, 4.8 + text_in, sharex=True, gridspec_kw=ratios)
         _draw_rate(axes[0], app, start)
-        _draw_replicas(axes[1], [c for c in scaling.counts if c.stage == stage], start, end)
+        since, processes = (own[0].at, own[-1].processes) if own else (end, 0)
+        _draw_replicas(axes[1], counts_of(scaling, stage, since, processes), start, end)
         _draw_latency(axes[2], own, start, stage)
         for ax in axes:
             for decision in decisions:
@@ -58,9 +61,8 @@ def plot_scaling(scaling: Scaling, stage: str | None, last_s: float | None) -> F
         _number(axes[0], listed, start)
         axes[2].set_xlim(0, (end - start) * 1.08)
         axes[2].set_xlabel("seconds")
-        figure.suptitle(
-            f"{stage}: autoscaling", x=0.01, ha="left", fontsize=11, weight="bold", color=INK
-        )
+        title = f"{stage}: {'scaling' if decisions else 'replicas'}"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, weight="bold", color=INK)
         _write(figure, listed)
     return figure
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import IPython.display
 
-from mlkit.errors import InputError
+from mlkit.errors import InputError, entry_point
 from mlkit.serving import App
 from mlkit.views.live import Live
 from mlkit.views.snapshot import check_window, view
@@ -42,8 +42,12 @@ class Dashboard:
         controls: whether to show controls below the view.
         payloads: what the load panel sends; None for the requests this kernel sent last.
         every_s: seconds between refreshes.
+
+    Raises:
+        InputError: not an app, or an unsupported time range.
     """
 
+    @entry_point
     def __init__(
         self,
         app: App,
@@ -53,6 +57,14 @@ class Dashboard:
         payloads: Any = None,
         every_s: float = REFRESH_INTERVAL_S,
     ) -> None:
+        if not callable(getattr(app, "scale", None)):
+            raise InputError(
+                "a dashboard shows an app",
+                where="Dashboard(...)",
+                expected="a deployed App",
+                got=type(app).__name__,
+                fix="deploy the pipeline first: Dashboard(deploy(tag))",
+            )
         if not 0.2 <= every_s <= 60:
             raise InputError("every_s is between 0.2 and 60", got=repr(every_s))
         self.app = app

@@ -69,6 +69,7 @@ class FakeCluster:
         self.broken: set[str] = set()
         self.hangs: set[str] = set()
         self.crowded: set[str] = set()
+        self.total = {"CPU": 16.0}
         self.retracted: list[str] = []
         self.calls: list[str] = []
         self.interrupt: Callable[[int], None] = lambda count: None
@@ -145,6 +146,10 @@ class FakeCluster:
             else ReplicaCounts(1, 1, 1)
             for stage in applications.values()
         }
+
+    async def resources(self) -> dict[str, float]:
+        await self._begin("resources")
+        return self.total
 
     async def placement(self, applications) -> dict[str, Any]:
         return {"replicas": [], "nodes": [], "taken": {}}

@@ -10,9 +10,11 @@ import time
 import pytest
 
 from mlkit.errors import DeployConflict, DeployError
+from mlkit.serving.control.cluster import ApplicationTarget
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
 from mlkit.serving.control.protocol import DeployApp, StopSession
 from mlkit.serving.control.records import AppState
+from mlkit.serving.control.room import check_room
 from mlkit.serving.limits import Limits
 
 from .conftest import START_S, run
@@ -338,3 +340,58 @@ def test_a_token_is_in_no_repr(session) -> None:
     record = run(session.deploy())
     rolled = session.host._rollouts["shop"]
     assert "secret" not in repr(record) + repr(rolled) + repr(session.host._info())
+
+
+# ---- what there is no room for ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_what_can_never_fit_is_refused_before_anything_starts(session, local) -> None:
+    async def too_many():
+        session.cluster.local = local
+        session.cluster.total = {"CPU": 4.0}
+        await session.deploy(app="other", stages=())
+        session.cluster.calls.clear()
+        await session.deploy(stages=("a", "b", "c"))
+
+    if not local:  # it may get more nodes
+        run(too_many())
+        return
+    with pytest.raises(DeployError, match=r"needs 5 CPUs \(shop 1 × 1, .* other 1 × 1\)"):
+        run(too_many())
+    assert "apply" not in session.cluster.calls
+    assert set(session.host.records) == {"other"}
+
+
+def test_scaling_beyond_what_there_is_leaves_what_was_there(session) -> None:
+    async def scale():
+        session.cluster.total = {"CPU": 4.0}
+        record = await session.deploy()
+        before = session.serving
+        session.cluster.calls.clear()
+        with pytest.raises(DeployError, match="this machine has 4 CPUs"):
+            await session.scale(record.generation, models=50)
+        assert "apply" not in session.cluster.calls
+        assert session.serving == before
+        await session.scale(record.generation, models=3)
+
+    run(scale())
+
+
+def test_an_app_that_scaled_to_zero_takes_no_room(session) -> None:
+    def target(name, **options):
+        options = {"ray_actor_options": {"num_cpus": 1}, **options}
+        return ApplicationTarget(
+            name=name,
+            deployment=name,
+            kind="stage",
+            arguments=(),
+            version="",
+            user_config={},
+            options=options,
+        )
+
+    asleep = target("asleep", autoscaling_config={"min_replicas": 0})
+    check_room("app", [target("app")], [asleep], {"CPU": 1.0})
+    with pytest.raises(DeployError, match="needs 2 CPUs"):  # both have to start
+        check_room("app", [target("app"), asleep], [], {"CPU": 1.0})

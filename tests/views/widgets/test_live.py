@@ -19,7 +19,7 @@ from mlkit.plan import plan
 from mlkit.serving import Limits
 from mlkit.tagging import tag
 from mlkit.views import Dashboard
-from mlkit.views.snapshot import live_of, view
+from mlkit.views.snapshot import fitting_window, live_of, view
 from mlkit.views.widgets.controls import Controls
 
 NOW = 1_700_000_000.0
@@ -362,3 +362,34 @@ def test_a_load_without_anything_to_send_says_what_to_do(app: App, controls: Any
 def test_the_selected_window_is_handed_to_the_dashboard(controls: Any) -> None:
     controls.window.value = 900
     assert controls.windows == [900]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ago", "window"), [(20, 0, 60), (20, 100, 300), (200, 0, 300), (600, 0, 900)]
+)
+def test_the_window_is_that_of_the_requests(seconds: float, ago: float, window: int) -> None:
+    rolling = Rolling()
+    rolling.add(counted(["load"], seconds=seconds, rate=2))
+    assert fitting_window(rolling, NOW + ago) == window
+
+
+def test_without_requests_the_window_is_the_shortest() -> None:
+    assert fitting_window(Rolling(), NOW) == 60
+
+
+def test_a_view_chooses_its_window(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    app._observed.rolling = Rolling()
+    app._observed.rolling.add(counted(["load", "judge"], seconds=20))
+    monkeypatch.setattr("mlkit.views.snapshot.time.time", lambda: NOW)
+    assert view(app, read=False).window == "1 min"
+    assert view(app, 900, read=False).window == "15 min"
+
+
+def test_fixed_replicas_are_those_that_report_until_they_are_counted(app: App) -> None:
+    app._observed._scaling = Scaling()
+    live = shown(app)
+    front, loading = live.stages
+    assert (front.stage, front.ready, front.wanted) == ("shop", "1", "1")
+    assert live.panels[-1].paths
+    assert "1 ready" in live.panels[-1].description
+    assert (loading.ready, loading.cpu, loading.memory, loading.in_flight) == ("-", "-", "-", "-")
