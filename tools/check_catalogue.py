@@ -28,23 +28,23 @@ class Checked(NamedTuple):
         image: path of the picture, as the table has it.
         classes: the right product classes, ``none`` for none of them.
         colours: the right names of the main colour.
-        found: the pipeline's answer.
+        answer: the pipeline's answer.
     """
 
     image: str
     classes: frozenset[str]
     colours: frozenset[str]
-    found: ProductTags
+    answer: ProductTags
 
     @property
     def found_class(self) -> str:
         """The class that was found, or ``none``."""
-        return self.found.product_class.name if self.found.product_class else "none"
+        return self.answer.product_class.name if self.answer.product_class else "none"
 
     @property
     def found_colour(self) -> str:
         """The main colour that was found."""
-        return self.found.colours[0].name
+        return self.answer.colours[0].name
 
     @property
     def class_is_right(self) -> bool:

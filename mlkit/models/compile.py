@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mlkit.errors import DefinitionError, MlkitError, entry_point
 from mlkit.models import cache
-from mlkit.models.model import Array, ArraySpec, CompiledModel, PrecisionUsed, Structure, Target
+from mlkit.models.model import Array, ArraySpec, CompiledModel, Outputs, PrecisionUsed, Target
+from mlkit.models.quantise import quantise
+from mlkit.models.source import Source
 from mlkit.models.target import Device, Engine, Precision, choose
 from mlkit.models.timing import fastest
-from mlkit.models.whole import Preprocess, is_module, tensors, whole
+from mlkit.models.whole import Preprocess
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["compile_model"]
 
-FORMAT = "2"
+FORMAT = "3"
 """Version of the cache's file format; part of every key."""
 
 
@@ -37,23 +39,29 @@ def compile_model(
     threads: int | None = None,
     dynamic_axes: Sequence[int] = (0,),
     batch_sizes: Sequence[int] = (),
+    calibration: Array | tuple[Array, ...] | None = None,
+    agreement: Callable[[Outputs, Outputs], bool] | None = None,
     cache_key: str | None = None,
 ) -> CompiledModel:
     """Compile a torch module for this machine; the result takes and returns numpy arrays.
 
     If a CUDA device is available, torch runs the module there; otherwise OpenVINO runs it on the
-    CPU, in bfloat16 if that is supported and measurably faster. A module that OpenVINO cannot
-    convert falls back to torch with a warning, or fails with ``engine="openvino"``.
+    CPU, in bfloat16 or int8 if these are possible, measurably faster and give the same results. A
+    module that cannot be exported (`torch.export`) or converted falls back to torch with a warning,
+    or fails with ``engine="openvino"``.
 
     Args:
         module: the module, or a function without arguments that returns it.
-        example: input to trace with: an array, or a tuple of arrays. It determines dtypes and
+        example: input to export with: an array, or a tuple of arrays. It determines dtypes and
             shapes, and OpenVINO's results are compared with torch's on it.
         preprocess: preprocessing of the first array, compiled into the model; the example is the
             input before it.
         engine: ``auto``, ``openvino`` or ``torch``.
-        precision: ``auto``, ``fp32`` or ``bf16``. With ``auto``, both are timed on a CPU with
-            bfloat16, since not all are faster with it; the choice is cached.
+        precision: ``auto``, ``fp32``, ``bf16``, ``int8`` or, on CUDA, ``fp16``. With ``auto``,
+            OpenVINO's builds in fp32, in bf16 on a CPU that has it, and in int8 if there is
+            ``calibration`` are timed by turns; the fastest of those that agree with fp32 is taken,
+            and the choice is cached. ``refused`` of the result says which do not agree. CUDA
+            devices without bfloat16 compute in fp16 on request only: its range is narrow.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         workers: concurrent calls; as many as threads by default.
         threads: CPU threads shared by all calls; by default `MLKIT_THREADS`, or all CPUs in the
@@ -62,9 +70,15 @@ def compile_model(
         batch_sizes: compile for these lengths of axis 0 (and 1), and split each batch into them.
             Often faster than one executable for all lengths. The items of a batch must be
             independent: on CUDA, batches are padded to powers of two.
-        cache_key: identifies the module's weights *and* code. With a key the compiled model is
-            cached on disk; loading it neither calls ``module`` nor imports torch. See
-            `mlkit.models.content_key`.
+        calibration: inputs like the example, with 100 to 300 representative items along axis 0, to
+            choose the ranges of int8 with. Needs nncf, once: the result is cached.
+        agreement: is called with the outputs of fp32 and of another precision on the calibration
+            inputs, or on the example, and returns whether they agree. By default the best class is
+            the same in 99% of the items for outputs [N, classes], and otherwise outputs differ by
+            at most 5% in norm; the example should then have several realistic items.
+        cache_key: identifies the module's weights *and* code, and ``agreement``. With a key the
+            compiled model is cached on disk; loading it neither calls ``module`` nor imports torch.
+            See `mlkit.models.content_key`.
 
     Raises:
         DefinitionError: the arguments are invalid or incompatible.
@@ -76,13 +90,26 @@ def compile_model(
     target = choose(
         engine=engine, device=device, precision=precision, workers=workers, threads=threads
     )
-    source = _Source(module, examples, preprocess)
+    source = Source(module, examples, preprocess)
+    samples = (
+        calibration if calibration is None or isinstance(calibration, tuple) else (calibration,)
+    )
+    if precision == "int8" and samples is None:
+        raise DefinitionError(
+            "int8 needs inputs to choose its ranges with",
+            where="compile_model",
+            expected="calibration=, 100 to 300 representative inputs along axis 0",
+        )
     if target.engine == "torch":
         return source.on_torch(target, inputs, independent=bool(sizes))
+    precisions: tuple[PrecisionUsed, ...] = (target.precision,)
+    if precision == "auto":
+        half = ("bf16",) if target.precision == "bf16" else ()
+        precisions = ("fp32", *half, *(("int8",) if samples is not None else ()))
     try:
-        timed = precision == "auto" and target.precision == "bf16"
-        precisions: tuple[PrecisionUsed, ...] = ("fp32", "bf16") if timed else (target.precision,)
-        return _on_openvino(source, target, precisions, inputs, sizes, cache_key)
+        return _on_openvino(
+            source, target, precisions, inputs, sizes, samples, agreement, cache_key
+        )
     except MlkitError as error:
         if engine == "openvino":
             raise
@@ -94,55 +121,14 @@ def compile_model(
     )
 
 
-class _Source:
-    """A module that is loaded on first use."""
-
-    def __init__(
-        self, module: Any, examples: tuple[Array, ...], preprocess: Preprocess | None
-    ) -> None:
-        if not is_module(module) and not callable(module):
-            raise DefinitionError(
-                "not a torch module",
-                where="compile_model",
-                expected="a torch.nn.Module, or a function that returns one",
-                got=type(module).__name__,
-            )
-        self._module = module
-        self.examples = examples
-        self.preprocess = preprocess
-        self._loaded: tuple[torch.nn.Module, Structure] | None = None
-
-    def load(self) -> tuple[torch.nn.Module, Structure]:
-        """Return the module with its preprocessing, and the structure of its results."""
-        if self._loaded is None:
-            module = self._module if is_module(self._module) else self._module()
-            self._loaded = whole(module.eval(), self.preprocess), self._structure_of(module)
-        return self._loaded
-
-    def _structure_of(self, module: torch.nn.Module) -> Structure:
-        import torch
-
-        first, *rest = tensors(self.examples)
-        if self.preprocess is not None:
-            first = self.preprocess.apply(first)
-        with torch.inference_mode():
-            return Structure.unpack(module(first, *rest))[0]
-
-    def on_torch(
-        self, target: Target, inputs: tuple[ArraySpec, ...], *, independent: bool
-    ) -> CompiledModel:
-        from mlkit.models.torch_engine import TorchModel
-
-        module, structure = self.load()
-        return TorchModel(module, target, inputs, structure, independent=independent)
-
-
 def _on_openvino(
-    source: _Source,
+    source: Source,
     target: Target,
     precisions: tuple[PrecisionUsed, ...],
     inputs: tuple[ArraySpec, ...],
     sizes: tuple[int, ...],
+    samples: tuple[Array, ...] | None,
+    agreement: Callable[[Outputs, Outputs], bool] | None,
     cache_key: str | None,
 ) -> CompiledModel:
     from mlkit.models.openvino_engine import OpenVinoModel, convert, fingerprint
@@ -150,19 +136,47 @@ def _on_openvino(
     def build() -> OpenVinoModel:
         module, structure = source.load()
         model = convert(module, source.examples, inputs)
+        quantised = quantise(model, samples or ()) if "int8" in precisions else model
         variants = [
-            OpenVinoModel.build(model, replace(target, precision=p), inputs, structure, sizes)
+            OpenVinoModel.build(
+                quantised if p == "int8" else model,
+                replace(target, precision=p),
+                inputs,
+                structure,
+                sizes,
+            )
             for p in precisions
         ]
-        return variants[0] if len(variants) == 1 else fastest(variants, source.examples)
+        if len(variants) == 1:
+            return variants[0]
+        compared = samples or source.examples
+        return fastest(
+            variants, source.examples, differs=lambda a, b: _differs(a, b, compared, agreement)
+        )
 
     if cache_key is None:
         return build()
-    key = cache.content_key(
-        [FORMAT, fingerprint(), *precisions, cache_key]
-        + [repr(part) for part in (inputs, sizes, source.preprocess)]
-    )
+    parts: list[str | bytes] = [FORMAT, fingerprint(), *precisions, cache_key]
+    if "int8" in precisions:
+        parts += [array.tobytes() for array in samples or ()]
+    key = cache.content_key(parts + [repr(part) for part in (inputs, sizes, source.preprocess)])
     return _cached(key, build, lambda folder: OpenVinoModel.load(folder, target, inputs))
+
+
+def _differs(
+    exact: CompiledModel,
+    other: CompiledModel,
+    inputs: tuple[Array, ...],
+    agreement: Callable[[Outputs, Outputs], bool] | None,
+) -> str:
+    """Why the results of two models do not agree; empty if they do."""
+    from mlkit.models.agreement import compare_results
+
+    wanted, got = (model.flat(inputs) for model in (exact, other))
+    if agreement is None:
+        return compare_results(wanted, got).fails
+    structure = exact.structure
+    return "" if agreement(structure.pack(wanted), structure.pack(got)) else "agreement= refuses it"
 
 
 def _cached(

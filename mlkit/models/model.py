@@ -22,7 +22,7 @@ else:
 __all__ = ["Array", "ArraySpec", "CompiledModel", "Outputs", "PrecisionUsed", "Structure", "Target"]
 
 
-PrecisionUsed: TypeAlias = Literal["fp32", "bf16"]
+PrecisionUsed: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Target:
         threads: CPU threads shared by all calls.
     """
 
-    engine: Literal["openvino", "torch"]
+    engine: Literal["onnxruntime", "openvino", "torch"]
     device: str
     precision: PrecisionUsed
     workers: int
@@ -125,6 +125,7 @@ class CompiledModel(ABC):
         inputs: dtypes and shapes of its inputs.
         structure: structure of its results.
         timed_ms: duration of a call in each precision that was timed; empty without a choice.
+        refused: why a precision was not taken whose results do not agree with those in fp32.
     """
 
     def __init__(self, target: Target, inputs: tuple[ArraySpec, ...], structure: Structure) -> None:
@@ -132,6 +133,7 @@ class CompiledModel(ABC):
         self.inputs = inputs
         self.structure = structure
         self.timed_ms: dict[str, float] = {}
+        self.refused: dict[str, str] = {}
 
     def __call__(self, *arrays: Array) -> Outputs:
         """Run the model.
@@ -151,6 +153,17 @@ class CompiledModel(ABC):
             self._refuse(arrays)
         return self.structure.pack(self._run(arrays))
 
+    def flat(self, arrays: Sequence[Array], *, items: int = 32) -> list[Array]:
+        """Run the model on any number of items along axis 0, some at a time; results are flat."""
+        import numpy as np
+
+        count = len(arrays[0])
+        parts = [
+            self._run([array[start : start + items] for array in arrays])
+            for start in range(0, count, items)
+        ]
+        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+
     @abstractmethod
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
         """Compute flat results from checked arrays."""
@@ -169,7 +182,10 @@ class CompiledModel(ABC):
 
     def __repr__(self) -> str:
         t = self.target
-        timed = ", ".join(f"{ms:.2g} ms in {name}" for name, ms in self.timed_ms.items())
+        timed = ", ".join(
+            [f"{ms:.2g} ms in {name}" for name, ms in self.timed_ms.items()]
+            + [f"not {name}: {reason}" for name, reason in self.refused.items()]
+        )
         return (
             f"<model ({', '.join(str(spec) for spec in self.inputs)}) on {t.device}: "
             f"{t.engine} {t.precision}{f' ({timed})' if timed else ''}, {t.workers} at once>"

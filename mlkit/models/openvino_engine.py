@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import queue
 import sys
 import warnings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _absent(package: str) -> Iterator[None]:
+def absent(package: str) -> Iterator[None]:
     """Make imports of a package fail, unless it is imported already."""
     if package in sys.modules:
         yield
@@ -38,10 +39,19 @@ def _absent(package: str) -> Iterator[None]:
 
 # `import openvino` reports its use to Google Analytics, unless the user has opted out or the
 # package for that is missing.
-with _absent("openvino_telemetry"):
+with absent("openvino_telemetry"):
     import openvino
 
-__all__ = ["OpenVinoModel", "convert", "core", "fingerprint"]
+__all__ = [
+    "OpenVinoModel",
+    "absent",
+    "convert",
+    "core",
+    "export",
+    "fingerprint",
+    "read_model",
+    "save",
+]
 
 DYNAMIC = 0
 """Batch size of an executable that takes any."""
@@ -51,6 +61,20 @@ DYNAMIC = 0
 def core() -> openvino.Core:
     """Return the OpenVINO runtime of this process."""
     return openvino.Core()
+
+
+def read_model(file: Path) -> openvino.Model:
+    """Read an ONNX file or OpenVINO IR.
+
+    Raises:
+        MlkitError: it, or a file with its weights, is missing or cannot be read.
+    """
+    try:
+        return core().read_model(file)
+    except RuntimeError as error:
+        raise MlkitError(
+            f"OpenVINO cannot read the model: {str(error).strip()[-300:]}", where=str(file)
+        ) from error
 
 
 def fingerprint() -> str:
@@ -64,39 +88,91 @@ def fingerprint() -> str:
     return f"{openvino.get_version()} {sorted(capabilities)} {flags}"
 
 
+def export(
+    module: torch.nn.Module, example: Sequence[Array], inputs: Sequence[ArraySpec]
+) -> torch.export.ExportedProgram:
+    """Export a module that returns a tuple of tensors, for all lengths of its dynamic axes.
+
+    Raises:
+        MlkitError: the module cannot be exported.
+    """
+    import torch
+    from torch.fx.experimental import _config as shapes
+
+    dynamic = torch.export.Dim.DYNAMIC
+    # It writes pages about what the error says.
+    logger = logging.getLogger("torch.fx.experimental.symbolic_shapes")
+    axes = tuple({i: dynamic for i, n in enumerate(spec.shape) if n is None} for spec in inputs)
+    try:
+        # Else an axis of length 1 in the example has that length for good.
+        with (
+            shapes.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            logger.disabled = True
+            return torch.export.export(
+                module, tuple(tensors(_enlarged(example, inputs))), dynamic_shapes=(axes,)
+            )
+    except Exception as error:
+        raise MlkitError(
+            f"torch cannot export {type(module).__name__}: {_reason(error)}",
+            where="compile_model",
+            fix="pass engine='torch', or dynamic_axes= without the axes whose length the code uses",
+        ) from error
+    finally:
+        logger.disabled = False
+
+
+def _enlarged(example: Sequence[Array], inputs: Sequence[ArraySpec]) -> list[Array]:
+    """Repeat items along dynamic axes of length 1, which code treats as other lengths."""
+    arrays = list(example)
+    for axis in {axis for spec in inputs for axis, n in enumerate(spec.shape) if n is None}:
+        having = [i for i, spec in enumerate(inputs) if spec.shape[axis : axis + 1] == (None,)]
+        if all(arrays[i].shape[axis] == 1 for i in having):
+            for i in having:
+                arrays[i] = np.repeat(arrays[i], 2, axis)
+    return arrays
+
+
+def _reason(error: Exception) -> str:
+    """The first paragraph of an error; torch appends pages."""
+    return str(error).strip().split("\n\n")[0][:400] or type(error).__name__
+
+
 def convert(
     module: torch.nn.Module, example: Sequence[Array], inputs: Sequence[ArraySpec]
 ) -> openvino.Model:
-    """Trace a module that returns a tuple of tensors into an OpenVINO model.
+    """Export a module that returns a tuple of tensors into an OpenVINO model.
 
     Raises:
-        MlkitError: the conversion fails, or its results differ from the module's.
+        MlkitError: the export or the conversion fails, or the results differ from the module's.
     """
-    import torch
-
-    example_tensors = tuple(tensors(example))
+    program = export(module, example, inputs)
     shapes = [openvino.PartialShape([-1 if n is None else n for n in s.shape]) for s in inputs]
     try:
         with warnings.catch_warnings():
-            # Tracing is deprecated in torch, but converts the most modules. torch's own check of
-            # the trace imports sympy and takes seconds; `_check_agreement` replaces it.
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(module, example_tensors, check_trace=False)  # type: ignore[no-untyped-call]
-            model = openvino.convert_model(traced, example_input=example_tensors, input=shapes)
+            model = openvino.convert_model(program, input=shapes)
     except Exception as error:
         raise MlkitError(
             f"OpenVINO cannot convert {type(module).__name__}: {str(error).strip()[-300:]}",
             where="compile_model",
             fix="pass engine='torch'",
         ) from error
-    _check_agreement(module, model, example_tensors)
+    _check_agreement(module, model, tensors(_enlarged(example, inputs)))
     return model
+
+
+def save(model: openvino.Model, file: Path) -> None:
+    """Write a model as IR: an XML file, and its weights beside it."""
+    openvino.save_model(model, file, compress_to_fp16=False)
 
 
 def _check_agreement(
     module: torch.nn.Module, model: openvino.Model, example: Sequence[torch.Tensor]
 ) -> None:
-    """Compare both on the example: tracing silently freezes control flow that depends on values."""
+    """Compare both on the example: random numbers and constants may be frozen in the export."""
     import torch
 
     with torch.inference_mode():
@@ -120,7 +196,7 @@ def _config(target: Target) -> dict[str, Any]:
     return {
         "NUM_STREAMS": target.workers,
         "INFERENCE_NUM_THREADS": target.threads,
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[target.precision],
+        "INFERENCE_PRECISION_HINT": "bf16" if target.precision == "bf16" else "f32",
         # Pinned streams of several processes would compete for the same cores.
         "ENABLE_CPU_PINNING": False,
     }
@@ -176,6 +252,7 @@ class OpenVinoModel(CompiledModel):
             "structure": asdict(self.structure),
             "precision": self.target.precision,
             "timed_ms": self.timed_ms,
+            "refused": self.refused,
         }
         (folder / "about.json").write_text(json.dumps(about))
 
@@ -195,11 +272,11 @@ class OpenVinoModel(CompiledModel):
                 for size, length in about["blobs"].items()
             }
             kind, names = about["structure"]["kind"], about["structure"]["names"]
-            timed_ms = dict(about["timed_ms"])
+            timed_ms, refused = dict(about["timed_ms"]), dict(about["refused"])
         except (OSError, ValueError, KeyError, RuntimeError):
             return None
         loaded = cls(executables, target, inputs, Structure(kind, tuple(names)))
-        loaded.timed_ms = timed_ms
+        loaded.timed_ms, loaded.refused = timed_ms, refused
         return loaded
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:

@@ -12,7 +12,7 @@ from mlkit.models.model import Target
 __all__ = ["Device", "Engine", "Precision", "choose", "cpu_count"]
 
 Engine = Literal["auto", "openvino", "torch"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Device = str
 
 
@@ -73,11 +73,26 @@ def choose(
         DefinitionError: the arguments are incompatible, or the device is not available.
     """
     _check_choice("engine", engine, ("auto", "openvino", "torch"))
-    _check_choice("precision", precision, ("auto", "fp32", "bf16"))
+    _check_choice("precision", precision, ("auto", "fp32", "bf16", "fp16", "int8"))
+    if precision == "int8" and (engine == "torch" or device not in {"auto", "cpu"}):
+        raise DefinitionError(
+            "only OpenVINO on a CPU runs int8",
+            where="compile_model",
+            got=f"engine={engine!r}, device={device!r}",
+            fix="omit precision=, engine= and device=",
+        )
+    if precision == "int8":
+        engine = "openvino"
     device = _device(engine, device)
     chosen: Literal["openvino", "torch"] = (
         ("openvino" if device == "cpu" else "torch") if engine == "auto" else engine
     )
+    if precision == "fp16" and device == "cpu":
+        raise DefinitionError(
+            "fp16 is for CUDA devices",
+            where="compile_model",
+            fix="omit precision= to use what is fastest here",
+        )
     if precision == "auto":
         precision = "bf16" if _has_bf16(chosen, device) else "fp32"
     threads = cpu_count() if threads is None else threads

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 
+from mlkit.models.cuda import CudaCalls
 from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target
 from mlkit.models.whole import tensors
 
 __all__ = ["TorchModel"]
 
-
-MAX_POWER_OF_TWO = 64
-"""Batches up to this size are padded to a power of two, larger ones to a multiple of it."""
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchModel(CompiledModel):
-    """A torch module with the interface of compiled models.
-
-    On a CUDA device one thread makes all calls, and batches of independent items are padded to a
-    few sizes: cuDNN plans each convolution once per thread and shape, which takes a hundred times
-    as long as the call.
+    """A torch module with the interface of compiled models; see `CudaCalls` for CUDA devices.
 
     Args:
         module: includes its preprocessing; returns a tuple of tensors.
@@ -46,44 +39,28 @@ class TorchModel(CompiledModel):
         super().__init__(target, inputs, structure)
         self._device = torch.device(target.device)
         self._module = module.to(self._device)
-        self._independent = independent
         self._turns = threading.BoundedSemaphore(target.workers)
-        self._lane: ThreadPoolExecutor | None = None
+        self._cuda: CudaCalls | None = None
         if target.device == "cpu":
-            # The setting is global to the process.
-            torch.set_num_threads(target.threads)
+            # The setting is global to the process, and each concurrent call has that many.
+            torch.set_num_threads(max(1, target.threads // target.workers))
         else:
-            self._lane = ThreadPoolExecutor(1, thread_name_prefix="mlkit-cuda")
+            fixed = all(None not in spec.shape for spec in inputs)
+            self._cuda = CudaCalls(
+                self._compute, self._device, independent=independent, fixed=fixed
+            )
 
     def _run(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        if self._lane is None:
-            with self._turns:
-                return self._compute(arrays)
-        if not self._independent:
-            return self._lane.submit(self._compute, arrays).result()
-        count = len(arrays[0])
-        size = padded_size(count)
-        results = self._lane.submit(self._compute, [padded(a, size) for a in arrays]).result()
-        return [r[:count] for r in results]
+        if self._cuda is not None:
+            return self._cuda(arrays)
+        with self._turns, torch.inference_mode():
+            return [result.numpy() for result in self._compute(*tensors(arrays))]
 
-    def _compute(self, arrays: Sequence[Array]) -> Sequence[Array]:
-        half = torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self.target.precision == "bf16"
-        )
-        with torch.inference_mode(), half:
-            results = self._module(*(t.to(self._device) for t in tensors(arrays)))
-            # numpy has no bfloat16.
-            return [(r.float() if r.dtype == torch.bfloat16 else r).cpu().numpy() for r in results]
-
-
-def padded_size(count: int) -> int:
-    """Size to which a batch of ``count`` items is padded."""
-    if count > MAX_POWER_OF_TWO:
-        return -(-count // MAX_POWER_OF_TWO) * MAX_POWER_OF_TWO
-    return 1 << (count - 1).bit_length()
-
-
-def padded(array: Array, size: int) -> Array:
-    """Pad an array to a size by repeating its last row."""
-    missing = size - len(array)
-    return np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) if missing else array
+    def _compute(self, *inputs: torch.Tensor) -> Sequence[torch.Tensor]:
+        half = HALVES.get(self.target.precision)
+        # A CUDA graph must not refer to a cache of converted weights that is gone at its replay.
+        with torch.autocast(self._device.type, half, enabled=half is not None, cache_enabled=False):
+            results = self._module(*inputs)
+        # Results keep the dtypes that they have in fp32; numpy has no bfloat16.
+        halves = {torch.bfloat16, half}
+        return [result.float() if result.dtype in halves else result for result in results]

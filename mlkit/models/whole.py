@@ -30,13 +30,18 @@ class Preprocess:
     scale: float | tuple[float, ...] = 1.0
     channels_first: bool = True
 
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Preprocess a tensor."""
+    def constants(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and scale as tensors on the CPU."""
         import torch
 
-        mean = torch.as_tensor(self.mean, dtype=torch.float32, device=x.device)
-        scale = torch.as_tensor(self.scale, dtype=torch.float32, device=x.device)
-        x = (x.to(torch.float32) - mean) / scale
+        return torch.as_tensor(self.mean).float(), torch.as_tensor(self.scale).float()
+
+    def apply(
+        self, x: torch.Tensor, constants: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Preprocess a tensor, with `constants` on its device."""
+        mean, scale = constants or self.constants()
+        x = (x.float() - mean) / scale
         return x.permute(0, 3, 1, 2) if self.channels_first else x
 
 
@@ -62,14 +67,25 @@ def whole(module: torch.nn.Module, preprocess: Preprocess | None) -> torch.nn.Mo
     """Return a module that preprocesses, runs ``module``, and returns a flat tuple of tensors."""
     import torch
 
+    # Classes are in reference cycles. This one must not refer to the module, whose memory would
+    # then be freed by the garbage collector only.
     class Whole(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
+        module: torch.nn.Module
+        mean: torch.Tensor
+        scale: torch.Tensor
 
         def forward(self, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
             if preprocess is not None:
-                arrays = (preprocess.apply(arrays[0]), *arrays[1:])
+                first = preprocess.apply(arrays[0], (self.mean, self.scale))
+                arrays = (first, *arrays[1:])
             return tuple(Structure.unpack(self.module(*arrays))[1])
 
-    return Whole().eval()
+    wrapper = Whole()
+    wrapper.module = module
+    if preprocess is not None:
+        # They move to the device with the module: sending them in each call would be slow, and is
+        # not possible in a CUDA graph.
+        mean, scale = preprocess.constants()
+        wrapper.mean = torch.nn.Buffer(mean, persistent=False)
+        wrapper.scale = torch.nn.Buffer(scale, persistent=False)
+    return wrapper.eval()

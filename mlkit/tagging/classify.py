@@ -4,22 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from mlkit.define import batched_step, resource, step
 from mlkit.media.image import Image
 from mlkit.models import CompiledModel
-from mlkit.tagging.network import CLASSES, SIDE, load_tagging_model, min_garment
+from mlkit.tagging.network import CLASSES, SIDE, load_tagging_model, min_evidence
 from mlkit.tagging.types import Label, ProductClass
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["GARMENTS", "Seen", "garment_share", "imagenet_labels", "look", "product_class"]
+Numbers = TypeVar("Numbers", float, "np.ndarray")
+
+__all__ = [
+    "GARMENTS",
+    "Seen",
+    "garment_evidence",
+    "garment_share",
+    "imagenet_labels",
+    "look",
+    "product_class",
+]
 
 MAX_LABELS = 5
 MIN_LABEL = 0.02
 """Score below which an ImageNet label is noise; chance level is 0.001."""
+
+CLASS_WEIGHT = 0.25
+"""Weight of the product class's log-odds in the evidence for clothing, chosen in training."""
 
 GARMENTS = frozenset(
     """
@@ -41,13 +54,13 @@ class Seen:
     Attributes:
         labels: ImageNet probabilities [1000].
         classes: product class probabilities [10], given that the image shows one of them.
-        class_maps: activation maps of the product classes [10, 7, 7].
+        class_map: activation map of the most likely product class [7, 7].
         label_map: activation map of the most likely ImageNet label [7, 7].
     """
 
     labels: np.ndarray
     classes: np.ndarray
-    class_maps: np.ndarray
+    class_map: np.ndarray
     label_map: np.ndarray
 
 
@@ -88,7 +101,21 @@ def product_class(seen: Seen) -> ProductClass | None:
 
 def shows_garment(seen: Seen) -> bool:
     """Whether an image shows clothing."""
-    return garment_share(seen.labels) >= min_garment()
+    evidence = garment_evidence(garment_share(seen.labels), seen.classes.max())
+    return bool(evidence >= min_evidence())
+
+
+def garment_evidence(share: Numbers, best: Numbers) -> Numbers:
+    """Combine the total probability of garments and that of the best product class, as log-odds.
+
+    A garment that fills the picture may be a rug or a quilt to ImageNet, but not to the product
+    class; other things may be a sure class, but no garment to ImageNet.
+    """
+    import numpy as np
+
+    garment, product = (np.clip(part, 1e-6, 1 - 1e-6) for part in (share, best))
+    odds = np.log(garment / (1 - garment)) + CLASS_WEIGHT * np.log(product / (1 - product))
+    return cast("Numbers", odds)
 
 
 def garment_share(labels: np.ndarray) -> float:

@@ -28,7 +28,7 @@ def localise(picture: Image, seen: Seen) -> Box | None:
     The map is that of the product class, or of the most likely ImageNet label if the image shows
     no clothing. None if the map is flat.
     """
-    heat = seen.class_maps[seen.classes.argmax()] if shows_garment(seen) else seen.label_map
+    heat = seen.class_map if shows_garment(seen) else seen.label_map
     edges = bounds(heat)
     if edges is None:
         return None

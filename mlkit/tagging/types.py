@@ -6,7 +6,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-__all__ = ["Box", "Colour", "Label", "ProductClass", "ProductTags", "Share"]
+__all__ = [
+    "Box",
+    "ClipTags",
+    "Colour",
+    "FrameTags",
+    "Label",
+    "ProductClass",
+    "ProductTags",
+    "Share",
+    "TagShare",
+]
 
 Share = Annotated[float, Field(ge=0, le=1), AfterValidator(lambda value: round(value, 4))]
 """A number from 0 to 1, rounded to four decimal places."""
@@ -74,3 +84,24 @@ class ProductTags(_Result):
         description="Tags merged from all results, most relevant first.",
         examples=[["t-shirt", "navy", "cotton"]],
     )
+
+
+class FrameTags(_Result):
+    """Tags of one frame of a clip."""
+
+    at_s: float = Field(ge=0, description="Time of the frame, in seconds.", examples=[2.0])
+    tags: list[str] = Field(description="Its tags, most relevant first.", examples=[["t-shirt"]])
+
+
+class TagShare(_Result):
+    """A tag, and how often it is seen."""
+
+    name: str = Field(description="The tag.", examples=["t-shirt"])
+    share: Share = Field(description="Fraction of the frames with this tag, from 0 to 1.")
+
+
+class ClipTags(_Result):
+    """Tags of a whole clip."""
+
+    frames: int = Field(ge=1, description="Number of frames that were looked at.", examples=[12])
+    tags: list[TagShare] = Field(description="Tags of the frames, the most frequent first.")

@@ -41,6 +41,12 @@ def test_a_cuda_device_is_taken_where_there_is_one(machine):
     assert (chosen.engine, chosen.device, chosen.precision) == ("torch", "cuda", "bf16")
 
 
+def test_fp16_is_for_those_who_ask_for_it(machine):
+    machine(cuda=True)
+    assert choose().precision == "fp32"
+    assert choose(precision="fp16").precision == "fp16"
+
+
 def test_openvino_on_request_stays_on_the_cpu(machine):
     machine(cuda=True)
     assert choose(engine="openvino").device == "cpu"
@@ -61,7 +67,8 @@ def test_the_environment_limits_the_threads(monkeypatch):
     ("wish", "words"),
     [
         ({"engine": "tensorrt"}, "engine="),
-        ({"precision": "int8"}, "precision="),
+        ({"precision": "int4"}, "precision="),
+        ({"precision": "fp16"}, "fp16 is for CUDA"),
         ({"device": "tpu"}, "device"),
         ({"device": "cuda"}, "no CUDA device"),
         ({"device": "cuda", "engine": "openvino"}, "OpenVINO does not run on CUDA"),

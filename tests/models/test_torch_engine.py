@@ -1,46 +1,41 @@
-"""What torch runs: on a device with a thread of its own, batches padded to a few sizes."""
+"""What torch runs: in half precision, and with its threads."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 
+from mlkit.models import Preprocess
 from mlkit.models.model import ArraySpec, Structure
 from mlkit.models.target import choose
-from mlkit.models.torch_engine import TorchModel, padded, padded_size
+from mlkit.models.torch_engine import TorchModel
+from mlkit.models.whole import whole
 
 
-class Square(torch.nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[int, int]] = []
-
-    def forward(self, x):
-        self.calls.append((len(x), threading.get_ident()))
-        return (x * x,)
-
-
-@pytest.mark.parametrize(
-    ("count", "size"), [(1, 1), (2, 2), (3, 4), (5, 8), (33, 64), (64, 64), (65, 128), (130, 192)]
-)
-def test_sizes_are_few(count: int, size: int) -> None:
-    assert padded_size(count) == size
-    rows = np.arange(count)
-    assert padded(rows, size).tolist() == [*rows, *[count - 1] * (size - count)]
-
-
-@pytest.mark.parametrize(("independent", "sizes"), [(True, {4, 8}), (False, {3, 7})])
-def test_one_thread_makes_all_calls_of_a_lane(independent: bool, sizes: set[int]) -> None:
-    module = Square()
-    spec = (ArraySpec("float32", (None, 2)),)
+def linear(precision: str) -> TorchModel:
+    torch.manual_seed(0)
+    module = whole(torch.nn.Linear(4, 3), Preprocess(mean=1.0, channels_first=False))
     target = choose(engine="torch", device="cpu", precision="fp32")
-    model = TorchModel(module, target, spec, Structure("array"), independent=independent)
-    with ThreadPoolExecutor(1) as lane, ThreadPoolExecutor(4) as callers:
-        model._lane = lane  # as on a CUDA device
-        inputs = [np.full((n, 2), n, np.float32) for n in (3, 7, 3, 7)]
-        for given, found in zip(inputs, callers.map(model, inputs), strict=True):
-            np.testing.assert_array_equal(found, given * given)
-    assert {size for size, _ in module.calls} == sizes
-    assert len({thread for _, thread in module.calls}) == 1
+    object.__setattr__(target, "precision", precision)
+    return TorchModel(module, target, (ArraySpec("float32", (None, 4)),), Structure("array"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_changes_the_arithmetic_and_not_the_dtypes(precision: str) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    exact, half = linear("fp32")(x), linear(precision)(x)
+    assert half.dtype == np.float32
+    assert not np.array_equal(half, exact)
+    np.testing.assert_allclose(half, exact, atol=0.03)
+
+
+@pytest.mark.parametrize(("workers", "threads", "each"), [(2, 4, 2), (4, 4, 1), (8, 4, 1)])
+def test_concurrent_calls_share_the_threads(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int, each: int
+) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", set_to.append)
+    target = choose(engine="torch", device="cpu", workers=workers, threads=threads)
+    TorchModel(torch.nn.Identity(), target, (), Structure("array"))
+    assert set_to == [each]

@@ -1,17 +1,27 @@
 import numpy as np
 import pytest
+import torch
 
 from mlkit.media.image import Image
 from mlkit.models import imagenet_names
 from mlkit.tagging.classify import (
+    CLASS_WEIGHT,
     GARMENTS,
     Seen,
+    garment_evidence,
     garment_share,
     imagenet_labels,
     look,
     product_class,
 )
-from mlkit.tagging.network import CLASSES, SIDE, min_garment
+from mlkit.tagging.network import (
+    CLASSES,
+    SIDE,
+    _network_with_weights,
+    activations,
+    features,
+    min_evidence,
+)
 
 
 def seen(labels=None, classes=None):
@@ -23,8 +33,8 @@ def seen(labels=None, classes=None):
     scores = np.zeros(len(CLASSES), np.float32)
     for name, score in (classes or {}).items():
         scores[CLASSES.index(name)] = score
-    maps = np.zeros((len(CLASSES), 7, 7), np.float32)
-    return Seen(probabilities, scores, maps, maps[0])
+    cells = np.zeros((7, 7), np.float32)
+    return Seen(probabilities, scores, cells, cells)
 
 
 def picture(value, side=SIDE):
@@ -55,10 +65,17 @@ def test_a_picture_of_something_else_gets_none_however_sure_the_head_is():
     assert product_class(seen({"beer bottle": 0.9}, {"hat": 0.99})) is None
 
 
+@pytest.mark.parametrize("best", [0.3, 0.9])
 @pytest.mark.parametrize(("step", "is_class"), [(0.01, True), (-0.01, False)])
-def test_the_threshold_is_on_the_share_of_garments(step, is_class):
-    found = product_class(seen({"jeans": min_garment() + step}, {"pants": 0.9}))
+def test_the_threshold_is_on_the_log_odds_of_garments_and_of_the_class(best, step, is_class):
+    needed = min_evidence() - CLASS_WEIGHT * np.log(best / (1 - best))
+    share = 1 / (1 + np.exp(-needed - step))
+    found = product_class(seen({"jeans": share}, {"pants": best}))
     assert (found is not None) is is_class
+
+
+def test_the_evidence_is_finite_for_sure_and_for_impossible_classes():
+    assert np.isfinite(garment_evidence(np.array([0.0, 1.0]), np.array([1.0, 0.0]))).all()
 
 
 def test_garments_are_labels_of_imagenet():
@@ -80,7 +97,7 @@ def test_each_picture_gets_its_own_row():
             return (
                 np.repeat(level[:, None], 1000, 1),
                 np.zeros((n, 10)),
-                np.zeros((n, 10, 7, 7)),
+                np.zeros((n, 7, 7)),
                 np.zeros((n, 7, 7)),
             )
 
@@ -89,16 +106,27 @@ def test_each_picture_gets_its_own_row():
     assert [round(float(row.labels[0])) for row in found] == [10, 200]
 
 
-def test_one_pass_gives_labels_classes_and_maps_that_agree():
+def test_one_pass_gives_labels_classes_and_maps():
     pixels = np.random.default_rng(0).integers(0, 256, (2, SIDE, SIDE, 3), dtype=np.uint8)
     model = look.resources["model"].get()
-    labels, classes, class_maps, label_map = model(pixels)
+    labels, classes, class_map, label_map = model(pixels)
     np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-3)
     np.testing.assert_allclose(classes.sum(1), 1, rtol=1e-3)
-    assert class_maps.shape == (2, len(CLASSES), 7, 7)
-    assert label_map.shape == (2, 7, 7)
-    # A class activation map averages to the class's logit, but for the bias.
-    odds = np.log(classes[:, :1] / classes)
-    means = class_maps.mean((2, 3))
-    bias = odds - (means[:, :1] - means)
-    np.testing.assert_allclose(bias[0], bias[1], atol=0.02)
+    assert class_map.shape == label_map.shape == (2, 7, 7)
+
+
+def test_the_map_of_the_class_is_activation_times_gradient():
+    net = _network_with_weights()
+    pixels = np.random.default_rng(0).normal(size=(3, 3, SIDE, SIDE)).astype(np.float32)
+    x = torch.from_numpy(pixels)
+    with torch.no_grad():
+        _, classes, class_map, _ = net(x)
+        maps, _ = activations(net.net, x)
+    maps.requires_grad_()
+    logits = net.head(features(maps))
+    best = logits.max(1).values
+    (by_maps,) = torch.autograd.grad(best.sum(), maps)
+    heat = 49 * (by_maps * maps).sum(1)
+    expected = heat + (best - heat.mean((1, 2)))[:, None, None]
+    assert torch.equal(classes.argmax(1), logits.argmax(1))
+    torch.testing.assert_close(class_map, expected.detach(), rtol=1e-3, atol=1e-3)
