@@ -22,6 +22,7 @@ Importing mlkit loads neither Ray nor torch.
 
 from mlkit.define import (
     ImageSource,
+    Rows,
     Step,
     Upload,
     batched_step,
@@ -43,6 +44,7 @@ __all__ = [
     "InputError",
     "MlkitError",
     "Pipeline",
+    "Rows",
     "Step",
     "Upload",
     "__version__",

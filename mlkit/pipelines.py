@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from mlkit.define.check import check
 from mlkit.define.functions import check_pipeline_function
@@ -20,7 +21,7 @@ from mlkit.define.tracing import (
     to_source,
     tracing,
 )
-from mlkit.define.typing import refreshed, show
+from mlkit.define.typing import iterated_type, refreshed, show
 from mlkit.errors import DefinitionError, InputError, did_you_mean, entry_point
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = ["Pipeline", "pipeline", "require_pipeline"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Pipeline(Generic[P, R]):
@@ -61,11 +63,11 @@ class Pipeline(Generic[P, R]):
             PlaceholderError: the body uses a step's result as a value.
             DefinitionError: it returns nothing.
         """
-        types = self._hints()
+        hints = self._hints()
         tracer = Tracer()
         signature = inspect.signature(self.fn)
         arguments = placeholders(
-            {name: types.get(name, inspect.Parameter.empty) for name in signature.parameters},
+            {name: hints.get(name, inspect.Parameter.empty) for name in signature.parameters},
             self.name,
         )
         try:
@@ -84,19 +86,23 @@ class Pipeline(Generic[P, R]):
         parameters = tuple(
             Parameter(
                 name,
-                types.get(name, inspect.Parameter.empty),
+                hints.get(name, inspect.Parameter.empty),
                 required=p.default is p.empty,
                 default=None if p.default is p.empty else p.default,
             )
             for name, p in signature.parameters.items()
         )
+        annotated = hints.get("return", inspect.Parameter.empty)
+        items = iterated_type(annotated)
+        streams = items is not inspect.Parameter.empty
         return Graph(
             self.name,
             parameters,
             tuple(tracer.nodes),
             to_source(returned),
-            types.get("return", inspect.Parameter.empty),
+            types.GenericAlias(list, (items,)) if streams else annotated,
             inspect.getdoc(self.fn) or "",
+            items,
         )
 
     def _hints(self) -> dict[str, Any]:
@@ -116,7 +122,7 @@ class Pipeline(Generic[P, R]):
         return check(self.graph)
 
     @entry_point
-    def replace(self, **steps: Step[..., Any]) -> Pipeline[P, R]:
+    def replace(self, /, **steps: Step[..., Any]) -> Pipeline[P, R]:
         """Return a copy with other steps: ``tag.replace(classify=mine)``.
 
         Args:
@@ -136,7 +142,7 @@ class Pipeline(Generic[P, R]):
         return Pipeline(self.fn, {**self.replacements, **steps})
 
     @entry_point
-    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def bind(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Bind arguments by name, with defaults.
 
         Raises:
@@ -157,19 +163,22 @@ class Pipeline(Generic[P, R]):
         return bound.arguments
 
     @entry_point
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it in this process and return its result; in a pipeline, inline its steps."""
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it in this process and return its result; in a pipeline, inline its steps.
+
+        The result of a pipeline that streams is a list of its items.
+        """
         tracer = current_tracer()
         if tracer is not None:
             return self._inline(tracer, *args, **kwargs)
         return typing.cast(R, self.run(*args, **kwargs).value)
 
-    def _inline(self, tracer: Tracer, *args: P.args, **kwargs: P.kwargs) -> R:
+    def _inline(self, tracer: Tracer, /, *args: P.args, **kwargs: P.kwargs) -> R:
         with tracer.inside(self.name, self.replacements):
             return self.fn(*args, **kwargs)
 
     @entry_point
-    def run(self, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any) -> Run:
+    def run(self, /, *args: Any, given: Mapping[str, Any] | None = None, **kwargs: Any) -> Run:
         """Run it in this process and keep value and timing of every step.
 
         Args:
@@ -186,6 +195,22 @@ class Pipeline(Generic[P, R]):
 
         self._refuse_nesting()
         return run(self.graph, self.bind, args, kwargs, dict(given or {}))
+
+    @entry_point
+    def stream(self: Pipeline[P, list[T]], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        """Run it in this process and iterate over its items as its last step yields them.
+
+        Closing the iterator, or leaving a loop over it, closes the generator of the step.
+
+        Raises:
+            DefinitionError: it does not stream.
+            StepError: a step raised.
+            InputError: the arguments do not match the signature.
+        """
+        from mlkit.execute import stream
+
+        self._refuse_nesting()
+        return stream(self.graph, self.bind, args, kwargs)
 
     @entry_point
     def map(
@@ -223,15 +248,15 @@ class Pipeline(Generic[P, R]):
 
     def __repr__(self) -> str:
         try:
-            types = self._hints()
+            hints = self._hints()
         except DefinitionError:
-            types = {}
+            hints = {}
         parameters = ", ".join(
-            f"{name}: {show(types.get(name, p.annotation))}"
+            f"{name}: {show(hints.get(name, p.annotation))}"
             + ("" if p.default is p.empty else f" = {p.default!r}")
             for name, p in inspect.signature(self.fn).parameters.items()
         )
-        returns = show(types.get("return", inspect.Parameter.empty))
+        returns = show(hints.get("return", inspect.Parameter.empty))
         return f"<pipeline {self.name}({parameters}) -> {returns}>"
 
     def __str__(self) -> str:
@@ -249,14 +274,21 @@ class Pipeline(Generic[P, R]):
         return to_html(graph, check(graph))
 
 
+@overload
+def pipeline(fn: Callable[P, Iterator[T]], /) -> Pipeline[P, list[T]]: ...
+@overload
+def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
 @entry_point
-def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]:
+def pipeline(fn: Callable[..., Any], /) -> Pipeline[..., Any]:
     """Turn a function that calls steps into a pipeline.
 
     The function is not run on values: it is traced with placeholders that are passed from step to
     step. Any other computation belongs in a step. It is traced here, to raise the errors of its
     body where they are written, and again on each call. A name that is not defined yet is an error
     of the call only: a later cell may define it.
+
+    A pipeline whose last step streams is annotated ``-> Iterator[T]``. Calling it returns a list of
+    the items; `Pipeline.stream` returns them as they are made.
 
     Raises:
         DefinitionError: not a plain function with named parameters; or its body does not match a

@@ -12,6 +12,7 @@ from mlkit.define.registry import codec
 from mlkit.define.resource import resource
 from mlkit.define.routes import branch, each
 from mlkit.define.step import BatchedStep, Step, batched_step, step
+from mlkit.define.tables import Rows
 from mlkit.define.types import ImageSource, Upload
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ImageSource",
     "Node",
     "Problem",
+    "Rows",
     "Step",
     "Upload",
     "batched_step",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, NotRequired
 
@@ -13,9 +13,10 @@ from typing_extensions import TypedDict
 from mlkit.define.border import port
 from mlkit.define.docstring import words
 from mlkit.define.graph import Graph, Parameter
+from mlkit.define.nodes import Ported
 from mlkit.define.port import Port, plain
 from mlkit.define.registry import own_port
-from mlkit.define.schema import TYPE, Schema
+from mlkit.define.schema import Schema
 from mlkit.define.typing import UNIONS, item_type, strip
 
 __all__ = ["Arguments", "Files", "WebURL"]
@@ -49,6 +50,8 @@ class Arguments:
         names: their names, by their names in requests: aliases.
         ports: ports of their types, by name.
         files: those that can be uploaded.
+        raw: the one parameter that a raw body is the value of, the others being in the query; None
+            if others are required, too.
         schema: validates the JSON object and documents it.
     """
 
@@ -60,6 +63,10 @@ class Arguments:
         self.ports = {p.name: port(p.type) for p in graph.parameters}
         uploads = {p.name: _files(p.type) for p in graph.parameters}
         self.files = {name: files for name, files in uploads.items() if files is not None}
+        required = {p.name for p in graph.parameters if p.required}
+        single = [name for name, files in self.files.items() if not files.many]
+        first = [name for name in single if name in required] or single
+        self.raw = first[0] if len(first) == 1 and required <= {first[0]} else None
         fields: dict[str, Any] = {
             p.name: _field(p, self.ports[p.name], described.get(p.name)) for p in graph.parameters
         }
@@ -72,22 +79,45 @@ class Arguments:
 
     def is_text(self, name: str) -> bool:
         """Whether a parameter may be text."""
-        return "string" in _json_types(self.ports[name].schema)
+        schema = self.ports[name].schema
+        return "string" in _json_types(schema, schema.get("$defs", {}))
 
     def is_list(self, name: str) -> bool:
         """Whether a parameter may be a list."""
-        return "array" in _json_types(self.ports[name].schema)
+        schema = self.ports[name].schema
+        return "array" in _json_types(schema, schema.get("$defs", {}))
+
+    def is_list_of_text(self, name: str) -> bool:
+        """Whether a parameter may be a list whose items may be text."""
+        schema = self.ports[name].schema
+        definitions = schema.get("$defs", {})
+        return any(
+            "string" in _json_types(items, definitions)
+            for alternative in _alternatives(schema, definitions)
+            if isinstance(items := alternative.get("items"), Mapping)
+        )
 
 
-def _json_types(schema: Mapping[str, Any]) -> set[str]:
-    """Types that a JSON schema allows, its alternatives included."""
+def _alternatives(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    """A JSON schema and its alternatives."""
+    yield schema
     nested = [s for key in ("anyOf", "oneOf", "allOf") for s in schema.get(key, ())]
     if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        nested.append(schema.get("$defs", {}).get(name, {}))
-    own = {type(value).__name__ for value in schema.get("enum", ())}
-    own = {"string"} if own == {"str"} else set()
-    return own.union({schema["type"]} if "type" in schema else (), *map(_json_types, nested))
+        nested.append(definitions.get(schema["$ref"].rpartition("/")[2], {}))
+    for alternative in nested:
+        yield from _alternatives(alternative, definitions)
+
+
+def _json_types(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str]:
+    """Types that a JSON schema allows, its alternatives included."""
+    types: set[str] = set()
+    for alternative in _alternatives(schema, definitions):
+        values = {type(value).__name__ for value in alternative.get("enum", ())}
+        types |= {"string"} if values == {"str"} else set()
+        types |= {alternative["type"]} if "type" in alternative else set()
+    return types
 
 
 def _alias(parameter: Parameter) -> str:
@@ -103,7 +133,7 @@ def _alias(parameter: Parameter) -> str:
 
 def _is_fetched(target: Port) -> bool:
     """Whether the server fetches a URL that is passed for an upload."""
-    return target.to_bytes is not None and not target.url
+    return target.to_bytes is not None and not target.url and target.pydantic is None
 
 
 def _field(parameter: Parameter, target: Port, description: str | None) -> Any:
@@ -113,7 +143,7 @@ def _field(parameter: Parameter, target: Port, description: str | None) -> Any:
 
     type_ = parameter.type
     if _is_fetched(target):
-        type_ = Annotated[Any, _Direct(_fetched(target))]
+        type_ = Annotated[Any, Ported(_fetched(target))]
     if not parameter.required and parameter.default is None:
         type_ = type_ | None  # null is like a missing field, whatever the type says
     own = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
@@ -127,18 +157,6 @@ def _field(parameter: Parameter, target: Port, description: str | None) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class _Direct:
-    """Stands for a parameter with a port of its own in a core schema."""
-
-    port: Port
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.any_schema(metadata={TYPE: self.port})
-
-
-@dataclass(frozen=True, eq=False)
 class _Default:
     """Documents the default of a parameter, which the pipeline itself fills in."""
 
@@ -149,7 +167,8 @@ class _Default:
         schema = handler(core)
         try:
             default = None if self.value is None else self.port.to_json(self.value)
-            return {**schema, "default": json.loads(json.dumps(default, default=plain))}
+            text = json.dumps(default, default=plain, allow_nan=False)
+            return {**schema, "default": json.loads(text)}
         except Exception:  # of another type than annotated
             return schema
 
@@ -164,7 +183,8 @@ def _fetched(target: Port) -> Port:
 
     schema = dict(target.schema)
     if schema.get("type") == "string":
-        schema["description"] = "an http(s) or data: URL"
+        described = str(schema.get("description", "a data: URL"))
+        schema["description"] = described.replace("a data: URL", "an http(s) or data: URL", 1)
         schema.pop("pattern", None)
     return replace(target, from_json=from_json, schema=schema)
 

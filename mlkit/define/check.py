@@ -21,7 +21,7 @@ from mlkit.define.graph import (
     sources,
 )
 from mlkit.define.step import Step
-from mlkit.define.typing import fits, show, value_fits
+from mlkit.define.typing import fits, iterated_type, show, value_fits
 
 __all__ = ["check"]
 
@@ -34,6 +34,7 @@ def check(graph: Graph) -> tuple[Problem, ...]:
         *_annotations(graph),
         *_edges(graph),
         *_returned(graph),
+        *_streams(graph),
         *_names(graph),
         *_dead_ends(graph),
         *border.problems(graph),
@@ -144,6 +145,70 @@ def _returned(graph: Graph) -> Iterator[Problem]:
                 expected=show(graph.returns),
                 got=show(actual),
             )
+
+
+def _streams(graph: Graph) -> Iterator[Problem]:
+    """Iterators, which can be read once, anywhere but between the last step and the caller."""
+    for step in {node.step.name: node.step for node in graph}.values():
+        yield from _streaming_step(step)
+    read = {s.node for node in graph for source in node.sources for s in sources(source, Result)}
+    last = list(_options(graph.output))
+    for node in graph:
+        if node.step.streams and (node.name in read or Result(node.name) not in last):
+            yield Problem(
+                f"step {node.name!r}",
+                "it streams, so it can only be the last step of a pipeline",
+                fix="collect its items into a list, and annotate it list[T]",
+                node=node.name,
+            )
+    where = f"pipeline {graph.name!r}"
+    for parameter in graph.parameters:
+        if iterated_type(parameter.type) is not EMPTY:
+            yield Problem(
+                where,
+                f"the argument {parameter.name!r} could be read only once",
+                expected="list[T]",
+                got=show(parameter.type),
+                fix="annotate it list[T]",
+            )
+    for option in last:
+        streams = isinstance(option, Result) and graph[option.node].step.streams
+        if streams and not graph.streams:
+            yield Problem(
+                where,
+                f"it returns {_origin(option)}, which streams",
+                expected="Iterator[T]",
+                got=show(graph.returns),
+                fix="annotate what it returns as that step does",
+            )
+        elif graph.streams and not streams:
+            yield Problem(
+                where,
+                f"it is annotated as an iterator, but {_origin(option)} does not stream",
+                fix="yield the items in its last step, or annotate list[T]",
+            )
+
+
+def _streaming_step(step: Step[..., Any]) -> Iterator[Problem]:
+    where, annotated = f"step {step.name!r}", step.hints.get("return", EMPTY)
+    if step.yields and annotated is not EMPTY and step.streamed_type is EMPTY:
+        yield Problem(
+            where,
+            "it yields its result item by item, and is not annotated as such",
+            expected="Iterator[T]",
+            got=show(annotated),
+            fix="annotate it Iterator[T], or return a list",
+            node=step.name,
+        )
+    returns_async = "Async" in getattr(typing.get_origin(annotated) or annotated, "__name__", "")
+    if step.streams and not step.yields and (step.is_async or returns_async):
+        yield Problem(
+            where,
+            "it returns an iterator that has to be awaited",
+            got=show(annotated),
+            fix="yield the items in it: async def, and yield",
+            node=step.name,
+        )
 
 
 def _names(graph: Graph) -> Iterator[Problem]:

@@ -46,7 +46,7 @@ def _conform_to(annotation: Any) -> Conform | None:
 
 
 def _validator(annotation: Any) -> Conform | None:
-    from mlkit.define.schema import strict_validator  # late: loads pydantic
+    from mlkit.define.strict import strict_validator  # late: loads pydantic
 
     validate = strict_validator(annotation)
     if validate is None:

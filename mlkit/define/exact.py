@@ -19,28 +19,27 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import datetime
-import decimal
 import enum
-import fractions
+import functools
 import io
 import json
-import re
 import secrets
 import struct
 import sys
 import typing
-import uuid
-import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from math import isfinite
 from typing import Any
 
+from mlkit.define import arrays
+from mlkit.define.exacttypes import BASES, BY_TEXT, CONTENTS, FILL, IMMUTABLE, KINDS, class_at
 from mlkit.define.graph import Graph
-from mlkit.define.registry import codecs, frame_from_arrow, frame_to_arrow
+from mlkit.define.registry import codecs
+from mlkit.define.shipping import content_id
+from mlkit.define.storage import restored_tensor, tensor_state
 from mlkit.define.typing import field_types, strip
-from mlkit.errors import InputError
+from mlkit.errors import InputError, MlkitError
 
 __all__ = ["MEDIA_TYPE", "PROCESS_KEY", "Exact"]
 
@@ -64,7 +63,14 @@ class Exact:
     def __init__(self, graph: Graph) -> None:
         types = [*(p.type for p in graph.parameters), graph.returns]
         types += [node.type for node in graph]
-        self._roots = {_name(cls): cls for cls in _classes(types)}
+        self._roots: dict[str, type] = {}
+        self._names: dict[type, str] = {}
+        for cls in dict.fromkeys(_classes(types)):
+            name = _name(cls)
+            if name in self._roots and content_id(cls) != content_id(self._roots[name]):
+                name = f"{name}#{content_id(cls)}"  # two classes of one name
+            self._names[cls] = name
+            self._roots.setdefault(name, cls)
 
     def encode(self, value: Any) -> bytes:
         """Encode a value.
@@ -72,12 +78,23 @@ class Exact:
         Raises:
             InputError: a part of it has no exact form.
         """
-        writer = _Writer()
+        writer = _Writer(self._name)
         try:
             tree = json.dumps(writer.tree(value), separators=(",", ":")).encode()
         except RecursionError:
             raise InputError("the value is nested too deeply, or contains itself") from None
         return b"".join([MAGIC, struct.pack(">I", len(tree)), tree, *writer.parts])
+
+    def encode_result(self, value: Any) -> bytes:
+        """Encode what a pipeline returned.
+
+        Raises:
+            MlkitError: a part of it has no exact form: an error of the pipeline, not of its caller.
+        """
+        try:
+            return self.encode(value)
+        except InputError as error:
+            raise MlkitError(error.what, where="the result", fix=error.fix) from error
 
     def decode(self, data: bytes) -> Any:
         """Decode a value.
@@ -94,10 +111,30 @@ class Exact:
         view = memoryview(data)[start + length :]
         try:
             return _Reader(view, self._class).value(json.loads(data[start : start + length]))
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"not in the exact form: {error}") from error
+
+    def _name(self, cls: type) -> str:
+        """Return the name of a class; of the pipeline's type that it replaces, if it is another.
+
+        Raises:
+            InputError: a type of the pipeline has its name and other fields.
+        """
+        if cls in self._names:
+            return self._names[cls]
+        name = _name(cls)
+        of_this_name = {key: root for key, root in self._roots.items() if _name(root) == name}
+        for key, root in of_this_name.items():
+            if _shape(root) == _shape(cls):  # its cell was run again
+                return key
+        if of_this_name:
+            raise InputError(
+                f"two classes are named {cls.__qualname__}, and the pipeline has the other one",
+                fix="rename one of them; if its cell was changed and run again, deploy again",
+            )
+        return name
 
     def _class(self, name: str) -> Any:
         """Return a class by module and qualified name: of the pipeline's types, or loaded."""
@@ -121,7 +158,8 @@ class Exact:
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, name: Callable[[type], str]) -> None:
+        self._name = name
         self.parts: list[bytes] = []
         self._offset = 0
 
@@ -134,7 +172,7 @@ class _Writer:
             return value if _is_simple(value) else [self.tree(item) for item in value]
         if kind is dict:
             return self._dict(value)
-        write = _KINDS.get(kind)
+        write = KINDS.get(kind)
         if write is not None:
             name, encode, _ = write
             return {"~": name, "v": self.tree(encode(value))}
@@ -156,75 +194,87 @@ class _Writer:
         package = kind.__module__.partition(".")[0]
         if kind in (bytes, bytearray, memoryview):
             return self.binary(kind.__name__, bytes(value))
+        if package == "torch" and (tensor := tensor_state(value)) is not None:
+            data, state = tensor
+            return self.binary("tensor", data, v=state)
         if kind in codecs():
-            encode = codecs()[kind].encode
-            return {"~": "codec", "c": _name(kind), "v": self.tree(encode(value))}
+            return self._coded(value, kind)
         if isinstance(value, enum.Enum):
-            return {"~": "enum", "c": _name(kind), **self._member(value)}
-        if package == "numpy":
-            return self._numpy(value, kind)
-        if package == "pandas":
-            return self._pandas(value)
-        if dataclasses.is_dataclass(kind):
-            return self._object("dataclass", value, _dataclass_state(value))
-        if hasattr(kind, "__pydantic_fields__"):
-            return self._object("model", value, value.__getstate__())
+            return {"~": "enum", "c": self._name(kind), **self._member(value)}
+        if package in ("numpy", "pandas"):
+            return self._array(value)
+        if _has_fields(kind):
+            return self._by_field(value, kind)
         return self._instance(value, kind)
+
+    def _by_field(self, value: Any, kind: type) -> Any:
+        if dataclasses.is_dataclass(kind):
+            return self._object("dataclass", value, self._kept(kind, _dataclass_state(value)))
+        state = value.__getstate__()
+        return self._object("model", value, {**state, "__dict__": self._kept(kind, vars(value))})
+
+    def _kept(self, kind: type, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Attributes but for what `functools.cached_property` can compute again, if it has to."""
+        caches = _caches(kind)
+        return {
+            name: value
+            for name, value in attributes.items()
+            if name not in caches or self._attempt(value)
+        }
+
+    def _attempt(self, value: Any) -> bool:
+        """Whether a value has an exact form."""
+        count, offset = len(self.parts), self._offset
+        try:
+            self.tree(value)
+        except InputError:
+            return False
+        finally:
+            del self.parts[count:]
+            self._offset = offset
+        return True
+
+    def _coded(self, value: Any, kind: type) -> Any:
+        """Write a value of a class with a codec; by field if possible, since codecs lose things."""
+        count, offset = len(self.parts), self._offset
+        try:
+            if _has_fields(kind):
+                return self._by_field(value, kind)
+        except InputError:  # a field has no exact form
+            del self.parts[count:]
+            self._offset = offset
+        return {"~": "codec", "c": self._name(kind), "v": self.tree(codecs()[kind].encode(value))}
 
     def _member(self, value: Any) -> dict[str, Any]:
         named = value.name in type(value).__members__  # not a combination of flags
         return {"n": value.name} if named else {"v": self.tree(value.value)}
 
     def _instance(self, value: Any, kind: type) -> Any:
-        for base, name in _BASES.items():  # NamedTuples, and subclasses of Python's own types
+        for base, name in BASES.items():  # NamedTuples, and subclasses of Python's own types
             if isinstance(value, base):
-                state = dict(getattr(value, "__dict__", {}))
-                return self._object(name, value, [base(value), state])
-        for path, (name, encode) in _BY_TEXT.items():
-            if isinstance(value, _class_at(path)):
-                return {"~": name, "c": _name(kind), "v": encode(value)}
+                state = self._kept(kind, getattr(value, "__dict__", {}))
+                content = CONTENTS.get(base, base)(value)
+                return self._object(name, value, [content, state])
+        for path, (name, encode) in BY_TEXT.items():
+            if isinstance(value, class_at(path)):
+                return {"~": name, "c": self._name(kind), "v": self.tree(encode(value))}
         raise InputError(
             f"values of type {kind.__name__} have no exact form",
             fix=f"declare one: codec({kind.__name__}, encode=..., decode=...)",
         )
 
     def _object(self, name: str, value: Any, state: Any) -> dict[str, Any]:
-        return {"~": name, "c": _name(type(value)), "v": self.tree(state)}
+        return {"~": name, "c": self._name(type(value)), "v": self.tree(state)}
 
-    def _numpy(self, value: Any, kind: type) -> Any:
+    def _array(self, value: Any) -> Any:
+        pair = arrays.reduced(value)
+        if pair is not None:
+            return {"~": pair[0], "v": self.tree(pair[1])}
         import numpy as np
 
-        if isinstance(value, np.ndarray) and value.dtype.hasobject:
-            items = [self.tree(item) for item in value.ravel().tolist()]
-            return {"~": "objects", "v": items, "shape": list(value.shape)}
-        if not isinstance(value, (np.ndarray, np.generic)):
-            raise InputError(f"values of type numpy.{kind.__name__} have no exact form")
         buffer = io.BytesIO()
-        np.save(buffer, np.asarray(value), allow_pickle=False)
-        name = "scalar" if isinstance(value, np.generic) else "array"
-        return self.binary(name, buffer.getvalue())
-
-    def _pandas(self, value: Any) -> Any:
-        import pandas as pd
-
-        if isinstance(value, pd.DataFrame):
-            return self.binary("frame", frame_to_arrow(value))
-        if isinstance(value, pd.Series):
-            label = self.tree(value.name)
-            return self.binary("series", frame_to_arrow(value.to_frame("values")), label=label)
-        if isinstance(value, pd.Index):
-            frame = pd.DataFrame(index=value)
-            return self.binary("index", frame_to_arrow(frame), names=self.tree(list(value.names)))
-        if value is pd.NaT:
-            return {"~": "NaT"}
-        if value is pd.NA:
-            return {"~": "NA"}
-        if isinstance(value, pd.Timestamp):
-            moment = {"ns": value.as_unit("ns").value, "unit": value.unit}
-            return {"~": "Timestamp", **moment, "tz": self.tree(value.tzinfo)}
-        if isinstance(value, pd.Timedelta):
-            return {"~": "Timedelta", "ns": value.as_unit("ns").value, "unit": value.unit}
-        raise InputError(f"values of type pandas.{type(value).__name__} have no exact form")
+        np.save(buffer, value, allow_pickle=False)
+        return self.binary("array", buffer.getvalue())
 
 
 class _Reader:
@@ -244,24 +294,21 @@ class _Reader:
             return {self.value(k): self.value(v) for k, v in tree["v"]}
         if kind in _BY_NAME:
             return _BY_NAME[kind](self.value(tree["v"]))
-        return getattr(self, f"_{kind}")(tree)
+        if kind in _SUBCLASSES:
+            return self._subclass(tree, _SUBCLASSES[kind])
+        if kind in _TEXTS:
+            return self._checked(tree, class_at(_TEXTS[kind]))(self.value(tree["v"]))
+        if kind not in _READERS:
+            raise InputError(f"not in the exact form: unknown kind {kind!r}")
+        return _READERS[kind](self, tree)
 
-    def _bytes_at(self, tree: Mapping[str, Any]) -> bytes:
+    def bytes_at(self, tree: Mapping[str, Any]) -> bytes:
         start, length = tree["at"]
         if start < 0 or length < 0 or start + length > len(self._data):
             raise InputError("not in the exact form: it is truncated")
         return bytes(self._data[start : start + length])
 
-    def _bytes(self, tree: Any) -> bytes:
-        return self._bytes_at(tree)
-
-    def _bytearray(self, tree: Any) -> bytearray:
-        return bytearray(self._bytes_at(tree))
-
-    def _memoryview(self, tree: Any) -> memoryview:
-        return memoryview(self._bytes_at(tree))
-
-    def _enum(self, tree: Any) -> Any:
+    def enum(self, tree: Any) -> Any:
         cls = self._checked(tree, enum.Enum)
         return cls[tree["n"]] if "n" in tree else cls(self.value(tree["v"]))
 
@@ -271,7 +318,7 @@ class _Reader:
             raise InputError(f"not in the exact form: {tree['c']} is no {base.__name__}")
         return cls
 
-    def _model(self, tree: Any) -> Any:
+    def model(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
         if not hasattr(
             cls, "__pydantic_fields__"
@@ -281,88 +328,53 @@ class _Reader:
         model.__setstate__(self.value(tree["v"]))
         return model
 
-    def _dataclass(self, tree: Any) -> Any:
+    def dataclass(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
         names = {field.name for field in dataclasses.fields(cls)}
-        restored = object.__new__(cls)
+        restored: Any = object.__new__(cls)
         for name, value in self.value(tree["v"]).items():
             if name in names:
                 object.__setattr__(restored, name, value)
+            else:
+                restored.__dict__[name] = value
         return restored
 
-    def _codec(self, tree: Any) -> Any:
+    def codec(self, tree: Any) -> Any:
         return codecs()[self._find(tree["c"])].decode(self.value(tree["v"]))
 
     def _subclass(self, tree: Any, base: Any) -> Any:
         cls = self._checked(tree, base)
         content, state = self.value(tree["v"])
-        if base in _IMMUTABLE:
+        if base in IMMUTABLE:
             restored = base.__new__(cls, content)
         else:
             restored = base.__new__(cls)
-            (list.extend if base is list else base.update)(restored, content)
+            FILL[base](restored, content)
         if state:
             restored.__dict__.update(state)
         return restored
 
-    def _text(self, tree: Any, base: str) -> Any:
-        return self._checked(tree, _class_at(base))(tree["v"])
-
-    def __getattr__(self, name: str) -> Any:
-        kind = name.removeprefix("_")
-        for base, own in _BASES.items():
-            if own == kind:
-                return lambda tree: self._subclass(tree, base)
-        for path, (own, _) in _BY_TEXT.items():
-            if own == kind:
-                return lambda tree: self._text(tree, path)
-        raise InputError(f"not in the exact form: unknown kind {kind!r}")
-
-    def _array(self, tree: Any) -> Any:
+    def array(self, tree: Any) -> Any:
         import numpy as np
 
-        return np.load(io.BytesIO(self._bytes_at(tree)), allow_pickle=False)
+        return np.load(io.BytesIO(self.bytes_at(tree)), allow_pickle=False)
 
-    def _scalar(self, tree: Any) -> Any:
-        return self._array(tree)[()]
 
-    def _objects(self, tree: Any) -> Any:
-        import numpy as np
+_READERS: Mapping[str, Callable[[_Reader, Any], Any]] = {
+    "array": _Reader.array,
+    "bytearray": lambda reader, tree: bytearray(reader.bytes_at(tree)),
+    "bytes": _Reader.bytes_at,
+    "codec": _Reader.codec,
+    "dataclass": _Reader.dataclass,
+    "enum": _Reader.enum,
+    "memoryview": lambda reader, tree: memoryview(reader.bytes_at(tree)),
+    "model": _Reader.model,
+    "tensor": lambda reader, tree: restored_tensor(reader.bytes_at(tree), tree["v"]),
+}
 
-        array = np.empty(len(tree["v"]), dtype=object)
-        array[:] = [self.value(item) for item in tree["v"]]
-        return array.reshape(tree["shape"])
+_SUBCLASSES = {name: base for base, name in BASES.items()}
 
-    def _frame(self, tree: Any) -> Any:
-        return frame_from_arrow(self._bytes_at(tree))
-
-    def _series(self, tree: Any) -> Any:
-        return frame_from_arrow(self._bytes_at(tree))["values"].rename(self.value(tree["label"]))
-
-    def _index(self, tree: Any) -> Any:
-        return frame_from_arrow(self._bytes_at(tree)).index.set_names(self.value(tree["names"]))
-
-    def _NaT(self, tree: Any) -> Any:  # noqa: N802
-        import pandas as pd
-
-        return pd.NaT
-
-    def _NA(self, tree: Any) -> Any:  # noqa: N802
-        import pandas as pd
-
-        return pd.NA
-
-    def _Timestamp(self, tree: Any) -> Any:  # noqa: N802
-        import pandas as pd
-
-        moment = pd.Timestamp(tree["ns"]).as_unit(tree["unit"])
-        zone = self.value(tree["tz"])
-        return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
-
-    def _Timedelta(self, tree: Any) -> Any:  # noqa: N802
-        import pandas as pd
-
-        return pd.Timedelta(tree["ns"]).as_unit(tree["unit"])
+_TEXTS = {name: path for path, (name, _) in BY_TEXT.items()}
 
 
 def _is_simple(values: Iterable[Any]) -> bool:
@@ -374,128 +386,45 @@ def _is_simple(values: Iterable[Any]) -> bool:
     return float not in kinds or all(isfinite(v) for v in values if type(v) is float)
 
 
+def _has_fields(kind: type) -> bool:
+    """Whether it is a dataclass or a model."""
+    return dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_fields__")
+
+
+@functools.lru_cache(maxsize=1024)
+def _caches(kind: type) -> frozenset[str]:
+    """Names of the cached properties of a class."""
+    members = chain.from_iterable(vars(base).items() for base in kind.__mro__)
+    return frozenset(n for n, member in members if isinstance(member, functools.cached_property))
+
+
 def _dataclass_state(value: Any) -> dict[str, Any]:
-    fields = (field.name for field in dataclasses.fields(value))
-    return {name: getattr(value, name) for name in fields if hasattr(value, name)}
+    """Fields and other attributes, such as those that ``__post_init__`` sets."""
+    slots = {field.name for field in dataclasses.fields(value)} - getattr(
+        value, "__dict__", {}
+    ).keys()
+    return {
+        **getattr(value, "__dict__", {}),
+        **{name: getattr(value, name) for name in sorted(slots) if hasattr(value, name)},
+    }
 
-
-def _zone(zone: datetime.tzinfo | None) -> Any:
-    if zone is None or isinstance(zone, (datetime.timezone, zoneinfo.ZoneInfo)):
-        return zone
-    raise InputError(
-        f"time zones of type {type(zone).__name__} have no exact form",
-        fix="use zoneinfo.ZoneInfo or datetime.timezone",
-    )
-
-
-def _moment(value: datetime.datetime) -> Any:
-    return [value.replace(tzinfo=None, fold=0).isoformat(), _zone(value.tzinfo), value.fold]
-
-
-def _from_moment(parts: Any) -> datetime.datetime:
-    text, zone, fold = parts
-    return datetime.datetime.fromisoformat(text).replace(tzinfo=zone, fold=fold)
-
-
-def _time(value: datetime.time) -> Any:
-    return [value.replace(tzinfo=None, fold=0).isoformat(), _zone(value.tzinfo), value.fold]
-
-
-def _from_time(parts: Any) -> datetime.time:
-    text, zone, fold = parts
-    return datetime.time.fromisoformat(text).replace(tzinfo=zone, fold=fold)
-
-
-def _timezone(value: datetime.timezone) -> Any:
-    return [value.utcoffset(None), str(value)] if value is not datetime.UTC else None
-
-
-def _from_timezone(parts: Any) -> datetime.timezone:
-    if parts is None:
-        return datetime.UTC
-    offset, name = parts
-    plain = datetime.timezone(offset)
-    return plain if str(plain) == name else datetime.timezone(offset, name)
-
-
-def _pattern(value: re.Pattern[Any]) -> Any:
-    return [value.pattern, value.flags & ~(re.UNICODE if isinstance(value.pattern, str) else 0)]
-
-
-_KINDS: Mapping[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    tuple: ("tuple", list, tuple),
-    set: ("set", list, set),
-    frozenset: ("frozenset", list, frozenset),
-    collections.deque: (
-        "deque",
-        lambda v: [list(v), v.maxlen],
-        lambda v: collections.deque(v[0], maxlen=v[1]),
-    ),
-    collections.OrderedDict: ("OrderedDict", dict, collections.OrderedDict),
-    collections.Counter: ("Counter", dict, collections.Counter),
-    range: ("range", lambda v: [v.start, v.stop, v.step], lambda v: range(*v)),
-    slice: ("slice", lambda v: [v.start, v.stop, v.step], lambda v: slice(*v)),
-    complex: ("complex", lambda v: [v.real, v.imag], lambda v: complex(*v)),
-    decimal.Decimal: ("Decimal", str, decimal.Decimal),
-    fractions.Fraction: (
-        "Fraction",
-        lambda v: [v.numerator, v.denominator],
-        lambda v: fractions.Fraction(*v),
-    ),
-    uuid.UUID: ("UUID", str, uuid.UUID),
-    datetime.datetime: ("datetime", _moment, _from_moment),
-    datetime.date: ("date", datetime.date.isoformat, datetime.date.fromisoformat),
-    datetime.time: ("time", _time, _from_time),
-    datetime.timedelta: (
-        "timedelta",
-        lambda v: [v.days, v.seconds, v.microseconds],
-        lambda v: datetime.timedelta(*v),
-    ),
-    datetime.timezone: ("timezone", _timezone, _from_timezone),
-    zoneinfo.ZoneInfo: ("ZoneInfo", lambda v: v.key, zoneinfo.ZoneInfo),
-    re.Pattern: ("Pattern", _pattern, lambda v: re.compile(*v)),
-    type(...): ("Ellipsis", lambda _: None, lambda _: ...),
-}
-"""Python's own types: name, to simpler values, and back."""
 
 _BY_NAME: Mapping[str, Callable[[Any], Any]] = {
-    **{name: decode for name, _, decode in _KINDS.values()},
+    **{name: decode for name, _, decode in KINDS.values()},
     "float": float,
+    **arrays.KINDS,
 }
-
-_BASES: Mapping[type, str] = {
-    tuple: "tuple_of",
-    str: "str_of",
-    bytes: "bytes_of",
-    int: "int_of",
-    float: "float_of",
-    list: "list_of",
-    dict: "dict_of",
-    set: "set_of",
-    frozenset: "frozenset_of",
-}
-"""Types whose subclasses are restored from their content and attributes."""
-
-_IMMUTABLE = (tuple, str, bytes, int, float, frozenset)
-
-_BY_TEXT: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
-    "pathlib:PurePath": ("path", str),
-    "ipaddress:_IPAddressBase": ("ip", str),
-    "pydantic.networks:_BaseUrl": ("url", str),
-    "pydantic.networks:_BaseMultiHostUrl": ("urls", str),
-    "pydantic:Secret": ("secret", lambda value: value.get_secret_value()),
-    "pydantic.types:_SecretBase": ("secret_text", lambda value: value.get_secret_value()),
-}
-"""Classes whose values are restored by calling the class with a text, by module and name."""
-
-
-def _class_at(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(sys.modules.get(module), name, ())
 
 
 def _name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _shape(cls: type) -> Any:
+    """What tells classes of one name apart: their fields, or the members of an enum."""
+    if issubclass(cls, enum.Enum):
+        return list(cls.__members__)
+    return [(name, str(type_)) for name, type_ in (field_types(cls) or {}).items()]
 
 
 def _classes(types: Iterable[Any]) -> Iterable[type]:

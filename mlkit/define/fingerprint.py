@@ -17,7 +17,7 @@ from typing import Any
 
 import cloudpickle
 
-from mlkit.define.code import captured, travels
+from mlkit.define.code import captured, is_validated_call, local_subclasses, travels
 from mlkit.define.modules import late_modules
 from mlkit.define.resource import Resource
 from mlkit.define.step import Step
@@ -58,6 +58,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, Any]] = {}  # the values are kept, so that no id is reused
+        self._subclasses = False  # whether code so far asks classes for their subclasses
 
     def of(self, value: Any) -> Iterator[bytes]:
         """Yield the bytes that identify a value."""
@@ -86,10 +87,10 @@ class _Parts:
 
     def _is_followed(self, value: Any) -> bool:
         kinds = (types.FunctionType, types.ModuleType, types.CodeType, Step, Resource)
-        if isinstance(value, (*kinds, functools._lru_cache_wrapper)):
+        others = (functools._lru_cache_wrapper, typing.TypeVar)
+        if isinstance(value, (*kinds, *others)) or is_validated_call(value):
             return True
-        # NoneType and the like have no importable module.
-        return isinstance(value, type) and travels(value)
+        return isinstance(value, type) and (travels(value) or _is_dynamic(value))
 
     def _once(self, value: Any) -> Iterator[bytes]:
         if id(value) in self._seen:
@@ -98,7 +99,7 @@ class _Parts:
         self._seen[id(value)] = (len(self._seen), value)
         yield from self._followed(value)
 
-    def _followed(self, value: Any) -> Iterator[bytes]:
+    def _followed(self, value: Any) -> Iterator[bytes]:  # noqa: C901 - a case for each kind
         if isinstance(value, types.FunctionType):
             yield from self._function(value)
         elif isinstance(value, type):
@@ -107,9 +108,15 @@ class _Parts:
             yield value.__name__.encode()
         elif isinstance(value, types.CodeType):
             yield from self._code(value)
+        elif isinstance(value, typing.TypeVar):
+            yield value.__name__.encode()
+            yield from self.of((value.__bound__, value.__constraints__))
         elif isinstance(value, functools._lru_cache_wrapper):
             yield from self.of(value.cache_parameters())
             yield from self.of(value.__wrapped__)
+        elif is_validated_call(value):
+            yield from self.of((value.config_wrapper.config_dict, value.validate_return))
+            yield from self.of(value.function)
         elif hasattr(value, "files"):
             yield from self._resource(value)
         else:
@@ -138,6 +145,7 @@ class _Parts:
         yield code.co_exceptiontable
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         yield repr((counts, code.co_names, code.co_varnames, code.co_freevars)).encode()
+        self._subclasses |= "__subclasses__" in code.co_names
         for constant in code.co_consts:
             yield from self._code(constant) if inspect.iscode(constant) else self.of(constant)
 
@@ -155,9 +163,13 @@ class _Parts:
                 yield from self.of((member.fget, member.fset, member.fdel))
             else:
                 yield from self.of(getattr(member, "__func__", member))
+        if self._subclasses:
+            yield from self.of(local_subclasses(cls))
 
     def _resource(self, resource: Any) -> Iterator[bytes]:
         yield from self.of(resource.value if resource.load is None else resource.load)
+        if resource.turn is not None:
+            yield b"exclusive"
         for file in resource.files:
             yield str(file).encode()
             yield from _contents(Path(file))
@@ -172,6 +184,12 @@ class _Parts:
         except Exception:
             return f"{type(value).__module__}.{type(value).__qualname__}".encode()
         return into.digest.digest()
+
+
+def _is_dynamic(cls: type) -> bool:
+    """Whether an installed module has made a class while it ran, such as for one of the user's."""
+    lookup: Any = cloudpickle.cloudpickle._lookup_module_and_qualname
+    return cls.__module__ != "builtins" and lookup(cls) is None
 
 
 class _Hashing:

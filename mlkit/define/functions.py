@@ -43,6 +43,12 @@ def check_pipeline_function(fn: Any) -> None:
     """
     if not inspect.isfunction(fn):
         raise DefinitionError("a pipeline is a function", where="pipeline", got=type(fn).__name__)
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise DefinitionError(
+            "a pipeline returns its result, it does not yield it",
+            where=f"pipeline {fn.__name__!r}",
+            fix="yield the items in its last step, and return the call of that step",
+        )
     if inspect.iscoroutinefunction(fn):
         raise DefinitionError(
             "a pipeline is a plain function that calls steps",
@@ -51,12 +57,16 @@ def check_pipeline_function(fn: Any) -> None:
             fix="drop async and await: async steps are called without await",
         )
     _check_signature(fn, "pipeline")
+    if "given" in inspect.signature(fn).parameters:
+        raise DefinitionError(
+            "'given' is a keyword of Pipeline.run, and cannot be a parameter",
+            where=f"pipeline {fn.__name__!r}",
+            fix="rename it",
+        )
 
 
 def _check_signature(fn: Any, kind: str) -> None:
     where = f"{kind} {fn.__name__!r}"
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise DefinitionError(f"a {kind} returns its result, it does not yield it", where=where)
     for parameter in inspect.signature(fn).parameters.values():
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise DefinitionError(

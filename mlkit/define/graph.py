@@ -97,7 +97,8 @@ class Node:
     @property
     def type_name(self) -> str:
         """Type of its result as source code; "?" without an annotation."""
-        return show(self.type)
+        item = self.step.streamed_type
+        return show(self.type) if item is EMPTY else show(types.GenericAlias(Iterator, (item,)))
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -187,8 +188,10 @@ class Graph:
     Attributes:
         nodes: in topological order.
         output: source of the result.
-        returns: annotation of the result, or ``inspect.Parameter.empty``.
+        returns: type of the result, or ``inspect.Parameter.empty``.
         doc: the pipeline's docstring, or "".
+        items: type of the items of a pipeline that streams, whose result is a list of them;
+            ``inspect.Parameter.empty`` for any other.
     """
 
     name: str
@@ -197,6 +200,7 @@ class Graph:
     output: Source
     returns: Any
     doc: str = ""
+    items: Any = EMPTY
     _index: dict[str, Node] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -252,7 +256,13 @@ class Graph:
     def signature(self) -> str:
         """Its signature: ``tag(image: ImageSource, title: str = '') -> ProductTags``."""
         parameters = ", ".join(map(str, self.parameters))
-        return f"{self.name}({parameters}) -> {show(self.returns)}"
+        streamed = types.GenericAlias(Iterator, (self.items,))
+        return f"{self.name}({parameters}) -> {show(streamed if self.streams else self.returns)}"
+
+    @property
+    def streams(self) -> bool:
+        """Whether its result is made, and can be sent, item by item."""
+        return self.items is not EMPTY
 
     @property
     def resources(self) -> dict[int, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from typing import Any, TypeVar
 
-__all__ = ["background_loop", "run_here"]
+__all__ = ["background_loop", "iterate_here", "run_here"]
 
 T = TypeVar("T")
 _lock = threading.Lock()
@@ -28,11 +28,33 @@ def background_loop() -> asyncio.AbstractEventLoop:
         return _loop
 
 
-def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine on the background loop and wait for its result; an interrupt cancels it."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, background_loop())
+def run_here(coroutine: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None = None) -> T:
+    """Run a coroutine and wait for its result; an interrupt cancels it.
+
+    Args:
+        coroutine: what to run.
+        loop: an event loop that runs in another thread; the background loop by default.
+    """
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop or background_loop())
     try:
         return future.result()
     except KeyboardInterrupt:
         future.cancel()
         raise
+
+
+def iterate_here(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Iterate over an async generator on the background loop; closed with this iterator."""
+
+    async def following() -> T:
+        return await anext(items)
+
+    try:
+        while True:
+            try:
+                item = run_here(following())
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        run_here(items.aclose())

@@ -3,27 +3,37 @@
 What a cell imports at its top is a global of its functions, and pickled with them. A module that a
 function imports itself is looked up by name when it runs: its source is sent along, and installed
 in the replica before any file of that name. So a replica that is started later, or on another
-machine, has the same version.
+machine, has the same version. What else refers to such a module then does so by name as well, so
+that its classes exist once.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
-import inspect
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlkit.define.code import captured, is_local_file, late_imports, travels
+from mlkit.define.code import captured, is_local, is_local_file, late_imports, travels
 
-__all__ = ["ModuleSource", "functions_of", "install", "late_modules", "modules_of"]
+__all__ = [
+    "Installed",
+    "ModuleSource",
+    "functions_of",
+    "imported_names",
+    "install",
+    "late_modules",
+    "modules_of",
+]
 
 
 @dataclass(frozen=True)
@@ -34,16 +44,19 @@ class ModuleSource:
         file: path of the file where it was packed, for tracebacks.
         text: the source.
         package: whether it is a package.
+        changed: variables of plain data that have other values here than in the source, such as
+            those that a cell has set, by itself or by a call.
     """
 
     file: str
     text: str
     package: bool
+    changed: tuple[tuple[str, Any], ...] = ()
 
     @property
     def digest(self) -> str:
-        """Digest of the source."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+        """Digest of the source and the changed variables."""
+        return hashlib.sha256(f"{self.text}{self.changed}".encode()).hexdigest()[:16]
 
 
 def functions_of(values: Iterable[Any]) -> Iterator[types.FunctionType]:
@@ -55,11 +68,27 @@ def functions_of(values: Iterable[Any]) -> Iterator[types.FunctionType]:
             continue
         seen.add(id(value))
         if isinstance(value, type) and travels(value):
-            pending += [getattr(member, "__func__", member) for member in vars(value).values()]
-        value = inspect.unwrap(value) if callable(value) else value
-        if isinstance(value, types.FunctionType) and travels(value):
+            pending += [_function(member) for member in vars(value).values()]
+        if callable(value) and hasattr(value, "__wrapped__"):
+            pending.append(value.__wrapped__)
+        if isinstance(value, types.FunctionType) and _is_written_here(value):
             yield value
             pending += captured(value).values()
+
+
+def _is_written_here(fn: types.FunctionType) -> bool:
+    """Whether a function travels with its code; the code of a wrapper may be a library's."""
+    home = sys.modules.get(fn.__globals__.get("__name__", ""))
+    return travels(fn) and (home is None or home.__name__ == "__main__" or is_local(home))
+
+
+def _function(member: Any) -> Any:
+    """The function that a member of a class is made of."""
+    if isinstance(member, (classmethod, staticmethod)):
+        return member.__func__
+    if isinstance(member, property):
+        return member.fget
+    return member.func if isinstance(member, functools.cached_property) else member
 
 
 def modules_of(values: Iterable[Any]) -> dict[str, ModuleSource]:
@@ -86,7 +115,7 @@ def late_modules(fn: types.FunctionType) -> dict[str, ModuleSource]:
             if source is None:
                 break
             modules[part] = source
-            pending += sorted(_imported(source.text, part, package=source.package))
+            pending += sorted(imported_names(source, part))
     return modules
 
 
@@ -104,11 +133,53 @@ def _source(name: str) -> ModuleSource | None:
         text = Path(spec.origin).read_text(encoding="utf-8")
     except (OSError, ValueError, ImportError):
         return None
-    return ModuleSource(spec.origin, text, spec.submodule_search_locations is not None)
+    package, module = spec.submodule_search_locations is not None, sys.modules.get(name)
+    changed = () if module is None else tuple(sorted(_changed(text, vars(module))))
+    return ModuleSource(spec.origin, text, package, changed)
+
+
+def _changed(text: str, members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Variables that have other values in the loaded module than its source gives them.
+
+    Those that are literals at its top, and those that its functions assign, as far as their values
+    are plain data.
+    """
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:
+        return
+    declared = (node.names for node in ast.walk(tree) if isinstance(node, ast.Global))
+    before: dict[str, Any] = dict.fromkeys((n for names in declared for n in names), _UNKNOWN)
+    for node in tree.body:
+        match node:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+            ):
+                with suppress(ValueError, TypeError, SyntaxError):
+                    before[name] = ast.literal_eval(value)
+    for name, literal in before.items():
+        member = members.get(name, literal)
+        if _is_plain(member) and (type(member), repr(member)) != (type(literal), repr(literal)):
+            yield name, member
+
+
+_UNKNOWN = object()
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) is dict:
+        return all(_is_plain(part) for item in value.items() for part in item)
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    return type(value) in (bool, bytes, complex, float, int, str, type(None))
 
 
 def _spec(name: str) -> Any:
     """Find a module without importing it or its parents."""
+    loaded = getattr(sys.modules.get(name), "__spec__", None)
+    if loaded is not None and loaded.origin is not None and is_local_file(loaded.origin):
+        return loaded  # wherever it was loaded from, such as by `spec_from_file_location`
     path: Any = None
     spec: Any = None
     for part in _with_parents(name):
@@ -121,13 +192,13 @@ def _spec(name: str) -> Any:
     return spec
 
 
-def _imported(text: str, name: str, *, package: bool) -> set[str]:
-    """Names that the source of a module imports."""
+def imported_names(source: ModuleSource, name: str) -> set[str]:
+    """Names of modules that the source of a module imports."""
     try:
-        tree = ast.parse(text)
+        tree = ast.parse(source.text)
     except SyntaxError:
         return set()
-    parents = name.split(".") if package else name.split(".")[:-1]
+    parents = name.split(".") if source.package else name.split(".")[:-1]
     modules: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -147,7 +218,20 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self._modules = dict(modules)
 
     def add(self, modules: Mapping[str, ModuleSource]) -> None:
-        """Add modules, such as those of another pipeline."""
+        """Add modules, such as those of another pipeline.
+
+        Raises:
+            ImportError: one was imported already, from another source.
+        """
+        for name, source in modules.items():
+            before = self._modules.get(name, source)
+            spec = getattr(sys.modules.get(name), "__spec__", None)
+            if before.digest != source.digest and getattr(spec, "loader", None) is self:
+                raise ImportError(
+                    f"module {name!r} has changed since this process imported it: deploy again, "
+                    "which starts new processes",
+                    name=name,
+                )
         self._modules |= modules
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
@@ -168,14 +252,33 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         source = self._modules[fullname]
         return compile(source.text, source.file, "exec", dont_inherit=True)
 
+    def exec_module(self, module: types.ModuleType) -> None:
+        super().exec_module(module)
+        vars(module).update(self._modules[module.__name__].changed)
+
     def is_package(self, fullname: str) -> bool:
         return self._modules[fullname].package
+
+
+class Installed:
+    """Installs modules in the process that unpickles it; see `install`.
+
+    What is pickled after it may refer to these modules by name.
+    """
+
+    def __init__(self, modules: Mapping[str, ModuleSource]) -> None:
+        self._modules = dict(modules)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return install, (self._modules,)
 
 
 def install(modules: Mapping[str, ModuleSource]) -> None:
     """Have this process import modules from their shipped sources.
 
-    A module that is loaded already stays as it is: other sources need another process.
+    Raises:
+        ImportError: one of them was installed and imported already, from another source: that
+            needs another process.
     """
     finders = [finder for finder in sys.meta_path if isinstance(finder, _Finder)]
     if finders:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Protocol
 
 from mlkit.errors import InputError
 
-__all__ = ["Port", "PydanticForm", "plain", "without_numpy"]
+__all__ = ["Port", "PydanticForm", "escaped", "json_text", "plain", "without_numpy"]
 
 
 class PydanticForm(Protocol):
@@ -20,6 +21,9 @@ class PydanticForm(Protocol):
 
     def parse(self, body: bytes) -> Any:
         """Validate JSON; raises pydantic's ValidationError."""
+
+    def to_python(self, value: Any) -> Any:
+        """Serialize to what JSON can hold."""
 
     def to_json(self, value: Any) -> bytes:
         """Serialize to JSON."""
@@ -32,14 +36,17 @@ class Port:
     Attributes:
         type: the annotation.
         upload: whether a value may travel as bytes of its own.
-        media_type: content types of such bytes.
+        media_type: content types of such bytes, separated by commas; the first is what `to_bytes`
+            of an array or a table returns.
         url: whether the pipeline takes a URL in their place and fetches it itself.
         schema: JSON schema of the JSON form that is accepted.
+        output: JSON schema of the JSON form that is produced, where it is another one.
         pydantic: validates and serializes a type without a form of its own.
         from_json: decoded JSON to value; raises `InputError`.
         to_json: value to what `plain` and JSON can hold.
         from_bytes: bytes to value; None where it is no upload.
         to_bytes: value to bytes and their content type; None where it is no upload.
+        encodings: encoders of a result by further content types, which a client may prefer.
         local: what a caller in this process passed, to the value the pipeline wants.
     """
 
@@ -48,23 +55,38 @@ class Port:
     to_json: Callable[[Any], Any]
     local: Callable[[Any], Any]
     schema: Mapping[str, Any]
+    output: Mapping[str, Any] | None = None
     upload: bool = False
     url: bool = False
     pydantic: PydanticForm | None = None
     media_type: str = "application/json"
     from_bytes: Callable[[bytes], Any] | None = None
     to_bytes: Callable[[Any], tuple[bytes, str]] | None = None
+    encodings: Mapping[str, Callable[[Any], bytes]] = field(default_factory=dict)
 
     @property
     def output_schema(self) -> Mapping[str, Any]:
         """JSON schema of the JSON form that is produced."""
-        return self.schema if self.pydantic is None else self.pydantic.output
+        if self.pydantic is not None:
+            return self.pydantic.output
+        return self.schema if self.output is None else self.output
 
     @property
     def packed_type(self) -> str | None:
         """Content type that keeps more of a value than JSON does: dtypes of arrays and tables."""
-        packed = self.to_bytes is not None and self.schema.get("type") == "array"
-        return self.media_type if packed else None
+        packed = self.to_bytes is not None and self.schema.get("type") != "string"
+        return self.media_types[0] if packed else None
+
+    @property
+    def media_types(self) -> list[str]:
+        """Content types of a value as bytes of its own."""
+        return self.media_type.replace(" ", "").split(",")
+
+    def to_text(self, value: Any) -> bytes:
+        """Serialize a value to JSON; NaN and infinity are null."""
+        if self.pydantic is not None:
+            return self.pydantic.to_json(value)
+        return json_text(self.to_json(value))
 
     def parse(self, body: bytes) -> Any:
         """Decode and validate JSON.
@@ -86,6 +108,40 @@ def plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def json_text(document: Any) -> bytes:
+    """Serialize to JSON what `Port.to_json` returns; NaN and infinity are null."""
+    import pydantic_core
+
+    try:
+        return pydantic_core.to_json(
+            document, fallback=plain, inf_nan_mode="null", bytes_mode="base64"
+        )
+    except pydantic_core.PydanticSerializationError as error:
+        return escaped(error, lambda: document)
+
+
+def escaped(error: Exception, document: Callable[[], Any]) -> bytes:
+    """Serialize text with lone surrogates, which only an escape sequence can express.
+
+    Args:
+        error: pydantic's; raised again if it is another one.
+        document: returns what JSON can hold.
+    """
+    if "surrogates" not in str(error):
+        raise error
+    return json.dumps(_without_nan(document()), default=plain).encode()
+
+
+def _without_nan(tree: Any) -> Any:
+    if isinstance(tree, float):
+        return tree if isfinite(tree) else None
+    if isinstance(tree, list):
+        return [_without_nan(item) for item in tree]
+    if isinstance(tree, dict):
+        return {key: _without_nan(item) for key, item in tree.items()}
+    return tree
 
 
 def without_numpy(value: Any) -> Any:

@@ -13,22 +13,23 @@ import itertools
 import os
 import typing
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from mlkit.define.port import Port
+from mlkit.define.recordings import OPTIONS, audio_port, video_port
+from mlkit.define.tables import Rows, frame_port
 from mlkit.define.types import Upload
 from mlkit.define.typing import strip, unaliased
-from mlkit.errors import DefinitionError, InputError, entry_point, require_extra
+from mlkit.errors import DefinitionError, InputError, entry_point
 from mlkit.media.dataurl import bytes_of_data_url, to_data_url
 
 __all__ = [
     "TypeCodec",
     "codec",
     "codecs",
-    "frame_from_arrow",
-    "frame_to_arrow",
     "own_port",
     "register",
     "revision",
@@ -36,8 +37,7 @@ __all__ = [
 
 _DATA_URL = {"type": "string", "format": "uri", "pattern": "^[dD][aA][tT][aA]:"}
 
-ARROW = "application/vnd.apache.arrow.stream"
-"""Content type of a DataFrame as an Arrow IPC stream."""
+_LENGTHS = {"minLength", "maxLength", "minItems", "maxItems"}
 
 
 class TypeCodec(NamedTuple):
@@ -72,7 +72,7 @@ def codec(
     Args:
         type_: the class.
         encode: converts a value to JSON-compatible data, or to ``bytes`` with ``media_type``.
-        decode: the inverse; raises ValueError for data that is invalid.
+        decode: the inverse; raises an exception, such as ValueError, for data that is invalid.
         media_type: content type of the bytes. Values are then uploads, like images: a raw body, a
             file of a form, or a ``data:`` URL in JSON.
         schema: JSON schema of the JSON-compatible data, for ``/openapi.json``; any by default.
@@ -104,7 +104,16 @@ def revision() -> int:
 def own_port(annotation: Any) -> Port | None:
     """Return the port of a type that has one of its own, or None."""
     annotation = unaliased(annotation)
-    mark = next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Upload)), None)
+    marks = getattr(annotation, "__metadata__", ())
+    upload = next((mark for mark in marks if isinstance(mark, Upload)), None)
+    port = _own_port(annotation, upload)
+    others = [mark for mark in marks if not isinstance(mark, (Upload, *OPTIONS))]
+    if any(isinstance(mark, Rows) for mark in others):
+        return port  # it applies the others too
+    return _constrained(port, annotation, others) if port is not None and others else port
+
+
+def _own_port(annotation: Any, mark: Upload | None) -> Port | None:
     if mark is not None and mark.url:
         return _source_port(annotation, mark)
     bare = strip(annotation)
@@ -119,13 +128,37 @@ def own_port(annotation: Any) -> Port | None:
     return None if build is None else build(annotation)
 
 
+def _constrained(port: Port, annotation: Any, marks: Sequence[Any]) -> Port | None:
+    """The port of a type with pydantic's constraints; None if these give it another form."""
+    from pydantic import EncodedBytes, PlainSerializer, WrapSerializer
+
+    from mlkit.define.nodes import Ported  # late: pydantic
+    from mlkit.define.schema import Schema
+
+    if any(isinstance(mark, (EncodedBytes, PlainSerializer, WrapSerializer)) for mark in marks):
+        return None
+    schema = Schema(Annotated[(Any, Ported(port), *marks)], own_port)
+    decode = port.from_bytes
+    return replace(
+        port,
+        type=annotation,
+        from_json=schema.from_json,
+        local=schema.local,
+        # Lengths are those of the value, not of its JSON form.
+        schema={k: v for k, v in schema.input.items() if k in port.schema or k not in _LENGTHS},
+        from_bytes=decode and (lambda data: schema.from_json(decode(data))),
+    )
+
+
 def _codec_port(type_: type) -> Port:
     encode, decode, media_type, schema = _codecs[type_]
 
     def decoded(value: Any) -> Any:
         try:
             return decode(value)
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
+        except (ConnectionError, MemoryError, TimeoutError):  # no fault of the value
+            raise
+        except Exception as error:  # parsers of files raise errors of their own
             raise InputError(f"not a valid {type_.__name__}: {error}") from error
 
     def local(value: Any) -> Any:
@@ -141,7 +174,7 @@ def _codec_port(type_: type) -> Port:
         return Port(type_, decoded, encode, local, schema or {})
     return Port(
         type_,
-        lambda value: decoded(_from_data_url(value)),
+        lambda value: decoded(bytes_of_data_url(value)),
         lambda value: to_data_url(encode(value), media_type),
         local,
         {**_DATA_URL, "description": f"a data: URL of {media_type}"},
@@ -159,7 +192,11 @@ def _source_port(annotation: Any, mark: Upload) -> Port:
         return _content(value)
 
     def from_json(value: Any) -> str:
-        return _text(value, "an http(s) or data: URL")
+        if not isinstance(value, str):
+            raise InputError(
+                "not text", expected="an http(s) or data: URL", got=type(value).__name__
+            )
+        return value
 
     def to_bytes(value: Any) -> tuple[bytes, str]:
         data = _content(value)
@@ -197,7 +234,7 @@ def _image_port(annotation: Any) -> Port:
 
     return Port(
         annotation,
-        lambda value: decode(_from_data_url(value)),
+        lambda value: decode(bytes_of_data_url(value)),
         lambda value: to_data_url(*to_bytes(value)),
         lambda value: value if isinstance(value, Image) else decode(_content(value)),
         {
@@ -223,7 +260,7 @@ def _bytes_port(annotation: Any, mark: Upload) -> Port:
 
     return Port(
         annotation,
-        _from_data_url,
+        bytes_of_data_url,
         lambda value: to_data_url(value, "application/octet-stream"),
         local,
         {
@@ -235,21 +272,22 @@ def _bytes_port(annotation: Any, mark: Upload) -> Port:
         upload=True,
         media_type=mark.media_type,
         from_bytes=lambda data: data,
-        to_bytes=lambda value: (local(value), "application/octet-stream"),
+        to_bytes=lambda value: (local(value), mark.media_type),
     )
 
 
 def _array_port(annotation: Any) -> Port:
     import numpy as np
 
+    dtype = _dtype(annotation)
+
     def from_json(value: Any) -> Any:
         try:
-            array = np.asarray(value)
-        except ValueError as error:
+            return _array(value, dtype)
+        except InputError:
+            raise
+        except (ValueError, TypeError, OverflowError) as error:
             raise InputError(f"not an array: {error}") from None
-        if array.dtype == object or array.dtype.kind in "US":
-            raise InputError("not an array of numbers", expected="nested lists of numbers")
-        return array
 
     def from_bytes(data: bytes) -> Any:
         try:
@@ -258,16 +296,19 @@ def _array_port(annotation: Any) -> Port:
             raise InputError(f"not a .npy file: {error}") from None
 
     def to_bytes(value: Any) -> tuple[bytes, str]:
-        buffer = io.BytesIO()
-        np.save(buffer, np.asarray(value), allow_pickle=False)
+        array, buffer = np.asarray(value), io.BytesIO()
+        if array.dtype.hasobject or array.dtype.kind == "T":
+            raise InputError("the array has no .npy form", got=f"dtype {array.dtype}")
+        np.save(buffer, array, allow_pickle=False)
         return buffer.getvalue(), "application/x-npy"
 
     return Port(
         annotation,
         from_json,
         lambda value: np.asarray(value).tolist(),
-        np.asarray,
-        {"type": "array", "items": {}, "description": "nested lists of numbers"},
+        lambda value: from_json(value) if isinstance(value, (list, tuple)) else np.asarray(value),
+        _one_of("array", "number", "boolean"),
+        _one_of("array", "number", "boolean", "string", "null"),  # null is NaN
         upload=True,
         media_type="application/x-npy",
         from_bytes=from_bytes,
@@ -275,80 +316,51 @@ def _array_port(annotation: Any) -> Port:
     )
 
 
-def _frame_port(annotation: Any) -> Port:
-    require_extra("frames", "pyarrow")
-    import pandas as pd
-
-    def from_json(value: Any) -> Any:
-        if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-            raise InputError("not a table", expected="a list of records")
-        return pd.DataFrame.from_records(value)
-
-    def local(value: Any) -> Any:
-        if isinstance(value, pd.DataFrame):
-            return value
-        try:
-            return pd.DataFrame(value)
-        except (ValueError, TypeError) as error:
-            raise InputError(f"not a table: {error}", got=type(value).__name__) from None
-
-    return Port(
-        annotation,
-        from_json,
-        _records,
-        local,
-        {"type": "array", "items": {"type": "object"}, "description": "a list of records"},
-        upload=True,
-        media_type=ARROW,
-        from_bytes=frame_from_arrow,
-        to_bytes=lambda value: (frame_to_arrow(value), ARROW),
-    )
+def _one_of(*types: str) -> dict[str, Any]:
+    return {
+        "anyOf": [{"type": "array", "items": {}}, *({"type": type_} for type_ in types[1:])],
+        "description": "nested lists of numbers, or a number for an array without dimensions",
+    }
 
 
-def _records(frame: Any) -> Any:
-    """Rows as JSON: text for dates and durations (ISO 8601), null for missing values."""
-    import json
+def _array(value: Any, dtype: Any) -> Any:
+    import numpy as np
 
-    return json.loads(frame.to_json(orient="records", date_format="iso", date_unit="us"))
-
-
-def frame_to_arrow(frame: Any) -> bytes:
-    """Serialize a DataFrame as an Arrow IPC stream, with index, dtypes and kinds of columns.
-
-    Raises:
-        InputError: a column has values of several types.
-    """
-    import pyarrow as pa
-
-    try:
-        table = pa.Table.from_pandas(frame)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
-        raise InputError(f"the DataFrame has no Arrow form: {error}") from None
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
+    array = _with_nan(np.asarray(value))
+    kind = array.dtype.kind
+    if kind == "O" or (kind in "US" and (dtype is None or dtype.kind not in "USTmM")):
+        raise InputError("not an array of numbers", expected="nested lists of numbers")
+    if dtype is None:
+        return array
+    if array.size and kind == "f" and dtype.kind in "iub":
+        raise InputError("not an array of whole numbers", expected=f"dtype {dtype}")
+    return array.astype(dtype) if kind == "f" else np.asarray(value, dtype)
 
 
-def frame_from_arrow(data: bytes) -> Any:
-    """Deserialize a DataFrame from an Arrow IPC stream.
+def _with_nan(array: Any) -> Any:
+    """Read null as NaN among numbers, as public JSON writes NaN."""
+    if array.dtype.kind != "O" or not array.ndim or all(v is not None for v in array.flat):
+        return array
+    numbers = all(value is None or type(value) in (int, float) for value in array.flat)
+    return array.astype(float) if numbers else array
 
-    Raises:
-        InputError: it is not one.
-    """
-    import pyarrow as pa
 
-    try:
-        with pa.ipc.open_stream(data) as reader:
-            return reader.read_all().to_pandas()
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
-        raise InputError(f"not an Arrow IPC stream: {error}") from None
+def _dtype(annotation: Any) -> Any:
+    """The dtype that ``NDArray[T]`` names; None for any."""
+    import numpy as np
+
+    *_, dtype = typing.get_args(strip(annotation)) or [None]
+    *_, scalar = typing.get_args(dtype) or [None]
+    # Abstract types, such as np.floating, are none of these.
+    return np.dtype(scalar) if scalar in set(np.sctypeDict.values()) else None
 
 
 _ENTRIES: Mapping[tuple[str, str], Callable[[Any], Port]] = {
+    ("mlkit", "Audio"): lambda annotation: audio_port(annotation),
     ("mlkit", "Image"): lambda annotation: _image_port(annotation),
+    ("mlkit", "Video"): lambda annotation: video_port(annotation),
     ("numpy", "ndarray"): lambda annotation: _array_port(annotation),
-    ("pandas", "DataFrame"): lambda annotation: _frame_port(annotation),
+    ("pandas", "DataFrame"): lambda annotation: frame_port(annotation, own_port),
 }
 """By top-level package and name of the class, so that none of these is imported."""
 
@@ -379,13 +391,3 @@ def _image_type(data: bytes) -> str:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp"
     return "image/*"
-
-
-def _text(value: Any, expected: str) -> str:
-    if not isinstance(value, str):
-        raise InputError("not text", expected=expected, got=type(value).__name__)
-    return value
-
-
-def _from_data_url(value: Any) -> bytes:
-    return bytes_of_data_url(_text(value, "a data: URL"))

@@ -87,6 +87,12 @@ def each(step: Step[..., R], items: Sequence[Any], /, **others: Any) -> list[R]:
         raise DefinitionError(
             "each runs a step", where="each", got=described(step), fix="each(my_step, items)"
         )
+    if step.streams:
+        raise DefinitionError(
+            "each cannot run a step that streams",
+            where=f"step {step.name!r}",
+            fix="collect its items into a list, and annotate it list[T]",
+        )
     first = next(iter(step.parameters), None)
     if first is None:
         raise DefinitionError("it takes no item", where=f"step {step.name!r}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from mlkit.define.fresh import fresh, is_shared
 from mlkit.errors import InputError
 
 __all__ = [
@@ -169,10 +170,15 @@ def select(value: Any, path: Path) -> Any:
 
 
 def resolver(source: Source) -> Callable[[Mapping[str, Any], Mapping[str, Any]], Any]:
-    """Return a function of ``(arguments, results)`` that returns the source's value."""
+    """Return a function of ``(arguments, results)`` that returns the source's value.
+
+    Each call gets a copy of a constant that can change: a list, a dict, an array.
+    """
     match source:
         case Constant(value):
-            return lambda arguments, results: value
+            if is_shared(value):
+                return lambda arguments, results: value
+            return lambda arguments, results: fresh(value)
         case Argument(name, path):
             return lambda arguments, results: select(arguments[name], path)
         case Result(node, ()):

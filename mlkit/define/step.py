@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
+import types
 import typing
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
@@ -14,10 +23,12 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, 
 from mlkit.define.code import travels
 from mlkit.define.conform import conform_to
 from mlkit.define.functions import check_step_function, is_resource
-from mlkit.define.loop import run_here
+from mlkit.define.loop import iterate_here, run_here
+from mlkit.define.mutation import changed_parameters
 from mlkit.define.options import BATCHING, BatchKeywords, StepKeywords, StepOptions
-from mlkit.define.resource import Resource
-from mlkit.define.typing import item_type, refreshed, strip
+from mlkit.define.resource import Resource, turns_of
+from mlkit.define.turn import Turn, in_turn
+from mlkit.define.typing import item_type, iterated_type, refreshed, show, strip
 from mlkit.errors import DefinitionError, did_you_mean, entry_point
 
 __all__ = ["BatchedStep", "Step", "active_tracer", "batched_step", "running_step", "step"]
@@ -43,7 +54,8 @@ class Step(Generic[P, R]):
     Attributes:
         fn: the function itself.
         name: its name.
-        is_async: whether it is a coroutine function.
+        is_async: whether it is a coroutine function or an async generator function.
+        yields: whether it is a generator function or an async generator function.
         parameters: its inputs by name, as `inspect.Parameter`.
         resources: by keyword; built once per process.
         options: placement, resources, replicas and batching.
@@ -58,7 +70,9 @@ class Step(Generic[P, R]):
         self.fn = fn
         self.name: str = fn.__name__
         self.options = self._checked(options)
-        self.is_async = inspect.iscoroutinefunction(fn)
+        yields_async = inspect.isasyncgenfunction(fn)
+        self.is_async = inspect.iscoroutinefunction(fn) or yields_async
+        self.yields = inspect.isgeneratorfunction(fn) or yields_async
         signature = inspect.signature(fn)
         self.parameters = {
             name: p for name, p in signature.parameters.items() if not is_resource(p)
@@ -66,6 +80,7 @@ class Step(Generic[P, R]):
         self.resources: dict[str, Resource[Any]] = {
             name: p.default for name, p in signature.parameters.items() if is_resource(p)
         }
+        self._shipped_changes: frozenset[str] | None = None
         self._inputs = signature.replace(parameters=list(self.parameters.values()))
         self._signature = signature
         update_wrapper(self, fn)
@@ -92,8 +107,10 @@ class Step(Generic[P, R]):
         module = sys.modules.get(self.fn.__module__)
         if getattr(module, self.fn.__qualname__, None) is self and not travels(self.fn):
             return str(self.fn.__qualname__)  # by name, like a function of an installed module
-        # Annotations as text cannot be resolved without the function's module.
-        return (_rebuild, (type(self), self.fn, self.options.to_dict(), self.hints))
+        # Annotations as text cannot be resolved without the function's module, nor what it changes
+        # without its source.
+        changes = sorted(self.changes)
+        return (_rebuild, (type(self), self.fn, self.options.to_dict(), self.hints, changes))
 
     @entry_point
     def with_options(self, **changes: Unpack[BatchKeywords]) -> Self:
@@ -126,11 +143,56 @@ class Step(Generic[P, R]):
 
     @property
     def return_type(self) -> Any:
-        """Type of the result as a pipeline sees it, or `inspect.Parameter.empty`."""
-        return self.hints.get("return", inspect.Parameter.empty)
+        """Type of the result as a pipeline sees it, or `inspect.Parameter.empty`.
+
+        The items of a step that streams are a list.
+        """
+        item = self.streamed_type
+        if item is inspect.Parameter.empty:
+            return self.hints.get("return", inspect.Parameter.empty)
+        return types.GenericAlias(list, (item,))
+
+    @property
+    def changes(self) -> frozenset[str]:
+        """Parameters whose values it changes in place, as its source shows.
+
+        A call in a pipeline gets copies for them, so that no other reader of the value notices.
+        """
+        if self._shipped_changes is not None:
+            return self._shipped_changes
+        return changed_parameters(self.fn) & self.parameters.keys()
+
+    @property
+    def streams(self) -> bool:
+        """Whether it makes its result item by item."""
+        return self.yields or self.streamed_type is not inspect.Parameter.empty
+
+    @property
+    def streamed_type(self) -> Any:
+        """Type of its items, if its result is annotated as an iterator; else empty."""
+        return iterated_type(self.hints.get("return", inspect.Parameter.empty))
 
     @entry_point
-    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def check_resource(self, name: str, value: Any) -> None:
+        """Check the value of a resource against the annotation of its keyword.
+
+        Annotations other than a class are not checked.
+
+        Raises:
+            DefinitionError: it is not an instance of the class.
+        """
+        expected = self.hints.get(name)
+        if not isinstance(expected, type) or _is_instance(value, expected):
+            return
+        raise DefinitionError(
+            f"the resource {name!r} is of another type",
+            where=f"step {self.name!r}",
+            expected=show(expected),
+            got=type(value).__name__,
+        )
+
+    @entry_point
+    def bind(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Bind arguments by name, without the resources.
 
         Raises:
@@ -159,7 +221,7 @@ class Step(Generic[P, R]):
             ) from None
 
     @entry_point
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it and return its result; in a pipeline, add a node to the graph."""
         tracer = active_tracer.get()
         if tracer is not None:
@@ -167,14 +229,31 @@ class Step(Generic[P, R]):
         self._refuse_nesting()
         return typing.cast(R, self._call(*args, **kwargs))
 
-    def _call(self, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, /, *args: Any, **kwargs: Any) -> Any:
         for name, resource in self.resources.items():
             if name not in kwargs:
                 kwargs[name] = resource.get()
-        with inside(self.name):
+        turns = turns_of(self.resources)
+        if self.streams:
+            with inside(self.name):
+                items = self.fn(*args, **kwargs)
+            return self._iterate(iterate_here(items) if self.is_async else items, turns)
+        with inside(self.name), in_turn(turns):
             result = self.fn(*args, **kwargs)
-            result = run_here(result) if self.is_async else result
-        return self._conformed(result)
+            return self._conformed(run_here(result) if self.is_async else result)
+
+    def _iterate(self, items: typing.Iterable[Any], turns: Sequence[Turn]) -> Iterator[Any]:
+        """Yield items that are made in this step, rather than where they are used."""
+        iterator, check = iter(items), conform_to(self.streamed_type)
+        closes = closing(iterator) if isinstance(iterator, typing.Generator) else nullcontext()
+        with in_turn(turns), closes:
+            while True:
+                with inside(self.name):
+                    try:
+                        item = next(iterator)
+                    except StopIteration:
+                        return
+                yield item if check is None else check(item)
 
     def _conformed(self, result: Any) -> Any:
         """Return a result as its annotation has it; see `mlkit.define.conform`.
@@ -216,6 +295,12 @@ class BatchedStep(Step[P, R]):
                 where=f"step {self.name!r}",
                 fix="write an async @step: its calls run concurrently without a batch",
             )
+        if self.yields:
+            raise DefinitionError(
+                "a batched step cannot stream",
+                where=f"step {self.name!r}",
+                fix="return one result per item, or yield the items of one request in a @step",
+            )
         if not self.parameters:
             raise DefinitionError(
                 "a batched step takes at least one sequence of items", where=f"step {self.name!r}"
@@ -229,15 +314,20 @@ class BatchedStep(Step[P, R]):
     @property
     def return_type(self) -> Any:
         """Type of the result for one item, or `inspect.Parameter.empty`."""
-        return item_type(super().return_type)
+        return item_type(self.hints.get("return", inspect.Parameter.empty))
 
-    def _call(self, *args: Any, **kwargs: Any) -> Any:
+    @property
+    def streamed_type(self) -> Any:
+        """Empty: a batched step returns one result per item."""
+        return inspect.Parameter.empty
+
+    def _call(self, /, *args: Any, **kwargs: Any) -> Any:
         own = {name: kwargs.pop(name) for name in list(kwargs) if name in self.resources}
         columns = {name: [value] for name, value in self.bind(*args, **kwargs).items()}
         return self.batch(**columns, **own)[0]
 
     @entry_point
-    def batch(self, *args: Any, **kwargs: Any) -> list[R]:
+    def batch(self, /, *args: Any, **kwargs: Any) -> list[R]:
         """Run the function on whole sequences; return one result per item.
 
         Raises:
@@ -248,7 +338,7 @@ class BatchedStep(Step[P, R]):
         for name, resource in self.resources.items():
             if name not in own:
                 own[name] = resource.get()
-        with inside(self.name):
+        with inside(self.name), in_turn(turns_of(self.resources)):
             results = self.call_batch(columns, own)
         return [self._conformed(result) for result in results]
 
@@ -257,9 +347,14 @@ class BatchedStep(Step[P, R]):
     ) -> list[Any]:
         """Call the function with one sequence per parameter, and check its results."""
         size = len(next(iter(columns.values())))
+        return self.split(self.call_unchecked(columns, resources), size)
+
+    def call_unchecked(
+        self, columns: Mapping[str, Sequence[Any]], resources: Mapping[str, Any]
+    ) -> Any:
+        """Call the function with one sequence per parameter; see `split` for its results."""
         arguments = {name: self._column(name, items) for name, items in columns.items()}
-        results = self.fn(**arguments, **resources)
-        return self.split(results, size)
+        return self.fn(**arguments, **resources)
 
     def _column(self, name: str, items: Sequence[Any]) -> Any:
         """Items as the function takes them: an array if annotated as such."""
@@ -295,10 +390,15 @@ class BatchedStep(Step[P, R]):
 
 
 def _rebuild(
-    cls: type[Step[..., Any]], fn: Callable[..., Any], options: dict[str, Any], hints: Any
+    cls: type[Step[..., Any]],
+    fn: Callable[..., Any],
+    options: dict[str, Any],
+    hints: Any,
+    changes: Iterable[str] | None = None,
 ) -> Step[..., Any]:
     step = cls(fn, **options)
     step.__dict__["_hints"] = hints
+    step._shipped_changes = None if changes is None else frozenset(changes)
     return step
 
 
@@ -312,6 +412,17 @@ def inside(name: str) -> Iterator[None]:
         running_step.reset(token)
 
 
+def _is_instance(value: Any, expected: type) -> bool:
+    try:
+        if isinstance(value, expected) or (expected is float and isinstance(value, int)):
+            return True
+    except TypeError:  # a protocol that cannot be checked
+        return True
+    # A class of a cell is another object in each kernel.
+    path = expected.__module__, expected.__qualname__
+    return any((c.__module__, c.__qualname__) == path for c in type(value).__mro__)
+
+
 def _is_array(annotation: Any) -> bool:
     bare = strip(annotation)
     origin = typing.get_origin(bare) or bare
@@ -322,12 +433,16 @@ class _StepDecorator(typing.Protocol):
     @overload
     def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
     @overload
+    def __call__(self, fn: Callable[P, AsyncIterator[R]], /) -> Step[P, Iterator[R]]: ...
+    @overload
     def __call__(self, fn: Callable[P, R], /) -> Step[P, R]: ...
     def __call__(self, fn: Callable[..., Any], /) -> Step[..., Any]: ...
 
 
 @overload
 def step(fn: Callable[P, Awaitable[R]], /) -> Step[P, R]: ...
+@overload
+def step(fn: Callable[P, AsyncIterator[R]], /) -> Step[P, Iterator[R]]: ...
 @overload
 def step(fn: Callable[P, R], /) -> Step[P, R]: ...
 @overload
@@ -339,14 +454,16 @@ def step(fn: Any = None, /, **options: Any) -> Any:
     It may be ``async``. Outside a pipeline it is still an ordinary function: calling it runs it
     and returns its result, also if it is async. ``.fn`` is the function itself.
 
+    A generator function streams: the items of ``def tokens(prompt: str) -> Iterator[str]`` are sent
+    as it yields them. It can be the last step of a pipeline only.
+
     Args:
         fn: the function.
         options: for its deployment: ``@step(stage="models", num_gpus=0.5)``. See
             `mlkit.define.options.StepOptions`.
 
     Raises:
-        DefinitionError: not a function, a generator, ``*args`` or ``**kwargs``; or an unknown
-            option.
+        DefinitionError: not a function, ``*args`` or ``**kwargs``; or an unknown option.
     """
     return Step(fn, **options) if fn is not None else entry_point(lambda fn: Step(fn, **options))
 
@@ -394,7 +511,8 @@ def batched_step(fn: Any = None, /, **options: Any) -> Any:
             `mlkit.define.options.StepOptions`.
 
     Raises:
-        DefinitionError: as for `step`; also for an async function or a size below 1.
+        DefinitionError: as for `step`; also for an async or a generator function, or a size
+            below 1.
     """
     if fn is None:
         return entry_point(lambda fn: BatchedStep(fn, **options))

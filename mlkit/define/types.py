@@ -23,7 +23,7 @@ class Upload:
     url: bool = False
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Let `mlkit.define.schema` recognize the annotation in models and containers."""
+        """Let `mlkit.define.nodes` recognize the annotation in models and containers."""
         from pydantic_core import core_schema
 
         if not self.url:

@@ -15,6 +15,7 @@ __all__ = [
     "field_types",
     "fits",
     "item_type",
+    "iterated_type",
     "refreshed",
     "show",
     "strip",
@@ -115,6 +116,28 @@ def item_type(annotation: Any) -> Any:
             return EMPTY
         return args[0] if args else Any
     return EMPTY
+
+
+def iterated_type(annotation: Any) -> Any:
+    """Item type of a type that may be read only once; empty for other types.
+
+    ``T`` for ``Iterator[T]``, ``Generator[T, None, None]``, ``Iterable[T]``, and their async forms.
+    """
+    annotation = strip(annotation)
+    origin, args = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
+    if not any(origin is known for known in _ITERATED):
+        return EMPTY
+    return args[0] if args else Any
+
+
+_ITERATED = (
+    collections.abc.AsyncGenerator,
+    collections.abc.AsyncIterable,
+    collections.abc.AsyncIterator,
+    collections.abc.Generator,
+    collections.abc.Iterable,
+    collections.abc.Iterator,
+)
 
 
 def tuple_types(annotation: Any) -> tuple[Any, ...] | None:

@@ -5,9 +5,9 @@ The public entry points are in `mlkit.pipelines`: ``tag(...)``, ``tag.run(...)``
 """
 
 from mlkit.execute.executor import Executor
-from mlkit.execute.local import run
+from mlkit.execute.local import run, stream
 from mlkit.execute.offline import map_inputs
 from mlkit.execute.program import Program, compile_graph
 from mlkit.execute.run import NodeRun, Run
 
-__all__ = ["Executor", "NodeRun", "Program", "Run", "compile_graph", "map_inputs", "run"]
+__all__ = ["Executor", "NodeRun", "Program", "Run", "compile_graph", "map_inputs", "run", "stream"]

@@ -1,4 +1,4 @@
-"""Calls of step functions: single, batched and async.
+"""Calls of step functions: single, batched, async and streaming.
 
 All exceptions of a step become outcomes, `SystemExit` included: none reaches the worker thread or
 the event loop.
@@ -7,16 +7,27 @@ the event loop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import aclosing, closing, nullcontext
 from time import perf_counter
 from types import FrameType
 from typing import Any, NamedTuple
 
+from mlkit.define.fresh import fresh, separate
 from mlkit.define.step import BatchedStep, running_step
-from mlkit.errors import DefinitionError
+from mlkit.define.turn import in_turn, in_turn_async
+from mlkit.errors import Cancelled, DefinitionError
 from mlkit.execute.execution import Part, Work
 from mlkit.execute.program import Task
 
-__all__ = ["CallResult", "call_async", "call_batch", "call_single"]
+__all__ = [
+    "CallResult",
+    "call_async",
+    "call_batch",
+    "call_single",
+    "call_streaming",
+    "call_streaming_async",
+]
 
 
 class CallResult(NamedTuple):
@@ -36,7 +47,10 @@ def call_single(task: Task, execution: Work) -> CallResult:
     running_step.set(task.name)
     start = perf_counter()
     try:
-        value = task.step.fn(**_inputs(task, execution), **task.resources)
+        if task.turns:
+            value = _exclusive(task, execution)
+        else:
+            value = task.step.fn(**_inputs(task, execution), **task.resources)
         if task.conform is not None:
             value = task.conform(value)
     except BaseException as raised:
@@ -48,6 +62,16 @@ def call_single(task: Task, execution: Work) -> CallResult:
             # reference cycle through it.
             del execution, outcome
     return CallResult(execution, task, value, None, start, perf_counter(), 1)
+
+
+def _exclusive(task: Task, execution: Work) -> Any:
+    try:
+        with in_turn(task.turns):
+            if execution.root.finished:  # while it waited
+                raise Cancelled("the request has ended")
+            return task.step.fn(**_inputs(task, execution), **task.resources)
+    finally:
+        del execution  # the traceback of an error keeps this frame alive
 
 
 def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[CallResult]:
@@ -65,10 +89,8 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Cal
     while parts:
         part = parts.pop()
         sizes.append(len(part))
-        values, error = _attempt(task, part)
-        # A wrong number of results is an error of the step, not of an item.
-        whole = len(part) == 1 or not task.splits or isinstance(error, DefinitionError)
-        if error is None or whole:
+        values, error, divisible = _attempt(task, part)
+        if error is None or len(part) == 1 or not (task.splits and divisible):
             finish = perf_counter()
             outcomes += [
                 _conformed(CallResult(execution, task, value, error, start, finish, size))
@@ -96,23 +118,36 @@ def _conformed(result: CallResult) -> CallResult:
         return result._replace(value=None, error=error)
 
 
-def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseException | None]:
-    """Return one result per request and None, or as many Nones and the exception."""
+def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseException | None, bool]:
+    """Return one result per request and None, or as many Nones and the exception.
+
+    The last value is whether the exception may be that of one item.
+    """
     step, size = task.step, len(executions)
     assert isinstance(step, BatchedStep)
+    returned = False
     try:
         columns = {
             name: [get(e.arguments, e.results) for e in executions] for name, get in task.inputs
         }
         if task.each is not None:
             columns[task.each] = [e.item for e in executions if isinstance(e, Part)]
-        values = step.call_batch(columns, dict(task.resources))
+        with in_turn(task.turns):
+            # Copied anew where a batch that failed is split: it may have changed its items.
+            for name in columns.keys() & task.changes:
+                columns[name] = list(map(separate, columns[name]))
+            defaults = {name: fresh(default) for name, default in task.defaults.items()}
+            results = step.call_unchecked(columns, {**task.resources, **task.keep(defaults)})
+            returned = True
+            values = step.split(results, size)
         if len(values) != size:  # len() may differ from the number of items iterated: a DataFrame
             raise DefinitionError(f"{len(values)} results for {size} items")
     except BaseException as raised:
         del executions
-        return [None] * size, _trimmed(raised)
-    return values, None
+        # A wrong number of results is an error of the step, not of an item.
+        of_step = returned and isinstance(raised, DefinitionError)
+        return [None] * size, _trimmed(raised), not of_step
+    return values, None, False
 
 
 async def call_async(task: Task, execution: Work) -> CallResult | None:
@@ -126,7 +161,11 @@ async def call_async(task: Task, execution: Work) -> CallResult | None:
     start = perf_counter()
     try:
         async with asyncio.timeout(execution.left_s) as scope:
-            value = await task.step.fn(**_inputs(task, execution), **task.resources)
+            if task.turns:
+                async with in_turn_async(task.turns):
+                    value = await task.step.fn(**_inputs(task, execution), **task.resources)
+            else:
+                value = await task.step.fn(**_inputs(task, execution), **task.resources)
         if task.conform is not None:
             value = task.conform(value)
     except BaseException as raised:
@@ -144,13 +183,74 @@ async def call_async(task: Task, execution: Work) -> CallResult | None:
     return CallResult(execution, task, value, None, start, perf_counter(), 1)
 
 
+def call_streaming(task: Task, execution: Work, deliver: Callable[[Any], bool]) -> CallResult:
+    """Run one request's generator in this thread and context, and close it.
+
+    Args:
+        task: the task.
+        execution: the request.
+        deliver: takes each item; False ends the generator early.
+    """
+    running_step.set(task.name)
+    start = perf_counter()
+    conform = task.conform
+    try:
+        with in_turn(task.turns):
+            items = iter(task.step.fn(**_inputs(task, execution), **task.resources))
+            with closing(items) if isinstance(items, Generator) else nullcontext():
+                for item in items:
+                    item = item if conform is None else conform(item)
+                    if not deliver(fresh(item)):  # it may be changed while it waits
+                        break
+    except BaseException as raised:
+        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
+        try:
+            return outcome
+        finally:
+            del execution, outcome
+    return CallResult(execution, task, None, None, start, perf_counter(), 1)
+
+
+async def call_streaming_async(
+    task: Task, execution: Work, deliver: Callable[[Any], Awaitable[bool]]
+) -> CallResult:
+    """Run one request's async generator in this task and context, and close it.
+
+    Raises:
+        asyncio.CancelledError: this call was cancelled.
+    """
+    running_step.set(task.name)
+    start = perf_counter()
+    conform = task.conform
+    try:
+        async with (
+            in_turn_async(task.turns),
+            aclosing(task.step.fn(**_inputs(task, execution), **task.resources)) as items,
+        ):
+            async for item in items:
+                item = item if conform is None else conform(item)
+                if not await deliver(fresh(item)):
+                    break
+    except BaseException as raised:
+        if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
+            raise
+        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
+        try:
+            return outcome
+        finally:
+            del execution, outcome
+    return CallResult(execution, task, None, None, start, perf_counter(), 1)
+
+
 def _inputs(task: Task, execution: Work) -> dict[str, Any]:
     arguments, results = execution.arguments, execution.results
     inputs = {name: get(arguments, results) for name, get in task.inputs}
+    if task.defaults:
+        inputs |= {name: fresh(default) for name, default in task.defaults.items()}
     if task.each is not None:
         assert isinstance(execution, Part)
         inputs[task.each] = execution.item
-    return inputs
+    return task.keep(inputs) if task.changes else inputs
 
 
 def _is_cancelled() -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeAlias
 
 from mlkit.errors import DeadlineExceeded, MlkitError, StepError
+from mlkit.execute.buffer import AHEAD, Buffer
 from mlkit.execute.program import Program, Task
 from mlkit.execute.run import NodeRun, Run
 
@@ -24,6 +26,7 @@ class Execution:
         finished: whether it has ended; no further task of it starts.
         error: the exception that ended it, or None.
         output: the pipeline's result, once finished without an error.
+        item_times: when each item of a result that streams was made.
     """
 
     __slots__ = (
@@ -33,6 +36,7 @@ class Execution:
         "arguments",
         "async_tasks",
         "began",
+        "buffer",
         "context",
         "deadline",
         "ended",
@@ -40,6 +44,7 @@ class Execution:
         "failed",
         "failed_item",
         "finished",
+        "item_times",
         "left",
         "on_done",
         "on_node",
@@ -58,9 +63,10 @@ class Execution:
         give_up: Callable[[Execution], None],
         arguments: Mapping[str, Any],
         given: Mapping[str, Any],
-        on_done: Callable[[Execution], None],
+        on_done: Callable[[Execution], object],
         deadline: float | None,
         on_node: Callable[[str, Any], None] | None = None,
+        buffer: Buffer | None = None,
     ) -> None:
         tasks = program.tasks
         self.program = program
@@ -69,6 +75,8 @@ class Execution:
         self.results: dict[str, Any] = dict(given)
         self.on_done = on_done
         self.on_node = on_node
+        self.buffer = buffer
+        self.item_times = array("d")
         self.deadline = deadline
         self.context = contextvars.copy_context()
         self.waiting = [task.upstream for task in tasks]
@@ -156,6 +164,25 @@ class Execution:
         self.results[task.name] = gathered.values
         return True
 
+    def add_item(self, task: Task, item: Any, resume: Callable[[], object]) -> tuple[bool, bool]:
+        """Add an item to the result of a task that streams.
+
+        Returns:
+            whether its consumer has to be notified, and whether its generator has to wait for
+            ``resume`` to be called.
+        """
+        items = self.results.setdefault(task.name, [])
+        if task.downstream:  # it is made whole for other steps
+            items.append(item)
+            return False, False
+        self.item_times.append(perf_counter())
+        if self.buffer is None or len(items) < AHEAD:  # the first ones are kept for `App.peek`
+            items.append(item)
+        if self.buffer is None:
+            return False, False
+        first = self.buffer.put(item, resume)
+        return first, self.buffer.resume is not None
+
     def settle(self) -> None:
         """Compute the output, or the final error.
 
@@ -208,6 +235,7 @@ class Execution:
             finish - self.began,
             size,
             self.error.__cause__ if failed and self.error else None,
+            self.item_times[0] - self.began if task.streams and self.item_times else None,
         )
 
 

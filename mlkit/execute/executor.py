@@ -11,8 +11,10 @@ The same executor runs single calls, offline maps and served replicas:
   ``split_failed_batches=False``, the whole batch fails.
 - Requests that are cancelled, failed or past their deadline are skipped in all queues, and their
   async steps are cancelled. A running plain function cannot be stopped; its result is discarded.
-- Single and async steps run in the context of the caller that submitted the request, batched steps
-  in the context in which the executor was created.
+- A step that streams runs in a thread of its own, from its first item to its last, or on the event
+  loop if it is async; it waits when it is a few items ahead of the consumer. See `items.py`.
+- Single, async and streaming steps run in the context of the caller that submitted the request,
+  batched steps in the context in which the executor was created.
 """
 
 from __future__ import annotations
@@ -28,8 +30,10 @@ from types import TracebackType
 from typing import Any
 
 from mlkit.define.loop import background_loop
-from mlkit.errors import Cancelled, InputError, MlkitError
-from mlkit.execute.call import CallResult, call_async, call_batch, call_single
+from mlkit.errors import Cancelled, InputError
+from mlkit.execute import unqueued
+from mlkit.execute.buffer import Buffer
+from mlkit.execute.call import CallResult, call_batch, call_single
 from mlkit.execute.cores import default_workers, usual_workers
 from mlkit.execute.execution import Execution, Work, deadline_passed
 from mlkit.execute.flow import After, Flow
@@ -51,6 +55,9 @@ class Executor:
             `usual_workers` are busy while calls are short and queues do not grow.
         loop: event loop for async steps; mlkit's background loop by default.
 
+    Attributes:
+        streaming: threads of generators that run.
+
     Raises:
         InputError: fewer than one worker.
     """
@@ -68,7 +75,6 @@ class Executor:
             )
         self.program = program
         self.workers = workers or default_workers()
-        self._loop = loop
         self._context = contextvars.copy_context()
         self._flow = Flow(program, self.workers, workers or usual_workers())
         # Plain locks only: an interrupt during the acquisition of a lock implemented in Python can
@@ -80,7 +86,9 @@ class Executor:
         # What each worker has in hand: a call that goes on keeps it, though its request is over.
         self._in_hand: list[list[Work] | None] = [None] * self.workers
         self._closed = False
+        self._loop = loop
         self._loops = Mailboxes()
+        self.streaming: set[threading.Thread] = set()
         name = f"mlkit-{program.graph.name}"
         self._threads = [
             threading.Thread(target=self._work, args=(i, alarm), name=f"{name}-{i}", daemon=True)
@@ -95,11 +103,12 @@ class Executor:
     def submit(
         self,
         arguments: Mapping[str, Any],
-        on_done: Callable[[Execution], None],
+        on_done: Callable[[Execution], object],
         *,
         given: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         on_node: Callable[[str, Any], None] | None = None,
+        buffer: Buffer | None = None,
     ) -> Execution:
         """Start a request.
 
@@ -112,12 +121,14 @@ class Executor:
                 its async steps are cancelled, and the request fails.
             on_node: called with name and value of each finished node, in order and before
                 ``on_done``; under the same rules.
+            buffer: takes the items of a result that streams, for `take`; without it, the result is
+                the list of them.
 
         Raises:
             Cancelled: the executor is closed.
         """
         execution = Execution(
-            self.program, self.cancel, arguments, given or {}, on_done, deadline, on_node
+            self.program, self.cancel, arguments, given or {}, on_done, deadline, on_node, buffer
         )
         after = After()
         with self._lock:
@@ -133,6 +144,7 @@ class Executor:
         self,
         arguments: Mapping[str, Any],
         *,
+        given: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         on_node: Callable[[str, Any], None] | None = None,
     ) -> Execution:
@@ -147,9 +159,9 @@ class Executor:
         def on_done(execution: Execution) -> None:
             self._loops.post(loop, _settle, future, execution)  # if it is closed, nobody waits
 
-        execution = self.submit(arguments, on_done, deadline=deadline, on_node=on_node)
+        execution = self.submit(arguments, on_done, given=given, deadline=deadline, on_node=on_node)
         left = execution.left_s
-        timer = None if left is None else loop.call_later(left, self._expire, execution)
+        timer = None if left is None else loop.call_later(left, self.expire, execution)
         try:
             return await future
         except BaseException:  # cancelled, or the loop is closing
@@ -159,9 +171,44 @@ class Executor:
             if timer is not None:
                 timer.cancel()
 
+    def take(self, execution: Execution) -> list[Any]:
+        """Take the items of a request that streams; its generator goes on if it waits."""
+        assert execution.buffer is not None
+        with self._lock:
+            items, resume = execution.buffer.take()
+            if items and (deadline := execution.buffer.deadline()) is not None:
+                execution.deadline = deadline
+        if resume is not None:
+            resume()
+        return items
+
     def cancel(self, execution: Execution) -> None:
         """Cancel a request; no effect on a finished one."""
-        self._fail(execution, Cancelled("cancelled by its caller"))
+        self.fail(execution, Cancelled("cancelled by its caller"))
+
+    def expire(self, execution: Execution) -> None:
+        """End a request at its deadline; no effect on a finished one."""
+        self.fail(execution, deadline_passed())
+
+    def post(self, loop: asyncio.AbstractEventLoop, call: Callable[..., None], *args: Any) -> bool:
+        """Make a call in a loop, at once if it runs in this thread; False if it is closed."""
+        return self._loops.post(loop, call, *args)
+
+    @property
+    def max_busy(self) -> int:
+        """Maximum number of workers that make calls at a time; all of them by default."""
+        return self._flow.queues.max_busy
+
+    @max_busy.setter
+    def max_busy(self, workers: int) -> None:
+        with self._lock:
+            self._flow.queues.max_busy = min(workers, self.workers)
+            self._wake()
+
+    @property
+    def async_loop(self) -> asyncio.AbstractEventLoop:
+        """Event loop of async steps."""
+        return self._loop or background_loop()
 
     @property
     def in_flight(self) -> int:
@@ -210,8 +257,9 @@ class Executor:
                     alarm.release()
         for execution in unfinished:
             execution.cancel()
-        if wait and threading.current_thread() not in self._threads:
-            for thread in self._threads:
+        threads = (*self._threads, *self.streaming)
+        if wait and threading.current_thread() not in threads:
+            for thread in threads:
                 thread.join()
 
     def __enter__(self) -> Executor:
@@ -320,30 +368,28 @@ class Executor:
 
     # ---- on any thread, without the lock ----------------------------------------------------
 
-    def _expire(self, execution: Execution) -> None:
-        self._fail(execution, deadline_passed())
-
-    def _fail(self, execution: Execution, error: BaseException, task: Task | None = None) -> None:
+    def fail(self, execution: Execution, error: BaseException, task: Task | None = None) -> None:
+        """End a request with an error of a task; no effect on a finished one."""
         after = After()
         with self._lock:
             self._flow.finish(execution, task, error, after)
         self._follow_up(after)
 
     def _follow_up(self, after: After) -> None:
+        for resume in after.resumed:
+            resume()
         for execution, node, value in after.node_results:
             assert execution.on_node is not None
             self._notify(execution.on_node, node, value)
         for execution in after.done:
             execution.settle()
             if execution.async_tasks:
-                self._loops.post(self._async_loop, _cancel_async, execution)
+                unqueued.cancel(self, execution)
             self._notify(execution.on_done, execution)
         for work, task in after.awaited:
-            if not self._loops.post(self._async_loop, self._start_async, work, task):
-                where = f"step {task.name!r}"
-                self._fail(work.root, MlkitError("its event loop is closed", where=where))
+            unqueued.start(self, work, task)
 
-    def _notify(self, listener: Callable[..., None], *args: Any) -> None:
+    def _notify(self, listener: Callable[..., object], *args: Any) -> None:
         try:
             listener(*args)
         except KeyboardInterrupt:
@@ -351,30 +397,21 @@ class Executor:
         except BaseException:  # there is nobody to raise to, and the worker must survive
             logger.exception("a listener of %r raised", self.program.graph.name)
 
-    @property
-    def _async_loop(self) -> asyncio.AbstractEventLoop:
-        return self._loop or background_loop()
+    def add_item(
+        self, execution: Execution, task: Task, item: Any, resume: Callable[[], object]
+    ) -> bool:
+        """Add an item; return whether its generator has to wait for ``resume`` to be called."""
+        with self._lock:
+            if execution.finished:
+                return False
+            is_first, waits = execution.add_item(task, item, resume)
+        if is_first:
+            assert execution.buffer is not None
+            self._notify(execution.buffer.on_item)
+        return waits
 
-    # ---- in the loop ------------------------------------------------------------------------
-
-    def _start_async(self, work: Work, task: Task) -> None:
-        execution = work.root
-        if execution.expired:
-            self._fail(execution, deadline_passed(task))
-        started = asyncio.get_running_loop().create_task(
-            self._await(work, task), context=execution.context.copy()
-        )
-        execution.async_tasks.add(started)
-        started.add_done_callback(lambda ended: self._async_ended(execution, task, ended))
-        if execution.finished:  # it may have ended before this task was registered
-            started.cancel()
-
-    async def _await(self, work: Work, task: Task) -> None:
-        outcome = await call_async(task, work)
-        work.root.async_tasks.difference_update({asyncio.current_task()})
-        if outcome is None:
-            self._fail(work.root, deadline_passed(task))
-            return
+    def record(self, task: Task, outcome: CallResult) -> None:
+        """Record the outcome of a call that no worker made."""
         after = After()
         with self._lock:
             self._flow.count(task, (1,))
@@ -385,23 +422,11 @@ class Executor:
         try:
             self._follow_up(after)
         finally:  # from Python 3.12 on, the traceback of an error keeps this frame alive
-            del work, after
-
-    def _async_ended(self, execution: Execution, task: Task, ended: asyncio.Task[None]) -> None:
-        execution.async_tasks.discard(ended)
-        if ended.cancelled():  # by a loop that shuts down, or before it started
-            execution.cancel()
-        elif (error := ended.exception()) is not None:  # outside of the step, as on the workers
-            self._fail(execution, error, task)
+            del after
 
 
 def _duration_s(outcomes: list[CallResult]) -> float | None:
     return outcomes[-1].finish - outcomes[0].start if outcomes else None
-
-
-def _cancel_async(execution: Execution) -> None:
-    for task in list(execution.async_tasks):
-        task.cancel()
 
 
 def _settle(future: asyncio.Future[Execution], execution: Execution) -> None:

@@ -7,7 +7,7 @@ they collected in `After`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -27,14 +27,16 @@ class After:
 
     Attributes:
         done: requests that have finished.
-        awaited: async steps to start.
+        awaited: async and streaming steps to start.
         node_results: request, node and value for the ``on_node`` callbacks of finished nodes.
+        resumed: functions that let generators go on.
         ready: whether new jobs were queued for the workers.
     """
 
     done: list[Execution] = field(default_factory=list)
     awaited: list[tuple[Work, Task]] = field(default_factory=list)
     node_results: list[tuple[Execution, str, Any]] = field(default_factory=list)
+    resumed: list[Callable[[], object]] = field(default_factory=list)
     ready: bool = False
 
     def __bool__(self) -> bool:
@@ -70,10 +72,12 @@ class Flow:
         """Record outcomes, and queue the tasks that they make ready."""
         for work, task, value, error, start, finish, size in outcomes:
             execution = work.root
-            if not task.step.is_async:
+            if task.queued:
                 self.queues.ran(task, finish - start)
             if execution.finished:
                 continue
+            if task.streams:
+                value = execution.results.setdefault(task.name, [])
             if task.each is not None:
                 assert isinstance(work, Part)
                 if not execution.gather(work, task, value, start, finish, size) and error is None:
@@ -110,6 +114,9 @@ class Flow:
         execution.error = error
         self.open.discard(execution)
         after.done.append(execution)
+        if execution.buffer is not None and execution.buffer.resume is not None:
+            after.resumed.append(execution.buffer.resume)
+            execution.buffer.resume = None
         if error is not None:
             self._failures += 1
             # Amortized: rare enough to be cheap, frequent enough to bound the queues.
@@ -143,7 +150,7 @@ class Flow:
             execution.ready_at[task.index] = now
             if task.each is not None:
                 waiting += self._push_each(execution, task, now, after)
-            elif task.step.is_async:
+            elif not task.queued:
                 after.awaited.append((execution, task))
             else:
                 self.queues.push(task, execution)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from queue import SimpleQueue
 from typing import Any
 
 from mlkit.define.border import port
+from mlkit.define.fresh import fresh
 from mlkit.define.graph import Graph
+from mlkit.define.typing import show
 from mlkit.errors import DefinitionError, InputError, MissingExtra, MlkitError
+from mlkit.execute.buffer import Buffer
 from mlkit.execute.cores import cores
 from mlkit.execute.execution import Execution
 from mlkit.execute.executor import Executor
 from mlkit.execute.program import Program, compile_graph
 from mlkit.execute.run import Run
 
-__all__ = ["localise_arguments", "localiser", "run"]
+__all__ = ["localise_arguments", "localiser", "not_streaming", "run", "stream"]
 
 
 def run(
@@ -37,7 +40,8 @@ def run(
     """
     _check_given(graph, given)
     program = compile_graph(graph, frozenset(given))
-    arguments = localise_arguments(graph, _bind(bind, program, args, kwargs))
+    local = localise_arguments(graph, _bind(bind, program, args, kwargs))
+    arguments = {name: fresh(value) for name, value in local.items()}
     ended: SimpleQueue[Execution] = SimpleQueue()  # unlike an Event, it survives an interrupt
     with Executor(program, workers=min(cores(), max(1, len(program.tasks)))) as executor:
         executor.submit(arguments, ended.put, given=given)
@@ -45,6 +49,48 @@ def run(
     if result.error is not None:
         raise result.error
     return result
+
+
+def stream(
+    graph: Graph,
+    bind: Callable[..., dict[str, Any]],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Iterator[Any]:
+    """Iterate over the items of a graph that runs in this process; see `Pipeline.stream`.
+
+    It is started by the first `next`, and closed with the iterator.
+    """
+    if not graph.streams:
+        raise not_streaming(graph)
+    program = compile_graph(graph)
+    local = localise_arguments(graph, bind(*args, **kwargs))
+    return _items(program, {name: fresh(value) for name, value in local.items()})
+
+
+def not_streaming(graph: Graph) -> DefinitionError:
+    """Build the error for a stream of a pipeline that returns a single result."""
+    return DefinitionError(
+        "it does not stream",
+        where=f"pipeline {graph.name!r}",
+        expected="a pipeline annotated -> Iterator[T]",
+        got=show(graph.returns),
+        fix="call it, or yield the items in its last step",
+    )
+
+
+def _items(program: Program, arguments: Mapping[str, Any]) -> Iterator[Any]:
+    events: SimpleQueue[Execution | None] = SimpleQueue()
+    with Executor(program, workers=min(cores(), len(program.tasks))) as executor:
+        buffer = Buffer(lambda: events.put(None))
+        execution = executor.submit(arguments, events.put, buffer=buffer)
+        ended = None
+        while ended is None:
+            ended = events.get()
+            yield from executor.take(execution)
+    if execution.error is not None:
+        execution.to_run()  # attaches the values so far to the error
+        raise execution.error
 
 
 def localise_arguments(graph: Graph, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Literal
 
+from mlkit.define.fresh import fresh
 from mlkit.define.graph import Graph
 from mlkit.define.typing import field_types
 from mlkit.errors import Cancelled, InputError, MlkitError
@@ -126,7 +127,8 @@ class _Stream:
         try:
             if isinstance(arguments, InputError):
                 raise arguments
-            values = self._localise(arguments)
+            local = self._localise(arguments)
+            values = {name: fresh(value) for name, value in local.items()}
         except MlkitError as error:
             self._failed(i, error)
         else:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mlkit.define.conform import Conform, conform_to
+from mlkit.define.fresh import is_shared, separate
 from mlkit.define.graph import Argument, Graph, Node, Source, resolver, sources
+from mlkit.define.resource import turns_of
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
+from mlkit.define.turn import Turn
 
 __all__ = ["Program", "Task", "compile_graph"]
 
@@ -54,7 +58,11 @@ class Task:
         splits: whether a batch that raises is bisected to find the failing item.
         when: conditions, all of which must hold for it to run.
         each: the parameter that takes the items of a list one by one, or None.
-        conform: the check of a result against the step's annotation, or None.
+        streams: whether the step makes its result item by item.
+        conform: the check of a result, or of an item, against the step's annotation; or None.
+        turns: of resources that one call at a time may use.
+        defaults: of parameters that the pipeline does not pass, as far as they can change.
+        changes: parameters that the step changes in place; each call gets copies for them.
     """
 
     index: int
@@ -70,12 +78,28 @@ class Task:
     splits: bool
     when: tuple[Test, ...]
     each: str | None
+    streams: bool = False
     conform: Conform | None = None
+    turns: tuple[Turn, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+
+    def keep(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Replace the inputs that the step changes by copies, and return the inputs."""
+        for name in self.changes:
+            if name in inputs:
+                inputs[name] = separate(inputs[name])
+        return inputs
 
     @property
     def batched(self) -> bool:
         """Whether a call takes several requests."""
         return self.max_batch_size > 0
+
+    @property
+    def queued(self) -> bool:
+        """Whether it runs on the workers, and not on the event loop or a thread of its own."""
+        return not (self.step.is_async or self.streams)
 
 
 @dataclass(frozen=True)
@@ -106,13 +130,19 @@ class Program:
         return replace(self, tasks=tasks, roots=roots)
 
 
-def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
+def compile_graph(
+    graph: Graph,
+    given: frozenset[str] = frozenset(),
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Program:
     """Compile a graph, and load the resources of its tasks.
 
     Args:
         graph: a traced pipeline.
         given: nodes whose values are passed with each submission; these, and those that only they
             need, are left out.
+        loop: event loop of the async steps, which runs in another thread; mlkit's background loop
+            by default.
     """
     needed = set(graph.needed(given))
     for node in reversed(graph.nodes):  # conditions included
@@ -126,7 +156,7 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
     for i in reversed(range(len(nodes))):
         to_go[i] += max((to_go[j] for j in downs[i]), default=0)
     tasks = tuple(
-        _compile(node, i, len(ups[i]), downs[i], to_go[i]) for i, node in enumerate(nodes)
+        _compile(node, i, len(ups[i]), downs[i], to_go[i], loop) for i, node in enumerate(nodes)
     )
     return Program(
         graph,
@@ -139,14 +169,21 @@ def compile_graph(graph: Graph, given: frozenset[str] = frozenset()) -> Program:
     )
 
 
-def _compile(node: Node, i: int, upstream: int, downstream: tuple[int, ...], to_go: int) -> Task:
-    step = node.step
+def _compile(
+    node: Node,
+    i: int,
+    upstream: int,
+    downstream: tuple[int, ...],
+    to_go: int,
+    loop: asyncio.AbstractEventLoop | None,
+) -> Task:
+    step, changes = node.step, node.step.changes
     return Task(
         i,
         node.name,
         step,
         tuple((parameter, resolver(source)) for parameter, source in node.inputs.items()),
-        {name: resource.get() for name, resource in step.resources.items()},
+        {name: resource.get(loop) for name, resource in step.resources.items()},
         upstream,
         downstream,
         to_go,
@@ -155,7 +192,15 @@ def _compile(node: Node, i: int, upstream: int, downstream: tuple[int, ...], to_
         step.options.split_failed_batches,
         tuple(Test(c.on, resolver(c.on), c.keys, c.negated, c.known) for c in node.when),
         node.each,
-        conform_to(step.return_type),
+        step.streams,
+        conform_to(step.streamed_type if step.streams else step.return_type),
+        turns_of(step.resources),
+        {
+            name: parameter.default
+            for name, parameter in step.parameters.items()
+            if name not in node.inputs and (name in changes or not is_shared(parameter.default))
+        },
+        tuple(sorted(changes)),
     )
 
 

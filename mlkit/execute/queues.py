@@ -66,6 +66,9 @@ class Queues:
         workers: number of workers.
         usual: maximum of busy workers while calls are short and queues do not grow; all by default.
         now: clock in seconds.
+
+    Attributes:
+        max_busy: maximum of busy workers at any time.
     """
 
     def __init__(
@@ -77,10 +80,10 @@ class Queues:
     ) -> None:
         self._now = now
         self._usual = workers if usual is None else usual
-        self._long_backlog = BACKLOG_PER_WORKER * workers
+        self.max_busy = workers
         self._backlog = _Backlog(now)
-        # Infinite until the first call; async steps occupy no worker.
-        self._mean_s = [0.0 if task.step.is_async else inf for task in program.tasks]
+        # Infinite until the first call.
+        self._mean_s = [inf if task.queued else 0.0 for task in program.tasks]
         self._calls = [_CallTimes() for _ in program.tasks]
         self._batches_pay = any(task.batched for task in program.tasks)
         nearest_first = sorted(program.tasks, key=lambda task: task.to_go)
@@ -103,6 +106,8 @@ class Queues:
 
     def room(self, busy: int) -> bool:
         """Whether another worker should look for a job while ``busy`` ones already are."""
+        if busy >= self.max_busy:
+            return False
         if busy < self._usual or max(self._mean_s, default=0.0) > LONG_CALL_S:
             return True
         return self._throughput_first
@@ -110,7 +115,7 @@ class Queues:
     @property
     def _throughput_first(self) -> bool:
         backlog = self._backlog.mean(sum(map(len, self._queues)))
-        return backlog > self._long_backlog or self._batches_pay
+        return backlog > BACKLOG_PER_WORKER * self.max_busy or self._batches_pay
 
     def pick(self, late: list[tuple[Work, Task]]) -> Job | None:
         """Take the next job; None if no job is ready.

@@ -24,6 +24,7 @@ class NodeRun:
         finish_s: when its function returned or raised.
         batch_size: number of items of its call; 1 for steps that are not batched.
         error: what it raised.
+        first_item_s: when a step that streams yielded its first item; None for any other step.
     """
 
     name: str
@@ -34,6 +35,7 @@ class NodeRun:
     finish_s: float = 0.0
     batch_size: int = 1
     error: BaseException | None = None
+    first_item_s: float | None = None
 
     @property
     def duration_s(self) -> float:

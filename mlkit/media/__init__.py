@@ -1,5 +1,6 @@
-"""Images, and previews of values.
+"""Images, sounds, videos and texts, and previews of values.
 
-`image` has the `Image` that steps annotate, `imagefile` decodes image files within limits,
+`image`, `audio`, `video` and `text` have the types that steps annotate; `mlkit.types` gathers them.
+`imagefile` decodes image files within limits, `containers` recognizes sound and video files,
 `dataurl` decodes ``data:`` URLs, `preview` renders any value as a line of text with thumbnails.
 """

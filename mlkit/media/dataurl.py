@@ -13,7 +13,7 @@ __all__ = ["bytes_of_data_url", "to_data_url"]
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
-def bytes_of_data_url(url: str, max_bytes: int | None = None) -> bytes:
+def bytes_of_data_url(url: object, max_bytes: int | None = None) -> bytes:
     """Decode a ``data:`` URL, base64 or percent-encoded.
 
     Base64 may use the URL-safe alphabet, contain white space and lack its padding.
@@ -26,6 +26,8 @@ def bytes_of_data_url(url: str, max_bytes: int | None = None) -> bytes:
         InputError: it is no such URL, or malformed.
         PayloadTooLarge: the data exceed ``max_bytes``.
     """
+    if not isinstance(url, str):
+        raise InputError("not text", expected="a data: URL", got=type(url).__name__)
     head, comma, body = url.lstrip().partition(",")
     if not head.lower().startswith("data:"):
         raise InputError("not a data: URL", expected="data:image/png;base64,...", got=f"{url:.60}")

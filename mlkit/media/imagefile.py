@@ -18,7 +18,7 @@ else:
     # For `typing.get_type_hints`, without importing numpy.
     Pixels: TypeAlias = Any
 
-__all__ = ["Pixels", "read", "upright_rgb"]
+__all__ = ["Pixels", "describe", "read", "upright_rgb"]
 
 MAX_SCANS = 100
 """Maximum number of scans in a JPEG. Ten are usual; thousands make a small file slow to decode, see
@@ -44,7 +44,7 @@ def read(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
     raise UnsupportedMedia(
         "unsupported image format",
         expected="a JPEG, PNG, WebP or GIF file",
-        got=_describe(data),
+        got=describe(data),
     )
 
 
@@ -250,7 +250,8 @@ _OTHERS = {
 }
 
 
-def _describe(data: bytes) -> str:
+def describe(data: bytes) -> str:
+    """Say what a file that is no picture or recording looks like."""
     if data[4:8] == b"ftyp":
         return f"a container of brand {data[8:12].decode('ascii', 'replace')!r} (HEIC, AVIF, video)"
     for start, name in _OTHERS.items():

@@ -43,7 +43,8 @@ class Preview:
 
     Attributes:
         text: a description.
-        thumbnails: ``data:`` URLs of the image, or of the first images of a list.
+        thumbnails: ``data:`` URLs of the image, of the first frame of a video, or of the first
+            items of a list.
     """
 
     text: str
@@ -171,6 +172,10 @@ def _is_own(value: Any) -> bool:
     return type(value).__module__ == "mlkit.media.image" and type(value).__name__ == "Image"
 
 
+def _is_video(value: Any) -> bool:
+    return type(value).__module__ == "mlkit.media.video" and type(value).__name__ == "Video"
+
+
 def _is_pil(value: Any) -> bool:
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)
@@ -196,6 +201,8 @@ def _thumbnails(value: Any) -> Iterator[str]:
 
 
 def _thumbnail(value: Any) -> str | None:
+    if _is_video(value):
+        value = next(value.frames())  # further ones would take longer to decode
     if _is_pil(value):
         small = value.reduce(_every(value.size))
     elif _is_own(value) or _looks_like_pixels(value):

@@ -7,7 +7,8 @@ each segment becomes one node that calls it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from inspect import Parameter as Inspected
@@ -41,7 +42,7 @@ class Segment:
     Attributes:
         name: unique in its graph; that of its node if it has only one.
         graph: its nodes, with one parameter per value from outside; it returns a tuple of the
-            values that are used outside.
+            values that are used outside, or streams its last node.
     """
 
     name: str
@@ -64,29 +65,42 @@ class Cut:
 
 
 class RemoteStep(Step[..., Any]):
-    """Stands for a segment in another process; ``call`` is set before the first request."""
+    """Stands for a segment in another process; ``call`` is set before the first request.
 
-    def __init__(self, stage: str, segment: str, parameters: tuple[str, ...]) -> None:
+    The ``call`` of a segment that streams returns an async generator.
+    """
+
+    def __init__(
+        self, stage: str, segment: str, parameters: tuple[str, ...], streaming: bool = False
+    ) -> None:
         self.stage = stage
         self.segment = segment
         self.takes = parameters
         self.call: Callable[[RemoteStep, dict[str, Any]], Any] | None = None
-        super().__init__(_remote(self))
+        super().__init__(_remote(self, streaming))
         self.name = segment
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStep, (self.stage, self.segment, self.takes)
+        return RemoteStep, (self.stage, self.segment, self.takes, self.yields)
 
 
-def _remote(step: RemoteStep) -> Callable[..., Any]:
+def _remote(step: RemoteStep, streaming: bool) -> Callable[..., Any]:
     async def remote(**inputs: Any) -> Any:
         assert step.call is not None
         return await step.call(step, inputs)
 
-    fn: Any = remote
+    async def remote_items(**inputs: Any) -> AsyncIterator[Any]:
+        assert step.call is not None
+        async with aclosing(step.call(step, inputs)) as items:
+            async for item in items:
+                yield item
+
+    fn: Any = remote_items if streaming else remote
     fn.__name__ = step.segment
     fn.__signature__ = Signature([Inspected(name, Inspected.KEYWORD_ONLY) for name in step.takes])
-    return remote
+    del fn.__annotations__["return"]  # the types are those of the segment
+    typed: Callable[..., Any] = fn
+    return typed
 
 
 def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
@@ -119,6 +133,7 @@ def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
         mapped(graph.output, follow),
         graph.returns,
         graph.doc,
+        graph.items,
     )
     order = {node.name: i for i, node in enumerate(front.nodes)}
     return Cut(front, tuple(sorted(segments, key=lambda segment: order[segment.name])))
@@ -196,11 +211,20 @@ def _segment(
     )
     # The front evaluates the condition before the call.
     nodes = tuple(_rewritten(replace(node, when=()), follow) for node in inner)
-    output = Collection(tuple, tuple(leaving))
-    subgraph = Graph(name, parameters, nodes, output, tuple, graph.doc)
-    step = RemoteStep(stage, name, tuple(names.values()))
+    # All nodes lead to the one that streams, so that nothing else leaves its segment.
+    streamed = next((node for node in inner if node.step.streams and graph.streams), None)
+    output: Source = Collection(tuple, tuple(leaving))
+    returns: Any = tuple
+    items: Any = Inspected.empty
+    if streamed is not None:
+        output, returns, items = Result(streamed.name), streamed.type, graph.items
+    subgraph = Graph(name, parameters, nodes, output, returns, graph.doc, items)
+    step = RemoteStep(stage, name, tuple(names.values()), streamed is not None)
     inputs: dict[str, Source] = {key: atom for atom, key in names.items()}
     node = Node(name, step, inputs, when=inner[0].when)
+    if streamed is not None:
+        segment = Segment(name, stage, tuple(members), subgraph)
+        return segment, node, {Result(streamed.name): Result(name)}
     place = {atom: i for i, atom in enumerate(leaving)}
     moved = {atom: Result(name, (i,)) for atom, i in place.items()}
     moved |= {

@@ -8,7 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Demand", "machine_resources", "requested", "shortfalls"]
+import psutil
+
+__all__ = [
+    "Demand",
+    "available_memory",
+    "machine_resources",
+    "memory",
+    "own_memory",
+    "requested",
+    "shortfalls",
+]
+
+CGROUP = Path("/sys/fs/cgroup")
 
 DEVICES = Path("/dev")
 NVIDIA = "nvidia[0-9]*"
@@ -36,6 +48,27 @@ def machine_resources() -> dict[str, float]:
     others = any(any(DEVICES.glob(pattern)) for pattern in OTHER_GPUS)
     gpus = math.inf if others else len(list(DEVICES.glob(NVIDIA)))
     return {"CPU": os.cpu_count() or 1, "GPU": gpus}
+
+
+def memory() -> tuple[int, int]:
+    """Return total and available bytes of memory, within the limit of the container."""
+    machine = psutil.virtual_memory()
+    try:
+        limit, used = (int((CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+    except (OSError, ValueError):  # no limit
+        return int(machine.total), int(machine.available)
+    return min(machine.total, limit), min(machine.available, limit - used)
+
+
+def available_memory() -> int:
+    """Return the bytes that new processes can use here."""
+    return memory()[1]
+
+
+def own_memory() -> int:
+    """Return the bytes that this process has for itself: all but the files that it maps."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - memory.shared)
 
 
 def shortfalls(

@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from mlkit.define.graph import Graph, Node
 from mlkit.define.options import StepOptions
 from mlkit.errors import DefinitionError, entry_point
+from mlkit.execute.cores import cores
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan.cut import Cut, cut
-from mlkit.plan.machine import Demand, machine_resources, requested, shortfalls
+from mlkit.plan.machine import (
+    Demand,
+    available_memory,
+    machine_resources,
+    requested,
+    shortfalls,
+)
+from mlkit.plan.placement import Parallelism, place
 from mlkit.plan.profile import Profile
 
 if TYPE_CHECKING:
@@ -33,6 +41,12 @@ update, must fit on a small machine.
 STAGE_CPUS = 0.1
 """CPUs that Ray reserves for a replica of a stage by default."""
 
+SERVING_MS = 0.25
+"""What the front computes for a request besides its steps, all of it with the interpreter locked.
+
+A front that does nothing else answers about 4,000 requests a second.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -48,6 +62,7 @@ class Stage:
         ray_actor_options: of one replica, as in Ray; the sums over its steps.
         options: further options of the deployment, as in Serve.
         max_batch_size: by name of the batched node.
+        parallelism: what was chosen from a profile; None without one.
     """
 
     name: str
@@ -59,6 +74,31 @@ class Stage:
     ray_actor_options: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     max_batch_size: Mapping[str, int] = field(default_factory=dict)
+    parallelism: Parallelism | None = None
+
+    @property
+    def reason(self) -> str:
+        """The reason for the stage, and for the number of its replicas if a profile chose it."""
+        if self.parallelism is None or self.parallelism.replicas != self.num_replicas:
+            return self.why
+        return f"{self.why}; {self.parallelism}"
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of a replica that compute at a time; None for the default, with all cores."""
+        current = self._current
+        return None if current is None or current.threads >= cores() else current.threads
+
+    @property
+    def workers(self) -> int | None:
+        """Worker threads of a replica: those that compute, and those that wait."""
+        current = self._current
+        return None if current is None or self.threads is None else self.threads + current.waiting
+
+    @property
+    def _current(self) -> Parallelism | None:
+        """What was chosen, with the cores shared by the present number of replicas."""
+        return self.parallelism and self.parallelism.shared_by(self.most_replicas)
 
     @property
     def num_cpus(self) -> float:
@@ -75,12 +115,17 @@ class Stage:
         """Number of replicas as text: "2", or "1–4" if autoscaled."""
         if self.autoscaling_config is None:
             return str(self.num_replicas)
-        return f"{self.least_replicas}–{self._bound('max_replicas')}"
+        return f"{self.least_replicas}–{self.most_replicas}"
 
     @property
     def least_replicas(self) -> int:
         """Minimum number of replicas."""
         return self._bound("min_replicas")
+
+    @property
+    def most_replicas(self) -> int:
+        """Maximum number of replicas."""
+        return self._bound("max_replicas")
 
     def _bound(self, name: str) -> int:
         if self.autoscaling_config is None:
@@ -154,7 +199,7 @@ class Plan:
                 "num_cpus": stage.num_cpus,
                 "num_gpus": stage.num_gpus,
                 "max_batch_size": ", ".join(f"{n} {s}" for n, s in stage.max_batch_size.items()),
-                "why": stage.why,
+                "why": stage.reason,
             }
             for stage in self.stages
         ]
@@ -162,7 +207,9 @@ class Plan:
 
     def __repr__(self) -> str:
         stages = f"{len(self.stages)} stage{'s' * (len(self.stages) > 1)}"
-        return f"<plan of {self.graph.name}: {stages}, {self.layout}>"
+        placed = [s for s in self.stages if s.reason != s.why]
+        why = "".join(f"; {stage.name}: {stage.parallelism}" for stage in placed)
+        return f"<plan of {self.graph.name}: {stages}, {self.layout}{why}>"
 
     def __str__(self) -> str:
         from mlkit.views.plan import to_text
@@ -196,7 +243,9 @@ def plan(
         pipeline: the pipeline, or its graph.
         layout: "fused" for stages only where required, "per_step" for one stage per step.
         options: changes of steps' options, by name of the step or of its node.
-        profile: measured latencies, which set the maximum batch size of steps without one.
+        profile: measurements, which set the maximum batch size of steps without one, and the
+            replicas and threads of stages without ``num_replicas`` or ``autoscaling_config``, for
+            the cores and the free memory of this machine; see `mlkit.plan.place`.
         num_replicas: replicas of the front.
         autoscaling_config: of the front, instead of ``num_replicas``.
         ray_actor_options: of a replica of the front.
@@ -227,7 +276,10 @@ def plan(
         for name in dict.fromkeys(names.values())
         if name is not None
     ]
-    return Plan(graph=graph, layout=layout, stages=(front, *others))
+    stages = (front, *others)
+    if profile is not None:
+        stages = _placed(stages, profile, cores(), available_memory())
+    return Plan(graph=graph, layout=layout, stages=tuple(map(_counted, stages)))
 
 
 def _with_options(graph: Graph, options: Mapping[str, Mapping[str, Any]]) -> Graph:
@@ -245,6 +297,48 @@ def _with_options(graph: Graph, options: Mapping[str, Mapping[str, Any]]) -> Gra
         return replace(node, step=node.step.with_options(**changes)) if changes else node
 
     return replace(graph, nodes=tuple(changed(node) for node in graph))
+
+
+def _placed(
+    stages: tuple[Stage, ...], profile: Profile, total_cores: int, memory: float
+) -> tuple[Stage, ...]:
+    """Give each stage a part of the cores and of the memory by what it computes."""
+    demands = [_demand(stage, profile) for stage in stages]
+    total_ms = sum(held + free for held, free, _ in demands)
+
+    def placed(stage: Stage, held_ms: float, free_ms: float, waiting_ms: float) -> Stage:
+        part = (held_ms + free_ms) / total_ms
+        own_memory = stage.ray_actor_options.get("memory") or 0
+        is_open = stage.num_replicas is None and stage.autoscaling_config is None
+        chosen = None if is_open and not stage.num_gpus else stage.most_replicas
+        parallelism = place(
+            held_ms,
+            free_ms,
+            waiting_ms,
+            cores=max(1, int(part * total_cores)),
+            memory=part * memory,
+            replica_memory=max(own_memory, profile.memory),
+            replica_cpus=stage.num_cpus,
+            replicas=chosen,
+        )
+        count = parallelism.replicas if is_open else stage.num_replicas
+        return replace(stage, num_replicas=count, parallelism=parallelism)
+
+    return tuple(placed(stage, *demand) for stage, demand in zip(stages, demands, strict=True))
+
+
+def _counted(stage: Stage) -> Stage:
+    is_open = stage.num_replicas is None and stage.autoscaling_config is None
+    return replace(stage, num_replicas=1) if is_open else stage
+
+
+def _demand(stage: Stage, profile: Profile) -> tuple[float, float, float]:
+    """Milliseconds of a request with the interpreter locked, without, and waiting."""
+    costs = [cost for cost in profile.costs if cost.step in stage.nodes]
+    held = sum(cost.held_ms for cost in costs)
+    free = sum(max(0.0, cost.cpu_ms - cost.held_ms) for cost in costs)
+    waiting = sum(max(0.0, cost.ms - max(cost.cpu_ms, cost.held_ms)) for cost in costs)
+    return held + SERVING_MS * stage.front, free, waiting
 
 
 def _with_limits(graph: Graph, limits: Mapping[str, int]) -> Graph:
@@ -295,7 +389,7 @@ def _stage(graph: Graph, name: str | None, nodes: list[Node], base: StepOptions)
         nodes=tuple(node.name for node in nodes),
         front=name is None,
         why=_why(name, nodes),
-        num_replicas=None if scaling is not None else count or 1,
+        num_replicas=count,
         autoscaling_config=scaling,
         ray_actor_options=_added(where, options, default),
         options={

@@ -1,25 +1,32 @@
-"""Latency of each step as a function of its batch size, L(b), measured in this process."""
+"""What each step takes, measured in this process.
+
+Its latency as a function of the batch size, L(b), and its share of a request's time, of that on a
+core, and of that which holds the interpreter.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
+from threading import get_ident
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
-from mlkit.define.loop import run_here
+from mlkit.define.loop import iterate_here, run_here
 from mlkit.define.step import BatchedStep
 from mlkit.errors import InputError, entry_point
 from mlkit.execute import compile_graph
 from mlkit.execute.inputs import arguments_of
 from mlkit.execute.program import Task
 from mlkit.pipelines import Pipeline, require_pipeline
+from mlkit.plan.interpreter import held_s
+from mlkit.plan.machine import own_memory
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BATCH_SIZES", "Latency", "Profile", "profile"]
+__all__ = ["BATCH_SIZES", "Cost", "Latency", "Profile", "profile"]
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
 
@@ -50,11 +57,40 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """What a step adds to a request: milliseconds in batches of the chosen size.
+
+    Attributes:
+        ms: from the call to the result, at the least: other processes use the cores as well.
+        cpu_ms: on a core, in all threads.
+        held_ms: of these, with the interpreter locked, so that no other Python runs.
+    """
+
+    step: str
+    ms: float
+    cpu_ms: float
+    held_ms: float
+
+    @property
+    def held(self) -> float:
+        """Share of the step's time that holds the interpreter."""
+        return min(1.0, self.held_ms / self.ms) if self.ms else 0.0
+
+
+@dataclass(frozen=True)
 class Profile:
-    """Measured latencies of a pipeline's steps, one call at a time."""
+    """Measured latencies of a pipeline's steps, one call at a time.
+
+    Attributes:
+        costs: what each step adds to a request.
+        memory: bytes that this process has for itself once the pipeline has run: all but files
+            that it maps, such as weights, which processes share.
+    """
 
     pipeline: str
     latencies: tuple[Latency, ...]
+    costs: tuple[Cost, ...] = ()
+    memory: int = 0
 
     @property
     def limits(self) -> dict[str, int]:
@@ -66,10 +102,11 @@ class Profile:
         return {step: _limit(latencies) for step, latencies in steps.items()}
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per step and batch size."""
+        """A row per step and batch size; ``held`` is the share that holds the interpreter."""
         import pandas as pd
 
         limits = self.limits
+        held = {cost.step: cost.held for cost in self.costs}
         rows = [
             {
                 "step": latency.step,
@@ -77,6 +114,7 @@ class Profile:
                 "ms": latency.ms,
                 "ms_an_item": latency.ms_an_item,
                 "items_per_s": 1e3 / latency.ms_an_item if latency.ms else float("inf"),
+                "held": held.get(latency.step),
                 "calls": latency.calls,
                 "chosen": limits.get(latency.step) == latency.batch_size,
             }
@@ -91,7 +129,7 @@ class Profile:
         return plot_profile(self, **options)
 
     def _rounded(self) -> pd.DataFrame:
-        return self.to_frame().round({"ms": 3, "ms_an_item": 3, "items_per_s": 0})
+        return self.to_frame().round({"ms": 3, "ms_an_item": 3, "items_per_s": 0, "held": 2})
 
     def __str__(self) -> str:
         return self._rounded().to_string(index=False)
@@ -121,7 +159,8 @@ def profile(
     """Measure each step of a pipeline on real inputs, batched ones at each batch size.
 
     The pipeline runs once on each input; then each step is called by itself on its recorded inputs,
-    one call at a time. A batch larger than the number of inputs repeats them.
+    one call at a time. A batch larger than the number of inputs repeats them. At last, at its best
+    batch size, it is called against a thread that competes for the interpreter.
 
     Args:
         pipeline: the pipeline to profile.
@@ -141,15 +180,31 @@ def profile(
     program = compile_graph(graph)
     runs = [pipeline.run(**payload) for payload in arguments]
     latencies: list[Latency] = []
+    costs: list[Cost] = []
     for task in program.tasks:
         inputs = _recorded_inputs(task, runs)
         if not inputs:  # a branch that none of the inputs took
             continue
+        least_ms: dict[int, float] = {}
+        cpu_ms: dict[int, float] = {}
+        measured: list[Latency] = []
         for size in sorted(set(batch_sizes)) if task.batched else (1,):
-            times = _timed(_call(task, inputs, size), seconds, clock)
+            times, cpu_ms[size] = _timed(_call(task, inputs, size), seconds, clock)
+            least_ms[size] = 1e3 * min(times)
             ms = 1e3 * median(times)
-            latencies.append(Latency(task.name, task.batched, size, ms, len(times)))
-    return Profile(graph.name, tuple(latencies))
+            measured.append(Latency(task.name, task.batched, size, ms, len(times)))
+        size = _limit(measured)
+        thread = run_here(_this_thread()) if task.step.is_async else get_ident()
+        held_ms = 1e3 * held_s(_call(task, inputs, size), seconds, clock, thread)
+        calls = len(inputs) / len(runs) / size
+        held_ms = min(held_ms, cpu_ms[size])
+        costs.append(Cost(task.name, calls * least_ms[size], calls * cpu_ms[size], calls * held_ms))
+        latencies += measured
+    return Profile(graph.name, tuple(latencies), tuple(costs), own_memory())
+
+
+async def _this_thread() -> int:
+    return get_ident()
 
 
 def _recorded_inputs(task: Task, runs: Sequence[Any]) -> list[dict[str, Any]]:
@@ -176,26 +231,31 @@ def _call(task: Task, inputs: Sequence[dict[str, Any]], size: int) -> Callable[[
         batched = step
 
         def call_batch(i: int) -> Any:
-            items = [inputs[(i * size + j) % len(inputs)] for j in range(size)]
+            items = [task.keep({**inputs[(i * size + j) % len(inputs)]}) for j in range(size)]
             columns = {name: [item[name] for item in items] for name in inputs[0]}
             return batched.call_batch(columns, resources)
 
         return call_batch
 
     def call(i: int) -> Any:
-        result = step.fn(**inputs[i % len(inputs)], **resources)
+        result = step.fn(**task.keep({**inputs[i % len(inputs)]}), **resources)
+        if step.yields:
+            return list(iterate_here(result) if step.is_async else result)
         return run_here(result) if step.is_async else result
 
     return call
 
 
-def _timed(call: Callable[[int], Any], seconds: float, clock: Callable[[], float]) -> list[float]:
-    """Duration of each call in seconds, after one warm-up call."""
+def _timed(
+    call: Callable[[int], Any], seconds: float, clock: Callable[[], float]
+) -> tuple[list[float], float]:
+    """Duration of each call in seconds, after one warm-up call, and mean CPU time in ms."""
     call(0)
     times: list[float] = []
     until = clock() + seconds
+    cpu_began = process_time()
     while len(times) < 3 or clock() < until:
         began = clock()
         call(len(times))
         times.append(clock() - began)
-    return times
+    return times, 1e3 * (process_time() - cpu_began) / len(times)

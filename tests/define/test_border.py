@@ -6,13 +6,14 @@ import io
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import PIL.Image
 import pydantic
+import pydantic.dataclasses
 import pytest
 from typing_extensions import TypeAliasType
 
@@ -273,6 +274,25 @@ def test_what_a_codec_cannot_read_is_an_input_error(value: Any) -> None:
         port(Odd).from_json(value)
 
 
+class ParserError(Exception):
+    """As `wave.Error` and many others, no ValueError."""
+
+
+def test_what_a_parser_refuses_is_an_input_error() -> None:
+    def parse(data: bytes) -> Odd:
+        raise ParserError("no header")
+
+    codec(Odd, encode=lambda odd: b"", decode=parse, media_type="application/x-odd")
+    try:
+        target = port(Odd)
+        assert target.from_bytes is not None
+        with pytest.raises(InputError, match="not a valid Odd: no header"):
+            target.from_bytes(b"x")
+    finally:
+        registry._codecs.pop(Odd)
+        registry.register({})
+
+
 @pytest.mark.usefixtures("odd_codec")
 def test_a_codec_counts_inside_of_other_types_too() -> None:
     assert there_and_back(list[Odd], [Odd(3)])[0].n == 3
@@ -338,3 +358,79 @@ def test_a_codec_is_for_a_class() -> None:
 def test_a_number_is_no_bytes() -> None:
     with pytest.raises(InputError, match="not bytes"):
         port(bytes).local(5)
+
+
+# ---- validators that change a value -------------------------------------------------------------
+
+
+class AfterModel(pydantic.BaseModel):
+    n: int
+
+    @pydantic.model_validator(mode="after")
+    def _count(self) -> Self:
+        self.n += 1
+        return self
+
+
+class BeforeModel(pydantic.BaseModel):
+    n: int
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _count(cls, data: Any) -> Any:
+        return {"n": (data if isinstance(data, dict) else vars(data))["n"] + 1}
+
+
+class WrapModel(pydantic.BaseModel):
+    n: int
+
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _count(cls, data: Any, handler: Any) -> Self:
+        model = handler(data)
+        model.n += 1
+        return model
+
+
+class Inherited(AfterModel):
+    pass
+
+
+@pydantic.dataclasses.dataclass
+class AfterDataclass:
+    n: int
+
+    @pydantic.model_validator(mode="after")
+    def _count(self) -> Self:
+        self.n += 1
+        return self
+
+
+@pytest.mark.parametrize(
+    "cls", [AfterModel, BeforeModel, WrapModel, Inherited, AfterDataclass], ids=lambda c: c.__name__
+)
+def test_validators_of_a_class_run_once_on_a_value(cls: Any) -> None:
+    instance = cls(n=1)
+    assert instance.n == 2
+    for type_, value in [
+        (cls, instance),
+        (list[cls], [instance]),
+        (dict[str, cls], {"a": instance}),
+        (cls | None, instance),
+    ]:
+        local = port(type_).local(value)
+        assert local == value
+        assert instance.n == 2
+    assert port(cls).local({"n": 1}) == instance
+    assert port(cls).from_json({"n": 1}) == instance
+
+
+@pytest.mark.parametrize("default", [float("inf"), float("nan"), [float("-inf")]])
+def test_a_default_that_json_has_not_is_left_out_of_the_schema(default: Any) -> None:
+    class Limit(pydantic.BaseModel):
+        at: Any = default
+        least: float = 0.0
+
+    schema = port(Limit).schema
+    assert "default" not in schema["properties"]["at"]
+    assert schema["properties"]["least"]["default"] == 0.0

@@ -12,20 +12,32 @@ import re
 import struct
 import uuid
 import zoneinfo
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, HttpUrl, PrivateAttr, RootModel, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    HttpUrl,
+    PrivateAttr,
+    RootModel,
+    SecretStr,
+    create_model,
+    field_validator,
+)
 
 from mlkit import codec, pipeline, step
 from mlkit.define import registry
 from mlkit.define.exact import MAGIC, Exact
-from mlkit.errors import InputError
+from mlkit.errors import InputError, MlkitError
 from mlkit.media.image import Image
 
 T = TypeVar("T")
@@ -94,6 +106,28 @@ def look(x: dict[str, Any]) -> dict[str, Any]:
 @pipeline
 def looked(x: dict[str, Any]) -> dict[str, Any]:
     return look(x)
+
+
+class Ordered(collections.OrderedDict[str, int]):
+    pass
+
+
+class Defaults(collections.defaultdict[str, Any]):
+    pass
+
+
+class Counts(collections.Counter[str]):
+    def __setitem__(self, key: str, value: int) -> None:
+        super().__setitem__(key, value + 1)
+
+
+class Recent(collections.deque[int]):
+    pass
+
+
+def with_attribute(value: Any) -> Any:
+    value.unit = "kg"
+    return value
 
 
 EXACT = Exact(looked.graph)
@@ -172,6 +206,11 @@ VALUES = [
     collections.Counter("aab"),
     collections.OrderedDict(a=1),
     collections.deque([1], maxlen=3),
+    Ordered(b=1, a=2),
+    Defaults(list, a=[1]),
+    Defaults(None),
+    Counts("aab"),
+    Recent([1, 2], maxlen=2),
     range(1, 9, 2),
     slice(1, None),
     ...,
@@ -225,6 +264,68 @@ def test_an_image_keeps_its_pixels() -> None:
     assert (restored.width, restored.height) == (40, 40)
 
 
+@pytest.mark.parametrize(
+    "value", [Ordered(b=1, a=2), Defaults(list, a=[1]), Counts("aab"), Recent([1]), Names([1])]
+)
+def test_a_container_of_ones_own_keeps_order_defaults_and_attributes(value: Any) -> None:
+    restored = EXACT.decode(EXACT.encode(with_attribute(value)))
+    assert (type(restored), restored.unit) == (type(value), "kg")
+    assert list(restored) == list(value)
+    assert getattr(restored, "default_factory", 0) == getattr(value, "default_factory", 0)
+
+
+class Cached(BaseModel):
+    n: int
+
+    @cached_property
+    def handle(self) -> Any:
+        return object()
+
+    @cached_property
+    def double(self) -> int:
+        return self.n * 2
+
+
+@dataclass
+class CachedPoint:
+    n: int
+
+    @cached_property
+    def handle(self) -> Any:
+        return [b"bytes", object()]
+
+    @cached_property
+    def double(self) -> int:
+        return self.n * 2
+
+
+class CachedNames(list[str]):
+    @cached_property
+    def handle(self) -> Any:
+        return object()
+
+    @cached_property
+    def double(self) -> int:
+        return len(self) * 2
+
+
+@pytest.mark.parametrize("value", [Cached(n=1), CachedPoint(1), CachedNames("a")])
+def test_a_cached_property_without_an_exact_form_is_computed_again(value: Any) -> None:
+    assert value.handle is not None
+    assert value.double == 2
+    before, restored, after = EXACT.decode(EXACT.encode([b"before", value, b"after"]))
+    assert (before, restored, after) == (b"before", value, b"after")
+    assert vars(restored).get("double") == 2
+    assert "handle" not in vars(restored)
+
+
+def test_a_result_without_an_exact_form_is_an_error_of_the_pipeline() -> None:
+    with pytest.raises(MlkitError, match="Foreign have no exact form") as caught:
+        EXACT.encode_result(Foreign(1))
+    assert caught.value.status == 500
+    assert "codec(Foreign" in str(caught.value.fix)
+
+
 class Foreign:
     def __init__(self, n: int) -> None:
         self.n = n
@@ -268,6 +369,57 @@ def test_a_class_of_a_cell_is_found_by_the_pipelines_types() -> None:
     assert type(restored) is circle
     with pytest.raises(InputError, match="the class Circle is not known here"):
         EXACT.decode(exact.encode(circle(n=1, r=2.0)))
+
+
+def exact_of(*types: Any) -> Exact:
+    def take(x, y):  # type: ignore[no-untyped-def]
+        return x
+
+    take.__annotations__.update(x=types[0], y=types[-1])
+    take.__annotations__["return"] = types[0]
+    taken = step(take)
+
+    def took(x, y):  # type: ignore[no-untyped-def]
+        return taken(x, y)
+
+    took.__annotations__.update(take.__annotations__)
+    return Exact(pipeline(took).graph)
+
+
+def of_factory(default: int) -> Any:
+    @dataclass
+    class Made:
+        n: int = default
+
+    return Made
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (create_model("Row", n=(int, ...)), create_model("Row", n=(int, ...), b=(int, 2))),
+        (of_factory(1), of_factory(2)),
+        (enum.Enum("Mark", "n"), enum.Enum("Mark", ["n", "b"])),
+    ],
+    ids=["models", "dataclasses", "enums"],
+)
+def test_two_classes_of_one_name_are_told_apart(first: Any, second: Any) -> None:
+    exact = exact_of(first, second)
+    values = [cls["n"] if issubclass(cls, enum.Enum) else cls(n=1) for cls in (first, second)]
+    assert [type(value) for value in exact.decode(exact.encode(values))] == [first, second]
+
+
+def test_a_class_that_the_pipeline_does_not_have_is_not_taken_for_one_of_its_name() -> None:
+    first, other = create_model("Row", a=(int, ...)), create_model("Row", b=(int, ...))
+    with pytest.raises(InputError, match="two classes are named Row") as caught:
+        exact_of(first).encode([other(b=1)])
+    assert "deploy again" in str(caught.value)
+
+
+def test_an_instance_of_a_cell_that_was_run_again_is_of_the_pipelines_class() -> None:
+    first, again = create_model("Row", a=(int, ...)), create_model("Row", a=(int, ...))
+    exact = exact_of(first)
+    assert type(exact.decode(exact.encode(again(a=1)))) is first
 
 
 def _message(tree: Any, data: bytes = b"") -> bytes:
@@ -316,3 +468,58 @@ def test_a_value_that_contains_itself_is_refused() -> None:
     loop.append(loop)
     with pytest.raises(InputError, match="contains itself"):
         EXACT.encode(loop)
+
+
+@dataclass
+class Rounded:
+    """Its codec keeps whole numbers only."""
+
+    number: float
+    handle: Any = None
+
+
+@pytest.fixture
+def rounded_codec() -> Iterator[None]:
+    codec(Rounded, encode=lambda value: int(value.number), decode=lambda n: Rounded(float(n)))
+    yield
+    registry._codecs.pop(Rounded)
+
+
+@pytest.mark.usefixtures("rounded_codec")
+def test_a_dataclass_with_a_lossy_codec_keeps_its_fields() -> None:
+    assert EXACT.decode(EXACT.encode(Rounded(1.5))) == Rounded(1.5)
+
+
+@pytest.mark.usefixtures("rounded_codec")
+def test_a_field_without_an_exact_form_leaves_the_value_to_its_codec() -> None:
+    values = [b"before", Rounded(1.5, handle=[b"lost", object()]), b"after"]
+    assert EXACT.decode(EXACT.encode(values)) == [b"before", Rounded(1.0), b"after"]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(6).reshape(2, 3).T,
+        torch.tensor(1.5, dtype=torch.float64),
+        torch.tensor([1.1, float("nan")], dtype=torch.bfloat16),
+        torch.tensor([True, False]),
+        torch.randn(2, dtype=torch.complex64).conj(),
+        torch.zeros(0, 3, dtype=torch.int8),
+        torch.randn(3, requires_grad=True),
+        torch.nn.Parameter(torch.randn(2)),
+        torch.arange(10)[3:5],
+    ],
+    ids=lambda tensor: f"{type(tensor).__name__}-{tensor.dtype}-{list(tensor.shape)}",
+)
+def test_tensors_keep_their_dtype_and_every_bit(tensor: torch.Tensor) -> None:
+    restored = EXACT.decode(EXACT.encode({"x": tensor}))["x"]
+    assert (type(restored), restored.dtype) == (type(tensor), tensor.dtype)
+    assert (restored.shape, restored.requires_grad) == (tensor.shape, tensor.requires_grad)
+    assert torch.equal(restored.nan_to_num(), tensor.nan_to_num())
+
+
+def test_a_tensor_that_is_malformed_is_refused() -> None:
+    data = EXACT.encode({"x": torch.zeros(4)})
+    for old, new in [(b'"shape":[4]', b'"shape":[9]'), (b'"float32"', b'"__loc__"')]:
+        with pytest.raises(InputError):
+            EXACT.decode(data.replace(old, new))

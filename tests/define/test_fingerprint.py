@@ -18,7 +18,7 @@ STEP = """
     from dataclasses import dataclass
     from enum import Enum
     from functools import cache, partial
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, Field, validate_call
     from mlkit import batched_step, resource, step
 
     class Kind(Enum):
@@ -46,6 +46,15 @@ STEP = """
     def scale(x: float) -> float:
         return half(x) * 2
 
+    @validate_call(validate_return=True)
+    def checked(x: int) -> int:
+        return 5
+
+    class Shop:
+        @validate_call
+        def price(self, x: int) -> int:
+            return 7
+
     def load():
         return 3
 
@@ -54,7 +63,7 @@ STEP = """
         def inner(y):
             return y if "red" in known else names
         if x in {"p", "q", "r"}:
-            return options.doubled()
+            return options.doubled() + [checked(1), Shop().price(2)]
         return Label(name=str(Kind.shirt), score=inner(scale(x)) > limit)
 """
 
@@ -87,6 +96,9 @@ def test_comments_do_not_count(cell: Cell) -> None:
         ("half(x) * 2", "half(x) * 3"),
         ("@cache\n", "\n"),
         ("return 3", "return 4"),
+        ("return 5", "return 6"),
+        ("return 7", "return 8"),
+        ("validate_return=True", "validate_return=False"),
         ('"b": 2', '"b": 3'),
         ('"green", ', ""),
         ('"p", "q"', '"p", "s"'),

@@ -1,10 +1,12 @@
 """What goes to another process arrives there, and what cannot is named."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -105,6 +107,28 @@ def test_a_type_of_ones_own_arrives(cell: Cell) -> None:
         def f(x: UserId) -> UserId: return Ids and UserId(x + 1)
     """)
     assert elsewhere(dumps(names["f"]), 5) == 6
+
+
+def test_the_sentinels_of_dataclasses_arrive_as_themselves(cell: Cell) -> None:
+    names = cell("""
+        import dataclasses
+        from dataclasses import dataclass, field
+        from pydantic import TypeAdapter
+
+        @dataclass
+        class Options:
+            by: int
+            times: int = 2
+            names: list[str] = field(default_factory=list)
+
+        def f(x):
+            required, default, factory = dataclasses.fields(Options)
+            assert required.default is required.default_factory is dataclasses.MISSING
+            assert default.default_factory is factory.default is dataclasses.MISSING
+            assert dataclasses.replace(Options(1), by=x) == Options(x)
+            return [Options(x).names, TypeAdapter(Options).validate_python({"by": x}).times]
+    """)
+    assert elsewhere(dumps(names["f"]), 5) == [[], 2]
 
 
 def test_a_steps_function_arrives_without_the_step(cell: Cell) -> None:
@@ -231,6 +255,61 @@ def test_a_step_that_cannot_be_pickled_is_named_with_the_way_out() -> None:
     assert problem.node == "locked"
     assert "lock" in problem.what
     assert "resource(load)" in str(problem.fix)
+
+
+UNPICKLABLE = {
+    "threading.Lock()": r"lock=resource\(load\)",
+    "socket.socket()": r"resource\(load\)",
+    "sqlite3.connect(':memory:')": r"resource\(load\)",
+    "ThreadPoolExecutor()": r"resource\(load\)",
+    "{'inner': threading.Lock()}": r"resource\(load\)",
+    "open('/dev/null', 'w')": r"resource\(load\)",
+    "torch.compile(lambda x: x)": r"resource\(load\)",
+    "(n for n in [1])": r"lock = list\(lock\)",
+    "ContextVar('lock')": r"module beside the notebook.*def \w+\(...\): from context import lock",
+}
+
+
+@pytest.mark.parametrize("value", UNPICKLABLE)
+@pytest.mark.parametrize(
+    ("user", "code"),
+    [
+        ("it", "@step\ndef f(x: int) -> int:\n    return lock and x\n"),
+        (
+            "helper",
+            "def helper():\n    return lock\n@step\ndef f(x: int) -> int:\n    return helper()\n",
+        ),
+        (
+            "read",
+            "class Box:\n    def read(self):\n        return lock\n"
+            "@step\ndef f(x: int) -> int:\n    return Box().read()\n",
+        ),
+        (
+            "held",
+            "import functools\n"
+            "def held(fn):\n    held = lock\n    @functools.wraps(fn)\n"
+            "    def held(*args):\n        return lock and fn(*args)\n"
+            "    held.__name__ = 'held'\n    return held\n"
+            "@held\ndef helper():\n    return 1\n"
+            "@step\ndef f(x: int) -> int:\n    return helper()\n",
+        ),
+    ],
+    ids=["step", "helper", "method", "decorator"],
+)
+def test_a_variable_that_cannot_be_pickled_is_named_with_who_uses_it(
+    cell: Cell, value: str, user: str, code: str
+) -> None:
+    names = cell(
+        "import socket, sqlite3, threading, torch\n"
+        "from concurrent.futures import ThreadPoolExecutor\nfrom contextvars import ContextVar\n"
+        "from mlkit import pipeline, step\n"
+        f"lock = {value}\n{code}"
+        "@pipeline\ndef tag(x: int) -> int:\n    return f(x)\n"
+    )
+    with closing(names["lock"]) if hasattr(names["lock"], "close") else nullcontext():
+        (problem,) = problems(names["tag"].graph)
+    assert f": {user} uses 'lock': " in problem.what
+    assert re.search(UNPICKLABLE[value], str(problem.fix))
 
 
 def test_a_value_that_cannot_be_pickled_is_named_too() -> None:

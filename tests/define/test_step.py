@@ -221,7 +221,7 @@ def without_items(*, model: int = resource(value=1)) -> list[int]:
 @pytest.mark.parametrize(
     ("decorate", "fn", "message"),
     [
-        (step, a_generator, "yield"),
+        (batched_step, a_generator, "cannot stream"),
         (step, with_stars, "named parameters"),
         (step, with_keywords, "named parameters"),
         (step, positional_only, "named parameters"),

@@ -172,8 +172,9 @@ def test_arrays_go_in_stacked_and_come_out_split(requests, gate) -> None:
     assert shapes == [(1, 2), (3, 2)]
 
 
+@pytest.mark.parametrize("error", [ValueError, DefinitionError])
 @pytest.mark.parametrize("bad", [{5}, {0, 7}, {2, 3}])
-def test_one_bad_item_fails_alone(requests, gate, bad: set[int]) -> None:
+def test_one_bad_item_fails_alone(requests, gate, bad: set[int], error) -> None:
     calls = []
 
     @batched_step(max_batch_size=8)
@@ -181,7 +182,7 @@ def test_one_bad_item_fails_alone(requests, gate, bad: set[int]) -> None:
         gate.pass_through()
         calls.append(list(xs))
         if bad & set(xs):
-            raise ValueError(f"bad: {sorted(bad & set(xs))}")
+            raise error(f"bad: {sorted(bad & set(xs))}")
         return [10 * x for x in xs]
 
     @pipeline

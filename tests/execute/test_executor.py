@@ -5,11 +5,12 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import AsyncIterator, Iterator
 from time import perf_counter
 
 import pytest
 
-from mlkit.define import batched_step, step
+from mlkit.define import batched_step, resource, step
 from mlkit.errors import Cancelled, DeadlineExceeded, InputError, MlkitError, StepError
 from mlkit.execute import Executor, compile_graph
 from mlkit.pipelines import pipeline
@@ -685,7 +686,9 @@ def test_an_idle_executor_keeps_nothing_of_what_it_did(requests, soon) -> None:
     assert soon(lambda: seen() is None)
 
 
-@pytest.mark.parametrize("kind", ["plain", "async", "batched"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "async", "batched", "exclusive", "exclusive async", "yields", "yields async"]
+)
 def test_a_failed_request_is_let_go_without_the_garbage_collector(requests, kind, soon) -> None:
     def fails(x: object) -> object:
         raise ValueError
@@ -696,16 +699,38 @@ def test_a_failed_request_is_let_go_without_the_garbage_collector(requests, kind
     def fail_together(x: list[object]) -> list[object]:
         raise ValueError
 
+    def fails_in_turn(x: object, *, lock: object = resource(object, exclusive=True)) -> object:
+        raise ValueError
+
+    async def fails_in_turn_later(
+        x: object, *, lock: object = resource(object, exclusive=True)
+    ) -> object:
+        raise ValueError
+
+    def fails_amid(x: object) -> Iterator[int]:
+        yield 1
+        raise ValueError
+
+    async def fails_amid_later(x: object) -> AsyncIterator[int]:
+        yield 1
+        raise ValueError
+
     kinds = {
         "plain": step(fails),
         "async": step(fails_later),
         "batched": batched_step(fail_together),
+        "exclusive": step(fails_in_turn),
+        "exclusive async": step(fails_in_turn_later),
+        "yields": step(fails_amid),
+        "yields async": step(fails_amid_later),
     }
     bad = kinds[kind]
 
-    @pipeline
-    def flow(x: object) -> object:
+    def call(x: object) -> object:
         return bad(x)
+
+    call.__annotations__["return"] = Iterator[int] if "yields" in kind else object
+    flow = pipeline(call)
 
     executor = requests(flow, workers=1).executor
     payload, done = Payload(), threading.Event()

@@ -104,3 +104,32 @@ def test_workers_that_were_asked_for_may_all_be_busy(requests, gate, held, monke
     gate.wait_for(6)
     gate.open()
     assert sent.outcomes() == list(range(6))
+
+
+def test_fewer_workers_may_be_busy_while_replicas_share_the_cores(
+    requests, gate, held, soon, monkeypatch
+) -> None:
+    monkeypatch.setattr(Queues, "_throughput_first", True)
+    sent = requests(held, workers=3)
+    executor = sent.executor
+    executor.max_busy = 1
+    sent.submit(*range(4))
+    gate.wait_for(1)
+    assert soon(lambda: len(executor._asleep) == 2)
+    assert executor.queued() == {"hold": 3}
+    executor.max_busy = 3  # those that rest take what is queued
+    gate.wait_for(2)
+    assert executor.queued() == {"hold": 1}
+    gate.open()
+    assert sent.outcomes() == [0, 1, 2, 3]
+
+
+def test_workers_above_the_limit_rest_after_their_call(requests, gate, held) -> None:
+    sent = requests(held, workers=3)
+    sent.submit(*range(3))
+    gate.wait_for(3)
+    sent.executor.max_busy = 1
+    gate.open()
+    assert sent.outcomes() == [0, 1, 2]
+    sent.submit(3, 4)
+    assert sent.outcomes() == [0, 1, 2, 3, 4]

@@ -1,0 +1,275 @@
+"""Core schemas of pydantic, with the JSON forms of classes that have a port of their own.
+
+pydantic builds a core schema for a type. Nodes of classes with a `Port` of their own (arrays,
+DataFrames, images, classes with a `codec`) and of ``bytes`` are replaced in it, wherever they are
+nested: in lists, dataclasses, typed dicts and models. Core schemas are nested dicts, documented in
+``pydantic_core.core_schema``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import typing
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pydantic_core
+from pydantic import BaseModel, ConfigDict, EncodedBytes, EncodedStr, TypeAdapter
+from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
+
+from mlkit.define.port import Port
+from mlkit.define.typing import show, strip
+from mlkit.errors import DefinitionError
+
+__all__ = [
+    "PORT",
+    "NoJsonForm",
+    "Own",
+    "Ported",
+    "Replacement",
+    "core_schema_of",
+    "function_of",
+    "is_encoded",
+    "ports",
+    "replaced",
+]
+
+Own: TypeAlias = Callable[[Any], Port | None]
+"""Returns the port of a class that has one of its own."""
+
+_ARBITRARY = ConfigDict(arbitrary_types_allowed=True)
+
+_OPAQUE = {"cls", "config", "default", "expected", "metadata", "ref"}
+"""Keys of a node that hold no nested schemas."""
+
+_NO_NODES = {"fields", "choices", "serialization"}
+"""Keys of a node that hold nested schemas by name."""
+
+PORT = "mlkit_port"
+"""Key in the metadata of a node: its port."""
+
+_TYPE = "mlkit_type"
+"""Key in the metadata of a node: its annotation, or its port."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ported:
+    """Stands for a type with a port of its own: ``Annotated[Any, Ported(port)]``."""
+
+    port: Port
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.any_schema(metadata={_TYPE: self.port})
+
+
+class NoJsonForm(Exception):
+    """A type has no JSON form; ``fix`` is the way out."""
+
+    def __init__(self, fix: str) -> None:
+        super().__init__(fix)
+        self.fix = fix
+
+
+def core_schema_of(annotation: Any) -> Any:
+    """Return pydantic's core schema of a type.
+
+    Raises:
+        DefinitionError: pydantic cannot build one.
+    """
+    try:
+        # As the item of a list, since models and dataclasses cannot be given a configuration.
+        core: Any = TypeAdapter(list[annotation], config=_ARBITRARY).core_schema
+        kind = core["type"]  # raises if a name in the annotations of a class is not defined
+    except Exception as error:  # a hook of the user's class may raise anything
+        message = str(error).partition("\n")[0]
+        raise DefinitionError(
+            f"values of type {show(annotation)} cannot be serialized: {message}",
+            fix="import TypedDict from typing_extensions"
+            if "typing_extensions.TypedDict" in message
+            else "declare a codec for it: codec(T, encode=..., decode=...)",
+        ) from error
+    if kind == "definitions":
+        return core_schema.definitions_schema(core["schema"]["items_schema"], core["definitions"])
+    return core.get("items_schema", core_schema.any_schema())
+
+
+Replacement: TypeAlias = Callable[[dict[str, Any], Any], Any]
+"""Returns a node that stands for another, given its configuration, or None."""
+
+
+def replaced(node: Any, replacement: Replacement, config: Any = None) -> Any:
+    """Return a core schema with nodes replaced."""
+    if isinstance(node, (list, tuple)):
+        return type(node)(replaced(child, replacement, config) for child in node)
+    if not isinstance(node, dict):
+        return node
+    config = node.get("config") or config
+    if isinstance(node.get("type"), str):
+        new = replacement(node, config)
+        if new is not None:
+            return new
+    return {
+        key: child
+        if key in _OPAQUE
+        else {name: replaced(schema, replacement, config) for name, schema in child.items()}
+        if key in _NO_NODES and isinstance(child, dict)
+        else replaced(child, replacement, config)
+        for key, child in node.items()
+    }
+
+
+def ports(own: Own, *, local: bool) -> Replacement:
+    """Replace nodes of classes with a port, and of bytes.
+
+    Args:
+        own: returns the port of a type, if it has one of its own.
+        local: accept what a caller in this process may pass, instead of the JSON form.
+    """
+
+    def replacement(node: dict[str, Any], config: Any) -> Any:
+        if is_encoded(node):  # pydantic's own JSON form of bytes
+            return node
+        if getattr(function_of(node), "__name__", "") == "import_string":
+            raise NoJsonForm("a caller could import any module: pass a name, and look it up")
+        if node["type"] == "model" and node["cls"] is BaseModel:
+            raise NoJsonForm("annotate models of your own: A | B")
+        if node["type"] in ("enum", "literal"):
+            return _by_json_form(node)
+        if node["type"] == "bytes":
+            if config and {"ser_json_bytes", "val_json_bytes"} & set(config):
+                return None
+            port = own(bytes)
+            assert port is not None
+            validate = _validator(port, local=local)
+            return core_schema.no_info_before_validator_function(
+                validate, node, serialization=_serialization(port, bytes), metadata={PORT: port}
+            )
+        if local and (cls := _validated_class(node)) is not None:
+            return _or_instance(cls, node, replacement, config)
+        type_ = (node.get("metadata") or {}).get(_TYPE, node.get("cls"))
+        port = type_ if type_ is None or isinstance(type_, Port) else own(type_)
+        if port is None:
+            return _with_computed(node, replacement, config)
+        return core_schema.no_info_plain_validator_function(
+            _validator(port, local=local),
+            serialization=_serialization(port, port.type),
+            metadata={PORT: port},
+            ref=node.get("ref"),
+        )
+
+    return replacement
+
+
+def _validated_class(node: dict[str, Any]) -> Any:
+    """The class whose own ``model_validator`` a node is, else None."""
+    function, inner = function_of(node), node
+    while function is not None and inner.get("type", "").startswith("function-"):
+        inner = inner.get("schema", {})
+    cls = inner.get("cls") if function is not None else None
+    decorators = getattr(cls, "__pydantic_decorators__", None)
+    validators = decorators.model_validators.values() if decorators is not None else ()
+    return cls if any(validator.func == function for validator in validators) else None
+
+
+def _or_instance(cls: Any, node: dict[str, Any], replacement: Replacement, config: Any) -> Any:
+    """Accept instances of a class as they are: its validators have run on them."""
+    inner = {
+        key: replaced(child, replacement, config) if key == "schema" else child
+        for key, child in node.items()
+        if key != "ref"
+    }
+    return core_schema.no_info_wrap_validator_function(
+        lambda value, validate: value if isinstance(value, cls) else validate(value),
+        inner,
+        ref=node.get("ref"),
+    )
+
+
+def function_of(node: dict[str, Any]) -> Any:
+    """The function of a node that calls one, else None."""
+    function = node.get("function") if node["type"].startswith("function-") else None
+    return function["function"] if isinstance(function, dict) else function
+
+
+def is_encoded(node: dict[str, Any]) -> bool:
+    """Whether a validator decodes text, such as that of `pydantic.Base64Bytes`."""
+    return isinstance(getattr(function_of(node), "__self__", None), (EncodedBytes, EncodedStr))
+
+
+def _by_json_form(node: dict[str, Any]) -> Any:
+    """Accept JSON forms of the values of an enum or a ``Literal`` that pydantic does not look up.
+
+    These are members of an enum in a ``Literal``, values that are no scalars, and the text of other
+    values, which keys in JSON are.
+    """
+    is_enum = node["type"] == "enum"
+    values = node["members"] if is_enum else node["expected"]
+    others = [v for v in values if not isinstance(v.value if is_enum else v, str)]
+    flags = is_enum and issubclass(node["cls"], enum.Flag)
+    if not others or (node.get("sub_type") and not flags):
+        return None
+    forms = [(pydantic_core.to_jsonable_python(v, fallback=repr), v) for v in others]
+    texts = {key: v for v in others for key in pydantic_core.to_jsonable_python({v: 0})}
+    for text in {v.value if is_enum else v for v in values if v not in others}:
+        texts.pop(text, None)
+
+    def member(value: Any) -> Any:
+        if type(value) is str:
+            return int(value) if flags and value.isdecimal() else texts.get(value, value)
+        same = (v for form, v in forms if type(form) is type(value) and form == value)
+        return next(same, value)
+
+    inner: Any = {key: part for key, part in node.items() if key != "ref"}
+    return core_schema.no_info_before_validator_function(member, inner, ref=node.get("ref"))
+
+
+def _with_computed(node: dict[str, Any], replacement: Replacement, config: Any) -> Any:
+    """Serialize the fields that a dataclass computes itself, which pydantic leaves out."""
+    cls: Any = node.get("cls")
+    arguments = node.get("schema", {})
+    if node["type"] != "dataclass" or arguments.get("type") != "dataclass-args":
+        return None
+    known = {field["name"] for field in arguments["fields"]}
+    missing = [f.name for f in dataclasses.fields(cls) if not f.init and f.name not in known]
+    if not missing:
+        return None
+    hints = typing.get_type_hints(cls, include_extras=True)
+    schemas = {name: replaced(core_schema_of(hints[name]), replacement) for name in missing}
+    computed = [
+        core_schema.computed_field(
+            name, core_schema.any_schema() if schema["type"] == "definitions" else schema
+        )
+        for name, schema in schemas.items()
+    ]
+    whole = {**arguments, "computed_fields": [*arguments.get("computed_fields", ()), *computed]}
+    return {**node, "schema": replaced(whole, replacement, config)}
+
+
+def _validator(port: Port, *, local: bool) -> Callable[[Any], Any]:
+    if local:
+        return port.local
+
+    def validate(value: Any) -> Any:
+        # JSON has values of these types only; code passes any others, but text is never a path.
+        if value is None or isinstance(value, (str, bool, int, float, list, dict)):
+            return port.from_json(value)
+        if port.from_bytes is not None and isinstance(value, (bytes, bytearray, memoryview)):
+            return port.from_bytes(bytes(value))
+        return port.local(value)
+
+    return validate
+
+
+def _serialization(port: Port, type_: Any) -> Any:
+    """Serialize with a port, but leave values of other types to the other members of a union."""
+    bare = strip(type_)
+    cls: Any = typing.get_origin(bare) or bare
+    known = isinstance(cls, type) and not port.upload  # an upload may be a path, an array and more
+
+    def serialize(value: Any) -> Any:
+        if value is None or (known and not isinstance(value, cls)):
+            raise PydanticSerializationUnexpectedValue(f"not of type {cls}")
+        return port.to_json(value)
+
+    return core_schema.plain_serializer_function_ser_schema(serialize, when_used="json")
