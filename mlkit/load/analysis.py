@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "CERTIFYING",
     "Ratio",
     "allowed_over",
     "at_most",
@@ -28,12 +27,6 @@ __all__ = [
     "percentile",
     "ratio",
 ]
-
-CERTIFYING: dict[float, tuple[tuple[int, int], ...]] = {
-    0.99: ((459, 0), (662, 1), (838, 2), (1307, 5), (2010, 10), (3304, 20)),
-    0.95: ((299, 0), (473, 1), (628, 2), (1049, 5), (1693, 10)),
-}
-"""By confidence, as (n, t): p99 is under a limit if at most t of n requests are over it."""
 
 
 def percentile(values: ArrayLike, share: float) -> float:

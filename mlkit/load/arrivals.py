@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError, entry_point
-from mlkit.load.spec import Arrivals, check_positive, check_seed, is_integer
+from mlkit.load.spec import Arrivals, is_integer
 from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
@@ -47,9 +47,6 @@ class ConstantRate(Arrivals):
 
     rate: float
 
-    def __post_init__(self) -> None:
-        check_positive("constant", "rate", self.rate, "requests per second above 0")
-
     @property
     def opening_rate(self) -> float:
         """The rate, from start to end."""
@@ -70,10 +67,6 @@ class Poisson(Arrivals):
 
     rate: float
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_positive("poisson", "rate", self.rate, "requests per second above 0")
-        check_seed("poisson", self.seed)
 
     @property
     def opening_rate(self) -> float:
@@ -129,11 +122,6 @@ class Ramp(VaryingRate):
     start: float
     end: float
 
-    def __post_init__(self) -> None:
-        check_positive("ramp", "start", self.start, "requests per second above 0")
-        check_positive("ramp", "end", self.end, "requests per second above 0")
-        check_seed("ramp", self.seed)
-
     @property
     def opening_rate(self) -> float:
         """The rate at the start."""
@@ -156,12 +144,6 @@ class Jump(VaryingRate):
     before: float
     after: float
     at_s: float
-
-    def __post_init__(self) -> None:
-        check_positive("jump", "before", self.before, "requests per second above 0")
-        check_positive("jump", "after", self.after, "requests per second above 0")
-        check_positive("jump", "at_s", self.at_s, "seconds from the start, above 0")
-        check_seed("jump", self.seed)
 
     @property
     def opening_rate(self) -> float:
@@ -188,13 +170,6 @@ class Spike(VaryingRate):
     peak: float
     at_s: float
     width_s: float
-
-    def __post_init__(self) -> None:
-        check_positive("spike", "rate", self.rate, "requests per second above 0")
-        check_positive("spike", "peak", self.peak, "requests per second above 0")
-        check_positive("spike", "at_s", self.at_s, "seconds from the start, above 0")
-        check_positive("spike", "width_s", self.width_s, "seconds above 0")
-        check_seed("spike", self.seed)
 
     @property
     def opening_rate(self) -> float:

@@ -31,6 +31,9 @@ IDLE_LIMIT_S = 2.0
 """Connections idle for longer are not reused: the server may be closing them right now (uvicorn and
 Node do so after 5 s, gunicorn after 2 s), and that race is not the server's fault."""
 DETAIL_BYTES = 2000
+ITEM = b'{"event": "item", "data": '
+END = b'{"event": "end", '
+"""Beginnings of the lines in which an app streams items, and of the last one."""
 LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS})
 
 
@@ -49,6 +52,9 @@ class Connection(asyncio.BufferedProtocol):
     Args:
         pool: its `Pool.finished` is called for each request that was sent.
         clock: seconds, for the times of responses.
+
+    Attributes:
+        item_times: when the items of the current response arrived, if it is a stream.
     """
 
     # One buffer serves all connections of a thread: asyncio fills it right before `buffer_updated`.
@@ -60,6 +66,7 @@ class Connection(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.slot: int | None = None
         self.idle_since = 0.0
+        self.item_times: list[float] = []
         self._no_body = False
         self._reset()
 
@@ -72,6 +79,9 @@ class Connection(asyncio.BufferedProtocol):
         self._detail = b""
         self._location = self._media_type = ""
         self._body: list[bytes] = []
+        self._line = bytearray()
+        self._last_line = b""
+        self.item_times = []
 
     @property
     def open(self) -> bool:
@@ -170,8 +180,22 @@ class Connection(asyncio.BufferedProtocol):
         self._size += len(body)
         if self._status >= 400 and len(self._detail) < DETAIL_BYTES:
             self._detail += body[:DETAIL_BYTES]
-        if self._pool.keeps_bodies:
+        if self._pool.streams and self._status == 200:
+            self._read_lines(body)
+        elif self._pool.keeps_bodies:
             self._body.append(body)
+
+    def _read_lines(self, body: bytes) -> None:
+        *ended, rest = body.split(b"\n")
+        for part in ended:
+            self._line += part
+            line = self._last_line = bytes(self._line)
+            self._line.clear()
+            if line.startswith(ITEM):
+                self.item_times.append(self._clock())
+                if self._pool.keeps_bodies:
+                    self._body.append(line[len(ITEM) : -1])
+        self._line += rest
 
     def on_message_complete(self) -> None:
         """Note that a response, or an interim one (1xx), is complete."""
@@ -194,13 +218,23 @@ class Connection(asyncio.BufferedProtocol):
         detail = self._detail.decode("utf-8", "replace")
         if error == "redirect":
             detail = f"{self._status} to {self._location or 'nowhere'}"
-        body = b"".join(self._body) if self._pool.keeps_bodies else None
+        body, media_type = (
+            b"".join(self._body) if self._pool.keeps_bodies else None,
+            self._media_type,
+        )
+        if self._pool.streams and self._status == 200:
+            if not self._last_line.startswith(END):
+                error, detail = "problem", self._last_line[:DETAIL_BYTES].decode("utf-8", "replace")
+            if body is not None:  # as the list that the app sends without an ``Accept`` header
+                body, media_type = b"[%s]" % b",".join(self._body), "application/json"
         numbers = self._first, self._clock(), self._status, self._size
-        self._report(Response(*numbers, self._timing, error, detail, self._media_type, body), keep)
+        response = Response(*numbers, self._timing, error, detail, media_type, body)
+        self._report(response._replace(item_times=self.item_times), keep)
 
     def _fail(self, kind: str, detail: str) -> None:
-        now = self._clock()
-        self._report(Response(self._first, now, self._status, self._size, "", kind, detail), False)
+        numbers = self._first, self._clock(), self._status, self._size
+        failure = Response(*numbers, error=kind, detail=detail, item_times=self.item_times)
+        self._report(failure, False)
 
     def _report(self, response: Response, keep: bool) -> None:
         slot, self.slot = self.slot, None
@@ -224,7 +258,8 @@ class Pool:
         headless: the positions in ``requests`` whose responses have no body (HEAD).
         statuses: statuses of successes; any 2xx if there are none.
         nonempty: whether a success has a body.
-        keeps_bodies: whether responses have their bodies.
+        keeps_bodies: whether responses have their bodies; that of a stream is the list of items.
+        streams: whether responses are the items of an app, line by line.
     """
 
     def __init__(
@@ -238,9 +273,10 @@ class Pool:
         statuses: frozenset[int] = frozenset(),
         nonempty: bool = False,
         keeps_bodies: bool = False,
+        streams: bool = False,
     ) -> None:
         self._statuses, self._nonempty = statuses, nonempty
-        self.keeps_bodies = keeps_bodies
+        self.keeps_bodies, self.streams = keeps_bodies, streams
         self._loop, self._endpoint, self._requests = loop, endpoint, requests
         self._first, self._headless = first, headless
         self._tls = ssl.create_default_context() if endpoint.tls else None
@@ -281,12 +317,14 @@ class Pool:
                 return
         self._opening[slot] = self._loop.create_task(self._open_and_send(slot))
 
-    def abandon(self, slot: int) -> None:
+    def abandon(self, slot: int) -> Sequence[float]:
         """Close the slot's connection, so that a late response is not taken for another one's."""
         if (task := self._opening.pop(slot, None)) is not None:
             task.cancel()
         elif (connection := self._busy.pop(slot, None)) is not None:
             connection.close()
+            return connection.item_times
+        return ()
 
     def finished(self, connection: Connection, slot: int, response: Response) -> None:
         """Take a connection's report."""

@@ -34,7 +34,7 @@ class Expectation:
     Attributes:
         statuses: statuses of successes; empty for any 2xx.
         nonempty: whether a success has a body.
-        judge: returns why a response is none, or ""; None to check no bodies.
+        judge: returns why a response is a failure, or ""; None if bodies are not checked.
     """
 
     statuses: frozenset[int] = frozenset()
@@ -50,7 +50,7 @@ def expectation(expect: Expect | None, *, nonempty: bool) -> Expectation:
         nonempty: whether a success needs a body, where ``expect`` does not say.
 
     Raises:
-        LoadError: it is none of them.
+        LoadError: ``expect`` has another type.
     """
     if expect is None:
         return Expectation(nonempty=nonempty)

@@ -53,15 +53,16 @@ class Transport(Protocol):
     def send(self, slot: int) -> None:
         """Send the request of a slot, now."""
 
-    def abandon(self, slot: int) -> None:
-        """Abandon a request: nothing is reported about it any more."""
+    def abandon(self, slot: int) -> Sequence[float]:
+        """Abandon a request, about which nothing is reported; return when its items arrived."""
 
 
 class Response(NamedTuple):
     """A response: times on the clock in seconds, ``size`` of the body in bytes.
 
     ``error`` is None for a success, else a short kind such as ``"http 503"`` or ``"reset"``.
-    ``body`` and ``media_type`` are kept only where bodies are to be checked.
+    ``body`` and ``media_type`` are kept only where bodies are to be checked; ``item_times`` are of
+    a stream.
     """
 
     first_byte: float
@@ -73,6 +74,7 @@ class Response(NamedTuple):
     detail: str = ""
     media_type: str = ""
     body: bytes | None = None
+    item_times: Sequence[float] = ()
 
 
 class RunLimits(NamedTuple):
@@ -97,6 +99,8 @@ class Log:
         self.finished = array("d")
         self.status = array("i")
         self.size = array("q")
+        self.items = array("q")
+        self.item_times: dict[int, array[float]] = {}
         self.timings: dict[int, str] = {}
         self.errors: dict[int, str] = {}
         self.samples: dict[str, list[tuple[int, str]]] = {}
@@ -112,6 +116,7 @@ class Log:
         self.finished.append(NEVER)
         self.status.append(0)
         self.size.append(0)
+        self.items.append(0)
         return len(self.sent) - 1
 
     def close(self, slot: int, response: Response, zero: float) -> None:
@@ -120,6 +125,9 @@ class Log:
         self.finished[slot] = response.finished - zero
         self.status[slot] = response.status
         self.size[slot] = response.size
+        if response.item_times:
+            self.items[slot] = len(response.item_times)
+            self.item_times[slot] = array("d", [at - zero for at in response.item_times])
         if response.timing:
             self.timings[slot] = response.timing
         if response.error is not None:
@@ -238,8 +246,9 @@ class Generator:
         self._watch()
 
     def _give_up(self, slot: int, reason: str) -> None:
-        self.transport.abandon(slot)
-        self.answered(slot, Response(NEVER, self.clock.time(), error=reason))
+        item_times = self.transport.abandon(slot)
+        now = self.clock.time()
+        self.answered(slot, Response(NEVER, now, error=reason, item_times=item_times))
 
     def _give_up_all(self, reason: str) -> None:
         for slot in list(self.in_flight):

@@ -18,6 +18,7 @@ COLUMNS = {
     "finished": "d",
     "status": "i",
     "size": "q",
+    "items": "q",
 }
 """The columns that follow ``done``, in this order, with their array type codes."""
 LENGTH = struct.Struct("<Q")

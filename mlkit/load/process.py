@@ -38,10 +38,14 @@ class Progress(NamedTuple):
 
 
 class WorkerReport(NamedTuple):
-    """The process's final report: facts, the columns of its log, and bodies by media type."""
+    """The process's final report: facts, the columns of its log, and bodies by media type.
+
+    ``item_times`` are those of all requests that stream, request by request.
+    """
 
     facts: dict[str, Any]
     columns: dict[str, array[Any]]
+    item_times: array[float]
     bodies: list[tuple[str, bytes]]
 
 
@@ -149,19 +153,19 @@ class WorkerProcess:
         elif event == "failed":
             self._unreachable = message["reason"]
         elif event == "done":
-            columns = self._read_columns(message["rows"])
-            self._outcome = WorkerReport(message, columns, self._read_bodies(message["bodies"]))
+            rows = message["rows"]
+            columns = {name: self._read_column(name, code, rows) for name, code in COLUMNS.items()}
+            item_times = self._read_column("item_times", "d", sum(columns["items"]))
+            bodies = self._read_bodies(message["bodies"])
+            self._outcome = WorkerReport(message, columns, item_times, bodies)
 
-    def _read_columns(self, rows: int) -> dict[str, array[Any]]:
+    def _read_column(self, name: str, code: str, rows: int) -> array[Any]:
         assert self._process.stdout is not None
-        columns = {}
-        for name, code in COLUMNS.items():
-            column = array(code)
-            column.frombytes(self._process.stdout.read(rows * column.itemsize))
-            if len(column) != rows:
-                raise EOFError(f"column {name}")
-            columns[name] = column
-        return columns
+        column: array[Any] = array(code)
+        column.frombytes(self._process.stdout.read(rows * column.itemsize))
+        if len(column) != rows:
+            raise EOFError(f"column {name}")
+        return column
 
     def _read_bodies(self, sizes: list[tuple[str, int]]) -> list[tuple[str, bytes]]:
         assert self._process.stdout is not None

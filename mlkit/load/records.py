@@ -1,4 +1,4 @@
-"""The record of one request."""
+"""What is recorded of a load test: requests, failures, and the generator's own use of resources."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import math
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["RequestRecord", "parse_server_timing"]
+__all__ = ["ClientCost", "FailureSample", "RequestRecord", "parse_server_timing"]
 
 _METRIC = re.compile(r'([!#$%&\'*+\-.^_`|~\w]+)((?:\s*;\s*\w+\s*=\s*(?:"[^"]*"|[^;,\s]+))*)')
 _PARAMETER = re.compile(r';\s*(\w+)\s*=\s*(?:"([^"]*)"|([^;,\s]+))')
@@ -27,8 +28,10 @@ class RequestRecord:
         payload: index of its payload.
         error: None for a success, else e.g. ``"http 503"``, ``"redirect"``, ``"empty"``,
             ``"unexpected"``, ``"timeout"``, ``"refused"``, ``"reset"``, ``"closed"``,
-            ``"protocol"``, ``"unsent"``, ``"stopped"``.
+            ``"protocol"``, ``"unsent"``, ``"stopped"``, or ``"problem"`` for a stream that did not
+            come to its end.
         server_timing: the response's ``Server-Timing`` header, or ``""``.
+        items: number of items of a stream that arrived.
     """
 
     intended: float
@@ -40,6 +43,7 @@ class RequestRecord:
     payload: int
     error: str | None
     server_timing: str
+    items: int = 0
 
     @property
     def latency_ms(self) -> float:
@@ -55,6 +59,36 @@ class RequestRecord:
     def phases(self) -> dict[str, float]:
         """Durations in ms by phase, from ``Server-Timing``."""
         return parse_server_timing(self.server_timing)
+
+
+class ClientCost(NamedTuple):
+    """Resource use of the generator's process.
+
+    ``cpu_s`` seconds of CPU time in a window of ``window_s`` seconds; connections opened; maximum
+    of requests in flight; requests not sent because too many were in flight; a resource of the
+    machine that ran out, or None; whether it had real-time scheduling (``realtime``).
+    """
+
+    cpu_s: float
+    window_s: float
+    connections: int
+    most_in_flight: int
+    unsent: int = 0
+    short_of: str | None = None
+    realtime: bool = False
+
+    @property
+    def cores(self) -> float:
+        """Mean number of cores used."""
+        return self.cpu_s / self.window_s if self.window_s > 0 else 0.0
+
+
+class FailureSample(NamedTuple):
+    """One of the first failures of its kind, with the message of the server or the system."""
+
+    error: str
+    payload: int
+    detail: str
 
 
 def parse_server_timing(text: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlkit.errors import LoadError
 from mlkit.load import analysis
 from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
-from mlkit.load.records import RequestRecord, parse_server_timing
+from mlkit.load.items import gaps_ms, item_ends_s
+from mlkit.load.records import ClientCost, FailureSample, RequestRecord, parse_server_timing
 from mlkit.load.steered import Steered
+from mlkit.load.validity import void_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,44 +25,16 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["ClientCost", "FailureSample", "LoadResult", "Percentile"]
+__all__ = ["LoadResult", "Percentile"]
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
-LATE_MS = 1.0
-LATE_SHARE_OF_SLO = 0.05
-LEAST_SHARE_OF_RATE = 0.99
-BUSY_CORES = 0.9
 FORMAT = 1
 
 
-class ClientCost(NamedTuple):
-    """Resource use of the generator's process.
+def _no_times() -> NDArray[np.float64]:
+    import numpy as np
 
-    ``cpu_s`` seconds of CPU time in a window of ``window_s`` seconds; connections opened; maximum
-    of requests in flight; requests not sent because too many were in flight; a resource of the
-    machine that ran out, or None; whether it had real-time scheduling (``realtime``).
-    """
-
-    cpu_s: float
-    window_s: float
-    connections: int
-    most_in_flight: int
-    unsent: int = 0
-    short_of: str | None = None
-    realtime: bool = False
-
-    @property
-    def cores(self) -> float:
-        """Mean number of cores used."""
-        return self.cpu_s / self.window_s if self.window_s > 0 else 0.0
-
-
-class FailureSample(NamedTuple):
-    """One of the first failures of its kind, with the message of the server or the system."""
-
-    error: str
-    payload: int
-    detail: str
+    return np.empty(0)
 
 
 class Percentile(NamedTuple):
@@ -99,7 +73,9 @@ class LoadResult:
         carried: responses to warm-up requests that arrived after the start.
         client: resource use of the generator.
         failures: the first failures of each kind.
-        columns: the raw records, an array per field of `RequestRecord`.
+        columns: the raw records, an array per field of `RequestRecord`; ``items`` only of an app
+            that streams.
+        item_times: when each item arrived, in seconds from the start, request by request.
     """
 
     arrivals: Arrivals
@@ -116,6 +92,7 @@ class LoadResult:
     client: ClientCost
     failures: tuple[FailureSample, ...]
     columns: Mapping[str, NDArray[Any]]
+    item_times: NDArray[np.float64] = field(default_factory=_no_times)
 
     # Records
 
@@ -133,7 +110,11 @@ class LoadResult:
         ]
 
     def to_frame(self) -> pd.DataFrame:
-        """A row per request: times in s, latency, lateness and phases in ms."""
+        """A row per request: times in s, latency, lateness and phases in ms.
+
+        Of an app that streams also the number of ``items``, ``first_item_ms`` from the scheduled
+        time, and the mean of ``between_items_ms``.
+        """
         import pandas as pd
 
         columns = self.columns
@@ -151,6 +132,12 @@ class LoadResult:
                 "error": [error or None for error in columns["error"].tolist()],
             }
         )
+        if self.streams:
+            first_s, last_s = self._item_ends_s
+            frame["items"] = columns["items"]
+            frame["first_item_ms"] = (first_s - columns["intended"]) * 1e3
+            gaps = frame["items"].sub(1).where(frame["items"] > 1)
+            frame["between_items_ms"] = (last_s - first_s) * 1e3 / gaps
         if columns["server_timing"].any():
             timings = [parse_server_timing(text) for text in columns["server_timing"].tolist()]
             frame = frame.join(pd.DataFrame(timings, index=frame.index).add_suffix("_ms"))
@@ -193,7 +180,10 @@ class LoadResult:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be known beside the figures: redirects and where to, and wrong responses."""
+        """Remarks on the figures: redirects with their targets, and wrong responses.
+
+        For an app that streams, also streams that ended with a problem.
+        """
         notes: dict[str, str] = {}
         for sample in self.failures:
             count = self.errors.get(sample.error, 0)
@@ -201,6 +191,8 @@ class LoadResult:
                 notes.setdefault("redirect", f"{count:,} redirects, {sample.detail}")
             elif count and sample.error == "empty":
                 notes.setdefault("empty", f"{count:,} responses without a body")
+            elif count and sample.error == "problem":
+                notes.setdefault("problem", f"{count:,} streams did not end: {sample.detail}")
             elif count and sample.error == "unexpected":
                 notes.setdefault("unexpected", f"{count:,} unexpected responses: {sample.detail}")
         return tuple(notes.values())
@@ -230,14 +222,51 @@ class LoadResult:
     @cached_property
     def percentiles(self) -> dict[str, Percentile]:
         """p50, p95, p99 and p99_9 of the latency; that of failed requests is infinite."""
+        return _percentiles(self.latency_ms)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the app streams, so that there are times of items."""
+        return "items" in self.columns
+
+    @cached_property
+    def first_item_ms(self) -> NDArray[np.float64]:
+        """From the scheduled time to the first item, of each request but streams without items.
+
+        Infinite for a failed request, whenever it failed.
+        """
+        import numpy as np
+
+        elapsed: NDArray[np.float64] = (self._item_ends_s[0] - self.columns["intended"]) * 1e3
+        elapsed[~self.ok] = math.inf
+        return elapsed[~np.isnan(elapsed)]
+
+    @cached_property
+    def _item_ends_s(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """When the first and the last item of each request arrived; NaN without items."""
+        return item_ends_s(self.columns["items"], self.item_times)
+
+    @cached_property
+    def between_items_ms(self) -> NDArray[np.float64]:
+        """From one item of a request to the next, of all requests.
+
+        Of a failed request that had items also the infinite time to the one that never came. Items
+        that arrive together have 0 between them.
+        """
+        return gaps_ms(self.columns["items"], self.item_times, self.ok)
+
+    @cached_property
+    def item_percentiles(self) -> dict[str, dict[str, Percentile]]:
+        """Percentiles of ``first_item`` and ``between_items``; empty if the app does not stream.
+
+        Times between items of one request depend on each other, so they have no upper bound.
+        """
+        if not self.streams:
+            return {}
+        first, between = self.first_item_ms, self.between_items_ms
         return {
-            name: Percentile(
-                name,
-                share,
-                analysis.percentile(self.latency_ms, share),
-                analysis.at_most(self.latency_ms, share),
-            )
-            for name, share in SHARES.items()
+            "first_item": _percentiles(first),
+            "between_items": _percentiles(between, bounded=False),
         }
 
     @property
@@ -266,36 +295,21 @@ class LoadResult:
         The generator checks itself: it sent late (p99 over 1 ms, or over 5% of the SLO where that
         is more), sent less than 99% of the schedule, or reached a limit of its own.
         """
-        closed = isinstance(self.arrivals, Closed)
-        reasons = self._void_closed() if closed else self._void_open()
-        if self.client.unsent:
-            most = self.client.most_in_flight
-            reasons.append(f"{self.client.unsent:,} requests not sent: {most:,} were in flight")
-        if self.client.short_of:
-            reasons.append(f"the client's machine ran short: {self.client.short_of}")
-        return tuple(reasons)
-
-    def _void_open(self) -> list[str]:
-        reasons = []
-        late = self.lateness_p99_ms
-        limit = max(LATE_MS, LATE_SHARE_OF_SLO * (self.slo_ms or 0.0))
-        if late > limit:
-            reasons.append(f"requests left late: p99 {late:.1f} ms, the limit is {limit:.1f} ms")
-        asked = self.asked_rate or 0.0
-        if self.sent_rate < LEAST_SHARE_OF_RATE * asked:
-            reasons.append(f"sent {self.sent_rate:.1f}/s where {asked:.1f}/s were asked for")
-        return reasons
-
-    def _void_closed(self) -> list[str]:
-        if self.client.cores <= BUSY_CORES:
-            return []
-        return [f"the client itself was busy ({self.client.cores:.2f} cores): it is the limit here"]
+        return void_reasons(
+            self.arrivals,
+            self.client,
+            lateness_p99_ms=self.lateness_p99_ms,
+            slo_ms=self.slo_ms,
+            asked_rate=self.asked_rate,
+            sent_rate=self.sent_rate,
+        )
 
     def summary(self) -> dict[str, Any]:
         """The figures of the run as plain data, ready for JSON.
 
         ``certified`` names the percentiles with enough requests for an upper bound;
-        ``p99_at_most_ms`` and the like are those bounds (99% confidence), else None.
+        ``p99_at_most_ms`` and the like are those bounds (99% confidence), else None. Of an app that
+        streams also ``items``, and ``first_item_p99_ms`` and ``between_items_p99_ms`` and the like.
         """
         percentiles = self.percentiles.values()
         return {
@@ -312,6 +326,7 @@ class LoadResult:
             "max_ms": float(self.latency_ms.max()) if len(self) else math.nan,
             **{f"{p.name}_at_most_ms": p.at_most_ms if p.certified else None for p in percentiles},
             "certified": [p.name for p in percentiles if p.certified],
+            **self._item_figures,
             "slo_ms": self.slo_ms,
             "over_slo": self.over_slo,
             "slo_verdict": self.slo_verdict,
@@ -321,6 +336,16 @@ class LoadResult:
             "interrupted": self.interrupted,
             "notes": list(self.notes),
             "void": list(self.void),
+        }
+
+    @property
+    def _item_figures(self) -> dict[str, Any]:
+        if not self.streams:
+            return {}
+        return {"items": len(self.item_times)} | {
+            f"{series}_{name}_ms": percentile.value_ms
+            for series, percentiles in self.item_percentiles.items()
+            for name, percentile in percentiles.items()
         }
 
     @property
@@ -344,7 +369,11 @@ class LoadResult:
         path = Path(path)
         with path.open("wb") as file:
             np.savez_compressed(
-                file, allow_pickle=False, head=np.array(json.dumps(head)), **self.columns
+                file,
+                allow_pickle=False,
+                head=np.array(json.dumps(head)),
+                item_times=self.item_times,
+                **self.columns,
             )
         return path
 
@@ -361,6 +390,7 @@ class LoadResult:
             with np.load(path, allow_pickle=False) as file:
                 columns = {name: file[name] for name in file.files}
             head = json.loads(str(columns.pop("head")))
+            item_times = columns.pop("item_times", _no_times())
         except (KeyError, ValueError) as error:
             raise LoadError("this file does not contain a load test", where=str(path)) from error
         return cls(
@@ -368,6 +398,7 @@ class LoadResult:
             client=ClientCost(**head["client"]),
             failures=tuple(FailureSample(*sample) for sample in head["failures"]),
             columns=columns,
+            item_times=item_times,
             **{name: head[name] for name in _PLAIN},
         )
 
@@ -400,6 +431,18 @@ _PLAIN = (
     "interrupted",
     "carried",
 )
+
+
+def _percentiles(values_ms: NDArray[np.float64], *, bounded: bool = True) -> dict[str, Percentile]:
+    return {
+        name: Percentile(
+            name,
+            share,
+            analysis.percentile(values_ms, share),
+            analysis.at_most(values_ms, share) if bounded else math.nan,
+        )
+        for name, share in SHARES.items()
+    }
 
 
 def _per_second(count: int, seconds: float) -> float:

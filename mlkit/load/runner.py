@@ -13,8 +13,9 @@ from mlkit.load.expect import Expect, Expectation, Received, expectation
 from mlkit.load.generator import SAMPLES_PER_KIND
 from mlkit.load.job import pack
 from mlkit.load.process import Progress, WorkerProcess, WorkerReport
+from mlkit.load.records import ClientCost, FailureSample
 from mlkit.load.requests import Preparable, Server, as_list, preparer, wire
-from mlkit.load.results import ClientCost, FailureSample, LoadResult
+from mlkit.load.results import LoadResult
 from mlkit.load.spec import check_positive, check_seed
 from mlkit.load.steered import Steered
 
@@ -44,6 +45,7 @@ class LoadPlan(NamedTuple):
     order: NDArray[np.int64]
     times: NDArray[np.float64]
     expected: Expectation
+    streams: bool
 
 
 @overload
@@ -110,12 +112,13 @@ def load_test(
         duration_s: length of the measured part in seconds.
         warmup_s: seconds of the same load before it, not recorded.
         timeout_s: seconds after which a request counts as failed; 30 by default, or as long as the
-            app itself may take.
+            app itself may take (of one that streams, for an item).
         slo_ms: latency objective for p99 in ms.
         expect: what counts as a success: a status or a set of them; a type that pydantic validates,
             or a JSON schema, for the body; or a function of an `mlkit.load.expect.Received`
             (``status``, ``media_type``, ``body``, ``json()``) that returns whether it is one. By
-            default any 2xx, of an app with a body. Redirects are not followed.
+            default any 2xx, of an app with a body. Redirects are not followed. The body of an app
+            that streams is the list of its items, and a success is a stream that came to its end.
         wait: False returns a `LoadRun` immediately; the test runs in the background.
         progress: show a progress bar while waiting.
         seed: of the order of the payloads.
@@ -258,6 +261,7 @@ def _prepare(
         order=order,
         times=times,
         expected=expected,
+        streams=bool(getattr(getattr(target, "graph", None), "streams", False)),
         **durations,
     )
     job = {
@@ -270,6 +274,7 @@ def _prepare(
         "statuses": sorted(expected.statuses),
         "nonempty": expected.nonempty,
         "keeps_bodies": expected.judge is not None,
+        "streams": plan.streams,
         "limits": {**durations, "max_in_flight": MAX_IN_FLIGHT},
     }
     return plan, pack(job, np.concatenate([warmup, times]).tobytes(), requests)
@@ -362,6 +367,9 @@ def _collect(plan: LoadPlan, report: WorkerReport) -> LoadResult:
         "error": error,
         "server_timing": _texts(facts["timings"], rows),
     }
+    if plan.streams:
+        columns["items"] = raw["items"]
+    item_times = np.frombuffer(report.item_times)[np.repeat(measured, raw["items"])]
     return LoadResult(
         arrivals=plan.arrivals,
         target=plan.target,
@@ -377,6 +385,7 @@ def _collect(plan: LoadPlan, report: WorkerReport) -> LoadResult:
         client=_cost(facts),
         failures=_failures(facts["samples"], columns["payload"]),
         columns={name: column[measured] for name, column in columns.items()},
+        item_times=item_times,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError
@@ -17,7 +17,21 @@ __all__ = ["Arrivals", "check_positive", "check_seed", "is_integer"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Arrivals:
-    """An arrival process, as `constant`, `poisson` and their like return it."""
+    """An arrival process, as `constant`, `poisson` and their like return it.
+
+    Raises:
+        LoadError: a rate or a time is not positive and finite, or ``seed`` not an integer of at
+            least 0.
+    """
+
+    def __post_init__(self) -> None:
+        for parameter in fields(self):
+            value = getattr(self, parameter.name)
+            if parameter.name == "seed":
+                check_seed(self.kind, value)
+            elif parameter.type == "float":  # as text: annotations are not evaluated
+                unit = "seconds" if parameter.name.endswith("_s") else "requests per second"
+                check_positive(self.kind, parameter.name, value, f"{unit} above 0")
 
     @property
     def kind(self) -> str:
@@ -63,7 +77,7 @@ def check_positive(kind: str, name: str, value: Any, expected: str) -> None:
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is an integer; ``True`` is none."""
+    """Whether a value is an integer, and not a `bool`."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

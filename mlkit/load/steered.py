@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlkit.errors import LoadError, entry_point
-from mlkit.load.spec import Arrivals, check_positive, check_seed
+from mlkit.load.spec import Arrivals
 
 __all__ = ["Steered", "steered"]
 
@@ -22,8 +22,7 @@ class Steered(Arrivals):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_positive("steered", "rate", self.rate, "requests per second above 0")
-        check_seed("steered", self.seed)
+        super().__post_init__()
         if self.shape not in SHAPES:
             raise LoadError(
                 "unknown shape",

@@ -3,7 +3,8 @@
 Standard input: a job from `mlkit.load.job.pack`, then commands, one per line: ``stop``, or a new
 rate. At its end the parent is gone, and the process exits. Standard output: a JSON document per
 line (``ready``, ``progress``, finally ``done`` or ``failed``); after ``done`` the columns of the
-log as raw bytes, and the different bodies that are to be checked.
+log as raw bytes, the times of items of each request that streams, and the different bodies that are
+to be checked.
 
 Nothing heavy is imported here, so that the process starts within a few tenths of a second.
 """
@@ -99,6 +100,7 @@ class JobRun:
                 statuses=frozenset(job["statuses"]),
                 nonempty=job["nonempty"],
                 keeps_bodies=job["keeps_bodies"],
+                streams=job["streams"],
             )
             try:
                 await asyncio.wait_for(pool.probe(), self.limits.timeout_s)
@@ -200,7 +202,8 @@ class JobRun:
             "bodies": [(media_type, len(body)) for media_type, body in log.bodies],
         }
         bodies = [body for _, body in log.bodies]
-        _write(json.dumps(done).encode() + b"\n", *_columns(log), *bodies)
+        times = [log.item_times[slot].tobytes() for slot in sorted(log.item_times)]
+        _write(json.dumps(done).encode() + b"\n", *_columns(log), *times, *bodies)
 
 
 def _reason(error: OSError) -> str:

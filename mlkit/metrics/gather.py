@@ -6,7 +6,9 @@ import heapq
 from collections import Counter, deque
 from typing import Any
 
+from mlkit.metrics.compare import Comparisons, merge
 from mlkit.metrics.histogram import EDGES_S
+from mlkit.metrics.pools import forget_models
 from mlkit.metrics.recorder import SLOWEST, Delta
 
 __all__ = ["DurationTotals", "Gatherer", "Totals"]
@@ -25,6 +27,7 @@ class Totals:
         self.status: Counter[str] = Counter()
         self.bytes = [0, 0]
         self.held = DurationTotals()
+        self.items: dict[str, DurationTotals] = {}
         self.runs: dict[tuple[str, str], DurationTotals] = {}
         self.waited_s: Counter[tuple[str, str]] = Counter()
         self.errors: Counter[tuple[str, str]] = Counter()
@@ -37,6 +40,9 @@ class Totals:
             self.status.update(delta["status"])
             self.bytes = [a + b for a, b in zip(self.bytes, delta["bytes"], strict=True)]
             self.held.add(delta["buckets"], delta["held_s"])
+            for name, items in delta["items"].items():
+                totals = self.items.setdefault(name, DurationTotals())
+                totals.add(items["buckets"], items["held_s"])
         self.cpu_s[delta["stage"]] += delta["cpu_s"]
         for name, step in delta["steps"].items():
             key = delta["stage"], name
@@ -79,6 +85,7 @@ class Gatherer:
         self._latest: dict[str, Delta] = {}
         self._until: dict[str, float] = {}
         self._peeks: dict[str, deque[dict[str, Any]]] = {}
+        self._compared: dict[str, dict[str, Any]] = {}
 
     def push(self, delta: Delta, now: float | None = None) -> list[str]:
         """Add a delta of one process; a delta that is pushed twice counts once.
@@ -91,8 +98,11 @@ class Gatherer:
         before = self._latest.get(delta["process"])
         if before is not None and delta["number"] <= before["number"]:
             return peeked
+        if before is not None:
+            forget_models(before)
         for peek in delta.pop("peeks", ()):
             self._peeks.setdefault(peek["step"], deque(maxlen=MAX_PEEKS)).append(peek)
+        self._compared = merge(self._compared, delta.pop("compared", {}))
         self._add_traces(at, delta.pop("traces", []))
         self.totals.add(delta)
         self._latest[delta["process"]] = delta
@@ -119,6 +129,11 @@ class Gatherer:
         if len(self._until) < MAX_PEEKED:
             self._until[step] = until
         return list(self._peeks.get(step, ()))[::-1]
+
+    def comparisons(self) -> dict[str, Any]:
+        """What was compared with the last version that was a shadow, and that version."""
+        version, packed = next(reversed(self._compared.items()), ("", Comparisons().pack(0.0)))
+        return {"version": version, **packed}
 
     def since(self, number: int) -> tuple[int, list[Delta]]:
         """The number of the latest delta, and the deltas after `number`.

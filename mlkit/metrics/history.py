@@ -21,6 +21,9 @@ KEEP_S = 900.0
 By = Literal["app", "step", "stage", "replica"]
 _OF_PROCESSES = ("in_flight", "cpu", "rss_mb", "gpu_mb", "received", "sent")
 """Columns that are known for processes, and not for the steps in them."""
+_ITEMS = {"first": "first_items", "between": "between_items"}
+"""Fields of `Sample` by their names in a delta."""
+_PERCENTS = (50, 95, 99)
 
 
 @dataclass(kw_only=True)
@@ -33,7 +36,10 @@ class Sample:
         of: the step, stage or replica; "" for the app.
         requests: number of responses (of a step: executions).
         status: responses by status code.
-        held: latency of requests in the server (of a step: its run time).
+        held: latency of requests in the server (of a step: its run time); until the last item of
+            those that stream.
+        first_items: time from receiving a request to its first item.
+        between_items: time from one item of a request to the next.
         waited: time that requests waited for a step.
         waited_s: sum of the waiting times.
         errors: responses of 500 and above except 503 (of a step: requests that failed in it).
@@ -54,6 +60,8 @@ class Sample:
     requests: int = 0
     status: Counter[str] = field(default_factory=Counter)
     held: Histogram = field(default_factory=Histogram)
+    first_items: Histogram = field(default_factory=Histogram)
+    between_items: Histogram = field(default_factory=Histogram)
     waited: Histogram = field(default_factory=Histogram)
     waited_s: float = 0.0
     errors: int = 0
@@ -88,6 +96,8 @@ class Sample:
         self.requests += other.requests
         self.status.update(other.status)
         self.held.add(other.held)
+        self.first_items.add(other.first_items)
+        self.between_items.add(other.between_items)
         self.waited.add(other.waited)
         self.waited_s += other.waited_s
         self.errors += other.errors
@@ -96,7 +106,7 @@ class Sample:
         self.bytes = (self.bytes[0] + other.bytes[0], self.bytes[1] + other.bytes[1])
 
     def to_row(self) -> dict[str, Any]:
-        """The sample as a row; latencies in ms."""
+        """The sample as a row; latencies in ms, those of items only if requests have any."""
         p50, p95, p99 = (1e3 * s for s in self.held.percentiles_s(50, 95, 99))
         wait = 1e3 * self.waited.percentile_s(50)
         row: dict[str, Any] = {
@@ -111,7 +121,16 @@ class Sample:
         received, sent = self.bytes
         gpu_mb = math.nan if self.gpu is None else self.gpu / 1e6
         row |= {"rss_mb": self.rss / 1e6, "gpu_mb": gpu_mb}
-        return row | {"received": received, "sent": sent}
+        row |= {"received": received, "sent": sent}
+        if not self.first_items.count:
+            return row
+        return row | {
+            f"{name}_p{percent}_ms": 1e3 * seconds
+            for name in _ITEMS.values()
+            for percent, seconds in zip(
+                _PERCENTS, getattr(self, name).percentiles_s(*_PERCENTS), strict=True
+            )
+        }
 
 
 class History:
@@ -181,7 +200,8 @@ class History:
     ) -> pd.DataFrame:
         """A row per interval and part, with the columns of `Sample.to_row`; latencies in ms.
 
-        NaN stands for what is unknown: of a step, CPU, memory, bytes and requests in flight.
+        NaN stands for what is unknown: of a step, CPU, memory, bytes and requests in flight. With
+        requests that stream, there are columns for the time to the first item and between items.
 
         See `samples` for the arguments.
         """
@@ -195,8 +215,9 @@ class History:
             | (dict.fromkeys(_OF_PROCESSES, math.nan) if by == "step" else {})
             for s in samples
         ]
-        empty = ["time", *([] if by == "app" else [by]), *Sample(at=0, span_s=1).to_row()]
-        return pd.DataFrame(rows, columns=empty)
+        names = ["time", *([] if by == "app" else [by]), *Sample(at=0, span_s=1).to_row()]
+        columns = {**dict.fromkeys(names), **{name: None for row in rows for name in row}}
+        return pd.DataFrame(rows, columns=list(columns))
 
 
 def samples_of(delta: Delta) -> list[tuple[By, Sample]]:
@@ -281,6 +302,8 @@ def _add_requests(sample: Sample, delta: Delta) -> None:
     sample.errors -= delta["status"].get("503", 0)  # those are rejections
     if delta["held"]:
         sample.held.add(Histogram(delta["held"]))
+    for name, items in delta["items"].items():
+        getattr(sample, _ITEMS[name]).add(Histogram(items["held"]))
 
 
 def _add_step(sample: Sample, step: Delta) -> None:

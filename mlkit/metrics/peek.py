@@ -8,7 +8,7 @@ from typing import Any
 
 from mlkit.media.preview import preview
 
-__all__ = ["Peek", "sample"]
+__all__ = ["Peek", "sample", "shown"]
 
 EDGES = ("x0", "y0", "x1", "y1")
 
@@ -19,15 +19,16 @@ def sample(inputs: Mapping[str, Any], output: Any) -> dict[str, Any]:
     sides = next(filter(None, map(_sides, values)), None)
     boxes = [_box(value, sides) for value in _flat(values)] if sides else []
     return {
-        "inputs": [[name, *_shown(value)] for name, value in inputs.items()],
-        "output": _shown(output),
+        "inputs": [[name, *shown(value)] for name, value in inputs.items()],
+        "output": shown(output),
         "boxes": [box for box in boxes if box],
     }
 
 
-def _shown(value: Any) -> list[Any]:
-    shown = preview(value)
-    return [shown.text, list(shown.thumbnails)]
+def shown(value: Any) -> list[Any]:
+    """Return text and thumbnails of a value, as plain data."""
+    content = preview(value)
+    return [content.text, list(content.thumbnails)]
 
 
 def _flat(values: Iterable[Any]) -> list[Any]:

@@ -20,6 +20,22 @@ __all__ = ["CONTENT_TYPE", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_ITEMS = {
+    "first": ("mlkit_first_item_seconds", "Time from receiving a request to its first item."),
+    "between": ("mlkit_between_items_seconds", "Time from one item of a request to the next."),
+}
+_POOL_COUNTS = {
+    "hits": "Uses of a model that was in memory.",
+    "loads": "Models loaded.",
+    "evictions": "Models dropped to make room.",
+    "failed": "Loadings of models that failed.",
+}
+_POOL_READINGS = {
+    "resident": "Models in memory.",
+    "bytes": "Size of the models in memory.",
+    "budget_bytes": "Memory that models may take.",
+}
+
 
 def exposition(gathered: Gatherer, pipeline: str, now: float) -> bytes:
     """Return all metrics of an app for a Prometheus scrape."""
@@ -55,6 +71,11 @@ class _Collector:
         )
         _add(held, name, totals.held)
         yield held
+        for which, (metric, meaning) in _ITEMS.items():
+            if which in totals.items:  # of pipelines that stream
+                items = HistogramMetricFamily(metric, meaning, labels=["pipeline"])
+                _add(items, name, totals.items[which])
+                yield items
         for way, count in zip(("received", "sent"), totals.bytes, strict=True):
             transferred = CounterMetricFamily(
                 f"mlkit_{way}_bytes", f"Bytes of bodies {way}.", labels=["pipeline"]
@@ -111,6 +132,23 @@ class _Collector:
             for step, count in delta.get("queued", {}).items():
                 queued.add_metric([*where, step], count)
         yield from (cpu, memory, flight, queued)
+        yield from self._pools()
+
+    def _pools(self) -> Iterator[Metric]:
+        pools = [delta for delta in self.gathered.latest(self.now) if "pools" in delta]
+        families: list[tuple[Any, dict[str, str]]] = [
+            (CounterMetricFamily, _POOL_COUNTS),
+            (GaugeMetricFamily, _POOL_READINGS),
+        ]
+        for kind, meanings in families if pools else ():
+            for name, meaning in meanings.items():
+                family = kind(
+                    f"mlkit_pool_{name}", meaning, labels=["pipeline", "stage", "replica"]
+                )
+                for delta in pools:
+                    where = [self.pipeline, delta["stage"], delta["process"]]
+                    family.add_metric(where, sum(pool[name] for pool in delta["pools"]))
+                yield family
 
 
 def _add(family: Any, labels: Sequence[str], series: DurationTotals) -> None:

@@ -14,13 +14,15 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from random import random
 from typing import Any, TypeAlias
 
+from mlkit.metrics.compare import Comparisons, Values, merge
 from mlkit.metrics.gpu import gpu_bytes, gpu_share
 from mlkit.metrics.histogram import Histogram, bucket_counts
 from mlkit.metrics.peek import sample
+from mlkit.metrics.pools import pool_reports
 from mlkit.metrics.recent import Recent
 from mlkit.metrics.trace import Span, Trace
 
@@ -38,7 +40,7 @@ SAMPLED = 200
 
 Delta: TypeAlias = dict[str, Any]
 """Counts of one process in an interval: see `Recorder.take`."""
-_SUMMED = ("span_s", "held", "buckets", "held_s", "status", "bytes", "steps", "cpu_s")
+_SUMMED = ("span_s", "held", "buckets", "held_s", "status", "bytes", "steps", "items", "cpu_s")
 
 
 class Recorder:
@@ -86,6 +88,8 @@ class Recorder:
 
     def _clear(self) -> None:
         self._held: list[float] = []
+        self._first_items: list[float] = []
+        self._between_items: list[float] = []
         self._status: Counter[int] = Counter()
         self._bytes = [0, 0]
         self._steps: dict[str, list[tuple[float, float]]] = {}
@@ -94,19 +98,26 @@ class Recorder:
         self._slowest: list[tuple[float, int, Trace]] = []
         self._sampled: list[Trace] = []
         self._peeks: dict[str, tuple[str, Mapping[str, Any], Any]] = {}
+        self._compared: dict[str, Comparisons] = {}
 
     # ---- counting ---------------------------------------------------------------------------
 
-    def request(self, trace: Trace, received: int, sent: int) -> None:
+    def request(
+        self, trace: Trace, received: int, sent: int, item_times: Sequence[float] = ()
+    ) -> None:
         """Record a request after its response.
 
         Args:
             trace: the request's trace.
             received: size of its body in bytes.
             sent: size of the response's body in bytes.
+            item_times: when each of its items was made, in seconds since it was received.
         """
         with self._lock:  # atomic with regard to `take`
             self._held.append(trace.total_s)
+            if item_times:
+                self._first_items.append(item_times[0])
+                self._between_items += [later - earlier for earlier, later in pairwise(item_times)]
             self._recent.add(time.perf_counter(), trace.total_s)
             self._status[trace.status] += 1
             self._bytes[0] += received
@@ -147,6 +158,22 @@ class Recorder:
         with self._lock:
             self._peeks.setdefault(step, (id, inputs, output))
 
+    def compared(self, version: str, values: Values | None, differing: Sequence[str] = ()) -> None:
+        """Record that a version on trial has seen a copy of a request.
+
+        Args:
+            version: the version.
+            values: arguments, result, and that of the version on trial; None if they agree.
+            differing: paths at which the results differ.
+        """
+        with self._lock:
+            self._compared.setdefault(version, Comparisons()).add(values, differing)
+
+    def dropped(self, version: str) -> None:
+        """Record that a sampled request was not compared, for lack of time."""
+        with self._lock:
+            self._compared.setdefault(version, Comparisons()).dropped += 1
+
     def recent(self) -> dict[str, float]:
         """Return the current load, for an autoscaling policy.
 
@@ -170,14 +197,18 @@ class Recorder:
 
         ``stage, pid, at, span_s``, and ``process`` and ``number``, which identify a delta that is
         pushed twice; ``held`` and each step's ``wait`` and ``run`` as encoded histograms, with
-        exact ``buckets``; ``status``, and batch ``sizes`` (number of items by size of their batch);
+        exact ``buckets``; ``items``, the times to the ``first`` item of requests that stream, and
+        ``between`` items, likewise; ``status``, and batch ``sizes`` (items by size of their batch);
         ``bytes`` received and sent; ``errors`` by step; the gauges ``in_flight`` and ``queued``;
-        ``cpu_s`` used, ``rss`` in bytes; ``traces``, packed.
+        ``cpu_s`` used, ``rss`` in bytes; ``pools``, a report of each pool of models; ``traces``,
+        packed.
         """
         gauges = self.gauges()  # first: if it raises, nothing is lost
         with self._lock:
             held, status, transferred = self._held, self._status, self._bytes
+            first_items, between_items = self._first_items, self._between_items
             steps, sizes, errors, peeks = self._steps, self._sizes, self._errors, self._peeks
+            compared = self._compared
             traces = {id(t): t for t in (*self._sampled, *(entry[2] for entry in self._slowest))}
             self._clear()
             at, cpu_s = self._now(), time.process_time()
@@ -195,6 +226,15 @@ class Recorder:
             "held": _encoded(held),
             "buckets": bucket_counts(held) if held else [],
             "held_s": sum(held),
+            "items": {
+                name: {
+                    "held": _encoded(times),
+                    "buckets": bucket_counts(times),
+                    "held_s": sum(times),
+                }
+                for name, times in (("first", first_items), ("between", between_items))
+                if times
+            },
             "status": {str(code): count for code, count in status.items()},
             "bytes": transferred,
             "steps": {
@@ -208,11 +248,15 @@ class Recorder:
                 {"step": step, "id": id, "at": at, **sample(inputs, output)}
                 for step, (id, inputs, output) in peeks.items()
             ],
+            "compared": {version: each.pack(at) for version, each in compared.items()},
             **gauges,
         }
         gpu = gpu_bytes()
         if gpu is not None:
             delta["gpu"] = gpu
+        pools = pool_reports()
+        if pools:
+            delta["pools"] = pools
         return delta
 
     def flush(self) -> None:
@@ -263,6 +307,7 @@ def merged(earlier: Delta, later: Delta) -> Delta:
         **{name: _sum(earlier[name], later[name]) for name in _SUMMED},
         "traces": heapq.nlargest(SLOWEST + SAMPLED, traces, key=lambda trace: trace[2]),
         "peeks": list(peeks.values()),
+        "compared": merge(earlier["compared"], later["compared"]),
     }
 
 

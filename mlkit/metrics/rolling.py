@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mlkit.metrics.history import By, Sample, samples_of
+from mlkit.metrics.pools import forget_models
 from mlkit.metrics.recorder import Delta
 
 __all__ = ["NOW_S", "WINDOWS", "Point", "Rolling"]
@@ -24,6 +25,9 @@ NOW_S = 10
 
 LATE_S = 2.5
 """How long an interval stays open: processes push at different times."""
+
+PRESENT_S = 3.0
+"""How long after its last delta a process counts as present."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ class Rolling:
         self.requests = 0
         self._windows = {seconds: _Window(seconds, every) for seconds, every in WINDOWS.items()}
         self._recent: deque[tuple[float, str, By, Sample]] = deque()
+        self._latest: dict[str, Delta] = {}
 
     def add(self, deltas: Iterable[Delta]) -> None:
         """Add deltas, in order of arrival."""
@@ -130,6 +135,8 @@ class Rolling:
             at, process = delta["at"], delta["process"]
             self.started = at if self.started is None else min(self.started, at)
             self.at = at if self.at is None else max(self.at, at)
+            forget_models(self._latest.get(process, {}))
+            self._latest[process] = delta
             for by, sample in samples_of(delta):
                 self._recent.append((at, process, by, sample))
                 if by == "app":
@@ -141,10 +148,17 @@ class Rolling:
                 window.settle(self.at)
             while self._recent and self._recent[0][0] <= self.at - NOW_S:
                 self._recent.popleft()
+            for process, delta in list(self._latest.items()):
+                if delta["at"] <= self.at - PRESENT_S:
+                    del self._latest[process]
 
     def points(self, window_s: int) -> list[Point]:
         """Closed intervals of one of `WINDOWS`, the oldest first."""
         return list(self._windows[window_s].points)
+
+    def latest(self) -> list[Delta]:
+        """The last delta of each process that is present."""
+        return list(self._latest.values())
 
     def now(self, by: By = "app") -> list[Sample]:
         """One sample per part over the last `NOW_S` seconds."""

@@ -29,6 +29,7 @@ class Span:
         stage: the stage that ran it; "" for the process that responded.
         hop: whether it is a call to another process rather than a step.
         within: the hop that it is part of, or "".
+        first_item_s: when its first item was made, if it streams.
     """
 
     step: str
@@ -39,6 +40,7 @@ class Span:
     stage: str = ""
     hop: bool = False
     within: str = ""
+    first_item_s: float | None = None
 
     @property
     def waited_s(self) -> float:
@@ -64,6 +66,7 @@ class Trace:
         ended_s: when its last step had finished, before the response was encoded.
         spans: its steps, in the order in which they became ready.
         pid: process id of the process that responded.
+        version: the version of the app that responded.
         outside_s: additional latency seen by its caller (network, client), if known.
     """
 
@@ -75,6 +78,7 @@ class Trace:
     ended_s: float
     spans: tuple[Span, ...]
     pid: int = 0
+    version: str = ""
     outside_s: float | None = None
 
     @property
@@ -86,17 +90,18 @@ class Trace:
         """Convert to plain tuples."""
         spans = tuple(
             (s.step, s.ready_s, s.start_s, s.finish_s, s.batch, s.stage, s.hop, s.within)
+            + (() if s.first_item_s is None else (s.first_item_s,))
             for s in self.spans
         )
         whole = self.id, self.at, self.total_s, self.status, self.began_s, self.ended_s
-        return (*whole, spans, self.pid)
+        return (*whole, spans, self.pid, self.version)
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> Trace:
         """Restore a trace from `pack`."""
-        id, at, total_s, status, began_s, ended_s, spans, pid = packed
+        id, at, total_s, status, began_s, ended_s, spans, pid, version = packed
         steps = tuple(Span(*span) for span in spans)
-        return cls(id, at, total_s, status, began_s, ended_s, steps, pid)
+        return cls(id, at, total_s, status, began_s, ended_s, steps, pid, version)
 
     def __str__(self) -> str:
         from mlkit.views.waterfall import to_text

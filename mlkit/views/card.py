@@ -22,6 +22,7 @@ class Card:
         url: address of the pipeline's route.
         routes: method and path of each route: ``POST /tag``.
         steps: names of the steps, in order.
+        trial: the version on trial, with its shares; "" if there is none.
         curl: shell command that sends a request; it refers to the token by a file.
         doc: first line of the pipeline's docstring.
         call: Python call with its types: ``app(image: ImageSource) -> ProductTags``.
@@ -32,6 +33,7 @@ class Card:
     url: str
     routes: tuple[str, ...]
     steps: tuple[str, ...]
+    trial: str
     since: datetime
     curl: str
     doc: str
@@ -48,6 +50,8 @@ class Card:
         yield "url", self.url
         yield "routes", ", ".join(self.routes)
         yield "steps", ", ".join(self.steps)
+        if self.trial:
+            yield "on trial", self.trial
 
     @property
     def calls(self) -> Iterator[tuple[str, str]]:
@@ -66,6 +70,7 @@ def card_of(app: App) -> Card:
         url=app.url,
         routes=(f"POST /{app.name}", "GET /docs"),
         steps=tuple(node.name for node in app.graph),
+        trial=f"{app.trial} of {app.trial.version}" if app.trial else "",
         since=datetime.fromtimestamp(app._since).astimezone(),
         curl=app.curl(),
         doc=app.graph.doc.partition("\n")[0],

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 from mlkit.views.chart import HEIGHT, PANEL_WIDTH, Panel
 from mlkit.views.measure import columns
 from mlkit.views.picture import Picture
-from mlkit.views.templating import render
+from mlkit.views.pools import PoolRow, pool_lines
+from mlkit.views.templating import render, stylesheet
 
 __all__ = ["Live", "StageRow", "StepRow", "Tile", "relabelled", "to_html", "to_svg", "to_text"]
 
@@ -78,6 +77,7 @@ class Live:
     panels: tuple[Panel, ...] = ()
     steps: tuple[StepRow, ...] = ()
     stages: tuple[StageRow, ...] = ()
+    pools: tuple[PoolRow, ...] = ()
     decisions: tuple[str, ...] = ()
     picture: Picture | None = None
     queues: Mapping[str, float] = field(default_factory=dict)
@@ -123,16 +123,9 @@ def relabelled(picture: Picture, subtitles: Mapping[str, str]) -> Picture:
 
 def to_html(live: Live) -> str:
     """Render as HTML; at most 20 kB for a pipeline of ten steps."""
-    text = render("live.html.j2", live=live, style=_style(), text=to_text(live))
+    text = render("live.html.j2", live=live, style=stylesheet("live.css.j2"), text=to_text(live))
     head, pre, twin = text.partition("<pre")
     return "".join(line.strip() for line in head.splitlines()) + pre + twin
-
-
-@cache
-def _style() -> str:
-    """The style sheet without white space: it is sent with every refresh."""
-    text = re.sub(r"\s+", " ", render("live.css.j2"))
-    return re.sub(r" ?([{};,>]) ?|(?<=:) ", r"\1", text).replace(";}", "}")
 
 
 def to_svg(live: Live) -> str:
@@ -173,4 +166,6 @@ def to_text(live: Live) -> str:
             gpu = ["GPU MB", *(stage.gpu for stage in live.stages)]
             table = [(*row, memory) for row, memory in zip(table, gpu, strict=True)]
         lines += columns(table, 1)
+    if live.pools:
+        lines += pool_lines(live.pools)
     return "\n".join([*lines, *live.decisions])

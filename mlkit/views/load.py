@@ -10,8 +10,9 @@ from mlkit.load.results import LoadResult, Percentile
 from mlkit.media.preview import shorten
 from mlkit.views.templating import render
 
-__all__ = ["amount", "per_second", "seconds", "to_html", "to_text"]
+__all__ = ["ITEM_SERIES", "amount", "per_second", "seconds", "to_html", "to_text"]
 
+ITEM_SERIES = {"first_item": "first item", "between_items": "between items"}
 NAMES = {"p50": "p50", "p95": "p95", "p99": "p99", "p99_9": "p99.9"}
 MAX_FAILURES = 4
 MAX_DETAIL = 200
@@ -48,6 +49,9 @@ def to_text(result: LoadResult) -> str:
     failed = len(result) - int(result.ok.sum())
     parts = [f"{failed:,} failed" if failed else "all ok", per_second(result.ok_rate)]
     parts += [f"{name} {amount(result.percentiles[name].value_ms)}" for name in ("p50", "p99")]
+    for series, items in result.item_percentiles.items():
+        p50, p99 = (amount(items[name].value_ms) for name in ("p50", "p99"))
+        parts.append(f"{ITEM_SERIES[series]} p50 {p50}, p99 {p99}")
     return f"{head}, {', '.join(parts)}{_remarks(result)}>"
 
 
@@ -113,6 +117,15 @@ def _facts(result: LoadResult) -> list[Fact]:
         facts.insert(
             0, Fact("target rate", per_second(asked), f"sent {per_second(result.sent_rate)}")
         )
+    if len(result):
+        facts += [
+            Fact(
+                ITEM_SERIES[series],
+                amount(items["p50"].value_ms),
+                f"p50; p99 {amount(items['p99'].value_ms)}",
+            )
+            for series, items in result.item_percentiles.items()
+        ]
     facts.append(
         Fact("client", f"{result.client.cores:.2f} cores", f"{_own_cpu(result)} per request")
     )

@@ -54,7 +54,7 @@ def _caption(plan: Plan) -> str:
 def _row(stage: Stage) -> tuple[str, ...]:
     sizes = stage.max_batch_size
     steps = [f"{name} ≤{sizes[name]}" if name in sizes else name for name in stage.nodes]
-    return stage.name, stage.replicas, _resources(stage), ", ".join(steps) or "-", stage.why
+    return stage.name, stage.replicas, _resources(stage), ", ".join(steps) or "-", stage.reason
 
 
 def _resources(stage: Stage) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from mlkit.execute.run import NodeRun, Run
 from mlkit.media.preview import Preview, preview, shorten, words
 from mlkit.views.templating import render
 
-__all__ = ["RunRow", "Tick", "milliseconds", "time_ticks", "to_html", "to_text"]
+__all__ = ["RunRow", "Tick", "clock", "milliseconds", "time_ticks", "to_html", "to_text"]
 
 _ERROR_LINES = 6
 _RESULT_CHARS = 400
@@ -84,6 +85,11 @@ def to_html(run: Run) -> str:
     )
 
 
+def clock(at: float) -> str:
+    """Format a time in seconds since the epoch: ``14:03:59``."""
+    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
+
+
 def milliseconds(seconds: float) -> str:
     """Format seconds as milliseconds with two or three significant digits: 0.04, 2.3, 48, 1,240."""
     ms = seconds * 1e3
@@ -142,7 +148,10 @@ def _row(node: NodeRun, span: float) -> RunRow:
         waiting=_bar(node.ready_s, node.start_s, span) if waited >= 5e-5 else None,
         running=_bar(node.start_s, node.finish_s, span),
         description=f"{node.name}: from {start:.1f} to {node.finish_s * 1e3:.1f} ms"
-        + (f", after waiting {milliseconds(waited)} ms" if waited >= 5e-5 else ""),
+        + (f", after waiting {milliseconds(waited)} ms" if waited >= 5e-5 else "")
+        + (
+            "" if node.first_item_s is None else f", first item at {node.first_item_s * 1e3:.1f} ms"
+        ),
         error=() if node.error is None else error_lines(node.error),
     )
 

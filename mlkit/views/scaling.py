@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 from mlkit.autoscale import Count, Scaling
+from mlkit.views.run import clock
 from mlkit.views.templating import render
 
 __all__ = ["busiest_stage", "counts_of", "step_series", "to_html"]
@@ -19,7 +19,7 @@ def to_html(scaling: Scaling) -> str:
     """Render the last decisions as a table."""
     rows = [
         {
-            "time": datetime.fromtimestamp(decision.at).strftime("%H:%M:%S"),
+            "time": clock(decision.at),
             "decision": decision,
             "change": f"{decision.before} → {decision.after}"
             if decision.kind == "scaled"

@@ -14,11 +14,13 @@ from typing import Any
 from mlkit.autoscale import Count, Scaling
 from mlkit.errors import InputError, SessionError
 from mlkit.metrics import WINDOWS, Point, Rolling, Sample
+from mlkit.metrics.pools import Pools
 from mlkit.plan import Plan
 from mlkit.serving import App
 from mlkit.views.chart import Panel, Series, panel
 from mlkit.views.live import Live, StageRow, StepRow, Tile, relabelled
 from mlkit.views.picture import Picture, picture
+from mlkit.views.pools import pool_rows
 from mlkit.views.run import milliseconds
 from mlkit.views.scaling import busiest_stage, counts_of, step_series
 
@@ -137,6 +139,7 @@ def live_of(
         panels=_panels(plan, rolling, scaling, window_s, end),
         steps=rows,
         stages=_stages(plan, rolling.now("stage"), scaling),
+        pools=pool_rows(Pools.of(name, rolling.latest())),
         decisions=_decisions(scaling),
         picture=_picture(plan, subtitles),
         queues={
@@ -183,6 +186,10 @@ def _tiles(rolling: Rolling) -> tuple[Tile, ...]:
         return ()
     (sample,) = samples
     p50, p95, p99 = (_ms(s) for s in sample.held.percentiles_s(50, 95, 99))
+    items = (
+        Tile("first item p95", _ms(sample.first_items.percentile_s(95)), "ms"),
+        Tile("between items p95", _ms(sample.between_items.percentile_s(95)), "ms"),
+    )
     bad = "bad" if sample.errors else ""
     full = "bad" if sample.rejected else ""
     return (
@@ -190,6 +197,7 @@ def _tiles(rolling: Rolling) -> tuple[Tile, ...]:
         Tile("p50", p50, "ms"),
         Tile("p95", p95, "ms"),
         Tile("p99", p99, "ms"),
+        *(items if sample.first_items.count else ()),
         Tile("errors", _figure(sample.errors / sample.span_s), "/s", bad),
         Tile("rejected", _figure(sample.rejected / sample.span_s), "/s", full),
         Tile("in flight", str(sample.in_flight)),

@@ -8,7 +8,7 @@ from mlkit.metrics import Span, Trace
 from mlkit.views.run import milliseconds, time_ticks
 from mlkit.views.templating import render
 
-__all__ = ["WaterfallBar", "WaterfallRow", "lines", "to_html", "to_text"]
+__all__ = ["FIRST_ITEM", "WaterfallBar", "WaterfallRow", "lines", "to_html", "to_text"]
 
 MEANS = {
     "queue": "waiting for a worker",
@@ -18,6 +18,7 @@ MEANS = {
     "framework": "reading, checking, handing over, writing",
     "outside": "outside the server: network and client",
 }
+FIRST_ITEM = "first item"
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class WaterfallRow:
 
     Attributes:
         depth: 1 for a step in another process, below the call to it.
+        first_item_s: when its first item was made, if it streams.
     """
 
     name: str
     bars: tuple[WaterfallBar, ...]
     batch: str = ""
     depth: int = 0
+    first_item_s: float | None = None
 
     @property
     def took(self) -> str:
@@ -68,11 +71,8 @@ def lines(trace: Trace) -> list[WaterfallRow]:
         if not span.hop:
             result.append(_line(span))
             continue
-        result.append(
-            WaterfallRow(
-                f"→ {span.stage}", (WaterfallBar("transfer", span.ready_s, span.finish_s),)
-            )
-        )
+        transfer = WaterfallBar("transfer", span.ready_s, span.finish_s)
+        result.append(WaterfallRow(f"→ {span.stage}", (transfer,), first_item_s=span.first_item_s))
         inner = [s for s in trace.spans if s.within == span.step]
         result += [_line(s, 1) for s in sorted(inner, key=lambda s: s.ready_s)]
     result.append(WaterfallRow("write", (WaterfallBar("framework", trace.ended_s, trace.total_s),)))
@@ -108,6 +108,9 @@ def to_html(trace: Trace) -> str:
         phases=phases_in_words(trace),
         lines=lines(trace),
         place=lambda bar: _place(bar, total),
+        span=total,
+        streams=any(line.first_item_s is not None for line in lines(trace)),
+        first_item=FIRST_ITEM,
         ticks=time_ticks(total),
         total=milliseconds(total),
         means=MEANS,
@@ -123,14 +126,16 @@ def headline(trace: Trace) -> str:
 
 
 def phases_in_words(trace: Trace) -> str:
-    """Durations of the phases on the critical path."""
+    """Durations of the phases on the critical path, and the time to the first item."""
     parts = [
         f"{name} {milliseconds(seconds)}"
         for name, seconds in trace.phases_s.items()
         if seconds >= 5e-6
     ]
     outside = f"; outside {milliseconds(trace.outside_s)}" if trace.outside_s else ""
-    return f"ms along the longest way: {', '.join(parts)}{outside}"
+    first_items = [s.first_item_s for s in trace.spans if s.first_item_s is not None]
+    first = f"; {FIRST_ITEM} after {milliseconds(min(first_items))}" if first_items else ""
+    return f"ms along the longest way: {', '.join(parts)}{outside}{first}"
 
 
 def _line(span: Span, depth: int = 0) -> WaterfallRow:
@@ -138,7 +143,8 @@ def _line(span: Span, depth: int = 0) -> WaterfallRow:
     if span.waited_s >= 5e-6:
         kind = "batch" if span.batch else "queue"
         bars.insert(0, WaterfallBar(kind, span.ready_s, span.start_s))
-    return WaterfallRow(span.step, tuple(bars), str(span.batch) if span.batch > 1 else "", depth)
+    batch = str(span.batch) if span.batch > 1 else ""
+    return WaterfallRow(span.step, tuple(bars), batch, depth, span.first_item_s)
 
 
 def _place(bar: WaterfallBar, total: float) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import pytest
 
 from mlkit.load import LoadResult, poisson
 from mlkit.load.generator import NEVER, ClosedLoop, OpenLoop, Response, RunLimits
-from mlkit.load.results import ClientCost
+from mlkit.load.records import ClientCost
 
 
 class VirtualClock:
@@ -58,6 +58,7 @@ class SimulatedServer:
 
     def abandon(self, slot):
         self.abandoned.add(slot)
+        return ()
 
     def _report(self, slot, error):
         if slot not in self.abandoned:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mlkit.load import closed
-from mlkit.load.results import FailureSample
+from mlkit.load.records import FailureSample
 from mlkit.media.preview import shorten
 from mlkit.views.load import amount, per_second, seconds
 

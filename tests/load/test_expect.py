@@ -142,7 +142,8 @@ def test_bodies_are_kept_once_and_up_to_a_limit(monkeypatch) -> None:
 
 def test_bodies_that_were_not_checked_make_it_void() -> None:
     facts = {"errors": {"2": "reset"}, "samples": {}, "body_of": {"0": 0}, "short_of": None}
-    report = WorkerReport(facts, {"status": array("i", [200, 200, 0])}, [("x", b"1")])
+    status = array("i", [200, 200, 0])
+    report = WorkerReport(facts, {"status": status}, array("d"), [("x", b"1")])
     _judge(Expectation(judge=lambda answer: ""), report)
     assert facts["short_of"].startswith("memory to keep")
 

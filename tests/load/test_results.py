@@ -6,7 +6,7 @@ import pytest
 
 from mlkit.errors import LoadError
 from mlkit.load import LoadResult, closed, constant, poisson
-from mlkit.load.results import ClientCost, FailureSample
+from mlkit.load.records import ClientCost, FailureSample
 
 
 def test_records_are_the_raw_rows(make_result):
@@ -71,7 +71,7 @@ def test_a_void_run_proves_no_slo(make_result):
 
 def test_sending_less_than_99_percent_of_what_was_asked_voids_a_run(make_result):
     result = make_result([5.0] * 98, arrivals=constant(rate=10), duration_s=10.0)
-    assert result.void == ("sent 9.8/s where 10.0/s were asked for",)
+    assert result.void == ("sent 9.8/s of the requested 10.0/s",)
     assert not make_result([5.0] * 99, arrivals=constant(rate=10), duration_s=10.0).void
 
 

@@ -3,8 +3,11 @@
 import contextlib
 import math
 import random
+import re
 import time
+import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +16,10 @@ from mlkit.errors import InputError
 from mlkit.metrics import Gatherer, Histogram, History, Recorder, Rolling, Span, Trace
 from mlkit.metrics.histogram import EDGES_S, bucket_counts
 from mlkit.metrics.peek import Peek, sample
+from mlkit.metrics.pools import observe_pool
 from mlkit.metrics.prometheus import exposition
 from mlkit.metrics.recent import Recent
-from mlkit.metrics.recorder import MAX_PENDING, SAMPLED, SLOWEST
+from mlkit.metrics.recorder import MAX_PENDING, SAMPLED, SLOWEST, merged
 from mlkit.metrics.trace import as_header
 
 
@@ -100,8 +104,56 @@ def test_the_header_has_total_phases_and_steps():
 
 
 def test_a_trace_survives_being_packed():
-    one = trace(spans=[Span("decode", 0.001, 0.002, 0.004, 4, "models", False, "seg")])
+    decode = Span("decode", 0.001, 0.002, 0.004, 4, "models", False, "seg")
+    write = Span("write", 0.004, 0.004, 0.009, first_item_s=0.005)
+    one = trace(spans=[decode, write])
     assert Trace.unpack(one.pack()) == one
+
+
+def test_the_times_of_items_merge_over_processes(recorder, clock):
+    history, gathered = History(), Gatherer()
+    for front in (recorder(), recorder()):
+        front.request(trace(), 0, 0, [0.1, 0.12, 0.2])
+        front.request(trace(), 0, 0, [0.3])
+        front.request(trace(), 0, 0)
+        delta = front.take()
+        history.add([delta])
+        gathered.push({**delta})
+    (app,) = history.whole(60)
+    assert (app.first_items.count, app.between_items.count) == (4, 4)
+    assert app.first_items.percentiles_s(50, 99) == pytest.approx((0.1, 0.3), rel=0.011)
+    assert app.between_items.percentiles_s(50, 99) == pytest.approx((0.02, 0.08), rel=0.011)
+    (row,) = history.to_frame().to_dict("records")
+    assert row["first_items_p95_ms"] == pytest.approx(300, rel=0.011)
+    assert row["between_items_p99_ms"] == pytest.approx(80, rel=0.011)
+    text = exposition(gathered, "tag", clock.at).decode()
+    assert 'mlkit_first_item_seconds_count{pipeline="tag"} 4.0' in text
+    assert 'mlkit_between_items_seconds_bucket{le="0.02",pipeline="tag"} 2.0' in text
+
+
+def test_an_app_that_does_not_stream_has_no_columns_for_items(recorder, clock):
+    history, gathered = History(), Gatherer()
+    front = recorder()
+    front.request(trace(), 0, 0)
+    delta = front.take()
+    history.add([delta])
+    gathered.push(delta)
+    assert not [name for name in history.to_frame().columns if "item" in name]
+    assert b"item_seconds" not in exposition(gathered, "tag", clock.at)
+
+
+def test_merged_deltas_keep_the_times_of_items(recorder):
+    front = recorder()
+    front.request(trace(), 0, 0, [0.1, 0.2])
+    earlier = front.take()
+    front.request(trace(), 0, 0)
+    later = front.take()
+    front.request(trace(), 0, 0, [0.1])
+    both = merged(merged(earlier, later), front.take())
+    history = History()
+    history.add([both])
+    (app,) = history.whole(60)
+    assert (app.first_items.count, app.between_items.count) == (2, 1)
 
 
 def test_deltas_of_several_processes_merge_by_time_step_and_stage(recorder, clock):
@@ -323,6 +375,33 @@ def test_prometheus_can_read_it(recorder, clock):
     assert sum(value for key, value in found.items() if key[0] == "mlkit_queued_requests") == 2
 
 
+class Pool:
+    def report(self, most: int) -> dict[str, Any]:
+        names = ("hits", "loads", "evictions", "failed", "resident", "bytes", "budget_bytes")
+        models = [["shoes:v1", 4, "pinned"], ["hats:v2", 2, "resident"]][:most]
+        return {name: number for number, name in enumerate(names, 1)} | {"models": models}
+
+
+def test_pools_of_models_are_counted_while_they_exist(recorder, clock, monkeypatch) -> None:
+    # Not those of other tests.
+    monkeypatch.setattr("mlkit.metrics.pools._pools", weakref.WeakValueDictionary())
+    assert b"mlkit_pool" not in exposed(recorder(), clock)
+    pools = [Pool(), Pool()]
+    for pool in pools:
+        observe_pool(pool)
+    text = exposed(recorder(), clock).decode()
+    assert re.search(r"^mlkit_pool_hits_total\{.*\} 2\.0$", text, re.MULTILINE)
+    assert re.search(r"^mlkit_pool_budget_bytes\{.*\} 14\.0$", text, re.MULTILINE)
+    del pool, pools
+    assert b"mlkit_pool" not in exposed(recorder(), clock)
+
+
+def exposed(one: Recorder, clock) -> bytes:
+    gatherer = Gatherer()
+    gatherer.push(one.take())
+    return exposition(gatherer, "tag", clock.at)
+
+
 def test_a_delta_that_comes_twice_counts_once(recorder, clock):
     gatherer, one = Gatherer(), recorder()
     one.request(trace(), 0, 0)
@@ -374,7 +453,7 @@ def test_a_picture_is_shown_with_its_box() -> None:
     assert found["inputs"][0][2][0].startswith("data:image/jpeg")
     html = Peek("look", ({**found, "id": "abc", "at": 0.0},))._repr_html_()
     assert '<rect x="0.1" y="0.1"' in html
-    assert "no request came by" in str(Peek("look", ()))
+    assert "no request arrived in time" in str(Peek("look", ()))
 
 
 def test_the_rolling_view_counts_what_the_history_counts() -> None:

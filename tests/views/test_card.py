@@ -14,6 +14,7 @@ READY = Card(
     url="http://127.0.0.1:8000/tag",
     routes=("POST /tag", "GET /docs"),
     steps=("decode", "look"),
+    trial="",
     since=datetime(2026, 1, 2, 14, 3, 12),
     curl="curl -H @/tmp/tag.header ...",
     doc="Tag one product.",
@@ -31,6 +32,11 @@ def test_a_ready_one_says_where_it_is_and_how_to_call_it() -> None:
         '  call      app("shoe.jpg")',
         "  curl      curl -H @/tmp/tag.header ...",
     ]
+
+
+def test_a_version_on_trial_is_named() -> None:
+    card = replace(READY, trial="canary 0.1 of 3f2a")
+    assert "  on trial  canary 0.1 of 3f2a" in to_text(card).splitlines()
 
 
 @pytest.mark.parametrize(

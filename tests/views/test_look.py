@@ -14,6 +14,7 @@ from mlkit.autoscale import Decision, Scaling
 from mlkit.execute import NodeRun, Run
 from mlkit.metrics import Recorder, Rolling, Span, Trace
 from mlkit.metrics.peek import Peek, sample
+from mlkit.metrics.pools import Pools
 from mlkit.plan import plan
 from mlkit.views import card, graph, run
 from mlkit.views.snapshot import live_of
@@ -129,6 +130,19 @@ def scaled() -> Scaling:
     return made
 
 
+def with_pools(delta: dict[str, Any]) -> dict[str, Any]:
+    """Pools of two sizes, with models in every state."""
+    models = [[f"catalogue-of-shop-{i}:v12", 9_500_000, "resident"] for i in range(60)]
+    models[2][2], models[5][2], models[0][2] = "pinned", "pinned", "loading"
+    counts = {"hits": 12_345, "loads": 678, "evictions": 618, "failed": 0, "resident": 59}
+    return delta | {
+        "pools": [
+            {**counts, "bytes": 570_000_000, "budget_bytes": 640_000_000, "models": models},
+            {**counts, "bytes": 57_000_000, "budget_bytes": 160_000_000, "models": models[:6]},
+        ]
+    }
+
+
 def live_view(tagging: Pipeline[..., Any]) -> str:
     """A dashboard's picture of an app under load."""
     clock = [1e9]
@@ -140,7 +154,7 @@ def live_view(tagging: Pipeline[..., Any]) -> str:
         for status in (200, 500, 503):
             recorder.request(Trace("a", clock[0], 0.6, status, 0, 0.6, spans, 1), 1, 1)
         recorder.steps(spans, "decode")
-        rolling.add([recorder.take()])
+        rolling.add([with_pools(recorder.take())])
     return live_of("tag", plan(tagging), rolling, scaled(), window_s=60, now=clock[0]).html
 
 
@@ -172,10 +186,12 @@ def views(tagging: Pipeline[..., Any], troubled: Pipeline[..., Any]) -> dict[str
                 doc="Tag one product.",
                 since=datetime(2026, 1, 2),
                 call='app("shoe.jpg")',
+                trial="canary 10%, shadow 20% of 9f8a1c2b3d4e5f60",
             )
         ),
         "live": live_view(tagging),
         "scaling": scaled()._repr_html_(),
+        "pools": Pools.of("tag", [with_pools(Recorder("look").take())])._repr_html_(),
         "peek": Peek(
             "localise",
             (

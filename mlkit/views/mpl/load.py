@@ -9,7 +9,7 @@ from typing import Any, cast
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from mlkit.load import LoadResult
@@ -25,7 +25,7 @@ __all__ = ["plot_load"]
 SEPARATOR = "   ·   "
 MAX_CHARS, MAX_BOLD_CHARS = 108, 92
 """Characters that fit into a line, even if they are wide."""
-HEIGHT_IN = 6.9
+HEIGHT_IN, ITEMS_IN = 6.9, 2.3
 LEFT, RIGHT = 0.088, 0.855
 """Left and right end of the axes, as fractions of the width; labels are to their right."""
 PANELS = ((0.765, 0.09), (0.455, 0.255), (0.07, 0.29))
@@ -35,11 +35,18 @@ PANELS = ((0.765, 0.09), (0.455, 0.255), (0.07, 0.29))
 def plot_load(result: LoadResult) -> Figure:
     """Plot rate and latency over time, and the distribution of the latency to p99.9.
 
+    Of an app that streams also the distributions of the time to the first item, and between items.
     A void result is stamped as such, with the reasons below the title.
     """
     with mpl.rc_context(cast("Any", STYLE)):
-        figure = plt.figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DOTS_PER_INCH)
-        plt.close(figure)  # the cell's value displays it; the backend must not do so again
+        items_in = ITEMS_IN if result.streams and len(result) else 0.0
+        whole = plt.figure(figsize=(WIDTH_IN, HEIGHT_IN + items_in), dpi=DOTS_PER_INCH)
+        plt.close(whole)  # the cell's value displays it; the backend must not do so again
+        figure: Figure | SubFigure = whole
+        if items_in:
+            parts = whole.subfigures(2, squeeze=False, height_ratios=[HEIGHT_IN, items_in])
+            figure, below = parts[:, 0]
+            _draw_items(below.add_axes((LEFT, 0.2, RIGHT - LEFT, 0.66)), result)
         _title(figure, result)
         rate, latency, shape = (
             figure.add_axes((LEFT, bottom, RIGHT - LEFT, height)) for bottom, height in PANELS
@@ -52,13 +59,13 @@ def plot_load(result: LoadResult) -> Figure:
             _draw_nothing([rate, latency, shape])
         if result.void:
             _write_across(figure)
-    return figure
+    return whole
 
 
 # ---- header ---------------------------------------------------------------------------------
 
 
-def _title(figure: Figure, result: LoadResult) -> None:
+def _title(figure: Figure | SubFigure, result: LoadResult) -> None:
     figure.text(0.014, 0.977, repr(result.arrivals), size=12.5, weight="bold", va="top")
     figure.text(0.014, 0.944, _subtitle(result), size=9, color=QUIET, va="top")
     words, color, weight = shorten(_conditions(result), MAX_CHARS), QUIET, "normal"
@@ -89,7 +96,7 @@ def _conditions(result: LoadResult) -> str:
     return SEPARATOR.join(parts)
 
 
-def _write_across(figure: Figure) -> None:
+def _write_across(figure: Figure | SubFigure) -> None:
     figure.text(
         (LEFT + RIGHT) / 2,
         0.46,
@@ -285,6 +292,38 @@ def _shade_unproven(axes: Axes, curve: loadseries.Distribution) -> None:
     )
 
 
+# ---- items ----------------------------------------------------------------------------------
+
+
+def _draw_items(axes: Axes, result: LoadResult) -> None:
+    """The distributions of the times to the first item (line) and between items (dashed)."""
+    labels, drawn = [], []
+    series = {"first_item": result.first_item_ms, "between_items": result.between_items_ms}
+    for (name, values), style in zip(series.items(), ("-", (0, (4, 1.2))), strict=True):
+        stretched, ordered = loadseries.by_share(values)
+        if not len(ordered):
+            continue
+        drawn.append(ordered)
+        axes.plot(stretched, ordered, drawstyle="steps-pre", color=SERVED, lw=1.8, ls=style)
+        p50, p99 = (amount(result.item_percentiles[name][p].value_ms) for p in ("p50", "p99"))
+        labels.append((ordered[-1], f"{name.partition('_')[0]}\np50 {p50}\np99 {p99}"))
+    shares = loadseries.TICKS
+    axes.set_xlim(0, loadseries.END)
+    axes.set_xticks([loadseries.stretch(share) for share in shares])
+    axes.set_xticklabels([f"{100 * share:g}%" for share in shares])
+    axes.grid(axis="x")
+    since = "send" if result.asked_rate is None else "scheduled send"
+    _set_title(axes, f"ms from the {since} to the first item (line), and between items (dashed)")
+    axes.set_xlabel("percentile (the tail stretched)", labelpad=2)
+    if not drawn:
+        return
+    axes.set_yscale("log")
+    positive = [values[values > 0] for values in drawn]
+    axes.set_ylim(max(min((float(v.min()) for v in positive if len(v)), default=0.1), 0.01) / 1.5)
+    _label_right(axes, labels)
+    plain_log_ticks(axes.yaxis)
+
+
 # ---- shared ---------------------------------------------------------------------------------
 
 
@@ -319,7 +358,7 @@ def _label_right(
     height = axes.get_window_extent().height
     lines = max(words.count("\n") + 1 for _, words in labels)
     wanted = [_share_of_height(axes, value) * height for value, _ in labels]
-    placed = spread(wanted, gap=13.5 * lines, low=5 * lines, high=height - 5 * lines)
+    placed = spread(wanted, gap=17 * lines - 3.5, low=5 * lines, high=height - 5 * lines)
     inks = inks or [INK] * len(labels)
     for at, (_, words), ink in zip(placed, labels, inks, strict=True):
         axes.text(

@@ -12,10 +12,13 @@ from mlkit.load import LoadResult, analysis
 from mlkit.load.steered import Steered
 
 __all__ = [
+    "END",
+    "TICKS",
     "Distribution",
     "OverTime",
     "Points",
     "Rates",
+    "by_share",
     "distribution",
     "limits_ms",
     "percentiles_over_time",
@@ -27,6 +30,8 @@ __all__ = [
 MIN_PER_BIN = {"p50": 10, "p95": 40, "p99": 100}
 """Minimum requests in a bin; with fewer, a percentile is little more than the slowest request."""
 LAST_SHARE = 0.999
+END = -math.log10(1 - LAST_SHARE) + 0.08
+"""Where the axis of stretched shares ends."""
 TICKS = (0.0, 0.5, 0.9, 0.95, 0.99, 0.999)
 MAX_POINTS = 20_000
 
@@ -131,21 +136,27 @@ def limits_ms(result: LoadResult) -> tuple[float, float]:
 def distribution(result: LoadResult) -> Distribution:
     """Sorted latencies up to p99.9 over the share of requests that are no slower."""
     count = len(result)
-    ordered = np.sort(result.latency_ms)
-    # Each value holds for shares up to its own: the steps are nearest-rank percentiles.
-    shares = np.arange(count + 1) / count
-    end = stretch(LAST_SHARE) + 0.08
-    drawn = int(np.isfinite(ordered).sum()) + 1
+    stretched, latency_ms = by_share(result.latency_ms)
     failed = 1 - float(result.ok.mean())
     return Distribution(
-        stretched=np.minimum(-np.log10(np.maximum(1 - shares, 1e-12)), end)[:drawn],
-        latency_ms=np.concatenate([ordered[:1], ordered])[:drawn],
+        stretched=stretched,
+        latency_ms=latency_ms,
         ticks=TICKS,
-        end=end,
+        end=END,
         failed_from=stretch(1 - failed) if failed else None,
         # The highest share p that ``count`` requests can certify: p ** count = 0.01.
         unproven_from=stretch(0.01 ** (1 / count)),
     )
+
+
+def by_share(values_ms: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sorted finite values over the stretched share of values that are no larger, up to p99.9."""
+    ordered = np.sort(values_ms)
+    # Each value holds for shares up to its own: the steps are nearest-rank percentiles.
+    shares = np.arange(len(ordered) + 1) / max(len(ordered), 1)
+    drawn = int(np.isfinite(ordered).sum()) + 1
+    stretched = np.minimum(-np.log10(np.maximum(1 - shares, 1e-12)), END)
+    return stretched[:drawn], np.concatenate([ordered[:1], ordered])[:drawn]
 
 
 def stretch(share: float) -> float:

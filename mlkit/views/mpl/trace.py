@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mlkit.metrics import Trace
 from mlkit.views.mpl.style import STYLE, subplots
 from mlkit.views.palette import GREY, INK, QUIET, SERVED, WAITING
-from mlkit.views.waterfall import headline, lines, phases_in_words
+from mlkit.views.waterfall import FIRST_ITEM, headline, lines, phases_in_words
 
 __all__ = ["plot_trace"]
 
@@ -39,6 +39,9 @@ def plot_trace(trace: Trace) -> Figure:
                     at, width, left=bar.start_s * 1e3, height=0.62, **BAR_STYLES[bar.kind]
                 )
                 kinds.setdefault(bar.kind, drawn)
+            if row.first_item_s is not None:
+                look: dict[str, Any] = {"color": INK, "ls": "", "marker": "|", "ms": 13, "mew": 2}
+                (kinds[FIRST_ITEM],) = ax.plot(row.first_item_s * 1e3, at, **look)
             _label(ax, at, row)
         ax.set_yticks(range(len(rows)), ["   " * row.depth + row.name for row in rows])
         ax.tick_params(axis="y", length=0, labelcolor=INK)
@@ -46,7 +49,7 @@ def plot_trace(trace: Trace) -> Figure:
         ax.set_xlim(0, (trace.total_s + (trace.outside_s or 0)) * 1e3 * 1.12)
         ax.set_xlabel(phases_in_words(trace))
         ax.set_title(headline(trace), loc="left", fontsize=11, weight="bold", pad=22)
-        order = [kind for kind in BAR_STYLES if kind in kinds]
+        order = [kind for kind in (*BAR_STYLES, FIRST_ITEM) if kind in kinds]
         ax.legend(
             [kinds[kind] for kind in order],
             ["batch wait" if kind == "batch" else kind for kind in order],

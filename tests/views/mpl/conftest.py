@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from mlkit.load import LoadResult, poisson
-from mlkit.load.results import ClientCost
+from mlkit.load.records import ClientCost
 
 
 @pytest.fixture
 def load_result():
     """``load_result(rate=100, ...)``: lognormal latencies around ``typical_ms``."""
 
-    def make(arrivals=None, *, duration_s=20.0, typical_ms=30.0, failed=0.0, late_ms=0.1, **fields):
+    def make(
+        arrivals=None,
+        *,
+        duration_s=20.0,
+        typical_ms=30.0,
+        failed=0.0,
+        late_ms=0.1,
+        items=0,
+        **fields,
+    ):
         arrivals = arrivals or poisson(rate=100)
         stream = np.random.default_rng(1)
         count = fields.pop("count", None)
@@ -36,6 +45,11 @@ def load_result():
             "error": error,
             "server_timing": np.full(count, "", dtype=np.str_),
         }
+        if items:
+            columns["items"] = np.where(error == "", items, 1)
+            taken = np.linspace(0.3, 1, items)[None, :] * (finished - times)[:, None]
+            arrived = (times[:, None] + taken)[np.arange(items) < columns["items"][:, None]]
+            fields["item_times"] = arrived
         plain = {
             "arrivals": arrivals,
             "target": "http://127.0.0.1:8000/tag",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlkit.load import closed, constant, poisson
-from mlkit.load.results import ClientCost
+from mlkit.load.records import ClientCost
 from mlkit.views.mpl.load import plot_load
 
 CASES = {
@@ -15,6 +15,9 @@ CASES = {
     "failures": {"failed": 0.03, "slo_ms": 200},
     "nothing but failures": {"failed": 1.1, "duration_s": 5.0, "slo_ms": 150},
     "void": {"late_ms": 9.0, "failed": 0.02},
+    "streams": {"items": 20},
+    "failed streams": {"items": 5, "failed": 0.3, "slo_ms": 50},
+    "one item": {"items": 1},
     "few": {"arrivals": constant(rate=10), "duration_s": 3.0, "slo_ms": 100},
     "one": {"arrivals": constant(rate=1), "duration_s": 1.0},
     "none": {"arrivals": poisson(rate=0.01), "duration_s": 1.0},

@@ -133,6 +133,15 @@ def test_the_figures_are_those_of_the_last_seconds(app: App) -> None:
     assert "loading 1 → 3: because" in text
 
 
+def test_the_times_of_items_are_shown_of_an_app_that_streams(app: App) -> None:
+    recorder = Recorder("shop", front=True, now=lambda: NOW)
+    recorder.request(Trace("a", NOW, 0.5, 200, 0.0, 0.5, (), 1), 10, 20, [0.1, 0.12])
+    streaming = App([recorder.take()])
+    tiles = {tile.name: tile.value for tile in shown(streaming).tiles}
+    assert (tiles["first item p95"], tiles["between items p95"]) == ("100", "20")
+    assert not [tile for tile in shown(app).tiles if "item" in tile.name]
+
+
 def test_the_step_that_most_requests_wait_for_is_marked() -> None:
     app = App(counted(["load", "judge"], slow="judge"))
     live = shown(app)
@@ -147,7 +156,7 @@ def test_the_step_that_most_requests_wait_for_is_marked() -> None:
 def test_a_look_is_small_and_whole(window: int) -> None:
     names = [node.name for node in tag.graph]
     made = plan(tag, options={"download": {"autoscaling_config": {"max_replicas": 4}}})
-    app = App(counted(names, seconds=window, rate=6, slow="look"), made)
+    app = App(with_pool(counted(names, seconds=window, rate=6, slow="look")), made)
     html = shown(app, window_s=window).html
     assert len(html.encode()) <= 20_000
     assert "<script" not in html
@@ -165,6 +174,22 @@ def test_a_stage_on_a_gpu_shows_its_memory(app: App) -> None:
     text = str(shown(App(deltas)))
     assert re.search(r"MB\s+GPU MB\n.*shop .*2,120", text)
     assert '<th scope="col">GPU MB</th>' in shown(App(deltas)).html
+
+
+def with_pool(deltas: list[dict]) -> list[dict]:
+    models = [[f"catalogue-{i}:v1", 4_000_000, "resident"] for i in range(40)]
+    counts = {"hits": 95, "loads": 5, "evictions": 1, "failed": 0, "resident": 40}
+    for delta in deltas:
+        pool = {**counts, "bytes": 160_000_000, "budget_bytes": 200_000_000, "models": models}
+        delta["pools"] = [pool]
+    return deltas
+
+
+def test_an_app_with_a_pool_of_models_shows_what_is_in_memory(app: App) -> None:
+    live = shown(App(with_pool(counted(["load"]))))
+    assert re.search(r"shop +160 MB of 200 MB +95\.0% +5 +1\n  catalogue-0:v1 4\.0 MB", str(live))
+    assert "35 more</small>" in live.html
+    assert "pools of models" not in shown(app).html
 
 
 def test_every_chart_says_what_it_stands_at(app: App) -> None:
