@@ -18,7 +18,10 @@ def find_browser() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips browser tests where no browser is; under CI a missing one is a failure instead."""
+    """Marks tests that use Ray; skips browser tests where no browser is, but not under CI."""
+    for item in items:
+        if "live" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.serve)
     if find_browser() or os.environ.get("CI"):
         return
     skip = pytest.mark.skip(reason="no Chromium here: `make browser` installs one")

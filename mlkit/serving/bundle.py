@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import pickle
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlkit.define import packing
 from mlkit.define.check import check
+from mlkit.define.classes import enter_modules
 from mlkit.define.graph import (
     Argument,
     Choice,
@@ -22,17 +23,31 @@ from mlkit.define.graph import (
     Result,
     Source,
 )
-from mlkit.define.modules import ModuleSource, install, modules_of
+from mlkit.define.modules import Installed, modules_of
+from mlkit.define.process import changed_settings
 from mlkit.define.registry import codecs, register
-from mlkit.define.shipping import dumps, fingerprint
+from mlkit.define.resource import Resource
+from mlkit.define.shared import changed_state
+from mlkit.define.shipping import dumps_mappable, fingerprint, importing
 from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan, RemoteStep, Stage
 from mlkit.plan import plan as planned
-from mlkit.serving.http.userapp import Application, pack_application
+from mlkit.serving.http.userapp import LIFESPAN, Application, pack_application, parts_of
 from mlkit.serving.sources import show_sources, sources_of
 
-__all__ = ["Bundle", "Manifest", "Origin", "Packed", "digest_of", "pack", "unpack"]
+__all__ = [
+    "Bundle",
+    "Manifest",
+    "Origin",
+    "Packed",
+    "digest_of",
+    "pack",
+    "pack_resource",
+    "shared_state",
+    "unpack",
+    "unpack_resource",
+]
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,6 @@ class Bundle:
         resources: digest of each resource, by ``graph.node.keyword``.
         sources: source text of notebook cells and local files.
         application: the user's own FastAPI application, pickled; only for the front.
-        modules: local modules that the code imports when it runs, by name.
     """
 
     graphs: dict[str, Graph]
@@ -53,7 +67,6 @@ class Bundle:
     resources: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     application: bytes | None = None
-    modules: dict[str, ModuleSource] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,33 +102,88 @@ class Packed:
     modules: str = ""
 
 
+_OWN_PREFIXES = ("JPY_", "LD_", "PYTEST_", "PYTHON", "RAY_", "REPORTER_", "SPT_")
+"""Prefixes of environment variables that each process has for itself.
+
+They are Ray's, those that are read at a process's start only, and those that identify a kernel or
+a running test.
+"""
+
+_OF_SESSIONS = {
+    "MLKIT_LEASE_S",
+    "MLKIT_PROXY_LOCATION",
+    "MLKIT_RUNTIME_DIR",
+    "MLKIT_SESSION",
+    "MLKIT_TOKEN",
+}
+"""mlkit's own that say where and how a session runs; all others configure a pipeline's code."""
+
+_OF_SHELLS = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM"}
+
+
 @dataclass(frozen=True)
 class Origin:
-    """Environment of a pipeline's code, so that relative paths and imports work in replicas.
+    """Environment of a pipeline's code, so that it finds in replicas what it finds here.
 
     Attributes:
         folder: the working directory.
         search_path: ``sys.path``, for modules that are pickled by name.
         modules: digest of the local modules that code imports when it runs.
+        variables: environment variables that differ from those that replicas inherit; None for one
+            that is deleted. They may be secrets.
     """
 
     folder: str
     search_path: tuple[str, ...]
     modules: str = ""
+    variables: dict[str, str | None] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def here(cls, packed: Sequence[Packed] = ()) -> Origin:
-        """Return the origin of this process, for what was packed in it."""
+    def here(
+        cls, packed: Sequence[Packed] = (), inherited: Mapping[str, str] | None = None
+    ) -> Origin:
+        """Return the origin of this process, for what was packed in it.
+
+        Args:
+            packed: the stages.
+            inherited: the environment variables with which replicas start; by default, those of
+                this process.
+        """
         folder = str(Path.cwd())  # "" in sys.path, as in a kernel, stands for it
         modules = [stage.modules for stage in packed if stage.modules]
         search_path = tuple(dict.fromkeys(path or folder for path in sys.path))
-        return cls(folder, search_path, fingerprint(modules) if modules else "")
+        here = dict(os.environ)
+        inherited = here if inherited is None else inherited
+        variables = {
+            name: here.get(name)
+            for name in sorted({*here, *inherited})
+            if here.get(name) != inherited.get(name) and not _is_own(name)
+        }
+        return cls(folder, search_path, fingerprint(modules) if modules else "", variables)
 
     def enter(self) -> None:
         """Apply the origin to this process; a folder that does not exist here is skipped."""
+        for name, value in self.variables.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if "TZ" in self.variables:
+            time.tzset()
         if Path(self.folder).is_dir():
             os.chdir(self.folder)
         sys.path.extend(path for path in self.search_path if path not in sys.path)
+        enter_modules()
+
+
+def _is_own(variable: str) -> bool:
+    return (
+        variable in _OF_SHELLS
+        or variable in _OF_SESSIONS
+        or variable.startswith(_OWN_PREFIXES)
+        # CUDA_VISIBLE_DEVICES and the like: Ray sets them by the accelerators that it assigns.
+        or "_VISIBLE_" in variable
+    )
 
 
 def pack(
@@ -139,23 +207,56 @@ def pack(
     _check(plan.graph)
     cut = plan.cut
     fronts = {plan.graph.name: cut.front}
-    application, digest = None, ""
+    application, digest, parts = None, "", []
     if fastapi is not None:
-        application, digest, pipelines = pack_application(fastapi, pipeline)
+        parts = [part for _, part in parts_of(fastapi)]
+        with importing(modules_of([*parts, *(n.step.fn for n in plan.graph)])):
+            application, digest, pipelines = pack_application(fastapi, pipeline)
         fronts |= {n: _whole(p) for n, p in pipelines.items() if n != plan.graph.name}
-    front = _pack(plan.front, fronts, application, digest, _functions(fastapi))
+    front = _pack(plan.front, fronts, application, digest, parts)
     segments: dict[str, dict[str, Graph]] = {stage.name: {} for stage in plan.stages}
     for segment in cut.segments:
         segments[segment.stage][segment.name] = segment.graph
     return [front, *(_pack(stage, segments[stage.name]) for stage in plan.stages[1:])]
 
 
-def _functions(fastapi: Application | None) -> list[Any]:
-    """Functions of an application: its routes, or the function that creates it."""
-    if fastapi is None or inspect.isfunction(fastapi):
-        return [fastapi] if fastapi is not None else []
-    routes = getattr(fastapi, "routes", ())
-    return [route.endpoint for route in routes if hasattr(route, "endpoint")]
+def pack_resource(resource: Resource[Any]) -> bytes:
+    """Pickle a resource that takes the place of one in a bundle."""
+    modules = modules_of([resource.load] if resource.load else [])
+    with importing(modules):
+        return dumps_mappable((Installed(modules), resource))
+
+
+def unpack_resource(data: bytes | memoryview) -> Resource[Any]:
+    """Unpickle a resource in a replica; large arrays and tensors in it refer to ``data``."""
+    _, resource = packing.load(data)
+    assert isinstance(resource, Resource)
+    return resource
+
+
+def shared_state(graph: Graph, fastapi: Application | None = None) -> list[str]:
+    """Return a warning for all that replicas do not share with this notebook, or each other.
+
+    Objects outside of a request that a step or a route changes, and settings of this process.
+    """
+    users = [(f"step {node.step.name!r}", node.step.fn) for node in graph]
+    if fastapi is not None:
+        users += [(name, part) for name, part in parts_of(fastapi) if name != LIFESPAN]
+    state: dict[str, str] = {}
+    for user, fn in users:
+        for name in changed_state([fn]):
+            state.setdefault(name, user)
+    loaders = [resource.load for resource in graph.resources.values() if resource.load is not None]
+    return [
+        f"{user} changes {name!r}: each replica has its own copy of {name!r}, and its changes "
+        "reach neither other replicas nor this notebook. Return the change, or keep the state in "
+        "a database or a file; for a cache of each process, use a loader: resource(dict)."
+        for name, user in state.items()
+    ] + [
+        f"{setting} is not at its default in this notebook, and will be in replicas: set it in "
+        f"each step that needs it: {code}"
+        for setting, code in changed_settings([*(fn for _, fn in users), *loaders]).items()
+    ]
 
 
 def _check(graph: Graph) -> None:
@@ -186,7 +287,7 @@ def _pack(
     graphs: Mapping[str, Graph],
     application: bytes | None = None,
     application_digest: str = "",
-    routes: Sequence[Any] = (),
+    parts: Sequence[Any] = (),
 ) -> Packed:
     nodes = [(name, node) for name, graph in graphs.items() for node in graph]
     steps = {
@@ -209,15 +310,15 @@ def _pack(
         *loaders,
         *_codec_functions(),
     ]
-    modules = modules_of([*functions, *routes])
-    bundle = Bundle(
-        dict(graphs), codecs(), manifest.resources, sources_of(functions), application, modules
-    )
+    modules = modules_of([*functions, *parts])
+    bundle = Bundle(dict(graphs), codecs(), manifest.resources, sources_of(functions), application)
+    with importing(modules):
+        data = dumps_mappable((Installed(modules), bundle))
     digest = digest_of(*graphs.values())
     if application_digest:
         digest = fingerprint([digest, application_digest])
     digests = {name: module.digest for name, module in modules.items()}
-    return Packed(stage, digest, dumps(bundle), manifest, fingerprint(digests) if digests else "")
+    return Packed(stage, digest, data, manifest, fingerprint(digests) if digests else "")
 
 
 def _codec_functions() -> list[Any]:
@@ -237,7 +338,7 @@ def digest_of(*graphs: Graph) -> str:
             graph.name,
             graph.doc,
             [(p.name, str(p.type), p.required, p.default) for p in graph.parameters],
-            str(graph.returns),
+            [str(graph.returns), str(graph.items)],
             [(node.name, _inputs(node.inputs), _conditions(node), node.each) for node in graph],
             _plain(graph.output),
         ]
@@ -252,7 +353,7 @@ def digest_of(*graphs: Graph) -> str:
 
 def _called(step: Any) -> Any:
     if isinstance(step, RemoteStep):
-        return ["remote", step.stage, step.segment, list(step.takes)]
+        return ["remote", step.stage, step.segment, list(step.takes), step.yields]
     return step
 
 
@@ -279,11 +380,13 @@ def _plain(source: Source) -> Any:
             return ["choice", _plain(on), plain_arms, default and _plain(default)]
 
 
-def unpack(data: bytes) -> Bundle:
-    """Unpickle a bundle in a replica, and declare its codecs and sources there."""
-    bundle = pickle.loads(data)
+def unpack(data: bytes | memoryview) -> Bundle:
+    """Unpickle a bundle in a replica, and declare its codecs and sources there.
+
+    Large arrays and tensors in it refer to ``data``.
+    """
+    _, bundle = packing.load(data)
     assert isinstance(bundle, Bundle)
     register(bundle.codecs)
     show_sources(bundle.sources)
-    install(bundle.modules)
     return bundle

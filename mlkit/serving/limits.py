@@ -19,6 +19,8 @@ class Limits:
         max_ongoing_requests: maximum number of requests in flight per pipeline, including those
             whose body is still being read (else status 503).
         request_timeout_s: deadline of a request in seconds after it is received (else status 504).
+            Of a request that streams, the deadline of the first item, and the longest time between
+            two items.
 
     Raises:
         DefinitionError: a limit is not positive.

@@ -103,6 +103,11 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
         "deploy(fastapi=app) rejects an application with state",
     ),
     PrivateName(
+        "fastapi.datastructures:_Unset",
+        "options that a route leaves out are still unset in a replica",
+        "bodies have an empty example in /openapi.json",
+    ),
+    PrivateName(
         "fastapi.routing:_IncludedRouter",
         "routes of included routers are fingerprinted and searched for pipelines",
         "an application with included routers counts as changed at each deploy",

@@ -16,6 +16,7 @@ HEAVY = {
     "IPython",
     "PIL",
     "aiohttp",
+    "av",
     "fastapi",
     "httpx2",
     "ipywidgets",
@@ -27,6 +28,7 @@ HEAVY = {
     "ray",
     "scipy",
     "sklearn",
+    "soundfile",
     "torch",
 }
 # Processor time: on a machine with nothing else to do it is the time that passes, and on a busy one

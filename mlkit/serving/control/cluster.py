@@ -161,6 +161,9 @@ class Telemetry(Protocol):
     async def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
         """Return samples of a step, and have its replicas take more until then."""
 
+    async def comparisons(self, app: str) -> dict[str, Any]:
+        """Return what was compared with the last version that was a shadow."""
+
     async def record_scaling(
         self, app: str, decisions: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]
     ) -> None:

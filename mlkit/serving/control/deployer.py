@@ -110,17 +110,18 @@ class Deployer:
             await asyncio.sleep(POLL_S)
 
     async def _converged(self, stage: StageTarget) -> None:
-        """Wait until every replica of a stage has loaded its version."""
+        """Wait until every replica of a stage has loaded its versions."""
         while True:
             reports = await self._cluster.reports(stage.target)
             for report in reports:
-                if stage.version in report.rejected:
-                    raise DeployError(
-                        "the new version could not be loaded",
-                        where=stage.name,
-                        got=report.rejected[stage.version],
-                    )
-            if all(stage.version in report.loaded for report in reports):
+                for state in stage.states:
+                    if state in report.rejected:
+                        raise DeployError(
+                            "the new version could not be loaded",
+                            where=stage.name,
+                            got=report.rejected[state],
+                        )
+            if all(state in report.loaded for report in reports for state in stage.states):
                 return
             await asyncio.sleep(POLL_S)
 

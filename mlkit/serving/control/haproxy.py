@@ -1,8 +1,9 @@
 """A launcher for HAProxy that binds it to the loopback interface.
 
 Serve's template binds two listeners (statistics and metrics) to every interface, and responds to
-502, 503 and 504 with a plain 500; Serve's own rejections are plain text. The launcher edits the
-configuration, so that every error is a problem document, before it becomes the real HAProxy.
+502, 503 and 504 with a plain 500; Serve's own rejections are plain text; and with the template's
+``option splice-request``, HAProxy 2.8 often does not notice that a client has disconnected while a
+replica works for it. The launcher edits the configuration before it becomes the real HAProxy.
 """
 
 from __future__ import annotations
@@ -61,7 +62,11 @@ def haproxy_binary() -> str:
 
 def write_launcher(folder: Path, binary: str) -> Path:
     """Write the launcher and its error responses to a session's folder; return its path."""
-    edits = ["s/bind \\*:/bind 127.0.0.1:/", "s/bind :/bind 127.0.0.1:/"]
+    edits = [
+        "s/bind \\*:/bind 127.0.0.1:/",
+        "s/bind :/bind 127.0.0.1:/",
+        "/^ *option splice-/d",
+    ]
     for status, detail in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
         page.write_text(_response(status, detail))

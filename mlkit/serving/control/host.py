@@ -22,11 +22,12 @@ from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
 from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.owner import Owner
-from mlkit.serving.control.records import AppRecord, AppSpec, AppState
+from mlkit.serving.control.records import AppRecord, AppSpec, AppState, Trial
 from mlkit.serving.control.rollout import Environment, Rollout, changes, rollout, set_replicas
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
+from mlkit.serving.control.swap import Desired, promoted, rolled_back, swapped
 from mlkit.serving.control.watch import Watch
 
 __all__ = ["Host"]
@@ -96,10 +97,16 @@ class Host:
         match call:
             case protocol.DeployApp(spec=spec):
                 async with self._changing:
-                    return await self._deploy(spec, say)
-            case protocol.ScaleApp():
+                    return await self._change(Desired(spec), say)
+            case protocol.ScaleApp() | protocol.SwapResources():
                 async with self._changing:
-                    return await self._scale(call, say)
+                    return await self._change(self._desired(call), say)
+            case protocol.PromoteTrial(app=app, version=version):
+                async with self._changing:
+                    return await self._change(promoted(self._record(app), version), say)
+            case protocol.RollBackSwap(app=app, version=version):
+                async with self._changing:
+                    return await self._change(rolled_back(self._record(app), version), say)
             case protocol.DeleteApp(app=app):
                 async with self._changing:
                     await self._delete(app)
@@ -128,6 +135,8 @@ class Host:
                 return await self._telemetry.since(app, since, scaling)
             case protocol.GetTraces(app=app, slowest=slowest, id=id):
                 return await self._telemetry.traces(app, slowest, id)
+            case protocol.GetComparisons(app=app):
+                return await self._telemetry.comparisons(app)
             case protocol.PeekInto(app=app, step=step, for_s=for_s):
                 return await self._telemetry.peek(app, step, time.time() + for_s)
 
@@ -143,8 +152,9 @@ class Host:
 
     # ---- changes ----------------------------------------------------------------------------
 
-    async def _deploy(self, spec: AppSpec, say: Say) -> AppRecord:
-        """Deploy or update an app; a failed update is rolled back."""
+    async def _change(self, desired: Desired, say: Say) -> AppRecord:
+        """Deploy or change an app; a change that fails is rolled back."""
+        spec, trial = desired.spec, desired.trial
         record, before = self.records.get(spec.app), self._rollouts.get(spec.app)
         if record is None:
             root = not any(other.root for other in self.records.values())
@@ -156,12 +166,12 @@ class Host:
             logs=str(self.folder / LOGS),
             gatherer=self._telemetry.name,
             route_prefix="/" if root else f"/{spec.app}",
-            locations=await self._publish(spec),
+            locations=await self._publish(spec, trial),
         )
-        new = rollout(spec, environment, before)
-        made = tuple(changes(before, new))
-        if record is not None and all(change.action == "kept" for change in made):
-            self.records[spec.app] = record.model_copy(update={"changes": made})
+        new = rollout(spec, environment, before, trial, check=desired.check)
+        stage_changes = tuple(changes(before, new))
+        if record is not None and all(change.action == "kept" for change in stage_changes):
+            self.records[spec.app] = record.model_copy(update={"changes": stage_changes})
             return self.records[spec.app]
         if self._cluster.local:
             running = [rolled for name, rolled in self._rollouts.items() if name != spec.app]
@@ -174,7 +184,10 @@ class Host:
             spec=spec,
             generation=record.generation + 1 if record else 1,
             since=time.time(),
-            changes=made,
+            changes=stage_changes,
+            version=new.front.version,
+            trial=trial and trial.model_copy(update={"version": new.trial_version}),
+            previous=desired.previous,
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         if before is not None:
@@ -230,7 +243,13 @@ class Host:
             self._rollouts[name] = before
             await self._record_set(name, new, before, "rolled back: the change failed")
 
-    async def _scale(self, call: protocol.ScaleApp, say: Say) -> AppRecord:
+    def _desired(self, call: protocol.ScaleApp | protocol.SwapResources) -> Desired:
+        """What a change of the current state leads to.
+
+        Raises:
+            DeployError: there is no such app, or it cannot be changed in this way.
+            DeployConflict: it was changed in the meantime.
+        """
         record = self._record(call.app)
         if record.generation != call.generation:
             raise DeployConflict(
@@ -240,12 +259,14 @@ class Host:
                 got=f"generation {record.generation}",
                 fix="try again",
             )
+        if isinstance(call, protocol.SwapResources):
+            return swapped(record, call.replacements, call.canary, call.shadow)
         stages = tuple(
             stage.model_copy(update={"settings": call.settings.get(stage.name, stage.settings)})
             for stage in record.spec.stages
         )
         changed = {"stages": stages, "limits": call.limits, "batch_sizes": call.batch_sizes}
-        return await self._deploy(record.spec.model_copy(update=changed), say)
+        return Desired(record.spec.model_copy(update=changed), record.trial, record.previous)
 
     async def _delete(self, app: str) -> None:
         record = self.records.get(app)
@@ -265,12 +286,15 @@ class Host:
             raise DeployError("there is no such app", where=f"app {app!r}", fix="deploy it again")
         return self.records[app]
 
-    async def _publish(self, spec: AppSpec) -> dict[str, str]:
-        """Publish a specification's objects and return their locations by key."""
-        for stage in spec.stages:
-            if stage.bundle not in self._locations:
-                path = self._store.path(stage.bundle)
-                self._locations[stage.bundle] = await self._cluster.publish(path)
+    async def _publish(self, spec: AppSpec, trial: Trial | None) -> dict[str, str]:
+        """Publish what replicas load, and return the locations of a specification's objects."""
+        replacements = [
+            *spec.replacements.values(),
+            *(trial.replacements if trial else {}).values(),
+        ]
+        for key in (*(stage.bundle for stage in spec.stages), *(r.object for r in replacements)):
+            if key not in self._locations:
+                self._locations[key] = await self._cluster.publish(self._store.path(key))
         policies = {stage.settings.policy for stage in spec.stages} - {""}
         return self._locations | {key: str(self._store.path(key)) for key in policies}
 
@@ -279,7 +303,7 @@ class Host:
         # A stage whose code did not change still uses the bundle of an earlier rollout.
         running: set[str] = set().union(*(rolled.locations for rolled in self._rollouts.values()))
         referenced = {key for key, location in self._locations.items() if location in running}
-        referenced |= set().union(*(record.spec.objects for record in self.records.values()))
+        referenced |= set().union(*(record.objects for record in self.records.values()))
         deleted = await asyncio.to_thread(self._store.collect, referenced)
         await self._cluster.retract(
             [self._locations.pop(key) for key in deleted if key in self._locations]

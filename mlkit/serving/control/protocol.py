@@ -13,7 +13,13 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from mlkit.errors import DeployConflict, DeployError, MlkitError, SessionError
 from mlkit.serving.control.cluster import ApplicationStatus
 from mlkit.serving.control.owner import Owner
-from mlkit.serving.control.records import AppRecord, AppSpec, Frozen, StageSettings
+from mlkit.serving.control.records import (
+    AppRecord,
+    AppSpec,
+    Frozen,
+    Replacement,
+    StageSettings,
+)
 from mlkit.serving.limits import Limits
 
 __all__ = [
@@ -25,18 +31,22 @@ __all__ = [
     "DeleteApp",
     "DeployApp",
     "ErrorReply",
+    "GetComparisons",
     "GetHealth",
     "GetMetrics",
     "GetPlacement",
     "GetTraces",
     "Own",
     "PeekInto",
+    "PromoteTrial",
+    "RollBackSwap",
     "ScaleApp",
     "SessionInfo",
     "StopSession",
+    "SwapResources",
 ]
 
-PROTOCOL = 3
+PROTOCOL = 5
 """Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"
@@ -98,6 +108,36 @@ class ScaleApp(Call[AppRecord]):
     batch_sizes: dict[str, int]
 
 
+class SwapResources(Call[AppRecord]):
+    """Replace resources of an app, if its generation is still the given one.
+
+    Attributes:
+        replacements: the new resources by ``graph.node.keyword``; the others stay as they are.
+        canary: share of the requests that the new version answers, on trial.
+        shadow: share of the requests that it sees a copy of, on trial. With neither, it takes over.
+    """
+
+    app: str
+    generation: int
+    replacements: dict[str, Replacement]
+    canary: float
+    shadow: float
+
+
+class PromoteTrial(Call[AppRecord]):
+    """Have the version on trial take over, if it is still the given one."""
+
+    app: str
+    version: str
+
+
+class RollBackSwap(Call[AppRecord]):
+    """End a trial, or undo the last swap, if the version on trial or serving is the given one."""
+
+    app: str
+    version: str
+
+
 class DeleteApp(Call[list[str]]):
     """Delete an app, if it exists; return the names of the remaining apps."""
 
@@ -130,6 +170,12 @@ class GetTraces(Call[list[Any]]):
     app: str
     slowest: int = 0
     id: str = ""
+
+
+class GetComparisons(Call[dict[str, Any]]):
+    """Return the fields of `mlkit.metrics.compare.Disagreements`, of the last shadow."""
+
+    app: str
 
 
 class PeekInto(Call[list[dict[str, Any]]]):

@@ -14,7 +14,17 @@ from mlkit.errors import DeployError
 from mlkit.serving.bundle import Manifest, Origin
 from mlkit.serving.limits import Limits
 
-__all__ = ["AppRecord", "AppSpec", "AppState", "Change", "Frozen", "StageSettings", "StageSpec"]
+__all__ = [
+    "AppRecord",
+    "AppSpec",
+    "AppState",
+    "Change",
+    "Frozen",
+    "Replacement",
+    "StageSettings",
+    "StageSpec",
+    "Trial",
+]
 
 
 class Frozen(BaseModel):
@@ -33,6 +43,7 @@ class StageSettings(Frozen):
         policy_name: name of the policy in decisions.
         max_ongoing_requests: Serve's option; None for the default.
         max_queued_requests: Serve's option; None for the default.
+        max_busy_workers: worker threads of a replica that make calls at a time; None for all.
     """
 
     num_replicas: int | None = 1
@@ -41,6 +52,7 @@ class StageSettings(Frozen):
     policy_name: str = ""
     max_ongoing_requests: int | None = None
     max_queued_requests: int | None = None
+    max_busy_workers: int | None = None
 
 
 class StageSpec(Frozen):
@@ -51,6 +63,8 @@ class StageSpec(Frozen):
         bundle: key of the pickled `mlkit.serving.bundle.Bundle` in the session's store.
         ray_actor_options: resources of a replica, by Ray's names.
         options: further deployment options by Serve's names.
+        threads: threads of a replica that compute at a time; None for as many as it has cores.
+        workers: its worker threads, where the app does not set them; None for the default.
     """
 
     name: str
@@ -60,6 +74,20 @@ class StageSpec(Frozen):
     ray_actor_options: dict[str, Any]
     options: dict[str, Any]
     settings: StageSettings
+    threads: int | None = None
+    workers: int | None = None
+
+
+class Replacement(Frozen):
+    """A resource that takes the place of the one in a bundle.
+
+    Attributes:
+        digest: digest of the resource.
+        object: key of the pickled resource in the session's store.
+    """
+
+    digest: str
+    object: str
 
 
 class AppSpec(Frozen):
@@ -68,19 +96,22 @@ class AppSpec(Frozen):
     Attributes:
         stages: its stages, the front first.
         plan: key of the pickled `mlkit.plan.Plan` in the session's store.
-        origin: folder and search path of the notebook.
+        origin: folder, search path and environment variables of the notebook.
+        log_levels: levels of loggers in the notebook, by name; "" is the root logger.
         token: bearer token; None if none is required.
         exact_key: secret of requests in the exact form, which notebooks of the session send.
-        workers: worker threads of a replica; None for the default.
+        workers: worker threads of every replica; None for those of its stage.
         observe: whether requests are counted and timed.
         fresh: a new value rebuilds every resource.
         batch_sizes: maximum batch size by step, where it differs from the step's own.
+        replacements: resources that were swapped since it was deployed, by ``graph.node.keyword``.
     """
 
     app: str
     stages: tuple[StageSpec, ...]
     plan: str
     origin: Origin
+    log_levels: dict[str, int] = {}
     limits: Limits
     token: str | None = Field(repr=False)
     exact_key: str = Field(repr=False)
@@ -88,19 +119,42 @@ class AppSpec(Frozen):
     observe: bool = True
     fresh: str = ""
     batch_sizes: dict[str, int] = {}
+    replacements: dict[str, Replacement] = {}
 
     @property
     def objects(self) -> set[str]:
         """Keys of the objects in the session's store that it refers to."""
         policies = {stage.settings.policy for stage in self.stages} - {""}
-        return {self.plan} | {stage.bundle for stage in self.stages} | policies
+        replacements = {replacement.object for replacement in self.replacements.values()}
+        return {self.plan} | {stage.bundle for stage in self.stages} | policies | replacements
+
+
+class Trial(Frozen):
+    """Another version of an app, which takes a share of its requests.
+
+    Attributes:
+        replacements: its resources, as `AppSpec.replacements`.
+        canary: share of the requests that it answers.
+        shadow: share of the other requests that it sees a copy of; its results are compared.
+        version: its version; "" before it is loaded.
+    """
+
+    replacements: dict[str, Replacement]
+    canary: float = Field(0.0, ge=0, le=1)
+    shadow: float = Field(0.0, ge=0, le=1)
+    version: str = ""
+
+    def __str__(self) -> str:
+        shares = (("canary", self.canary), ("shadow", self.shadow))
+        return " and ".join(f"{name} {share:.3g}" for name, share in shares if share)
 
 
 class Change(Frozen):
     """Change of one stage in a rollout.
 
     Attributes:
-        action: "kept", "started", "restarted", "new code in place", "scaled" or "removed".
+        action: "kept", "started", "restarted", "new code in place", "scaled", "reconfigured" or
+            "removed".
         why: the reason.
         built: resources that are built.
     """
@@ -142,6 +196,10 @@ class AppRecord(Frozen):
         base: base URL of its other paths.
         since: start of this generation in seconds since the epoch.
         changes: changes of the last rollout.
+        version: version that answers, but for the share of a trial.
+        trial: the version on trial, if any.
+        previous: replacements before the last swap or promotion, for a rollback; None if there was
+            none since the deployment.
     """
 
     spec: AppSpec
@@ -152,6 +210,15 @@ class AppRecord(Frozen):
     base: str
     since: float
     changes: tuple[Change, ...] = ()
+    version: str = ""
+    trial: Trial | None = None
+    previous: dict[str, Replacement] | None = None
+
+    @property
+    def objects(self) -> set[str]:
+        """Keys of the objects in the session's store that it refers to."""
+        others = [self.previous or {}, self.trial.replacements if self.trial else {}]
+        return self.spec.objects | {r.object for each in others for r in each.values()}
 
     @property
     def app(self) -> str:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from mlkit.serving.bundle import Origin
 from mlkit.serving.control.autoscaling import autoscaling_spec
 from mlkit.serving.control.cluster import ApplicationTarget
-from mlkit.serving.control.records import AppSpec, Change, StageSpec
+from mlkit.serving.control.records import AppSpec, Change, Replacement, StageSpec, Trial
 from mlkit.serving.replica.front import Shipment
 
 __all__ = ["Environment", "Rollout", "StageTarget", "changes", "rollout", "set_replicas"]
@@ -42,13 +43,27 @@ class Environment:
 
 @dataclass(frozen=True)
 class StageTarget:
-    """Desired state of a stage; ``version`` identifies its code, resources and batch sizes."""
+    """Desired state of a stage.
+
+    Attributes:
+        version: identifies its code, resources and batch sizes.
+        spec: its specification.
+        states: what each replica reports as loaded once it is up to date.
+        batch_sizes: maximum batch size by step, where it differs from the step's own.
+        resources: digest of each resource by ``graph.node.keyword``.
+        trial: the trial as text, with its version; "" where it changes nothing.
+        trial_resources: as ``resources``, of the version on trial.
+    """
 
     name: str
     target: ApplicationTarget
     version: str
     spec: StageSpec
+    states: tuple[str, ...]
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
+    resources: Mapping[str, str] = field(default_factory=dict)
+    trial: str = ""
+    trial_resources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,61 +84,140 @@ class Rollout:
         return {stage.target.name for stage in self.all}
 
     @property
+    def trial_version(self) -> str:
+        """Version on trial; "" if there is none."""
+        trial = self.front.target.user_config["trial"]
+        return "" if trial is None else str(trial["version"])
+
+    @property
     def locations(self) -> set[str]:
         """Locations of its bundles, including those of previous versions that still serve."""
-        versions = [stage.target.user_config["versions"] for stage in self.stages]
-        locations = {location for bundles in versions for location, _ in bundles.values()}
-        return locations | {self.front.target.user_config["bundle"]}
+        config = self.front.target.user_config
+        versions = [v for s in self.stages for v in s.target.user_config["versions"].values()]
+        replaced = [resources for _, _, resources in versions]
+        replaced += [each["replaced"] for each in (config, config["trial"]) if each is not None]
+        return (
+            {config["bundle"]}
+            | {bundle for bundle, _, _ in versions}
+            | {location for resources in replaced for location, _ in resources.values()}
+        )
 
 
-def rollout(spec: AppSpec, environment: Environment, last: Rollout | None) -> Rollout:
-    """Compute the desired state, given the previous one."""
+def rollout(
+    spec: AppSpec,
+    environment: Environment,
+    last: Rollout | None,
+    trial: Trial | None = None,
+    *,
+    check: bool = False,
+) -> Rollout:
+    """Compute the desired state, given the previous one.
+
+    Args:
+        spec: what is to serve.
+        environment: what it takes from the session.
+        last: the previous state.
+        trial: what is to be on trial.
+        check: whether a new version that fails on a recent request is refused.
+    """
     before = {stage.name: stage for stage in last.stages} if last else {}
     stages = tuple(
-        _stage(spec, stage, environment, before.get(stage.name)) for stage in spec.stages[1:]
+        _stage(spec, stage, environment, before.get(stage.name), trial) for stage in spec.stages[1:]
     )
-    return Rollout(stages, _front(spec, environment, stages))
+    return Rollout(stages, _front(spec, environment, stages, trial, check))
 
 
 def _stage(
-    spec: AppSpec, stage: StageSpec, environment: Environment, before: StageTarget | None
+    spec: AppSpec,
+    stage: StageSpec,
+    environment: Environment,
+    before: StageTarget | None,
+    trial: Trial | None,
 ) -> StageTarget:
     options = _options(spec, stage, environment)
     gatherer = environment.gatherer if spec.observe else ""
     actor_options = options["ray_actor_options"]
-    fixed = _digest([spec.origin, spec.fresh, spec.workers, gatherer, actor_options, stage.name])
+    origin, workers = _origin_of(spec, stage), spec.workers or stage.workers
+    fixed = _digest([origin, spec.fresh, workers, gatherer, actor_options, stage.name])
     name = f"{spec.app}.{stage.name}.{fixed[:8]}"
     sizes = _sizes(spec, stage)
-    version = _digest([stage.digest, sizes]) if sizes else stage.digest
-    versions = {version: [environment.locations[stage.bundle], sizes]}
+    replaced = _replaced(stage, spec.replacements)
+    on_trial = replaced if trial is None else _replaced(stage, trial.replacements)
+    version, trial_version = (_version(stage, sizes, each) for each in (replaced, on_trial))
+    bundle = environment.locations[stage.bundle]
+    wanted = {
+        name: [bundle, sizes, _locations(each, environment)]
+        for name, each in ((version, replaced), (trial_version, on_trial))
+    }
+    versions = wanted
     if before is not None and before.target.name == name:
         # The front calls the old version until it switches over; requests in flight end there.
         old = before.target.user_config["versions"]
-        versions = {before.version: old[before.version], **versions}
-        if before.version == version:
+        versions = {**{state: old[state] for state in before.states}, **wanted}
+        if wanted.keys() <= old.keys():
             versions = dict(old)
     target = ApplicationTarget(
         name=name,
         deployment=stage.name,
         kind="stage",
-        arguments=(spec.app, spec.origin, environment.logs, spec.workers, stage.name, gatherer),
+        arguments=(spec.app, origin, environment.logs, workers, stage.name, gatherer),
         version=fixed,
-        user_config={"versions": versions, "request_timeout_s": spec.limits.request_timeout_s},
+        user_config={
+            "versions": versions,
+            "request_timeout_s": spec.limits.request_timeout_s,
+            "log_levels": spec.log_levels,
+            "max_busy_workers": _max_busy_workers(spec, stage),
+        },
         options=options,
     )
-    return StageTarget(stage.name, target, version, stage, sizes)
+    return StageTarget(
+        stage.name,
+        target,
+        version,
+        stage,
+        tuple(dict.fromkeys((version, trial_version))),
+        sizes,
+        _resources(stage, replaced),
+        trial_version if trial_version != version else "",
+        _resources(stage, on_trial),
+    )
 
 
-def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget]) -> StageTarget:
+def _front(
+    spec: AppSpec,
+    environment: Environment,
+    stages: Sequence[StageTarget],
+    trial: Trial | None,
+    check: bool,
+) -> StageTarget:
     front = spec.stages[0]
     limits = to_jsonable_python(spec.limits)
-    routes = {s.name: [s.target.name, s.target.deployment, s.version] for s in stages}
     sizes = _sizes(spec, front)
-    version = _digest([front.digest, limits, spec.workers, routes, spec.fresh, sizes])
+    origin, workers = _origin_of(spec, front), spec.workers or front.workers
+
+    def differing(replaced: Mapping[str, Replacement], routes: dict[str, Any]) -> dict[str, Any]:
+        """What differs between versions of the same code."""
+        parts = [front.digest, limits, workers, routes, spec.fresh, sizes]
+        digests = _digests(replaced)
+        return {
+            "version": _digest([*parts, digests] if digests else parts),
+            "routes": routes,
+            "replaced": _locations(replaced, environment),
+        }
+
+    replaced = _replaced(front, spec.replacements)
+    served = differing(replaced, {s.name: _route(s, s.version) for s in stages})
+    version = state = served["version"]
+    on_trial, tried = replaced, None
+    if trial is not None:
+        on_trial = _replaced(front, trial.replacements)
+        tried = differing(on_trial, {s.name: _route(s, s.states[-1]) for s in stages})
+        tried |= {"canary": trial.canary, "shadow": trial.shadow}
+        state = f"{version}, {trial} of {tried['version']}"
     gatherer = environment.gatherer if spec.observe else ""
     shipment = Shipment(
         app=spec.app,
-        origin=spec.origin,
+        origin=origin,
         logs=environment.logs,
         token=spec.token,
         exact_key=spec.exact_key,
@@ -135,19 +229,78 @@ def _front(spec: AppSpec, environment: Environment, stages: Sequence[StageTarget
         deployment=spec.app,
         kind="front",
         arguments=(shipment,),
-        version=_digest([spec.origin, spec.token, spec.exact_key, spec.fresh, gatherer]),
+        version=_digest([origin, spec.token, spec.exact_key, spec.fresh, gatherer]),
         user_config={
-            "version": version,
+            **served,
+            "state": state,
             "bundle": environment.locations[front.bundle],
             "limits": limits,
-            "workers": spec.workers,
-            "routes": routes,
+            "workers": workers,
             "sizes": sizes,
+            "log_levels": spec.log_levels,
+            "max_busy_workers": _max_busy_workers(spec, front),
+            "trial": tried,
+            "check": check,
         },
         route_prefix=environment.route_prefix,
         options=_options(spec, front, environment),
     )
-    return StageTarget(spec.app, target, version, front, sizes)
+    return StageTarget(
+        spec.app,
+        target,
+        version,
+        front,
+        (state,),
+        sizes,
+        _resources(front, replaced),
+        "" if tried is None else f"{trial} of {tried['version']}",
+        _resources(front, on_trial),
+    )
+
+
+def _route(stage: StageTarget, version: str) -> list[str]:
+    return [stage.target.name, stage.target.deployment, version]
+
+
+def _replaced(stage: StageSpec, replacements: Mapping[str, Replacement]) -> dict[str, Replacement]:
+    """The replacements of a stage's resources."""
+    return {key: r for key, r in replacements.items() if key in stage.manifest.resources}
+
+
+def _version(
+    stage: StageSpec, sizes: Mapping[str, int], replaced: Mapping[str, Replacement]
+) -> str:
+    if not (sizes or replaced):
+        return stage.digest
+    return _digest([stage.digest, sizes, _digests(replaced)])
+
+
+def _digests(replaced: Mapping[str, Replacement]) -> dict[str, str]:
+    return {key: replacement.digest for key, replacement in replaced.items()}
+
+
+def _locations(
+    replaced: Mapping[str, Replacement], environment: Environment
+) -> dict[str, list[str]]:
+    """Location and digest of each replacement, for the replicas."""
+    return {key: [environment.locations[r.object], r.digest] for key, r in replaced.items()}
+
+
+def _resources(stage: StageSpec, replaced: Mapping[str, Replacement]) -> dict[str, str]:
+    return {**stage.manifest.resources, **_digests(replaced)}
+
+
+def _origin_of(spec: AppSpec, stage: StageSpec) -> Origin:
+    """Return the app's origin with the number of threads for models in this stage."""
+    if stage.threads is None:
+        return spec.origin
+    variables = {**spec.origin.variables, "MLKIT_THREADS": str(stage.threads)}
+    return replace(spec.origin, variables=variables)
+
+
+def _max_busy_workers(spec: AppSpec, stage: StageSpec) -> int | None:
+    """Return the limit that keeps the replicas of a stage from using more cores than it has."""
+    return None if spec.workers is not None else stage.settings.max_busy_workers
 
 
 def _sizes(spec: AppSpec, stage: StageSpec) -> dict[str, int]:
@@ -190,26 +343,52 @@ def changes(old: Rollout | None, new: Rollout) -> list[Change]:
 
 
 def _change(old: StageTarget | None, new: StageTarget) -> Change:
-    resources = new.spec.manifest.resources
+    resources = dict(new.resources)
     built: dict[str, str] = {}
     if old is None:
         action, why, built = "started", "new stage", resources
     elif old.target.options["ray_actor_options"] != new.target.options["ray_actor_options"]:
         action, why, built = "restarted", "ray_actor_options changed", resources
     elif (old.target.name, old.target.version) != (new.target.name, new.target.version):
-        why = "the folder, search path, token, workers=, observe= or fresh= changed"
-        action, built = "restarted", resources
+        action, why, built = "restarted", _restart_reason(old, new), resources
     elif old.version != new.version:
-        known = set(old.spec.manifest.resources.values())
-        built = {name: digest for name, digest in resources.items() if digest not in known}
+        built = _built(old, new.resources)
         action, why = "new code in place", _code_reason(old, new)
+    elif old.trial != new.trial and old.target != new.target:
+        built = _built(old, new.trial_resources)
+        action, why = "reconfigured", f"{new.trial} is on trial" if new.trial else "the trial ended"
     elif old.target.options != new.target.options:
         action, why = "scaled", _option_reason(old, new)
+    elif old.target.user_config["log_levels"] != new.target.user_config["log_levels"]:
+        action, why = "reconfigured", "logging levels changed"
     else:
         action, why = "kept", "unchanged"
     # Each resource once, by the first step that uses it.
     first = {digest: name for name, digest in reversed(built.items())}
     return Change(stage=new.name, action=action, why=why, built=tuple(sorted(first.values())))
+
+
+def _built(old: StageTarget, resources: Mapping[str, str]) -> dict[str, str]:
+    """The resources that replicas have not loaded yet."""
+    loaded = {*old.resources.values(), *old.trial_resources.values()}
+    return {name: digest for name, digest in resources.items() if digest not in loaded}
+
+
+def _restart_reason(old: StageTarget, new: StageTarget) -> str:
+    was, now = (_origin(stage.target).variables for stage in (old, new))
+    names = sorted({name for name, _ in was.items() ^ now.items()})
+    if names:
+        return f"environment variables changed: {', '.join(names)}"  # values may be secrets
+    return "the folder, search path, token, workers=, observe= or fresh= changed"
+
+
+def _origin(target: ApplicationTarget) -> Origin:
+    arguments = target.arguments
+    return next(
+        argument.origin if isinstance(argument, Shipment) else argument
+        for argument in arguments
+        if isinstance(argument, (Shipment, Origin))
+    )
 
 
 def _code_reason(old: StageTarget, new: StageTarget) -> str:
@@ -218,6 +397,12 @@ def _code_reason(old: StageTarget, new: StageTarget) -> str:
     removed = [name for name in old_steps if name not in steps]
     parts = [f"{', '.join(changed)} changed"] if changed else []
     parts += [f"{', '.join(removed)} removed"] if removed else []
+    swapped = [
+        name.partition(".")[2]
+        for name, digest in new.resources.items()
+        if old.resources.get(name, digest) != digest and new.spec.digest == old.spec.digest
+    ]
+    parts += [f"{', '.join(swapped)} swapped"] if swapped else []
     if old.target.user_config.get("routes") != new.target.user_config.get("routes"):
         parts.append("a called stage changed")
     was, now = old.batch_sizes, new.batch_sizes

@@ -13,7 +13,7 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from mlkit.define.schema import REF_TEMPLATE, documented
+from mlkit.define.jsonform import REF_TEMPLATE, documented
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
@@ -40,6 +40,8 @@ class Documents:
             cores.append((name, "validation", payloads.arguments.schema.core))
             if results.returns.pydantic is not None:
                 cores.append((name, "serialization", results.returns.pydantic.core))
+            if results.items is not None and results.items.item.pydantic is not None:
+                cores.append((_items(name), "serialization", results.items.item.pydantic.core))
         self._schemas, self.components = documented(cores)
         name = _unused("Problem", self.components)
         self.components[name] = problem.SCHEMA
@@ -53,10 +55,13 @@ class Documents:
 
     def result(self, name: str, results: Results) -> dict[str, Any]:
         """Return the schemas of a pipeline's result by content type."""
-        schema = self._schemas.get((name, "serialization"))
-        return results.content | (
-            {} if schema is None else {"application/json": {"schema": schema}}
-        )
+        content = dict(results.content)
+        if (schema := self._schemas.get((name, "serialization"))) is not None:
+            content["application/json"] = {"schema": schema}
+        items = self._schemas.get((_items(name), "serialization"))
+        if results.items is not None and items is not None:
+            content |= results.items.content(items)
+        return content
 
     def request(self, name: str, payloads: Payloads) -> dict[str, Any]:
         """Return the request bodies by content type, and the query parameters of a raw body."""
@@ -66,12 +71,14 @@ class Documents:
         binary = {"type": "string", "format": "binary"}
         content: dict[str, Any] = {"application/json": {"schema": reference}}
         parameters = []
-        if payloads.upload is not None:
-            content[files[payloads.upload].port.media_type] = {"schema": binary}
+        if payloads.arguments.raw is not None:
+            content |= {
+                kind: {"schema": binary} for kind in files[payloads.arguments.raw].port.media_types
+            }
             parameters = [
                 {"name": key, "in": "query", "description": "with a raw body", "schema": schema}
                 for key, schema in request["properties"].items()
-                if names[key] != payloads.upload
+                if names[key] != payloads.arguments.raw
             ]
         if files:
             uploads = {
@@ -99,6 +106,10 @@ class Documents:
         }
 
 
+def _items(name: str) -> str:
+    return f"{name}/items"
+
+
 def _reference(name: str) -> dict[str, Any]:
     return {"$ref": REF_TEMPLATE.format(model=name)}
 
@@ -111,7 +122,7 @@ def _unused(name: str, names: Container[str]) -> str:
 
 _STATUSES = {
     401: "missing or invalid bearer token",
-    413: "body or image too large",
+    413: "body or file too large",
     415: "unsupported content type or file format",
     422: "invalid input",
     424: "a URL in the request cannot be fetched",
@@ -121,7 +132,7 @@ _STATUSES = {
 }
 
 
-def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
+def add_docs(own: FastAPI, app: FastAPI, documents: Documents, name: str, *, secured: bool) -> None:
     """Add the documentation of ``app`` to ``own``: OpenAPI document, Swagger UI and its files."""
     files = {
         "swagger-ui-bundle.js": "text/javascript",
@@ -131,7 +142,7 @@ def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
 
     @own.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> Response:
-        document = _document(app, secured=secured)
+        document = _document(app, documents, secured=secured)
         if app.root_path_in_servers:
             locate(document, request.scope["root_path"])
         return JSONResponse(document)
@@ -157,12 +168,11 @@ def add_docs(own: FastAPI, app: FastAPI, name: str, *, secured: bool) -> None:
         return Response(data, media_type=files[file], headers={"Cache-Control": "max-age=86400"})
 
 
-def _document(app: FastAPI, *, secured: bool) -> dict[str, Any]:
+def _document(app: FastAPI, documents: Documents, *, secured: bool) -> dict[str, Any]:
     # FastAPI caches the document and returns the same object each time.
     document = copy.deepcopy(app.openapi())
     components = document.setdefault("components", {})
     theirs = components.setdefault("schemas", {})
-    documents: Documents = app.state.mlkit_documents
     renamed = {
         _reference(name)["$ref"]: _reference(_unused(name, {**theirs, **documents.components}))
         for name, schema in documents.components.items()

@@ -62,16 +62,15 @@ class Handlers:
         """Whether invalid requests to the user's routes are responded to with problem documents."""
         return RequestValidationError not in self._own
 
-    def install(self, app: Starlette, *, mounted: bool = False) -> None:
-        """Respond to errors with problem documents, unless the application has its own handlers.
-
-        A mounted application keeps FastAPI's responses to its own errors.
-        """
-        handlers: dict[Any, Handler] = {MlkitError: self._fault}
-        if not mounted:
-            handlers |= {HTTPException: _http_error, RequestValidationError: _invalid}
-            if 500 not in self._own:  # Starlette treats that as one for Exception
-                handlers[Exception] = self._fault
+    def install(self, app: Starlette) -> None:
+        """Respond to errors with problem documents, unless the application has its own handlers."""
+        handlers: dict[Any, Handler] = {
+            MlkitError: self._fault,
+            HTTPException: _http_error,
+            RequestValidationError: _invalid,
+        }
+        if 500 not in self._own:  # Starlette treats that as one for Exception
+            handlers[Exception] = self._fault
         for kind, handler in handlers.items():
             if kind not in self._own:
                 app.add_exception_handler(kind, handler)
@@ -89,6 +88,14 @@ class Handlers:
         handler, cause = self._own.get(Exception, self._own.get(500)), cause_of(error)
         unexpected = outcome_of(error)[0] is Outcome.FAILED and not isinstance(cause, HTTPException)
         return await _called(handler, connection, cause) if handler and unexpected else None
+
+    async def respond(self, connection: Request | WebSocket, error: Exception) -> Response | None:
+        """Respond to the error of a pipeline in the application of a route, maybe a mounted one.
+
+        Its own handlers come first. Of its other errors, it keeps FastAPI's responses.
+        """
+        app: Starlette = connection.scope["app"]
+        return await Handlers(app, self._pipeline, self._served)._fault(connection, error)
 
     def _handler_of(self, error: BaseException) -> Handler | None:
         if isinstance(error, HTTPException) and error.status_code in self._own:

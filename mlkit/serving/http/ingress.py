@@ -30,7 +30,7 @@ from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
-from mlkit.serving.http.userapp import SCOPE_KEY, derived, mounted
+from mlkit.serving.http.userapp import FAULT_KEY, SCOPE_KEY, check_paths, derived
 from mlkit.serving.http.userdocs import complete
 from mlkit.serving.limits import Limits
 
@@ -65,17 +65,22 @@ def create_app(
         token: bearer token that requests need; None for none.
         version: version that ``/readyz`` reports.
         exact_key: secret of requests in the exact form; see `mlkit.define.exact`.
-        fastapi: application to add the pipeline's routes to; its own routes take precedence.
+        fastapi: application to add routes to. Those of pipelines come before its own, which take
+            precedence over all others, except for what is mounted at its root.
         others: further pipelines by name.
         guarded: whether requests are authenticated; see `Access`.
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
+
+    Raises:
+        DeployError: the application declares the path of a pipeline itself.
     """
     if fastapi is None:
         description = words(graph.doc).description
         app = FastAPI(title=graph.name, description=description, version="1", openapi_url=None)
     else:
         app = derived(fastapi)
+        check_paths(app, [graph.name, *(others or ())])
         if app.max_body_size is None:  # the user's routes
             app.max_body_size = limits.max_body_bytes
     declared = list(_patterns(app.routes, f"/{graph.name}"))
@@ -88,22 +93,24 @@ def create_app(
         name: (Payloads(each, limits.max_body_bytes, exact_key), Results(each))
         for name, (each, _) in pipelines.items()
     }
-    documents = app.state.mlkit_documents = Documents(codings)
+    documents = Documents(codings)
+    theirs, app.router.routes = app.router.routes, []  # a pipeline is called whatever they match
     handlers = {
         f"/{name}": _add_pipeline(app, each, *codings[name], documents, ready, respond)
         for name, (each, ready) in pipelines.items()
     }
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
-    add_docs(own, app, graph.name, secured=token is not None)
+    add_docs(own, app, documents, graph.name, secured=token is not None)
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
+    everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
+    app.router.routes += [route for route in theirs if route not in everything]
     app.router.routes += own.routes
     if metrics is not None:
-        _add_metrics(app, metrics)
+        _add_metrics(app, metrics, documents)
+    app.router.routes += everything  # such as `mount("/", StaticFiles(...))`
     own_handlers.install(app)
-    for inner in mounted(app):
-        Handlers(inner, graph.name, served).install(inner, mounted=True)
     paths = [*handlers, *(route.path for route in own.routes if isinstance(route, Route))]
     app.openapi = complete(  # type: ignore[method-assign]
         app, paths, documents.problem if own_handlers.validates else None
@@ -121,7 +128,8 @@ def create_app(
         origins.append(crossing)
         outer = crossing
     ready_by_name = {name: ready for name, (_, ready) in pipelines.items()}
-    return Prefixed(outer, graph.name, ready_by_name, app.routes, declared, app.root_path)
+    context = {SCOPE_KEY: ready_by_name, FAULT_KEY: own_handlers.respond}
+    return Prefixed(outer, graph.name, context, app.routes, declared, app.root_path)
 
 
 def _is_cors(layer: Middleware) -> bool:
@@ -212,7 +220,11 @@ def _add_document_at(own: FastAPI, path: str | None) -> None:
             own.add_api_route(path, route.endpoint, include_in_schema=False)
 
 
-def _add_metrics(app: FastAPI, metrics: Callable[[], Awaitable[bytes]]) -> None:
+def _add_metrics(
+    app: FastAPI, metrics: Callable[[], Awaitable[bytes]], documents: Documents
+) -> None:
+    content = {problem.MEDIA_TYPE: {"schema": {"$ref": documents.problem}}}
+
     @app.get(
         "/metrics",
         summary="Metrics of all replicas, in Prometheus's text format",
@@ -220,7 +232,8 @@ def _add_metrics(app: FastAPI, metrics: Callable[[], Awaitable[bytes]]) -> None:
         response_class=Response,
         responses={
             200: {"description": "metrics", "content": {"text/plain": {}}},
-            503: {"description": "temporarily unavailable"},
+            401: {"description": "missing or invalid bearer token", "content": content},
+            503: {"description": "temporarily unavailable", "content": content},
         },
     )
     async def scrape() -> Response:
@@ -260,7 +273,7 @@ class Prefixed:
     Args:
         app: the application.
         name: name of the pipeline.
-        served: the pipelines that routes can depend on, by name.
+        context: further entries of the scope.
         routes: the routes of the application.
         declared: paths of the user's routes that are under ``/<name>/`` themselves.
         root_path: path of the application behind a proxy.
@@ -270,13 +283,13 @@ class Prefixed:
         self,
         app: ASGIApp,
         name: str,
-        served: Mapping[str, Ready],
+        context: Mapping[str, Any],
         routes: Sequence[BaseRoute],
         declared: Sequence[re.Pattern[str]] = (),
         root_path: str = "",
     ) -> None:
         self.app = app
-        self.served = served
+        self.context = context
         self.prefix = f"/{name}"
         self.routes = routes
         self.declared = declared
@@ -286,8 +299,7 @@ class Prefixed:
         """Rewrite the path."""
         if scope["type"] in ("http", "websocket"):
             path, above = scope["path"], scope.get("root_path", "")
-            root_path = self.root_path
-            scope = {**scope, "root_path": root_path, "mlkit.path": path, SCOPE_KEY: self.served}
+            scope = {**scope, **self.context, "root_path": self.root_path, "mlkit.path": path}
             if path.startswith(self.prefix + "/"):
                 scope = self._rewritten(scope, above)
         await self.app(scope, receive, send)

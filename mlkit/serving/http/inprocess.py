@@ -116,12 +116,22 @@ class _InProcess:
             fastapi=application,
             others=others,
             guarded=self.token is not None,
+            metrics=_no_metrics,
         )
         self._app = await self._stack.enter_async_context(Lifespan(build, application))
         return self._app
 
     async def _serve(self, pipeline: Pipeline[..., Any]) -> Served:
-        program = await asyncio.to_thread(compile_graph, pipeline.graph)
-        executor = Executor(program, workers=self.workers, loop=asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        graph = pipeline.graph
+        program = await asyncio.to_thread(compile_graph, graph, loop=loop)
+        for resource in graph.resources.values():
+            self._stack.push_async_callback(asyncio.to_thread, resource.close, loop)
+        executor = Executor(program, workers=self.workers, loop=loop)
         self._stack.callback(executor.close)
         return Served(executor, self.limits)
+
+
+async def _no_metrics() -> bytes:
+    """Return the metrics of this process: none are collected."""
+    return b""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import perf_counter
@@ -23,17 +24,20 @@ from starlette.types import Send
 
 from mlkit.define.border import port
 from mlkit.define.exact import MEDIA_TYPE as EXACT
+from mlkit.define.fresh import fresh, is_shared
 from mlkit.define.graph import Graph
-from mlkit.errors import DeadlineExceeded, InputError, Overloaded
+from mlkit.errors import Cancelled, DeadlineExceeded, InputError, Overloaded
 from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.execute.inputs import signature_of
+from mlkit.execute.items import Items
+from mlkit.execute.local import not_streaming
 from mlkit.serving.http import problem
 from mlkit.serving.http.observer import HOPS, Headers, Observer
-from mlkit.serving.http.outcome import Outcome, outcome_of
+from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 from mlkit.serving.http.payload import Payloads, from_route
 from mlkit.serving.http.results import Results
-from mlkit.serving.http.stream import MEDIA_TYPES
+from mlkit.serving.http.stream import FRAMES, MEDIA_TYPES, ItemEvents
 from mlkit.serving.limits import Limits
 
 __all__ = ["Ready", "Respond", "Served"]
@@ -48,14 +52,18 @@ class Served:
         limits: limits on its requests.
         failures: records unexpected errors.
         observer: records metrics.
+        watch: called with each request that was run without an error.
         ongoing: number of requests in flight.
+        last: the last request that was run without an error; a new version is tried on it.
     """
 
     executor: Executor
     limits: Limits = field(default_factory=Limits)
     failures: problem.Failures = field(default_factory=problem.Failures)
     observer: Observer = field(default_factory=lambda: Observer(None))
+    watch: Callable[[Execution], None] | None = field(default=None, init=False)
     ongoing: int = field(default=0, init=False)
+    last: Execution | None = field(default=None, init=False)
 
     @property
     def graph(self) -> Graph:
@@ -90,10 +98,18 @@ class Served:
                 response = await self._ended(error, None, received_at, headers, respond)
             else:
                 finish = partial(self._finish, received_at, headers, arguments)
-                accept = headers.get(b"accept", b"").decode("latin-1")
-                if accept in MEDIA_TYPES:
+                accept = results.preferred(headers.get(b"accept", b"").decode("latin-1"))
+                exact = accept in (EXACT, FRAMES) and payloads.is_exact(headers)
+                streams = accept in MEDIA_TYPES or (exact and accept == FRAMES)
+                if results.items is not None and streams:
+                    items = self._items(received_at, arguments)
+                    handlers = None if exact else respond  # the notebook reads problems
+                    response = self._streamed(
+                        received_at, headers, items, accept, results.items, handlers
+                    )
+                elif accept in MEDIA_TYPES:
                     response = results.events.response(accept, finish)
-                elif accept == EXACT and payloads.is_exact(headers):
+                elif exact:
                     response = await finish(results.exact)
                 else:
                     encode = partial(results.response, accept=accept)
@@ -102,7 +118,7 @@ class Served:
         finally:
             self.ongoing -= admitted
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the pipeline for a route of the user's.
 
         Images are passed as bytes, an http(s) or data: URL, a PIL image or an array; text is never
@@ -135,6 +151,68 @@ class Served:
         self.ongoing += admitted
         return admitted
 
+    async def stream(self, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """Iterate over the items of a pipeline that streams, as they are made, in a route.
+
+        ``async for token in write.stream(prompt)``; the arguments are those of a call.
+
+        Raises:
+            DefinitionError: it does not stream.
+            InputError: the arguments are invalid.
+            Overloaded: too many requests are in flight.
+            DeadlineExceeded: an item took longer than ``request_timeout_s``.
+            StepError: a step raised.
+        """
+        if not self.graph.streams:
+            raise not_streaming(self.graph)
+        received_at, execution, admitted = perf_counter(), None, self._admit()
+        try:
+            if not admitted:
+                raise _overloaded()
+            arguments = await self._in_time(received_at, self._bind(args, kwargs))
+            async with aclosing(self._items(received_at, arguments)) as items:
+                execution = items.execution
+                async for item in items:
+                    yield item
+        except Exception as error:
+            await self._ended(error, execution, received_at, {})
+            raise
+        finally:
+            self.ongoing -= admitted
+        self.observer.answered(execution, received_at, None, {})
+
+    def _items(self, received_at: float, arguments: Mapping[str, Any]) -> Items:
+        HOPS.set([])
+        return Items(
+            self.executor,
+            {**self._defaults, **self._fresh_defaults(), **arguments},
+            deadline=received_at + self.limits.request_timeout_s,
+            idle_s=self.limits.request_timeout_s,
+        )
+
+    def _streamed(
+        self,
+        received_at: float,
+        headers: Headers,
+        items: Items,
+        media_type: str,
+        events: ItemEvents,
+        respond: Respond | None,
+    ) -> Response:
+        headers, own = self.observer.identified(headers)
+
+        async def ended(error: Exception | None, sent: int) -> Response:
+            if error is not None:
+                handler = None if sent else respond  # a response that has begun has its status
+                return await self._ended(
+                    error, items.execution, received_at, headers, handler, sent
+                )
+            response = Response()
+            self.observer.answered(items.execution, received_at, response, headers, sent=sent)
+            return response
+
+        return events.response(media_type, items, ended, own)
+
     async def _in_time(
         self, received_at: float, reading: Coroutine[Any, Any, dict[str, Any]]
     ) -> dict[str, Any]:
@@ -164,22 +242,34 @@ class Served:
         except (TypeError, ValueError) as error:  # of the signature, pydantic or numpy
             raise InputError(f"{error}", where=f"pipeline {self.graph.name!r}") from error
 
-    def _run(
+    async def _run(
         self,
         received_at: float,
         arguments: Mapping[str, Any],
         on_node: Callable[[str, Any], None] | None = None,
-    ) -> Coroutine[Any, Any, Execution]:
+    ) -> Execution:
         HOPS.set([])
-        return self.executor.run(
-            {**self._defaults, **arguments},
+        execution = await self.executor.run(
+            {**self._defaults, **self._fresh_defaults(), **arguments},
             deadline=received_at + self.limits.request_timeout_s,
             on_node=on_node,
         )
+        if execution.error is None:
+            self.last = execution
+            if self.watch is not None:
+                self.watch(execution)
+        return execution
 
     @cached_property
     def _defaults(self) -> dict[str, Any]:
         return {p.name: p.default for p in self.graph.parameters if not p.required}
+
+    @cached_property
+    def _changeable(self) -> dict[str, Any]:
+        return {name: value for name, value in self._defaults.items() if not is_shared(value)}
+
+    def _fresh_defaults(self) -> dict[str, Any]:
+        return {name: fresh(value) for name, value in self._changeable.items()}
 
     async def _finish(
         self,
@@ -206,13 +296,18 @@ class Served:
         received_at: float,
         headers: Headers,
         respond: Respond | None = None,
+        sent: int = 0,
     ) -> Response:
         """Return the error response, and record the request unless its client disconnected."""
+        if isinstance(
+            cause_of(error), Cancelled
+        ):  # one that its client cancels ends with a CancelledError
+            error = Overloaded("the app was deployed again or shut down", fix="try again")
         response = problem.of_error(error, self.graph.name, self.failures)
         if outcome_of(error)[0] is not Outcome.LEFT:
             if respond is not None:
                 response = await respond(error) or response
-            self.observer.answered(execution, received_at, response, headers)
+            self.observer.answered(execution, received_at, response, headers, sent=sent)
         return response
 
 

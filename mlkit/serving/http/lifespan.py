@@ -31,16 +31,20 @@ class Lifespan:
     async def __aenter__(self) -> ASGIApp:
         """Run the startup; its exceptions are raised here."""
         if self._application is None:
-            return self._build()
+            return await self._built()
         ready: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._hold(self._application, ready))
         state = await ready
         try:
-            app = self._build()
+            app = await self._built()
         except BaseException:
             await self.__aexit__()
             raise
         return _WithState(app, state) if state else app
+
+    async def _built(self) -> ASGIApp:
+        """Create the application in a thread, while the event loop goes on with requests."""
+        return await asyncio.to_thread(self._build)
 
     async def _hold(self, application: FastAPI, ready: asyncio.Future[dict[str, object]]) -> None:
         try:

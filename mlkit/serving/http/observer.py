@@ -18,7 +18,7 @@ from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.outcome import outcome_of
 
-__all__ = ["HOPS", "Headers", "Hop", "Observer", "length_of"]
+__all__ = ["HOPS", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of", "new_id"]
 
 REQUEST_ID = "X-Request-Id"
 
@@ -51,12 +51,20 @@ def spans_of(execution: Execution, origin: float) -> list[Span]:
         batch = size if task.max_batch_size else 0
         hop = isinstance(task.step, RemoteStep)
         stage = task.step.stage if isinstance(task.step, RemoteStep) else ""
-        spans.append(Span(task.name, ready_s, start - origin, finish - origin, batch, stage, hop))
+        streamed = task.streams and execution.item_times
+        first_item_s = execution.item_times[0] - origin if streamed else None
+        times = ready_s, start - origin, finish - origin
+        spans.append(Span(task.name, *times, batch, stage, hop, first_item_s=first_item_s))
     return spans
 
 
 def trace_of(
-    execution: Execution | None, received_at: float, status: int, id: str, hops: Iterable[Hop] = ()
+    execution: Execution | None,
+    received_at: float,
+    status: int,
+    id: str,
+    hops: Iterable[Hop] = (),
+    version: str = "",
 ) -> tuple[Trace, list[Span]]:
     """Return the trace of a request that ends now, and those of its spans in this process."""
     total = perf_counter() - received_at
@@ -73,15 +81,22 @@ def trace_of(
         for name, *times, batch in hop.spans:
             ready, start, finish = (at + shift for at in times)
             spans.append(Span(name, ready, start, finish, batch, hop.stage, within=hop.segment))
-    trace = Trace(id, time.time() - total, total, status, began, ended, tuple(spans), os.getpid())
+    at, pid = time.time() - total, os.getpid()
+    trace = Trace(id, at, total, status, began, ended, tuple(spans), pid, version)
     return trace, [span for span in local if not span.hop]
 
 
 class Observer:
-    """Records the requests of an app in this process; does nothing without a recorder."""
+    """Records the requests of an app in this process; does nothing without a recorder.
 
-    def __init__(self, recorder: Recorder | None) -> None:
+    Args:
+        recorder: takes the records.
+        version: the version of the app, for traces.
+    """
+
+    def __init__(self, recorder: Recorder | None, version: str = "") -> None:
         self.recorder = recorder
+        self.version = version
 
     def answered(
         self,
@@ -89,6 +104,8 @@ class Observer:
         received_at: float,
         response: Response | None,
         headers: Headers,
+        *,
+        sent: int = 0,
     ) -> None:
         """Record a request, and add ``Server-Timing`` and ``X-Request-Id`` to its response.
 
@@ -97,23 +114,36 @@ class Observer:
             received_at: when the request was received, on the clock of `perf_counter`.
             response: the response; None for the result of a call by a user's route.
             headers: headers of the request.
+            sent: bytes that were sent before the response, as items.
         """
         if self.recorder is None:
             return
         id = _request_id(headers)
         status = 200 if response is None else response.status_code
-        trace, local = trace_of(execution, received_at, status, id or _new_id(), HOPS.get() or ())
-        sent = 0
+        hops = HOPS.get() or ()
+        trace, local = trace_of(execution, received_at, status, id or new_id(), hops, self.version)
         if response is not None:
-            sent = len(getattr(response, "body", b""))  # a user's handler may stream
+            sent += len(getattr(response, "body", b""))  # a user's handler may stream
             response.headers["Server-Timing"] = as_header(
                 trace.phases_s, trace.total_s, trace.spans
             )
             if not id:  # Serve returns the id of a request that has one
                 response.headers[REQUEST_ID] = trace.id
-        self.recorder.request(trace, length_of(headers), sent)
+        item_times = [] if execution is None else [t - received_at for t in execution.item_times]
+        self.recorder.request(trace, length_of(headers), sent, item_times)
         if execution is not None:
             self._steps(self.recorder, execution, local, trace.id)
+
+    def identified(self, headers: Headers) -> tuple[Headers, dict[str, str]]:
+        """Give a request without an id one, for a response that begins before it is recorded.
+
+        Returns:
+            the headers of the request, and those of the response.
+        """
+        if self.recorder is None or _request_id(headers):
+            return headers, {}
+        id = new_id()
+        return {**headers, b"x-request-id": id.encode()}, {REQUEST_ID: id}
 
     def called(self, execution: Execution, received_at: float) -> list[Span]:
         """Record a call to a stage, and return the spans of its steps."""
@@ -141,7 +171,8 @@ class Observer:
             self.recorder.close()
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Return an id for a request without one."""
     return f"{random.getrandbits(64):016x}"
 
 

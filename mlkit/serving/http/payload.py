@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -18,9 +19,12 @@ from mlkit.define import exact
 from mlkit.define.arguments import Arguments, WebURL
 from mlkit.define.border import Port
 from mlkit.define.exact import PROCESS_KEY, Exact
+from mlkit.define.fresh import fresh
 from mlkit.define.graph import Graph
+from mlkit.define.schema import own_error
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
 from mlkit.fetch import fetch
+from mlkit.serving.http.decompression import decompressor
 from mlkit.serving.http.observer import Headers, length_of
 from mlkit.serving.http.problem import errors_of
 
@@ -48,7 +52,6 @@ class Payloads:
         arguments: the pipeline's parameters and the schema of its JSON body.
         max_body_bytes: maximum length of a body in bytes.
         exact_key: secret with which a request in the exact form is accepted.
-        upload: the one parameter that a raw body is the value of, or None.
     """
 
     def __init__(self, graph: Graph, max_body_bytes: int, exact_key: str = PROCESS_KEY) -> None:
@@ -56,12 +59,8 @@ class Payloads:
         self.max_body_bytes = max_body_bytes
         self._exact = Exact(graph)
         self._exact_key = exact_key.encode()
-        parameters, files = self.arguments.parameters, self.arguments.files
+        parameters = self.arguments.parameters
         self._required = {name for name, p in parameters.items() if p.required}
-        single = [name for name, upload in files.items() if not upload.many]
-        required = [name for name in single if name in self._required] or single
-        alone = len(required) == 1 and self._required <= {required[0]}
-        self.upload = required[0] if alone else None
 
     def is_exact(self, headers: Headers) -> bool:
         """Whether a request has the key of the exact form."""
@@ -72,54 +71,62 @@ class Payloads:
 
         Raises:
             Invalid: a field is missing or has the wrong type.
-            UnsupportedMedia: the content type is not supported.
-            PayloadTooLarge: the body exceeds the limit.
+            UnsupportedMedia: the content type or the content encoding is not supported.
+            PayloadTooLarge: the body exceeds the limit, decompressed if it is compressed.
         """
         content_type = headers.get(b"content-type", b"").decode("latin-1")
         kind = content_type.partition(";")[0].strip().lower()
         if request._form is not None:  # a dependency of the user's application has read it
             return await self._from_form(request, b"")
-        body = await self._body(request, length_of(headers))
-        if not body and self.arguments.parameters and (kind != JSON or self._required):
-            raise Invalid("the body is empty")
+        body = await self._body(request, headers)
         if kind == JSON or kind.endswith("+json"):
             return await self._from_json(body)
-        if kind in FORMS:
+        if kind in FORMS and body:
             return await self._from_form(request, body)
         if kind == exact.MEDIA_TYPE and self.is_exact(headers):
             return self._from_exact(body)
-        if self.upload is not None and _matches(kind, self._accepted):
+        if any(_matches(kind, accepted) for accepted in self._accepted):
+            if not body:
+                raise Invalid("the body is empty")
             fields = request.query_params.multi_items()
-            return await self._assemble(_by_name(fields), {self.upload: [body]})
+            return await self._assemble(_by_name(fields), {str(self.arguments.raw): [body]})
+        if not body:
+            return await self._from_json(b"")
         raise UnsupportedMedia(
             "unsupported content type", expected=" or ".join(self._supported()), got=kind or "none"
         )
 
     @property
-    def _accepted(self) -> str:
+    def _accepted(self) -> list[str]:
         """Content types of a raw body."""
-        assert self.upload is not None
-        return self.arguments.files[self.upload].port.media_type
+        files, raw = self.arguments.files, self.arguments.raw
+        return [] if raw is None else files[raw].port.media_types
 
     def _supported(self) -> list[str]:
-        raw = [] if self.upload is None else [self._accepted]
-        return [JSON, *raw, *(["multipart/form-data"] if self.arguments.files else [])]
+        return [JSON, *self._accepted, *(["multipart/form-data"] if self.arguments.files else [])]
 
-    async def _body(self, request: Request, declared: int) -> bytes:
+    async def _body(self, request: Request, headers: Headers) -> bytes:
         # Starlette's RequestBodyLimitMiddleware responds in plain text, and takes 7 µs, this one 3.
+        compressed = decompressor(headers.get(b"content-encoding"))
         limit = self.max_body_bytes
-        if declared > limit:
+        if length_of(headers) > limit:
             raise _too_large(limit)
         parts: list[bytes] = []
         size = 0
         try:
             async for part in request.stream():
+                if compressed is not None:
+                    part = compressed.decompress(part, limit - size + 1)
                 size += len(part)
                 if size > limit:
                     raise _too_large(limit)
                 parts.append(part)
+            if compressed is not None:
+                compressed.end()
         except HTTPException as error:  # the user's FastAPI application has a limit of its own
             raise PayloadTooLarge("the body exceeds the application's limit") from error
+        except zlib.error as error:
+            raise Invalid(f"the body cannot be decompressed: {error}") from None
         return b"".join(parts)
 
     def _from_exact(self, body: bytes) -> dict[str, Any]:
@@ -135,7 +142,7 @@ class Payloads:
         try:
             arguments: dict[str, Any] = self.arguments.schema.parse(body or b"{}")
         except ValidationError as error:
-            raise _invalid(error) from None
+            raise own_error(error) or _invalid(error) from None
         return await self._fetched(arguments)
 
     async def _from_form(self, request: Request, body: bytes) -> dict[str, Any]:
@@ -171,7 +178,11 @@ class Payloads:
                 collected.refuse(key, problem, "file")
                 continue
             upload = self.arguments.files[name]
-            decoded = [await _decoded(upload.port, file) for file in files]
+            try:
+                decoded = [await _decoded(upload.port, file) for file in files]
+            except InputError as error:
+                collected.add(key, error)
+                continue
             if upload.many:  # or a tuple, or a set
                 collected.load(key, name, partial(self.arguments.ports[name].from_json, decoded))
             else:
@@ -185,8 +196,13 @@ class Payloads:
 
     def _left_empty(self, name: str, texts: Sequence[str]) -> bool:
         """Whether an input of an HTML form was left empty, which then sends an empty text."""
-        optional = name not in self._required and not self.arguments.is_text(name)
-        return optional and texts == [""]
+        if name in self._required or texts != [""]:
+            return False
+        try:
+            self.arguments.ports[name].from_json("")
+        except InputError:  # no date, number or file
+            return True
+        return not self.arguments.is_text(name)
 
     def _problem_of(self, name: str, files: Sequence[bytes]) -> str:
         """What is wrong with the files of a field; "" for nothing."""
@@ -207,23 +223,27 @@ class Payloads:
     def _from_texts(self, name: str, texts: Sequence[str]) -> Any:
         """Value of a field from its texts in a form or a query.
 
-        A field that is repeated is a list. A single text is taken as it is if the type allows text,
-        else as JSON, else as the only item of a list.
+        A field that is repeated is a list; of any other type, the last text counts. A single text
+        is taken as it is if the type, or an item of its lists, allows text; else as JSON, else as
+        the only item of a list.
         """
-        target, text = self.arguments.field(name), texts[0]
+        target, text = self.arguments.field(name), texts[-1]
         looks_like_json = text.lstrip()[:1] in ("{", "[")
         if self.arguments.is_list(name) and (len(texts) > 1 or not looks_like_json):
             return target.from_json(list(texts))
         as_text, as_json = partial(target.from_json, text), partial(target.parse, text.encode())
         first, second = (as_text, as_json) if self.arguments.is_text(name) else (as_json, as_text)
+        if self.arguments.is_list_of_text(name):
+            first, second, looks_like_json = partial(target.from_json, [text]), as_json, False
         try:
             return first()
         except (ValidationError, InputError) as error:
             try:
                 return second()
             except (ValidationError, InputError) as other:
-                in_order = first is (as_json if looks_like_json else as_text)
-                raise (error if in_order else other) from None
+                in_order = (first is as_json) == looks_like_json
+                chosen = error if in_order else other
+                raise chosen from chosen.__cause__
 
 
 class _Collected:
@@ -237,16 +257,24 @@ class _Collected:
         """Add an argument, or its errors."""
         try:
             self.arguments[name] = value()
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
+        except (ValidationError, InputError) as error:
+            self.add(key, error)
+
+    def add(self, key: str, error: ValidationError | InputError) -> None:
+        """Add the errors of an argument; raises those that have a status of their own."""
+        invalid = error if isinstance(error, ValidationError) else error.__cause__
+        if isinstance(invalid, ValidationError):
+            if (own := own_error(invalid)) is not None:
+                raise own
+            details = invalid.errors(include_url=False, include_input=False)
             self.errors += [
                 {**detail, "loc": ["body", key, *detail["loc"][1:]]}
                 for detail in errors_of(details, "body")
             ]
-        except InputError as error:
-            if error.status != InputError.status:
-                raise
+        elif isinstance(error, InputError) and error.status == InputError.status:
             self.refuse(key, error.what, "value_error")
+        else:
+            raise error
 
     def refuse(self, key: str, message: str, kind: str) -> None:
         """Add an error."""
@@ -268,6 +296,8 @@ def _is_web_url(value: Any) -> bool:
 async def from_route(target: Port, value: Any) -> Any:
     """Convert a value that a route of the user's passes to a pipeline; text is never a path.
 
+    Data that can change is copied: it remains the route's, as values do that cross HTTP.
+
     Raises:
         InputError: the value is invalid.
     """
@@ -277,7 +307,8 @@ async def from_route(target: Port, value: Any) -> Any:
         if _is_web_url(value) and not target.url:
             return await _decoded(target, await fetch(value))
     own = target.pydantic is None
-    return target.local(value) if own and not isinstance(value, str) else target.from_json(value)
+    local = own and not isinstance(value, str)
+    return fresh(target.local(value) if local else target.from_json(value))
 
 
 def _by_name(fields: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

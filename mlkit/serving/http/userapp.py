@@ -8,19 +8,29 @@ import copy
 import inspect
 import secrets
 import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from enum import Enum
+from typing import Any, NoReturn, TypeAlias, get_origin
 
-from fastapi import FastAPI
+from fastapi import FastAPI, datastructures
+from fastapi.routing import iter_route_contexts
 from starlette.applications import Starlette
 from starlette.datastructures import State
 from starlette.requests import HTTPConnection
-from starlette.routing import BaseRoute, Host, Mount
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Host, Mount, Router
 from starlette.types import ASGIApp, Scope
 
-from mlkit.define.code import captured
-from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
+from mlkit.define.shipping import Pickler, dumps, fingerprint, loads, unpicklable
 from mlkit.errors import (
     DefinitionError,
     DeployError,
@@ -32,14 +42,18 @@ from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.serving.http.lifecycle import Ready, Served
 
 __all__ = [
+    "FAULT_KEY",
+    "LIFESPAN",
+    "SCOPE_KEY",
     "Application",
     "Dependency",
     "NotAwaited",
     "RoutePipeline",
     "application_of",
+    "check_paths",
     "derived",
-    "mounted",
     "pack_application",
+    "parts_of",
     "served",
     "unawaited",
 ]
@@ -50,8 +64,14 @@ Application: TypeAlias = FastAPI | Callable[[], FastAPI]
 SCOPE_KEY = "mlkit.pipelines"
 """Key of the ASGI scope for the served pipelines (`Ready`), by name."""
 
+FAULT_KEY = "mlkit.fault"
+"""Key of the ASGI scope for what responds to the error of a pipeline in any application."""
+
 CALLS_KEY = "mlkit.calls"
 """Key of the ASGI scope for the calls (`_Call`) that the request's route has not awaited."""
+
+LIFESPAN = "the lifespan"
+"""Description of an application's lifespan among its parts."""
 
 
 class Dependency:
@@ -68,6 +88,7 @@ class Dependency:
             DeployError: the pipeline is not served by this application.
             Overloaded: the pipeline is not ready yet.
         """
+        _handle_errors(connection.scope)
         ready: Ready | None = connection.scope.get(SCOPE_KEY, {}).get(self.name)
         if ready is None:
             raise DeployError(
@@ -88,6 +109,23 @@ class Dependency:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def _handle_errors(scope: Scope) -> None:
+    """Have the application of the route respond to errors of pipelines.
+
+    It may be mounted in the one that is served, in whatever way: within routers and middleware.
+    """
+    handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))  # of the innermost one
+    handlers.setdefault(MlkitError, _respond)
+
+
+async def _respond(connection: HTTPConnection, error: Exception) -> Response | None:
+    respond = connection.scope.get(FAULT_KEY)
+    if respond is None:  # the application is run by itself now
+        raise error
+    response: Response | None = await respond(connection, error)
+    return response
 
 
 @entry_point
@@ -124,7 +162,11 @@ class RoutePipeline:
     loop: asyncio.AbstractEventLoop
     calls: set[_Call]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def stream(self, /, *args: Any, **kwargs: Any) -> RouteItems:
+        """Iterate over the items of a pipeline that streams; see `Served.stream`."""
+        return RouteItems(self.served.stream(*args, **kwargs), self.loop)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run the pipeline; see `Served.__call__`.
 
         Returns:
@@ -139,6 +181,37 @@ class RoutePipeline:
         if running is not self.loop:  # `asyncio.run` in a plain route
             return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
         return _Call(coroutine, self.served.graph.name, self.calls)
+
+
+_END = object()
+
+
+class RouteItems:
+    """Items for a route: ``async for`` on the event loop, ``for`` in a thread."""
+
+    def __init__(self, items: AsyncGenerator[Any, None], loop: asyncio.AbstractEventLoop) -> None:
+        self._items = items
+        self._loop = loop
+
+    def __aiter__(self) -> AsyncGenerator[Any, None]:
+        return self._items
+
+    async def aclose(self) -> None:
+        """Cancel the request, unless it has ended."""
+        await self._items.aclose()
+
+    def __iter__(self) -> Iterator[Any]:
+        def in_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+        async def following() -> Any:  # a future cannot hold StopAsyncIteration
+            return await anext(self._items, _END)
+
+        try:
+            while (item := in_loop(following())) is not _END:
+                yield item
+        finally:
+            in_loop(self._items.aclose())
 
 
 class NotAwaited(DefinitionError, AttributeError):
@@ -208,7 +281,7 @@ class Reference:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Raise `DeployError`: routes call a pipeline through `served`."""
         raise _called_directly(self.name)
 
@@ -225,7 +298,7 @@ class _Pickler(Pickler):
     """Pickles an application; locks are replaced by new ones."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce state, locks and pipelines of an application."""
+        """Reduce state, locks, pipelines and unset options of an application."""
         if type(obj) is State:  # its __getattr__ breaks pickling
             return State, (dict(obj._state),)
         if isinstance(obj, _thread.LockType):
@@ -234,6 +307,8 @@ class _Pickler(Pickler):
             return threading.RLock, ()
         if isinstance(obj, Pipeline):
             return self.reduce_pipeline(obj)
+        if obj is getattr(datastructures, "_Unset", self):  # compared by identity
+            return getattr, (datastructures, "_Unset")
         return super().reducer_override(obj)
 
     def reduce_pipeline(self, pipeline: Pipeline[..., Any]) -> Any:
@@ -262,15 +337,10 @@ def pack_application(
         pipeline: the pipeline that is served in it.
 
     Raises:
-        DeployError: it is not an application, a part of it cannot be pickled, or two pipelines have
-            the same name.
+        DeployError: it is not an application, a part of it cannot be pickled, two pipelines have
+            the same name, or it declares the path of one itself.
     """
-    if not isinstance(application, FastAPI) and not inspect.isfunction(application):
-        raise DeployError(
-            "fastapi= must be a FastAPI application, or a function that returns one",
-            got=type(application).__name__,
-        )
-    parts = list(_parts(application))
+    parts = list(parts_of(application))
     pipelines: dict[str, Pipeline[..., Any]] = {}
     for _, part in parts:
         for dependency in _dependencies(part):
@@ -278,11 +348,17 @@ def pack_application(
                 _add(dependency.pipeline, pipelines)
     if pipeline is not None and pipeline.name in pipelines:
         _add(pipeline, pipelines)
+    if isinstance(application, FastAPI):
+        check_paths(application, {*pipelines, *([pipeline.name] if pipeline is not None else [])})
     pickler = _Pickler if isinstance(application, FastAPI) else _factory_pickler(pipelines)
     try:
         data = dumps(application, pickler)
     except Exception as error:
-        raise _pickling_error(parts, error, pickler) from error
+        within = "the lifespan or in a dependency, or pass a factory function: "
+        within += "deploy(..., fastapi=make_app)"
+        if not isinstance(application, FastAPI):
+            within = f"{application.__name__}()"
+        raise _pickling_error(parts, error, pickler, f"create it in {within}") from error
     names, functions = [name for name, _ in parts], [part for _, part in parts]
     return data, fingerprint([names, functions]), pipelines
 
@@ -302,6 +378,30 @@ def _add(pipeline: Pipeline[..., Any], pipelines: dict[str, Pipeline[..., Any]])
             f"return {name}(...)",
         )
     pipelines[name] = pipeline
+
+
+def check_paths(application: FastAPI, names: Iterable[str]) -> None:
+    """Check that an application leaves the paths of pipelines to them.
+
+    Args:
+        application: the application.
+        names: names of the pipelines.
+
+    Raises:
+        DeployError: it does not.
+    """
+    posts = {
+        route.path
+        for route in iter_route_contexts(application.routes)
+        if "POST" in (route.methods or ())
+    }
+    for name in names:
+        if f"/{name}" in posts:
+            raise DeployError(
+                f"it has a route POST /{name}, where the pipeline {name!r} is served",
+                where="fastapi=",
+                fix="rename the route or the pipeline",
+            )
 
 
 def _origin(pipeline: Pipeline[..., Any]) -> Any:
@@ -327,34 +427,65 @@ def application_of(data: bytes | None) -> FastAPI | None:
     return application
 
 
-def _parts(application: Application) -> Iterator[tuple[str, Any]]:
-    """The functions of an application, each with a description."""
-    if not isinstance(application, FastAPI):
+def parts_of(application: Application) -> Iterator[tuple[str, Any]]:
+    """Yield the functions of an application, and its options, each with a description.
+
+    Raises:
+        DeployError: it is not an application.
+    """
+    if inspect.isfunction(application):
         yield f"the function {application.__name__}", application
         return
-    yield from _routes(application.routes)
+    if not isinstance(application, FastAPI):
+        raise DeployError(
+            "fastapi= must be a FastAPI application, or a function that returns one",
+            got=type(application).__name__,
+        )
+    yield from _configured(application)
+    yield from _routes(application.webhooks.routes, "webhook ")
+    for replaced, override in application.dependency_overrides.items():
+        yield f"the override of {getattr(replaced, '__name__', replaced)}", override
+    router = application.router
+    for lifespan in (*router.on_startup, *router.on_shutdown, *_lifespans(router.lifespan_context)):
+        yield LIFESPAN, lifespan
+
+
+def _lifespans(context: Any) -> Iterator[Any]:
+    """The lifespans that FastAPI has merged: of an application, and of the routers in it."""
+    if getattr(context, "__module__", "") != "fastapi.routing":
+        yield context
+    elif inspect.isfunction(context):
+        for merged in inspect.getclosurevars(inspect.unwrap(context)).nonlocals.values():
+            yield from _lifespans(merged)
+
+
+def _configured(application: Starlette, path: str = "") -> Iterator[tuple[str, Any]]:
+    within = f" of the application mounted at {path}" if path else ""
+    yield f"the options{within}", [_options(application), _options(application.router)]
+    yield f"the state{within}", application.state._state
+    yield from _routes(application.routes, path)
     for handled, handler in application.exception_handlers.items():
-        yield f"the exception handler of {getattr(handled, '__name__', handled)}", handler
+        yield f"the exception handler of {getattr(handled, '__name__', handled)}{within}", handler
     for middleware in application.user_middleware:
         name = getattr(middleware.cls, "__name__", "?")
         function = middleware.kwargs.get("dispatch", middleware.cls)
-        yield f"the middleware {getattr(function, '__name__', name)}", function
-    yield "the lifespan", application.router.lifespan_context
+        described = f"the middleware {getattr(function, '__name__', name)}{within}"
+        yield described, function
+        yield described, [middleware.args, middleware.kwargs]
 
 
-def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _routes(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for route in routes:
         path = prefix + getattr(route, "path", "")
         if isinstance(route, (Mount, Host)):
-            if route.routes:
-                yield from _routes(route.routes, path)
-            else:
-                yield f"the application mounted at {path}", route.app
+            yield from _mounted(route.app, path)
             continue
         router, context = (getattr(route, n, None) for n in ("original_router", "include_context"))
         if router is not None and context is not None:  # added by include_router
             for dependency in context.dependencies:
                 yield f"a dependency of the router {context.prefix}", dependency.dependency
+            options = [_options(context), _options(router)]
+            yield f"the options of the router {context.prefix}", options
             yield from _routes(router.routes, prefix + context.prefix)
             continue
         methods = ",".join(sorted(getattr(route, "methods", None) or ()))
@@ -364,9 +495,47 @@ def _routes(routes: list[BaseRoute], prefix: str = "") -> Iterator[tuple[str, An
             yield f"the route {path}", secrets.token_hex(8)
         elif not _is_builtin(endpoint):
             yield f"the route {methods} {path}".replace("  ", " "), endpoint
+            yield f"the options of the route {path}", _options(route)
             dependant = getattr(route, "dependant", None)
             for called in _calls(dependant) if dependant else ():
                 yield f"a dependency of the route {path}", called
+
+
+def _mounted(app: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The parts of what is mounted: an application or a router, maybe within middleware."""
+    while not hasattr(app, "routes") and hasattr(app, "app"):  # a convention of ASGI middleware
+        yield f"the middleware of the application mounted at {path}", type(app)
+        yield f"the middleware of the application mounted at {path}", _options(app)
+        app = app.app
+    if isinstance(app, Starlette):
+        yield from _configured(app, path)
+    elif isinstance(app, Router):
+        yield from _routes(app.routes, path)
+    else:
+        yield f"the application mounted at {path}", app
+
+
+def _options(configured: Any) -> dict[str, Any]:
+    """What an application, a route or a middleware is configured with, besides functions."""
+    return {
+        name: option
+        for name, option in sorted(getattr(configured, "__dict__", {}).items())
+        if not (name.startswith("_") or name in _CACHES) and _is_plain(option)
+    }
+
+
+_CACHES = {"middleware_stack", "openapi_schema"}
+"""Attributes of an application that are set when it is used."""
+
+
+def _is_plain(option: Any) -> bool:
+    """Whether it is data or a type, in lists and dicts maybe."""
+    if isinstance(option, (list, tuple, set, frozenset)):
+        return all(map(_is_plain, option))
+    if isinstance(option, dict):
+        return all(_is_plain(key) and _is_plain(item) for key, item in option.items())
+    scalars = (bool, int, float, str, bytes, type, Enum)
+    return option is None or isinstance(option, scalars) or get_origin(option) is not None
 
 
 def _is_builtin(endpoint: Any) -> bool:
@@ -394,7 +563,7 @@ def _dependencies(value: Any) -> Iterator[Dependency]:
 
 
 def _pickling_error(
-    parts: list[tuple[str, Any]], error: Exception, pickler: type[_Pickler]
+    parts: list[tuple[str, Any]], error: Exception, pickler: type[_Pickler], fix: str
 ) -> DeployError:
     """The error that names the part, and the variable in it, that cannot be pickled."""
     for name, part in parts:
@@ -404,13 +573,13 @@ def _pickling_error(
             inner.where = f"fastapi=, {name}"
             return inner
         except Exception as inner:
-            variable = _variable(part, pickler)
+            variable, used, reason = unpicklable(part, pickler), "", str(inner)
+            if variable is not None:
+                user = "" if variable.user == getattr(part, "__name__", "") else variable.user
+                used = f", because {user or 'it'} uses {variable.name!r}"
+                fix, reason = variable.fix(fix), variable.reason
             return DeployError(
-                f"{name} cannot be pickled" + (f", because of {variable!r}" if variable else ""),
-                where="fastapi=",
-                got=str(inner),
-                fix="create it in the lifespan or in a dependency, or pass a factory function: "
-                "deploy(..., fastapi=make_app)",
+                f"{name} cannot be pickled{used}", where="fastapi=", got=reason, fix=fix
             )
     return DeployError(
         "the application cannot be pickled",
@@ -420,59 +589,25 @@ def _pickling_error(
     )
 
 
-def _variable(part: Any, pickler: type[_Pickler]) -> str | None:
-    """The variable of a function, or of its callees, that cannot be pickled."""
-    used = captured(part) if inspect.isfunction(part) else {}
-    for name, value in used.items():
-        try:
-            dumps(value, pickler)
-        except Exception:
-            return _variable(value, pickler) or name
-    return None
-
-
 def derived(application: FastAPI) -> FastAPI:
-    """Return a copy of an application to add routes to, without its documentation routes."""
-    extended = _copied(application)
+    """Return a copy of an application to add routes and exception handlers to.
+
+    It lacks the routes of FastAPI's documentation.
+    """
+    extended = copy.copy(application)
+    extended.router = copy.copy(application.router)
     extended.router.routes = [
         route
-        for route in extended.router.routes
+        for route in application.router.routes
         if not _is_builtin(getattr(route, "endpoint", None))
     ]
+    stack = application.router.middleware_stack
+    extended.router.middleware_stack = _rebound(stack, application.router.app, extended.router.app)
+    extended.exception_handlers = dict(application.exception_handlers)
+    extended.user_middleware = list(application.user_middleware)
+    extended.middleware_stack = None
     extended.openapi_schema = None
     return extended
-
-
-AppT = TypeVar("AppT", bound=Starlette)
-
-
-def _copied(application: AppT) -> AppT:
-    """Copy an application, to add routes and exception handlers to it and those mounted in it."""
-    copied = copy.copy(application)
-    copied.router = copy.copy(application.router)
-    copied.router.routes = [_copied_mount(route) for route in application.router.routes]
-    stack = application.router.middleware_stack
-    copied.router.middleware_stack = _rebound(stack, application.router.app, copied.router.app)
-    copied.exception_handlers = dict(application.exception_handlers)
-    copied.user_middleware = list(application.user_middleware)
-    copied.middleware_stack = None
-    return copied
-
-
-def _copied_mount(route: BaseRoute) -> BaseRoute:
-    if not isinstance(route, (Mount, Host)) or not isinstance(route.app, Starlette):
-        return route
-    mount = copy.copy(route)
-    mount.app = _copied(route.app)
-    return mount
-
-
-def mounted(application: Starlette) -> Iterator[Starlette]:
-    """Yield the applications that are mounted in an application, and in those."""
-    for route in application.router.routes:
-        if isinstance(route, (Mount, Host)) and isinstance(route.app, Starlette):
-            yield route.app
-            yield from mounted(route.app)
 
 
 def _rebound(stack: Any, old: ASGIApp, new: ASGIApp) -> Any:

@@ -2,55 +2,44 @@
 
 from __future__ import annotations
 
-import weakref
-from collections import deque
-from collections.abc import Iterable, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
 from mlkit.autoscale import Scaling
 from mlkit.errors import (
-    DeployConflict,
     DeployError,
     InputError,
-    MlkitError,
-    RequestError,
     SessionError,
     SessionTimeout,
     did_you_mean,
     entry_point,
 )
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
-from mlkit.execute.local import localise_arguments
+from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
 from mlkit.metrics import History, Trace
+from mlkit.metrics.compare import Comparisons, Disagreements
 from mlkit.metrics.peek import Peek
+from mlkit.metrics.pools import Pools
 from mlkit.plan import Plan
 from mlkit.serving.control.folders import LOGS
-from mlkit.serving.control.protocol import DeleteApp, GetHealth, GetPlacement, ScaleApp
-from mlkit.serving.control.records import AppRecord, Change
+from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
+from mlkit.serving.control.records import AppRecord, Change, Trial
 from mlkit.serving.http.access import new_code
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
+from mlkit.serving.kernel.revisions import Revisions
+from mlkit.serving.kernel.sender import Sender, shut_down
 from mlkit.serving.kernel.session import Session
-from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
 from mlkit.serving.kernel.telemetry import Observed, Slowest
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
 
 __all__ = ["App"]
-
-RESPONSE_MARGIN_S = 30.0
-SCALE_ATTEMPTS = 3
-"""Attempts of a change when others change the app at the same time."""
-
-MAX_SENT, MAX_SENT_BYTES = 20, 2 * 2**20
-"""Number and size of the requests that are kept for load tests."""
 
 
 class App:
@@ -59,8 +48,6 @@ class App:
     Attributes:
         name: the pipeline's name.
         graph: the pipeline's graph.
-        plan: its division into stages.
-        changes: what the deployment changed, by stage, and why.
         url: URL for POST requests.
         token: bearer token for ``Authorization``; None if none is required.
     """
@@ -74,17 +61,26 @@ class App:
         self._base = record.base
         self._since = record.since
         self._codec = Codec(graph, record.spec.exact_key)
-        self._planned = plan
-        self._set_record(record)
-        self._closed = False
+        self._revisions = Revisions(session, plan, record)
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
-        self._sent: deque[PreparedRequest] = deque(maxlen=MAX_SENT)
+        self._logs_folder = session.folder / LOGS
+        timeout_s = record.spec.limits.request_timeout_s
+        self._sender = Sender(self._codec, timeout_s, self._logs_folder, self._observed.took)
 
-    def _set_record(self, record: AppRecord) -> None:
-        self._record = record
-        self.plan = with_settings(self._planned, record.spec, self.session.store.get)
-        self.changes = record.changes
+    @property
+    def plan(self) -> Plan:
+        """Its division into stages."""
+        return self._revisions.plan
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What the last deployment or change has changed, by stage, and why."""
+        return self._record.changes
+
+    @property
+    def _record(self) -> AppRecord:
+        return self._revisions.record
 
     @property
     def limits(self) -> Limits:
@@ -99,7 +95,7 @@ class App:
     # ---- calling ----------------------------------------------------------------------------
 
     @entry_point
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Send a request with the pipeline's arguments and return the pipeline's result.
 
         Raises:
@@ -107,6 +103,22 @@ class App:
             InputError: the arguments do not match the pipeline's parameters.
         """
         return self._call(self._bind(args, kwargs))
+
+    @entry_point
+    def stream(self, /, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Send a request, and iterate over the items of the response as they arrive.
+
+        The request is sent by the first `next`. Closing the iterator, or leaving a loop over it,
+        closes the connection, and with it the generator in the replica.
+
+        Raises:
+            DefinitionError: the pipeline does not stream.
+            RequestError: the response is an error, or there is none, or it breaks off.
+            InputError: the arguments do not match the pipeline's parameters.
+        """
+        if not self.graph.streams:
+            raise not_streaming(self.graph)
+        return self._sender.stream(self._request(self._bind(args, kwargs), stream=True))
 
     @entry_point
     def map(
@@ -147,7 +159,7 @@ class App:
     @property
     def sent(self) -> tuple[PreparedRequest, ...]:
         """The last requests sent by this object, oldest first."""
-        return tuple(self._sent)
+        return tuple(self._sender.sent)
 
     def _bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, partial: bool = False
@@ -168,62 +180,15 @@ class App:
             ) from None
 
     def _call(self, arguments: dict[str, Any]) -> Any:
-        return self._send(self._request(arguments))
+        return self._sender.send(self._request(arguments))
 
-    def _request(self, arguments: dict[str, Any]) -> PreparedRequest:
+    def _request(self, arguments: dict[str, Any], *, stream: bool = False) -> PreparedRequest:
         local = localise_arguments(self.graph, arguments)
-        return self._codec.request(self.url, self.token, local)
+        return self._codec.request(self.url, self.token, local, stream=stream)
 
-    def _send(self, request: PreparedRequest) -> Any:
-        import httpx2
-
-        if self._closed:
-            raise self._shut_down(RequestError)
-        if len(request.body or b"") <= MAX_SENT_BYTES:
-            self._sent.append(request)
-        start = perf_counter()
-        try:
-            response = self._client.request(
-                request.method, request.url, headers=request.headers, content=request.body
-            )
-        except httpx2.HTTPError as error:
-            raise RequestError(
-                f"no response: {type(error).__name__}: {error}",
-                where=f"app {self.name!r}",
-                fix="check app.status()",
-            ) from error
-        self._observed.took(response.headers.get("x-request-id", ""), perf_counter() - start)
-        if response.status_code != 200:
-            raise self._error(response.status_code, response.content)
-        return self._codec.result(response.content, response.headers.get("content-type", ""))
-
-    def _error(self, status: int, body: bytes) -> RequestError:
-        """Decode an error response, and add the message from the log, which the server omits."""
-        error = self._codec.error(status, body)
-        if error.failure_id is not None:
-            for failure in read_failures(self._logs_folder, self.name, error.failure_id):
-                error.got = failure.error
-        return error
-
-    @property
-    def _logs_folder(self) -> Path:
-        return self.session.folder / LOGS
-
-    def _shut_down(self, kind: type[MlkitError]) -> MlkitError:
-        return kind("the app was shut down", where=f"app {self.name!r}", fix="deploy again")
-
-    @cached_property
-    def _client(self) -> Any:
-        import httpx2
-
-        limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
-        # It retries failed connects only, before anything is sent.
-        transport = httpx2.HTTPTransport(retries=2, limits=limits)
-        # The server responds with 504 at its own deadline.
-        timeout = httpx2.Timeout(self.limits.request_timeout_s + RESPONSE_MARGIN_S, connect=5)
-        client = httpx2.Client(transport=transport, timeout=timeout)
-        weakref.finalize(self, client.close)
-        return client
+    def _check_open(self) -> None:
+        if self.closed:
+            raise shut_down(DeployError, self.name)
 
     # ---- changing ---------------------------------------------------------------------------
 
@@ -258,46 +223,99 @@ class App:
                 or the new replicas fail to start, and the change was rolled back.
             DefinitionError: a value is invalid.
         """
-        if self._closed:
-            raise self._shut_down(DeployError)
+        self._check_open()
         if num_replicas is not None:
             options["num_replicas"] = num_replicas
-        for attempt in range(SCALE_ATTEMPTS):
-            try:
-                self._set_record(self.session.call(self._scale_call(name, options)))
-                break
-            except DeployConflict:
-                if attempt + 1 == SCALE_ATTEMPTS:
-                    raise
-                self._refresh()
+        self._revisions.scale(name, options)
         return self.changes
 
-    def _scale_call(self, name: str, options: Mapping[str, Any]) -> ScaleApp:
-        new = scaled(Scaled(self.plan, self.limits, self.batch_sizes), name, options)
-        before = {stage.name: stage for stage in self.plan.stages}
-        return ScaleApp(
-            app=self.name,
-            generation=self._record.generation,
-            settings={
-                stage.name: settings_of(stage, self.session.store.put)
-                for stage in new.plan.stages
-                if stage is not before[stage.name]
-            },
-            limits=new.limits,
-            batch_sizes=dict(new.sizes),
-        )
+    @entry_point
+    def swap(
+        self, name: str, new: Any, *, canary: float = 0.0, shadow: float = 0.0
+    ) -> tuple[Change, ...]:
+        """Replace a resource of a step, such as its model, without failing a request.
 
-    def _refresh(self) -> None:
-        record = self.session.about().apps.get(self.name)
-        if record is None:
-            raise DeployError("the app no longer exists", where=f"app {self.name!r}")
-        if record.spec.plan != self._record.spec.plan:
-            raise DeployConflict(
-                "the app was deployed again in the meantime",
-                where=f"app {self.name!r}",
-                fix=f"use the new one: app = attach({self.name!r})",
-            )
-        self._set_record(record)
+        ::
+
+            app.swap("classify", resource(load_v2))              # takes over at once
+            app.swap("classify", clf, canary=0.1)                # answers a tenth of the requests
+            app.swap("classify", clf, shadow=0.2)                # sees copies of a fifth of them
+            app.promote()                                        # or app.rollback()
+
+        The new one is loaded beside the old one, and tried on the last request that each replica
+        has answered: the swapped step and those that depend on it run once more. If that fails or
+        returns NaN, the old one goes on serving. Each response names the version that made it in
+        the header ``X-Mlkit-Version``; see `version` and `trial`.
+
+        Deploying again restores what is in the deploy cell.
+
+        Args:
+            name: name of the step, or ``step.keyword`` if it has several resources.
+            new: a resource, a loader (a function, a class or a `functools.partial`), or the value
+                itself.
+            canary: share of the requests that the new version answers, by the hash of
+                ``X-Request-Id``. Call it again with another share to change that.
+            shadow: share of the other requests that the new version sees a copy of, after the
+                response. It is dropped where there is no time for it. See `disagreements`.
+
+        Returns:
+            the changes by stage, as in `changes`.
+
+        Raises:
+            DeployError: there is no such step, another version is on trial, or the new one cannot
+                be loaded or fails on a recent request.
+            DefinitionError: a share is invalid, or the value is not of the type that the step
+                declares.
+        """
+        self._check_open()
+        self._revisions.swap(name, new, canary=canary, shadow=shadow)
+        return self.changes
+
+    @entry_point
+    def promote(self) -> tuple[Change, ...]:
+        """Have the version on trial take over; nothing is loaded again.
+
+        Raises:
+            DeployError: no version is on trial.
+            DeployConflict: another one is by now.
+        """
+        self._check_open()
+        self._revisions.promote()
+        return self.changes
+
+    @entry_point
+    def rollback(self) -> tuple[Change, ...]:
+        """End the trial; without one, undo the last swap or promotion.
+
+        Raises:
+            DeployError: there is neither since the app was deployed.
+            DeployConflict: it was changed at the same time.
+        """
+        self._check_open()
+        self._revisions.roll_back()
+        return self.changes
+
+    @property
+    def version(self) -> str:
+        """The version that answers, as in the header ``X-Mlkit-Version``."""
+        return self._record.version
+
+    @property
+    def trial(self) -> Trial | None:
+        """The version on trial, with its shares; None if there is none."""
+        return self._record.trial
+
+    @entry_point
+    def disagreements(self) -> Disagreements:
+        """Return the requests for which the last shadow returned something else.
+
+        It displays itself as a table with thumbnails; ``.to_frame()`` returns a DataFrame.
+        """
+        compared = self.session.call(GetComparisons(app=self.name), timeout_s=10)
+        trial = self.trial
+        if trial is not None and trial.shadow and trial.version != compared["version"]:
+            compared = Comparisons().pack(0.0) | {"version": trial.version}  # it has seen nothing
+        return Disagreements(**{**compared, "samples": tuple(compared["samples"][::-1])})
 
     # ---- observation ------------------------------------------------------------------------
 
@@ -312,7 +330,7 @@ class App:
         return f"{self._base}/docs{code}"
 
     @entry_point
-    def curl(self, *args: Any, **kwargs: Any) -> str:
+    def curl(self, /, *args: Any, **kwargs: Any) -> str:
         """Return a shell command that sends a request; it reads the token from a file.
 
         ::
@@ -322,7 +340,7 @@ class App:
         Args:
             *args: positional arguments of the pipeline; an upload may be a path.
             **kwargs: keyword arguments of the pipeline. For required arguments that are missing,
-                the command has example values, and the file ``photo.jpg`` or ``data.bin``.
+                the command has example values, and files such as ``photo.jpg``.
 
         Raises:
             InputError: the arguments do not match the pipeline's parameters.
@@ -342,7 +360,7 @@ class App:
     @entry_point
     def status(self) -> AppStatus:
         """Return the current status."""
-        if self._closed:
+        if self.closed:
             return AppStatus("NOT_RUNNING", {}, "the app was shut down", {})
         try:
             health = self.session.call(GetHealth(app=self.name), timeout_s=10)
@@ -383,13 +401,19 @@ class App:
     @entry_point
     def metrics(self) -> History:
         """Metrics of all replicas; after a shutdown, those read before."""
-        return self._observed.history(read=not self._closed)
+        return self._observed.history(read=not self.closed)
 
     @property
     @entry_point
     def scaling(self) -> Scaling:
         """Scaling decisions and their reasons; after a shutdown, those read before."""
-        return self._observed.scaling(read=not self._closed)
+        return self._observed.scaling(read=not self.closed)
+
+    @property
+    @entry_point
+    def pools(self) -> Pools:
+        """Pools of models in its replicas: which models are in memory where, and hit rates."""
+        return self._observed.pools(read=not self.closed)
 
     @entry_point
     def view(self, window_s: int | None = None) -> Snapshot:
@@ -452,20 +476,18 @@ class App:
     @property
     def closed(self) -> bool:
         """Whether it was shut down through this object."""
-        return self._closed
+        return self._sender.closed
 
     # ---- shutdown ---------------------------------------------------------------------------
 
     def shutdown(self) -> None:
         """Delete the app; other apps of the session remain. Repeated calls have no effect."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        if "_client" in self.__dict__:
-            self._client.close()
+        self._sender.close()
         try:
             if not self.session.call(DeleteApp(app=self.name)):
-                self.session.stop()
+                self.session.release()
         except SessionError:
             pass
 
@@ -476,7 +498,7 @@ class App:
         self.shutdown()
 
     def __repr__(self) -> str:
-        state = "shut down" if self._closed else f"at {self.url}"
+        state = "shut down" if self.closed else f"at {self.url}"
         return f"<app {self.name} {state}>"
 
     def __str__(self) -> str:

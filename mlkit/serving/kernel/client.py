@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -15,6 +15,7 @@ from mlkit.define.exact import PROCESS_KEY, Exact
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, RequestError
 from mlkit.serving.http.payload import EXACT_HEADER
+from mlkit.serving.http.stream import FRAMES, LINES, read_frames, read_lines
 
 __all__ = ["Codec", "PreparedRequest"]
 
@@ -45,12 +46,15 @@ class Codec:
         self.arguments = Arguments(graph)
         self.ports = self.arguments.ports
         self.returns = port(graph.returns)
+        self.items = port(graph.items) if graph.streams else None
         self._names = {name: alias for alias, name in self.arguments.names.items()}
         self._exact = Exact(graph)
         self._exact_key = exact_key
 
-    def request(self, url: str, token: str | None, arguments: Mapping[str, Any]) -> PreparedRequest:
-        """Encode arguments in the exact form, and ask for the result in it.
+    def request(
+        self, url: str, token: str | None, arguments: Mapping[str, Any], *, stream: bool = False
+    ) -> PreparedRequest:
+        """Encode arguments in the exact form, and ask for the result, or its items, in it.
 
         Raises:
             InputError: an argument is unknown, or a part of it has no exact form.
@@ -59,7 +63,7 @@ class Codec:
         headers = {
             **_authorization(token),
             EXACT_HEADER.decode(): self._exact_key,
-            "Accept": EXACT,
+            "Accept": FRAMES if stream else EXACT,
             "Content-Type": EXACT,
         }
         return PreparedRequest("POST", url, headers, self._exact.encode(dict(arguments)))
@@ -69,8 +73,8 @@ class Codec:
     ) -> PreparedRequest:
         """Encode arguments as other clients do, in the cheapest way.
 
-        A single upload, with short scalar fields, is a raw body with a query; several uploads are
-        multipart; everything else is JSON.
+        A single upload is a raw body where the server takes one, with short scalar fields in a
+        query; other uploads are multipart; everything else is JSON.
 
         Raises:
             InputError: an argument is unknown.
@@ -79,6 +83,8 @@ class Codec:
         headers = _authorization(token)
         if packed := self.returns.packed_type:
             headers["Accept"] = packed
+        if self.items is not None:
+            headers["Accept"] = LINES
         files = {n: v for n, v in arguments.items() if self._is_file(n, v)}
         fields = {n: v for n, v in arguments.items() if n not in files}
         if not files:
@@ -87,8 +93,9 @@ class Codec:
             return PreparedRequest(
                 "POST", url, {**headers, "Content-Type": "application/json"}, body
             )
-        if len(files) == 1 and all(isinstance(v, (str, int, float)) for v in fields.values()):
-            (name, value), *_ = files.items()
+        (name, value), *more = files.items()
+        short = all(isinstance(v, (str, int, float)) for v in fields.values())
+        if not more and short and name == self.arguments.raw:
             data, kind = self._bytes(name, value)
             texts = {self._names[n]: _text(v) for n, v in fields.items()}
             query = "?" + urlencode(texts) if fields else ""
@@ -106,7 +113,9 @@ class Codec:
         if files is None or value is None:
             return False
         values = value if files.many else [value]
-        return bool(values) and not (files.port.url and any(isinstance(v, str) for v in values))
+        if files.port.url and any(isinstance(v, str) for v in values):
+            return False
+        return bool(values) and all(v != b"" for v in values if isinstance(v, bytes))
 
     def _bytes(self, name: str, value: Any) -> tuple[bytes, str]:
         to_bytes = self.arguments.files[name].port.to_bytes
@@ -138,13 +147,39 @@ class Codec:
         return PreparedRequest("POST", url, headers, request.read())
 
     def result(self, body: bytes, media_type: str) -> Any:
-        """Decode the result from the body of a successful response."""
-        if media_type.startswith(EXACT):
+        """Decode the result from the body of a successful response.
+
+        Raises:
+            RequestError: it streamed, and failed or broke off.
+        """
+        if media_type == EXACT:
             return self._exact.decode(body)
+        if self.items is not None and media_type.startswith(LINES):
+            return list(self._events(read_lines([body]), self.items.from_json))
         if media_type.startswith("application/json"):
             return self.returns.from_json(json.loads(body))
         assert self.returns.from_bytes is not None
         return self.returns.from_bytes(body)
+
+    def streamed(self, chunks: Iterable[bytes]) -> Iterator[Any]:
+        """Decode the items of a stream in the exact form as its body arrives.
+
+        Raises:
+            RequestError: it failed or broke off.
+        """
+        return self._events(read_frames(chunks), self._exact.decode)
+
+    def _events(
+        self, events: Iterable[tuple[str, Any]], decode: Callable[[Any], Any]
+    ) -> Iterator[Any]:
+        for name, data in events:
+            if name == "end":
+                return
+            if name == "problem":
+                document = json.loads(data) if isinstance(data, bytes) else data
+                raise self.error(document["status"], json.dumps(document).encode())
+            yield decode(data)
+        raise RequestError("the stream broke off", where=self.graph.name, fix="check app.status()")
 
     def error(self, status: int, body: bytes) -> RequestError:
         """Decode the error from an error response."""
@@ -159,8 +194,16 @@ class Codec:
             http_status=status,
             problem=document,
             where=f"{self.graph.name} responded with {status}",
-            fix=f"see the traceback in app.failures, id {failure}" if failure else None,
+            fix=f"see the traceback in app.failures, id {failure}"
+            if failure
+            else _FIXES.get(status),
         )
+
+
+_FIXES = {
+    413: "deploy with a higher limit: deploy(..., limits=Limits(max_body_bytes=...)), "
+    "from mlkit.serving import Limits",
+}
 
 
 def _authorization(token: str | None) -> dict[str, str]:

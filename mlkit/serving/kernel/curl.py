@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic_core
+
 from mlkit.define.border import Port, plain
 from mlkit.execute.local import localise_arguments
+from mlkit.serving.http.stream import EVENTS
 from mlkit.serving.kernel.client import Codec
 from mlkit.serving.kernel.example import example
 
 __all__ = ["curl"]
+
+_EXAMPLES = {"audio": "sound.wav", "image": "photo.jpg", "video": "clip.mp4"}
+"""Names of files that stand for missing uploads, by the first part of their content type."""
 
 
 def curl(
@@ -22,7 +27,8 @@ def curl(
 ) -> str:
     """Return a command that sends arguments; required ones that are missing get example values.
 
-    Files are uploaded as parts of a form, everything else is JSON.
+    Files are uploaded as parts of a form, everything else is JSON. Items of a pipeline that streams
+    are shown as they arrive.
 
     Args:
         codec: the pipeline's.
@@ -36,18 +42,24 @@ def curl(
     """
     files, fields = _content(codec, arguments, folder)
     words = ["curl", "-sS"]
+    if codec.graph.streams:
+        words += ["-N", "-H", f"Accept: {EVENTS}"]
     if header is not None:
         words += ["-H", f"@{header}"]
     for name, path in files.items():
         words += ["-F", f'{name}=@"{path}"' if set(path) & set(';,"') else f"{name}=@{path}"]
     if files:
         for name, value in fields.items():
-            text = value if isinstance(value, str) else json.dumps(value, default=plain)
+            text = value if isinstance(value, str) else _json(value)
             words += ["--form-string", f"{name}={text}"]
     else:
-        body = json.dumps(fields, default=plain)
-        words += ["-H", "Content-Type: application/json", "-d", body]
+        words += ["-H", "Content-Type: application/json", "-d", _json(fields)]
     return " ".join(map(shlex.quote, [*words, url]))
+
+
+def _json(value: Any) -> str:
+    # NaN and infinity are texts: JSON has no numbers for them.
+    return pydantic_core.to_json(value, fallback=plain, inf_nan_mode="strings").decode()
 
 
 def _content(
@@ -61,7 +73,7 @@ def _content(
         uploaded = port.to_bytes is not None and port.packed_type is None
         if name not in arguments:
             if parameter.required and uploaded:
-                files[name] = "photo.jpg" if port.media_type.startswith("image/") else "data.bin"
+                files[name] = _EXAMPLES.get(port.media_type.partition("/")[0], "data.bin")
             elif parameter.required:
                 fields[name] = example(port.schema)
         elif (path := _path(port, arguments[name])) is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +13,7 @@ from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError, entry_point
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import Layout, Plan, Profile, plan
-from mlkit.serving.bundle import Origin, Packed, pack
+from mlkit.serving.bundle import Origin, Packed, pack, shared_state
 from mlkit.serving.control.protocol import DeployApp
 from mlkit.serving.control.records import AppSpec
 from mlkit.serving.http.access import new_token
@@ -21,6 +23,7 @@ from mlkit.serving.kernel.cluster import check_asks_for_token
 from mlkit.serving.kernel.session import Progress, Session
 from mlkit.serving.kernel.settings import spec_of
 from mlkit.serving.limits import Limits
+from mlkit.serving.replica.levels import levels_here
 
 __all__ = ["attach", "check_machine", "deploy", "deploy_to"]
 
@@ -70,13 +73,14 @@ def deploy(
         layout: "fused" runs all steps in the HTTP process, except those with a stage of their own;
             "per_step" gives each its own. See `mlkit.plan.plan`.
         options: overrides of step options, by step.
-        profile: measurements of `mlkit.plan.profile`, to choose batch sizes.
+        profile: measurements of `mlkit.plan.profile`, to choose batch sizes, and replicas and
+            threads for this machine, where they are not set.
         num_replicas: number of HTTP processes; each runs all steps that are in no other stage.
         autoscaling_config: Serve's configuration for these, instead of ``num_replicas``.
         ray_actor_options: resources of each, by Ray's names (``num_cpus``, ``num_gpus``).
         limits: limits of body sizes, concurrent requests and time.
-        workers: worker threads of a replica; two more than its cores by default, one of which is
-            idle while calls are short and queues do not grow.
+        workers: worker threads of a replica. By default those that ``profile`` leads to, or two
+            more than its cores, one of which is idle while calls are short and queues do not grow.
         observe: whether requests are counted and timed, as for `App.metrics`.
         progress: whether to show the progress of the deployment.
 
@@ -104,6 +108,8 @@ def deploy(
     if address == "local":
         check_machine(planned)
     packed = pack(planned, fastapi, pipeline)
+    for warning in shared_state(planned.graph, fastapi):
+        warnings.warn(warning, stacklevel=3)  # at the call, outside of `entry_point`
     with _progress(f"deploying {pipeline.name}", progress) as say:
         session = Session.of_this_notebook()
         if session is None:
@@ -169,7 +175,8 @@ def deploy_to(
         app=name,
         stages=tuple(spec_of(stage, store) for stage in packed),
         plan=store(dumps(planned)),
-        origin=Origin.here(packed),
+        origin=Origin.here(packed, _inherited(session)),
+        log_levels=levels_here(),
         limits=limits,
         token=_token(session, name, token),
         exact_key=_exact_key(session, name),
@@ -178,6 +185,19 @@ def deploy_to(
         fresh=secrets.token_hex(4) if fresh else "",
     )
     return App(session, planned, session.call(DeployApp(spec=spec), say=say))
+
+
+def _inherited(session: Session) -> Mapping[str, str]:
+    """Environment variables with which replicas start.
+
+    On a cluster they are unknown; what this process has set itself goes to its replicas.
+    """
+    import psutil
+
+    about = session.about()
+    pid = about.pid if about.address == "local" else os.getpid()
+    environment: Mapping[str, str] = psutil.Process(pid).environ()  # as the process was started
+    return environment
 
 
 def _token(session: Session, name: str, token: str | None) -> str | None:

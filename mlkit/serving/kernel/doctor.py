@@ -18,10 +18,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 import mlkit
 from mlkit.errors import MlkitError, SessionError
+from mlkit.execute.cores import cores
+from mlkit.plan.machine import available_memory, memory
 from mlkit.serving.control import folders
 from mlkit.serving.control.haproxy import haproxy_binary
 from mlkit.serving.control.owner import Owner
@@ -114,7 +114,7 @@ def examine(capabilities: Mapping[str, str] | None = None) -> Examination:
         *about_python(sys.version_info[:2], sys.platform),
         *about_packages(installed),
         *broken,
-        *about_memory(_memory()[1]),
+        *about_memory(available_memory()),
         *about_shared_memory(_free("/dev/shm")),
         *about_disk(_free("/tmp"), shutil.disk_usage("/tmp").total),
         *about_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
@@ -158,34 +158,15 @@ def _haproxy() -> tuple[str | None, list[Finding]]:
 
 
 def _machine() -> dict[str, str]:
-    total, available = _memory()
+    total, available = memory()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cores": f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}"
-        if hasattr(os, "sched_getaffinity")
-        else str(os.cpu_count()),
+        "cores": f"{cores()} of {os.cpu_count()}",
         "memory": f"{total / GIB:.1f} GiB, {available / GIB:.1f} free",
         "/dev/shm": f"{_free('/dev/shm') / GIB:.1f} GiB free",
         "/tmp": f"{_free('/tmp') / GIB:.1f} GiB free",
         "open files": str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
     }
-
-
-def _memory() -> tuple[int, int]:
-    """Return total and available bytes, within the limit of a container, if any."""
-    machine = psutil.virtual_memory()
-    limit, used = (_number(f"/sys/fs/cgroup/memory.{n}") for n in ("max", "current"))
-    if limit is None or limit >= machine.total:
-        return machine.total, machine.available
-    return limit, min(machine.available, limit - (used or 0))
-
-
-def _number(path: str) -> int | None:
-    try:
-        text = Path(path).read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
 
 
 def _free(path: str) -> int:

@@ -42,11 +42,14 @@ from mlkit.serving.control.protocol import (
 )
 from mlkit.serving.control.store import Store
 from mlkit.serving.control.watchdog import processes_of
+from mlkit.serving.kernel.transport import exchange
 
 __all__ = ["Session", "notebook_key"]
 
 Progress = Callable[[str], None]
 Reply = TypeVar("Reply")
+SESSION_VARIABLE = "MLKIT_SESSION"
+"""Names a session that outlasts its last app and its kernel, until its lease expires."""
 START_TIMEOUT_S = 240.0
 LEASE_S = 120.0
 STOP_TIMEOUT_S = 30.0
@@ -54,11 +57,13 @@ ABOUT_TIMEOUT_S = 5.0
 
 
 def notebook_key() -> str:
-    """Return an identifier of this notebook that a restart of its kernel does not change."""
+    """Return an identifier of this notebook that a restart of its kernel does not change.
+
+    Notebooks that run one after another with the same ``MLKIT_SESSION`` count as one.
+    """
+    name = os.environ.get(SESSION_VARIABLE) or os.environ.get("JPY_SESSION_NAME")
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.environ.get("JPY_SESSION_NAME") or (
-        str(Path(main).resolve()) if main else str(Path.cwd())
-    )
+    return name or (str(Path(main).resolve()) if main else str(Path.cwd()))
 
 
 @dataclass
@@ -103,7 +108,8 @@ class Session:
             session._end()
             folders.remove(folder)  # even if the process was not started yet
             raise
-        if "ipykernel" not in sys.modules:  # a script cannot reconnect
+        # A script cannot reconnect.
+        if "ipykernel" not in sys.modules and not os.environ.get(SESSION_VARIABLE):
             atexit.register(session.stop)
         return session
 
@@ -167,6 +173,11 @@ class Session:
         """Return the session's owner, settings and apps."""
         return self.call(About(), timeout_s=ABOUT_TIMEOUT_S)
 
+    def release(self) -> None:
+        """Stop the session, which has no app, unless ``MLKIT_SESSION`` keeps it for the next."""
+        if not os.environ.get(SESSION_VARIABLE):
+            self.stop()
+
     def own(self) -> None:
         """Make this process the owner, whose end starts the lease."""
         self.call(Own(pid=os.getpid()))
@@ -190,8 +201,12 @@ class Session:
         path = f"http://session/{PROTOCOL}/{type(call).__name__}"
         self._check_listens()
         try:
-            with self._client.stream(
-                "POST", path, content=call.model_dump_json(), timeout=timeout_s
+            with exchange(
+                self._transport,
+                "POST",
+                path,
+                content=call.model_dump_json(),
+                timeout=httpx2.Timeout(timeout_s),
             ) as response:
                 for line in response.iter_lines():
                     message = json.loads(line)
@@ -228,14 +243,14 @@ class Session:
         )
 
     @cached_property
-    def _client(self) -> Any:
+    def _transport(self) -> Any:
         import httpx2
 
         # No TLS on a Unix socket: skips loading the certificates.
         transport = httpx2.HTTPTransport(uds=str(self.folder / SOCKET), verify=False)
-        client = httpx2.Client(transport=transport)
-        weakref.finalize(self, client.close)
-        return client
+        # At exit, it is still needed: to stop the session.
+        weakref.finalize(self, transport.close).atexit = False
+        return transport
 
     def stop(self) -> None:
         """Stop the session and wait until its processes have ended."""

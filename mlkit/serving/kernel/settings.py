@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -84,11 +85,12 @@ def scaled(now: Scaled, name: str, changes: Mapping[str, Any]) -> Scaled:
 
 def settings_of(stage: Stage, store: Callable[[bytes], str]) -> StageSettings:
     """Return the settings of a planned stage; its autoscaling policy is stored."""
-    admission = {name: stage.options[name] for name in ADMISSION if name in stage.options}
+    fixed = {name: stage.options[name] for name in ADMISSION if name in stage.options}
+    fixed["max_busy_workers"] = stage.workers
     if stage.autoscaling_config is None:
-        return StageSettings(num_replicas=stage.num_replicas, **admission)
+        return StageSettings(num_replicas=stage.num_replicas, **fixed)
     settings = autoscaling_settings(stage.autoscaling_config, stage.name, store)
-    return settings.model_copy(update=admission)
+    return settings.model_copy(update=fixed)
 
 
 def spec_of(packed: Packed, store: Callable[[bytes], str]) -> StageSpec:
@@ -102,6 +104,8 @@ def spec_of(packed: Packed, store: Callable[[bytes], str]) -> StageSpec:
         ray_actor_options=dict(stage.ray_actor_options),
         options={name: v for name, v in stage.options.items() if name not in ADMISSION},
         settings=settings_of(stage, store),
+        threads=None if "MLKIT_THREADS" in os.environ else stage.threads,
+        workers=stage.workers,
     )
 
 
@@ -135,7 +139,7 @@ def _size(plan: Plan, name: str, size: Any) -> int:
     batched = [node.name for node in plan.graph if isinstance(node.step, BatchedStep)]
     if name not in batched:
         raise DeployError(
-            f"max_batch_size is a batched step's, and {name!r} is none",
+            f"max_batch_size applies to batched steps only, and {name!r} is not one",
             where=f"app {plan.graph.name!r}",
             expected=f"one of {', '.join(batched)}" if batched else "the app has no batched step",
         )

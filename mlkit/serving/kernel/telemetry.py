@@ -11,6 +11,7 @@ from mlkit.autoscale import Scaling
 from mlkit.errors import InputError
 from mlkit.metrics import History, Rolling, Trace
 from mlkit.metrics.peek import Peek
+from mlkit.metrics.pools import Pools
 from mlkit.serving.control.protocol import GetMetrics, GetTraces, PeekInto
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Slowest(list[Trace]):
                 "id": trace.id,
                 "time": pd.Timestamp(trace.at, unit="s", tz="UTC"),
                 "status": trace.status,
+                "version": trace.version,
                 "total_ms": 1e3 * trace.total_s,
                 **{f"{name}_ms": 1e3 * s for name, s in trace.phases_s.items()},
             }
@@ -79,6 +81,13 @@ class Observed:
         if read:
             self.read()
         return self._scaling
+
+    def pools(self, *, read: bool = True) -> Pools:
+        """Return the pools of models; with ``read=False``, as they were read before."""
+        if read:
+            self.read()
+        with self.lock:
+            return Pools.of(self.app, self.rolling.latest())
 
     def read(self) -> None:
         """Read what is new.

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from mlkit.define import packing
+
 __all__ = ["drop", "fetch", "keep"]
 
 NAMESPACE = "mlkit"
@@ -47,7 +51,9 @@ def keep(path: str) -> str:
         actor: Any = ray.remote(_Depot)
         held = actor.options(name=depot, namespace=NAMESPACE, num_cpus=0).remote()
         _held[depot] = held
-    ray.get(held.put.remote(Path(path).name, [ray.put(Path(path).read_bytes())]))
+    # As an array: Ray returns it without a copy, from memory that the processes of a node share.
+    stored = ray.put(np.fromfile(path, np.uint8))
+    ray.get(held.put.remote(Path(path).name, [stored]))
     return f"depot:{depot}:{Path(path).name}"
 
 
@@ -62,14 +68,14 @@ _held: dict[str, Any] = {}
 """Handles of this process's depots; Ray stops an actor without handles."""
 
 
-def fetch(location: str) -> bytes:
-    """Read a bundle from a file or a depot."""
+def fetch(location: str) -> memoryview:
+    """Return a bundle from a file or a depot, in memory that the processes of a node share."""
     if not location.startswith("depot:"):
-        return Path(location).read_bytes()
+        return packing.from_file(location)
     import ray
 
     _, depot, name = location.split(":", 2)
     actor: Any = ray.get_actor(depot, namespace=NAMESPACE)
     listed: Any = ray.get(actor.get.remote(name))
-    data: bytes = ray.get(listed[0])
-    return data
+    data: Any = ray.get(listed[0])
+    return memoryview(data)

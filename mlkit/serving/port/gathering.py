@@ -31,6 +31,9 @@ class _Gatherers:
     def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
         return self._of(app).peek(step, until)
 
+    def comparisons(self, app: str) -> dict[str, Any]:
+        return self._of(app).comparisons()
+
     def since(
         self, app: str, number: int, scaling: int
     ) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
@@ -120,6 +123,10 @@ class RayTelemetry:
     async def peek(self, app: str, step: str, until: float) -> list[dict[str, Any]]:
         """Return samples of a step; replicas keep sampling it until then."""
         return list(await self._call("peek", app, step, until))
+
+    async def comparisons(self, app: str) -> dict[str, Any]:
+        """Return what was compared with the last version that was a shadow."""
+        return dict(await self._call("comparisons", app))
 
     async def record_scaling(
         self, app: str, decisions: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,11 +16,16 @@ from mlkit.metrics import Recorder
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
-from mlkit.serving.replica.loading import Loader
+from mlkit.serving.replica.levels import set_levels
+from mlkit.serving.replica.loading import Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.runtime import Runtime
 
 __all__ = ["BaseReplica"]
+
+
+IDLE_S, SETTLE_S, POLL_S = 1.0, 60.0, 0.1
+"""How long a replica has to be idle to collect an old version, and how long it waits for that."""
 
 
 class BaseReplica(ABC):
@@ -42,6 +47,10 @@ class BaseReplica(ABC):
         self._loader = Loader(runtime.fetch)
         self._rejected: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._settling: asyncio.Task[None] | None = None
+        self._has_settled = False
+        self._log_levels: dict[str, int] = {}
+        self._max_busy_workers: int | None = None
 
     @abstractmethod
     def _executors(self) -> Iterable[Executor]:
@@ -55,6 +64,37 @@ class BaseReplica(ABC):
             in_flight += executor.in_flight
         return {"in_flight": in_flight, "queued": dict(+queued)}
 
+    def _configure(self, config: Mapping[str, Any]) -> None:
+        """Apply what needs no new version."""
+        set_levels(config["log_levels"], before=self._log_levels)
+        self._log_levels = config["log_levels"]
+        self._max_busy_workers = config.get("max_busy_workers")
+        self._limit_workers()
+
+    def _limit_workers(self) -> None:
+        for executor in self._executors():
+            executor.max_busy = self._max_busy_workers or executor.workers
+
+    def _settle(self) -> None:
+        """Complete the start of a version.
+
+        Limit its workers, exempt it from garbage collection, and collect the old one when idle.
+        """
+        self._limit_workers()
+        settle(everything=not self._has_settled)
+        if self._has_settled and (self._settling is None or self._settling.done()):
+            self._settling = self._spawn(self._settle_when_idle())
+        self._has_settled = True
+
+    async def _settle_when_idle(self) -> None:
+        idle_s = 0.0
+        for _ in range(int(SETTLE_S / POLL_S)):
+            await asyncio.sleep(POLL_S)
+            idle_s = 0.0 if any(e.in_flight for e in self._executors()) else idle_s + POLL_S
+            if idle_s >= IDLE_S:
+                break
+        settle()
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in the background; the event loop only keeps weak references."""
         task = asyncio.create_task(work)
@@ -64,7 +104,8 @@ class BaseReplica(ABC):
 
     def _reject(self, version: str, error: BaseException) -> None:
         self._failures.record(error)
-        self._rejected[version] = f"{type(error).__name__}: {error}"
+        notes = getattr(error, "__notes__", ())  # such as: which resource
+        self._rejected[version] = "\n".join([f"{type(error).__name__}: {error}", *notes])
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Return this replica's load for the autoscaling policy."""
@@ -75,3 +116,4 @@ class BaseReplica(ABC):
             self._observer.close()
             for executor in self._executors():
                 executor.close(wait=False)
+            await self._loader.close()

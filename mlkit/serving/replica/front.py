@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -20,19 +21,29 @@ from mlkit.serving.http.access import RedeemedCodes
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
-from mlkit.serving.http.observer import Observer
+from mlkit.serving.http.observer import REQUEST_ID, Observer, new_id
 from mlkit.serving.http.userapp import application_of
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.base import BaseReplica
-from mlkit.serving.replica.loading import Loaded, settle
+from mlkit.serving.replica.loading import Loaded
 from mlkit.serving.replica.remote import Route, Router
 from mlkit.serving.replica.retire import check_workers, close, drained
 from mlkit.serving.replica.runtime import Runtime
+from mlkit.serving.replica.shadow import Replay, Shadow, differing, warm_up
 
-__all__ = ["VERSION_PATH", "Replica", "Shipment"]
+__all__ = ["VERSION_HEADER", "VERSION_PATH", "Replica", "Shipment"]
 
 VERSION_PATH = "/-/version"
-"""Path that returns the version that a replica serves; it needs no token."""
+"""Path that returns the version that a replica serves, 503 through Serve's fallback proxy; it
+needs no token."""
+
+VERSION_HEADER = b"x-mlkit-version"
+"""Header of every response: the version that made it."""
+
+_REQUEST_ID = REQUEST_ID.lower().encode()
+_STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+
+Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +52,7 @@ class Shipment:
 
     Attributes:
         app: name of the app.
-        origin: working directory and module search path of the code.
+        origin: working directory, search path and environment variables of the code.
         logs: folder for captured output; nothing is captured if it does not exist on this node.
         token: bearer token of the app, or None.
         exact_key: secret of requests in the exact form.
@@ -58,11 +69,12 @@ class Shipment:
     fresh: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Version:
     """One version of the app, ready to serve.
 
     Attributes:
+        config: the configuration that it was loaded from.
         open: requests and connections in flight, including those whose body is still being read.
     """
 
@@ -71,14 +83,54 @@ class _Version:
     served: tuple[Served, ...]
     lifespan: Lifespan
     loaded: Loaded
+    config: Mapping[str, Any]
     open: int = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers = ()
+    ) -> None:
+        """Handle a request; its response names the version.
+
+        Args:
+            scope: of ASGI, as the others.
+            receive: receives the request.
+            send: sends the response.
+            headers: further headers of the response.
+        """
+        own = [(VERSION_HEADER, self.name.encode()), *headers]
+
+        async def respond(message: MutableMapping[str, Any]) -> None:
+            if message["type"] in _STARTS:
+                message["headers"] = [*message.get("headers", ()), *own]
+            await send(message)
+
         self.open += 1
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, respond)
         finally:
             self.open -= 1
+
+    async def warm_up(self, other: _Version) -> None:
+        """Run the last requests of another version of the same code.
+
+        Raises:
+            DeployError: it fails, or returns NaN.
+        """
+        others = {served.graph.name: served.last for served in other.served}
+        for served in self.served:
+            last = others[served.graph.name]
+            if last is not None and differing(served.graph, self.config, other.config):
+                replay = await self.replay(other, served)
+                try:
+                    served.last = await warm_up(replay, last, self.request_timeout_s)
+                finally:
+                    replay.close()
+
+    async def replay(self, other: _Version, served: Served) -> Replay:
+        """Return what runs requests of another version again."""
+        nodes = differing(served.graph, self.config, other.config)
+        loop = asyncio.get_running_loop()
+        return await asyncio.to_thread(Replay, served.executor.program, nodes, loop)
 
     async def retire(self) -> None:
         """Drain the requests in flight, then close."""
@@ -98,11 +150,27 @@ class _Version:
         return self.open > 0 or any(executor.in_flight for executor in self.executors)
 
 
+@dataclass(eq=False)
+class _Trial:
+    """A version on trial; see `mlkit.serving.control.records.Trial`."""
+
+    version: _Version
+    canary: float
+    comparing: asyncio.Task[None] | None
+
+    def takes(self, id: bytes) -> bool:
+        """Whether it answers the request with an id; the same in every replica."""
+        digest = blake2b(id, digest_size=8).digest()
+        return int.from_bytes(digest) < self.canary * 2**64
+
+
 class Replica(BaseReplica):
     """A front replica: serves HTTP, and runs all steps that have no stage of their own.
 
     `reconfigure` loads a new version, which takes over once it is ready and keeps the resources
-    that did not change. If loading fails, the error is reported and the old version goes on.
+    that did not change. If loading fails, the error is reported and the old version goes on. A
+    version on trial is loaded beside the one that serves, and takes over without being loaded
+    again.
     """
 
     _is_front = True
@@ -111,7 +179,8 @@ class Replica(BaseReplica):
         self, shipment: Shipment, *, runtime: Runtime
     ) -> None:
         self._version: _Version | None = None
-        self._target = ""
+        self._trial: _Trial | None = None
+        self._state = self._target = ""
         self._shipment = shipment
         self._runtime = runtime
         app, logs = shipment.app, shipment.logs
@@ -124,33 +193,91 @@ class Replica(BaseReplica):
         Raises:
             DeployError: the first version cannot be loaded.
         """
-        self._target = config["version"]
-        self._rejected.pop(self._target, None)
-        if self._version is None:
-            await self._update(config)
-            if self._version is None:
+        self._configure(config)
+        first = not self._versions()
+        if first:  # what is on trial must not keep it from starting
+            self._target = config["version"]
+            await self._update({**config, "state": config["version"], "trial": None})
+            if not self._versions():
                 raise DeployError(self._rejected[config["version"]])
-        elif self._version.name != self._target:
-            self._spawn(self._update(config))
+        self._target = config["state"]
+        self._rejected.pop(self._target, None)
+        update = self._spawn(self._update(config))
+        if first:
+            await update
 
     async def _update(self, config: dict[str, Any]) -> None:
+        if self._state == config["state"]:
+            return
+        wanted = [config]
+        if config["trial"] is not None:
+            wanted.append({**config, **config["trial"]})
+        known = {version.name: version for version in self._versions()}
+        new: list[_Version] = []
+        replay = None
         try:
-            new = await self._load(config)
+            for each in wanted:
+                if each["version"] not in known:
+                    new.append(await self._load(each))
+                    known[new[-1].name] = new[-1]
+            chosen = [known[each["version"]] for each in wanted]
+            if wanted[-1].get("shadow") and self._observer.recorder is not None:
+                replay = await chosen[1].replay(chosen[0], chosen[1].served[0])
         except BaseException as error:
-            self._reject(config["version"], error)
+            self._reject(config["state"], error)
+            await self._discard(new)
             return
-        if self._target != new.name:  # superseded while it was loading
-            await new.lifespan.__aexit__()
-            await close(new.executors)
+        current = [*self._versions(), *new]
+        if self._target != config["state"] or not all(version in current for version in chosen):
+            if replay is not None:
+                replay.close()
+            await self._discard(new)  # superseded while it was loading
             return
-        old, self._version = self._version, new
-        self._loader.keep(new.loaded)
-        if old is not None:
-            self._spawn(old.retire())
-        settle()
+        self._switch(config, replay, *chosen)
+
+    def _switch(
+        self,
+        config: dict[str, Any],
+        replay: Replay | None,
+        version: _Version,
+        tried: _Version | None = None,
+    ) -> None:
+        """Have a version serve, and another one be on trial; retire those before."""
+        before = self._versions()
+        if self._trial is not None and self._trial.comparing is not None:
+            self._trial.comparing.cancel()
+        for served in (served for each in before for served in each.served):
+            served.watch = None
+        self._version, self._trial, self._state = version, None, config["state"]
+        if tried is not None:
+            comparing, recorder = None, self._observer.recorder
+            if replay is not None and recorder is not None:
+                share, name = config["trial"]["shadow"], tried.name
+                main = version.served[0]
+                main.watch = shadow = Shadow(replay, name, share, recorder, main)
+                comparing = self._spawn(shadow.run())
+            self._trial = _Trial(tried, config["trial"]["canary"], comparing)
+        for old in before:
+            if old not in self._versions():
+                self._spawn(self._retire(old))
+        self._settle()
+
+    def _versions(self) -> list[_Version]:
+        tried = [self._trial.version] if self._trial is not None else []
+        return [self._version, *tried] if self._version is not None else []
+
+    async def _discard(self, versions: Iterable[_Version]) -> None:
+        for version in versions:
+            await version.lifespan.__aexit__()
+            await close(version.executors)
+            await self._loader.free(version.loaded)
+
+    async def _retire(self, version: _Version) -> None:
+        await version.retire()
+        await self._loader.free(version.loaded)
 
     def _executors(self) -> Iterator[Executor]:
-        return self._version.executors if self._version is not None else iter(())
+        return (executor for version in self._versions() for executor in version.executors)
 
     async def _metrics(self) -> bytes:
         return await self._runtime.exposition(self._shipment.gatherer, self._shipment.app)
@@ -158,16 +285,35 @@ class Replica(BaseReplica):
     async def _load(self, config: dict[str, Any]) -> _Version:
         routes = {stage: Route(*route) for stage, route in config["routes"].items()}
         router = Router(self._shipment.app, routes, self._runtime.handle)
-        loaded = await self._loader.load(config["bundle"], router.connect, config["sizes"])
-        await router.reach()
+        loaded = await self._loader.load(
+            config["bundle"], router.connect, config["sizes"], config["replaced"]
+        )
+        try:
+            await router.reach()
+            version = await self._start_version(config, loaded)
+        except BaseException:
+            await self._loader.free(loaded)
+            raise
+        serving = self._version
+        if serving is not None and serving.config["bundle"] == config["bundle"]:
+            try:
+                await version.warm_up(serving)
+            except BaseException as error:
+                if config["check"] or not isinstance(error, DeployError):
+                    await self._discard([version])
+                    raise
+        return version
+
+    async def _start_version(self, config: dict[str, Any], loaded: Loaded) -> _Version:
         limits = Limits(**config["limits"])
         loop = asyncio.get_running_loop()
+        observer = Observer(self._observer.recorder, config["version"])
         served = {
             name: Served(
                 Executor(program, workers=config["workers"], loop=loop),
                 limits,
                 self._failures,
-                self._observer if name == self._shipment.app else Observer(None),
+                observer if name == self._shipment.app else Observer(None),
             )
             for name, program in loaded.programs.items()
         }
@@ -193,20 +339,25 @@ class Replica(BaseReplica):
             for pipeline in (main, *served.values()):
                 pipeline.executor.close(wait=False)
             raise
-        return _Version(config["version"], app, (main, *served.values()), lifespan, loaded)
+        return _Version(config["version"], app, (main, *served.values()), lifespan, loaded, config)
 
     async def check_health(self) -> None:
         """Raise if all workers are stuck; see `check_workers`."""
-        if self._version is not None:
-            check_workers(self._version.executors, self._version.request_timeout_s)
+        for version in self._versions():
+            check_workers(version.executors, version.request_timeout_s)
 
     async def loaded(self) -> dict[str, Any]:
-        """Return the version that serves, and the errors of those that could not be loaded."""
-        names = [self._version.name] if self._version else []
-        return {"pid": os.getpid(), "loaded": names, "rejected": self._rejected}
+        """Return the state that it is in, and the errors of those that could not be loaded."""
+        states = [self._state] if self._state else []
+        return {"pid": os.getpid(), "loaded": states, "rejected": self._rejected}
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _Switch(self)
+
+
+def _through_fallback_proxy(scope: Scope) -> bool:
+    _, port = scope.get("server") or ("", None)
+    return str(port) == os.environ.get("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT")
 
 
 class _Switch:
@@ -226,17 +377,30 @@ class _Switch:
         version = self._replica._version
         assert version is not None  # Serve routes no requests before `reconfigure` has returned
         if scope["path"].endswith(VERSION_PATH):  # takes precedence over routes of the application
-            await PlainTextResponse(version.name)(scope, receive, send)
+            # Serve's fallback proxy forwards requests until HAProxy knows a new replica, and does
+            # not notice when a client disconnects: the version is rolled out when it is bypassed.
+            status = 503 if _through_fallback_proxy(scope) else 200
+            await PlainTextResponse(version.name, status)(scope, receive, send)
             return
-        await version(scope, receive, send)
+        trial = self._replica._trial
+        if trial is None or not trial.canary:
+            await version(scope, receive, send)
+            return
+        headers: Headers = ()
+        id = next((value for name, value in scope["headers"] if name == _REQUEST_ID), b"")
+        if not id:
+            id = new_id().encode()
+            scope = {**scope, "headers": [*scope["headers"], (_REQUEST_ID, id)]}
+            headers = ((_REQUEST_ID, id),)
+        await (trial.version if trial.takes(id) else version)(scope, receive, send, headers)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """ASGI lifespan: the shutdown of the replica is that of the version it serves."""
+        """ASGI lifespan: the shutdown of the replica is that of the versions it serves."""
         while True:
             message: MutableMapping[str, Any] = await receive()
-            version = self._replica._version
-            if message["type"] == "lifespan.shutdown" and version is not None:
-                await version.lifespan.__aexit__()
+            if message["type"] == "lifespan.shutdown":
+                for version in self._replica._versions():
+                    await version.lifespan.__aexit__()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return

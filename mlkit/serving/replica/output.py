@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import io
 import json
 import logging
@@ -10,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, TextIO
 
 from mlkit.define.step import running_step
 from mlkit.serving.http.problem import Failure
+from mlkit.serving.replica.levels import SERVERS
 
 __all__ = ["JsonLines", "LogLine", "capture", "read_failures", "read_logs"]
 
@@ -61,17 +64,20 @@ class JsonLines:
         self._handler.handle(logging.LogRecord("mlkit", 20, "", 0, line, None, None))
 
 
-class _Tee(io.TextIOBase):
+class _Tee(io.TextIOWrapper):
     """A text stream that also records whole lines, with the step that wrote them."""
 
-    def __init__(self, stream: TextIO, name: str, record: JsonLines) -> None:
+    def __init__(self, stream: TextIO, name: str, record: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(_Bytes(self, stream), encoding="utf-8", errors="backslashreplace")
         self._stream = stream
         self._name = name
         self._record = record
         self._partial = threading.local()
 
-    def write(self, text: str) -> int:
+    def write(self, text: str, /) -> int:
         """Write through, and record each complete line."""
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._stream.write(text)
         # A line belongs to the thread, and so to the step, that wrote it.
         lines = (getattr(self._partial, "text", "") + text).split("\n")
@@ -88,22 +94,52 @@ class _Tee(io.TextIOBase):
     def flush(self) -> None:
         self._stream.flush()
 
+
+class _Bytes(io.BufferedIOBase):
+    """The binary side of a `_Tee`, which writes what it decodes."""
+
+    def __init__(self, tee: _Tee, stream: TextIO) -> None:
+        self._tee = weakref.proxy(tee)
+        self._stream = stream
+        self._decoders = threading.local()
+
+    def write(self, data: Any, /) -> int:
+        if not hasattr(self._decoders, "utf8"):
+            self._decoders.utf8 = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        data = bytes(data)
+        self._tee.write(self._decoders.utf8.decode(data))
+        return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
     def fileno(self) -> int:
         return self._stream.fileno()
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return self._stream.encoding
+    def name(self) -> Any:
+        return self._stream.name
 
 
 class _Logging(logging.Handler):
-    def __init__(self, record: JsonLines) -> None:
-        super().__init__(logging.INFO)
+    def __init__(self, record: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
         self._recorder = record
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not record.name.startswith(("ray", "uvicorn")):
-            self._recorder(_line("log", f"{record.levelname} {record.name}: {record.getMessage()}"))
+        if record.name.startswith(SERVERS):
+            return
+        try:
+            self._recorder(_line("log", self.format(record)))
+        except Exception:  # arguments that do not fit the message
+            self.handleError(record)
 
 
 def _line(stream: str, text: str) -> dict[str, Any]:
@@ -131,6 +167,12 @@ def _print(
         stream.flush()
 
 
+def _display(*objects: object, **options: Any) -> None:
+    """As IPython's built-in ``display`` shows objects where there is only text."""
+    for shown in objects:
+        sys.stdout.write(f"{shown!r}\n")
+
+
 def capture(folder: Path, app: str) -> JsonLines:
     """Record the output and log of this process, and return the recorder for its failures."""
     lines = JsonLines(folder / f"{app}.{os.getpid()}.log.jsonl")
@@ -139,6 +181,7 @@ def capture(folder: Path, app: str) -> JsonLines:
     sys.stdout = _Tee(sys.__stdout__ or sys.stdout, "out", lines)
     sys.stderr = _Tee(sys.__stderr__ or sys.stderr, "err", lines)
     builtins.print = _print
+    builtins.display = _display  # type: ignore[attr-defined]
     logging.getLogger().addHandler(_Logging(lines))
     return JsonLines(folder / f"{app}.{os.getpid()}.failure.jsonl")
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import pickle
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -130,7 +130,7 @@ def _line(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """The response to a call of a segment: its values, or its failure.
+    """The response to a call of a segment: its values, or its failure; of a stream, its end.
 
     Attributes:
         spans: for each node its name, when it was ready, began and ended, in seconds since the
@@ -175,7 +175,7 @@ class Router:
         for graph in graphs.values():
             for node in graph:
                 if isinstance(node.step, RemoteStep):
-                    node.step.call = self.call
+                    node.step.call = self.stream if node.step.yields else self.call
 
     async def call(self, step: RemoteStep, inputs: dict[str, Any]) -> Any:
         """Run a segment; cancelling this cancels the call in the stage.
@@ -195,6 +195,34 @@ class Router:
             raise
         except Exception as error:
             raise _stage_error(step.stage, error) from error
+        return self._values(step, answer)
+
+    async def stream(self, step: RemoteStep, inputs: dict[str, Any]) -> AsyncGenerator[Any, None]:
+        """Run a segment that streams; closing this cancels the call in the stage.
+
+        Raises:
+            As `call`.
+        """
+        handle = self._handle(step.stage).options(method_name="stream", stream=True)
+        messages = handle.remote(self.table[step.stage].version, step.segment, pack(inputs))
+        answer: Answer | None = None
+        try:
+            while True:
+                try:
+                    message = unpack(await anext(messages))
+                except Exception as error:  # StopAsyncIteration among them: without an answer
+                    raise _stage_error(step.stage, error) from error
+                if isinstance(message, Answer):
+                    answer = message
+                    break
+                for item in message:
+                    yield item
+        finally:
+            if answer is None:
+                messages.cancel()
+        self._values(step, answer)
+
+    def _values(self, step: RemoteStep, answer: Answer) -> tuple[Any, ...]:
         hops = HOPS.get()
         if hops is not None:
             hops.append(Hop(step.segment, step.stage, answer.spans, answer.held_s))

@@ -36,13 +36,13 @@ def check_workers(executors: Iterable[Executor], request_timeout_s: float) -> No
     """Check that each executor has a worker for the next call.
 
     Raises:
-        MlkitError: abandoned calls hold all workers of an executor.
+        MlkitError: abandoned calls hold all workers of an executor that may be busy.
     """
     for executor in executors:
-        if executor.abandoned(request_timeout_s + STUCK_S) == executor.workers:
+        if executor.abandoned(request_timeout_s + STUCK_S) >= executor.max_busy:
             raise MlkitError(
                 "abandoned calls hold all of its workers",
                 where=f"pipeline {executor.program.graph.name!r}",
-                got=f"{executor.workers} calls that run on past the deadline of their requests",
+                got=f"{executor.max_busy} calls that run on past the deadline of their requests",
                 fix="set timeouts in its steps: a plain function cannot be stopped",
             )

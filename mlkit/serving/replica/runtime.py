@@ -11,7 +11,7 @@ __all__ = ["Runtime"]
 class Runtime(Protocol):
     """Ray, as far as replicas use it; `mlkit.serving.port.replicas` implements it."""
 
-    def fetch(self, location: str) -> bytes:
+    def fetch(self, location: str) -> memoryview:
         """Return the bundle published at a location."""
 
     def handle(self, application: str, deployment: str) -> Any:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, suppress
 from time import perf_counter
 from typing import Any
 
 from mlkit.errors import DeployError, MlkitError
 from mlkit.execute import Executor
+from mlkit.execute.execution import Execution
+from mlkit.execute.items import Items
 from mlkit.serving.bundle import Origin
 from mlkit.serving.replica.base import BaseReplica
-from mlkit.serving.replica.loading import Loaded, settle
+from mlkit.serving.replica.loading import Loaded
 from mlkit.serving.replica.remote import Answer, fault_of, pack, unpack
 from mlkit.serving.replica.retire import check_workers, close, drained
 from mlkit.serving.replica.runtime import Runtime
@@ -62,7 +65,7 @@ class StageReplica(BaseReplica):
         self._stage = stage
         self._workers = workers
         self._request_timeout_s = 0.0
-        self._targets: dict[str, tuple[str, dict[str, int]]] = {}
+        self._targets: dict[str, Sequence[Any]] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._versions: dict[str, _Version] = {}
         self._start(app, stage, origin, logs, gatherer, runtime)
@@ -73,33 +76,41 @@ class StageReplica(BaseReplica):
         Raises:
             DeployError: none of the first versions can be loaded.
         """
+        self._configure(config)
         self._targets = dict(config["versions"])
         self._rejected = {v: error for v, error in self._rejected.items() if v in self._targets}
         # Calls in flight keep the timeout under which they began.
         longest_s = max(self._request_timeout_s, config["request_timeout_s"])
         self._request_timeout_s = config["request_timeout_s"]
         for version in [v for v in self._versions if v not in self._targets]:
-            self._spawn(self._versions.pop(version).retire(longest_s))
-        for version, (bundle, sizes) in self._targets.items():
+            self._spawn(self._retire(self._versions.pop(version), longest_s))
+        for version, target in self._targets.items():
             if version not in self._loading and version not in self._versions:
-                self._loading[version] = self._spawn(self._load(version, bundle, sizes))
+                self._loading[version] = self._spawn(self._load(version, *target))
         if not self._versions:
             await asyncio.gather(*self._loading.values())
             if not self._versions:
                 raise DeployError("; ".join(self._rejected.values()))
 
-    async def _load(self, name: str, bundle: str, sizes: dict[str, int]) -> None:
+    async def _load(
+        self, name: str, bundle: str, sizes: dict[str, int], replaced: dict[str, list[str]]
+    ) -> None:
         try:
-            loaded = await self._loader.load(bundle, sizes=sizes)
+            loaded = await self._loader.load(bundle, sizes=sizes, replaced=replaced)
         except BaseException as error:
             self._reject(name, error)
             return
         finally:
             del self._loading[name]
-        if name in self._targets:
-            self._versions[name] = _Version(loaded, self._workers)
-            self._loader.keep(*(version.loaded for version in self._versions.values()))
-            settle()
+        if name not in self._targets:  # superseded while it was loading
+            await self._loader.free(loaded)
+            return
+        self._versions[name] = _Version(loaded, self._workers)
+        self._settle()
+
+    async def _retire(self, version: _Version, request_timeout_s: float) -> None:
+        await version.retire(request_timeout_s)
+        await self._loader.free(version.loaded)
 
     def _executors(self) -> Iterator[Executor]:
         return (e for version in self._versions.values() for e in version.executors.values())
@@ -121,12 +132,31 @@ class StageReplica(BaseReplica):
         executor = await self._executor(version, segment)
         received_at = perf_counter()
         execution = await executor.run(unpack(packed))
+        return self._answer(execution, received_at, execution.output)
+
+    async def stream(
+        self, version: str, segment: str, packed: bytes
+    ) -> AsyncGenerator[bytes, None]:
+        """Run a segment that streams: packed lists of items as they are made, then an `Answer`.
+
+        Raises:
+            MlkitError: it has no such version or segment.
+        """
+        executor = await self._executor(version, segment)
+        received_at = perf_counter()
+        async with aclosing(Items(executor, unpack(packed))) as items:
+            with suppress(MlkitError):  # that of the execution
+                while batch := await items.batch():
+                    yield pack(batch)
+        yield self._answer(items.execution, received_at, ())
+
+    def _answer(self, execution: Execution, received_at: float, values: Any) -> bytes:
         recorded = self._observer.called(execution, received_at)
         spans = tuple((s.step, s.ready_s, s.start_s, s.finish_s, s.batch) for s in recorded)
         held_s = perf_counter() - received_at
         if execution.error is not None:
             return pack(Answer(fault=fault_of(execution.error), spans=spans, held_s=held_s))
-        return pack(Answer(values=execution.output, spans=spans, held_s=held_s))
+        return pack(Answer(values=values, spans=spans, held_s=held_s))
 
     async def _executor(self, version: str, segment: str) -> Executor:
         if version in self._loading:  # another replica was faster

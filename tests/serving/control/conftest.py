@@ -19,8 +19,16 @@ from mlkit.serving.control.cluster import (
 )
 from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.host import Host
-from mlkit.serving.control.protocol import DeleteApp, DeployApp, GetHealth, ScaleApp
-from mlkit.serving.control.records import AppSpec, StageSettings, StageSpec
+from mlkit.serving.control.protocol import (
+    DeleteApp,
+    DeployApp,
+    GetHealth,
+    PromoteTrial,
+    RollBackSwap,
+    ScaleApp,
+    SwapResources,
+)
+from mlkit.serving.control.records import AppSpec, Replacement, StageSettings, StageSpec
 from mlkit.serving.control.store import Store
 from mlkit.serving.limits import Limits
 
@@ -125,8 +133,9 @@ class FakeCluster:
         if target.name not in self.applications:
             return []
         target, _, loaded = self.applications[target.name]
-        wanted = target.user_config.get("versions") or {target.user_config["version"]: None}
-        rejected = dict.fromkeys(set(wanted) & self.broken, "ImportError: no")
+        wanted = target.user_config.get("versions") or {target.user_config["state"]: None}
+        broken = {state for state in wanted if any(name in state for name in self.broken)}
+        rejected = dict.fromkeys(broken, "ImportError: no")
         loaded |= set(wanted) - set(rejected)
         count = self._replicas(target)
         return [ReplicaReport(pid, tuple(loaded), rejected) for pid in range(count)]
@@ -207,7 +216,10 @@ class Session:
                     name=name,
                     digest=f"{name}-{version}",
                     bundle=self.store.put(f"{name}-{version}".encode()),
-                    manifest=Manifest({f"step_of_{name}": version}, {}),
+                    manifest=Manifest(
+                        {f"step_of_{name}": version},
+                        {f"{name}.step_of_{name}.model": f"{name}-model-{version}"},
+                    ),
                     ray_actor_options={"num_cpus": 1},
                     options={},
                     settings=StageSettings(),
@@ -215,7 +227,7 @@ class Session:
                 for name in ("shop", *stages)
             ),
             plan=self.store.put(b"plan of " + version.encode()),
-            origin=Origin("/home", ()),
+            origin=fields.pop("origin", Origin("/home", ())),
             limits=Limits(),
             token="secret",
             exact_key="secret-key",
@@ -224,6 +236,17 @@ class Session:
 
     async def deploy(self, *version, **fields):
         return await self.call(DeployApp(spec=self.spec(*version, **fields)))
+
+    def limits(self, limits) -> ScaleApp:
+        """The call that changes the limits of requests."""
+        record = self.host.records["shop"]
+        return ScaleApp(
+            app="shop",
+            generation=record.generation,
+            settings={},
+            limits=limits,
+            batch_sizes={},
+        )
 
     async def scale(self, generation, *, app="shop", **settings):
         record = self.host.records.get(app)
@@ -236,6 +259,31 @@ class Session:
                 batch_sizes={},
             )
         )
+
+    async def swap(self, model, *, stage="models", generation=None, **shares):
+        """Swap the model of a stage's step."""
+        key = f"{stage}.step_of_{stage}.model"
+        new = Replacement(digest=model, object=self.store.put(f"model {model}".encode()))
+        record = self.host.records.get("shop")
+        return await self.call(
+            SwapResources(
+                app="shop",
+                generation=generation or (record.generation if record else 1),
+                replacements={key: new},
+                canary=shares.get("canary", 0.0),
+                shadow=shares.get("shadow", 0.0),
+            )
+        )
+
+    async def promote(self, version=None):
+        trial = self.host.records["shop"].trial
+        version = version or (trial.version if trial else "")
+        return await self.call(PromoteTrial(app="shop", version=version))
+
+    async def roll_back(self, version=None):
+        record = self.host.records["shop"]
+        version = version or (record.trial.version if record.trial else record.version)
+        return await self.call(RollBackSwap(app="shop", version=version))
 
     async def delete(self, app="shop"):
         return await self.call(DeleteApp(app=app))

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mlkit.errors import DeployConflict, DeployError
+from mlkit.serving.bundle import Origin
 from mlkit.serving.control.cluster import ApplicationTarget
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
 from mlkit.serving.control.protocol import DeployApp, StopSession
@@ -66,6 +67,30 @@ def test_changed_code_goes_into_running_replicas(session) -> None:
     assert actions(record) == {"shop": "new code in place", "models": "new code in place"}
     assert record.generation == 2
     assert session.serving["models"][0] == "models-v2"
+
+
+def test_a_changed_environment_variable_restarts_replicas_and_is_named_without_its_value(
+    session,
+) -> None:
+    async def twice():
+        await session.deploy(origin=Origin("/home", (), variables={"KEPT": "1"}))
+        variables = {"API_KEY": "secret-value", "KEPT": "1"}
+        return await session.deploy(origin=Origin("/home", (), variables=variables))
+
+    record = run(twice())
+    assert actions(record) == {"shop": "restarted", "models": "restarted"}
+    assert {change.why for change in record.changes} == {"environment variables changed: API_KEY"}
+
+
+def test_changed_logging_levels_restart_nothing(session) -> None:
+    async def twice():
+        await session.deploy(log_levels={"": 30})
+        return await session.deploy(log_levels={"": 10, "shop": 20})
+
+    record = run(twice())
+    assert {c.action for c in record.changes} == {"reconfigured"}
+    targets = [target for target, _, _ in session.cluster.applications.values()]
+    assert [t.user_config["log_levels"] for t in targets] == [{"": 10, "shop": 20}] * 2
 
 
 def test_a_stage_that_is_gone_is_deleted_after_the_change(session) -> None:

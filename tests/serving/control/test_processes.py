@@ -48,7 +48,7 @@ def kernel(runtime_folder):
         environment = {
             **os.environ,
             "MLKIT_RUNTIME_DIR": str(runtime_folder),
-            "MLKIT_LEASE_S": "15",
+            "MLKIT_LEASE_S": "8",
             "JPY_SESSION_NAME": name,
             "PYTHONPATH": root,
         }

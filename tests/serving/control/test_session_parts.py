@@ -119,6 +119,30 @@ def test_a_call_that_the_session_does_not_know_is_refused(session, monkeypatch) 
     assert (caught.value.expected, caught.value.got) == (str(PROTOCOL), str(PROTOCOL + 1))
 
 
+AT_EXIT = """
+import atexit, sys
+from pathlib import Path
+from mlkit.serving.control.protocol import DeleteApp
+from mlkit.serving.kernel.session import Session
+
+session = Session(Path(sys.argv[1]))
+atexit.register(lambda: session.call(DeleteApp(app="at exit")))
+session.call(DeleteApp(app="before"))
+"""
+
+
+def test_a_session_can_be_called_at_exit(session) -> None:
+    apps = []
+
+    async def answer(call, say):
+        apps.append(call.app)
+        return apps
+
+    command = [sys.executable, "-c", AT_EXIT, str(session(answer).folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert (apps, ended.stderr) == (["before", "at exit"], "")
+
+
 def test_a_folder_without_a_session_is_told(base) -> None:
     with pytest.raises(SessionError, match="has ended"):
         Session(base / "none").call(About())
@@ -260,6 +284,9 @@ global
     maxconn 4096
 defaults
     mode http
+    option abortonclose
+    option splice-request
+    option splice-response
     timeout connect 5s
     timeout client 5s
     timeout server 5s
@@ -311,6 +338,8 @@ def test_haproxy_takes_the_mended_configuration(launched) -> None:
     config, done = launched(binary=haproxy.haproxy_binary(), extra=("-c",))
     assert done.returncode == 0, done.stderr
     assert "/nowhere" not in config
+    assert "splice" not in config
+    assert "option abortonclose" in config
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -455,6 +484,22 @@ def test_a_slow_session_is_not_taken_for_a_dead_one(silent, monkeypatch) -> None
     silent(notebook_key())
     with pytest.raises(SessionTimeout, match=r"did not respond within 0\.05 s"):
         Session.of_this_notebook()
+
+
+def test_notebooks_that_name_one_session_count_as_one(monkeypatch) -> None:
+    monkeypatch.setenv("JPY_SESSION_NAME", "one.ipynb")
+    assert notebook_key() == "one.ipynb"
+    monkeypatch.setenv("MLKIT_SESSION", "demo")
+    assert notebook_key() == "demo"
+
+
+@pytest.mark.parametrize(("name", "stops"), [("", [True]), ("demo", [])])
+def test_only_a_session_with_a_name_outlasts_its_last_app(monkeypatch, base, name, stops) -> None:
+    stopped = []
+    monkeypatch.setenv("MLKIT_SESSION", name)
+    monkeypatch.setattr(Session, "stop", lambda session: stopped.append(True))
+    Session(base).release()
+    assert stopped == stops
 
 
 def test_another_notebooks_slow_session_is_passed_over(silent, monkeypatch) -> None:

@@ -168,3 +168,59 @@ def test_what_is_not_a_number_is_null_in_json(face) -> None:
 
     answer = face(halve).post("/halve", json={"x": 1.0})
     assert answer.json() == [1.0, None]
+
+
+@step
+def widths(pictures: list[Image], words: list[str]) -> str:
+    return " ".join([*(str(picture.width) for picture in pictures), *words])
+
+
+@pipeline
+def one_and_words(picture: Image, shop: str, model_id: str = "b") -> str:
+    return widths([picture], [shop, model_id])
+
+
+@pipeline
+def one_and_defaults(picture: Image, title: str = "none") -> str:
+    return widths([picture], [title])
+
+
+@pipeline
+def two(first: Image, second: Image, title: str = "none") -> str:
+    return widths([first, second], [title])
+
+
+@pipeline
+def many(pictures: list[Image], title: str) -> str:
+    return widths(pictures, [title])
+
+
+@pytest.mark.parametrize(
+    ("uploads", "arguments"),
+    [
+        (one_and_words, {"picture": 5, "shop": "shop 7"}),
+        (one_and_words, {"picture": 5, "shop": "a", "model_id": "kind@production"}),
+        (one_and_defaults, {"picture": 5}),
+        (one_and_defaults, {"picture": 5, "title": "x&y"}),
+        (one_and_defaults, {"picture": 5, "title": "x" * 5_000}),
+        (two, {"first": 5, "second": 6}),
+        (two, {"first": 5, "second": 6, "title": "t"}),
+        (many, {"pictures": [5, 6], "title": "t"}),
+        (many, {"pictures": [5], "title": "t"}),
+    ],
+)
+def test_the_server_takes_the_form_in_which_a_load_test_sends(face, uploads, arguments) -> None:
+    def drawn(value):
+        if isinstance(value, list):
+            return [drawn(item) for item in value]
+        if isinstance(value, int):
+            return Image(np.zeros((4, value, 3), np.uint8), value, 4)
+        return value
+
+    arguments = {name: drawn(value) for name, value in arguments.items()}
+    client = face(uploads)
+    url = f"{client.base_url}/{uploads.name}"
+    request = client.codec.public_request(url, None, arguments)
+    response = client.post(request.url, headers=request.headers, content=request.body)
+    assert response.status_code == 200, response.text
+    assert response.json() == uploads(**arguments)

@@ -13,6 +13,7 @@ from fastapi import Depends, FastAPI
 from openapi_spec_validator import validate
 from PIL import Image as Pictures
 from pydantic import BaseModel, Field
+from starlette.responses import HTMLResponse, JSONResponse
 
 from benchmarks.contract import fuzz
 from mlkit import Image, InputError, pipeline, step
@@ -145,6 +146,25 @@ def test_what_does_not_keep_to_it_is_found() -> None:
     assert found.undeclared >= found.server_errors
     assert found.not_problems >= found.server_errors
     assert "POST /loose: 500, 500, not declared, an error as text/plain" in found.wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (JSONResponse("1"), "/loose: 200, its body"),
+        (HTMLResponse("1"), "/loose: 200, text/html is not declared"),
+    ],
+)
+def test_an_answer_in_another_form_than_declared_is_found(response, said) -> None:
+    loose = FastAPI()
+
+    @loose.post("/loose", response_model=int)
+    async def answer(product: Product):
+        return response
+
+    findings = fuzz(schemathesis.openapi.from_asgi("/openapi.json", loose), 20, {})
+    assert findings.other_forms > 0
+    assert any(said in line for line in findings.wrong)
 
 
 def test_it_speaks_in_the_words_of_the_docstring() -> None:

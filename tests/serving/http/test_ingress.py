@@ -1,8 +1,11 @@
 """Requests in, results and problem documents out, for any pipeline; without Ray."""
 
+import gzip
 import json
+import re
 import threading
 import time
+import zlib
 
 import pytest
 from fastapi.openapi.models import OpenAPI
@@ -49,7 +52,7 @@ def test_the_same_application_answers_under_its_name(face, tagger) -> None:
     ("body", "headers", "words"),
     [
         (b"", JPEG, "empty"),
-        (b"", JSON, "empty"),
+        (b"", JSON, "image"),
         (b"{", JSON, "JSON"),
         (b"\xff\xfe", JSON, "JSON"),
         (b"[1]", JSON, "object"),
@@ -110,6 +113,87 @@ def test_the_bytes_of_a_body_count_whatever_is_declared(face, tagger, declared) 
     headers = [(b"content-type", b"image/jpeg"), *length]
     chunks = (bytes(300) for _ in range(10))
     problem(client.post("/tag", content=chunks, headers=headers), 413)
+
+
+def compressed_in_members(body: bytes) -> bytes:
+    """A gzip file of several members, an empty one among them, as ``cat a.gz b.gz`` makes."""
+    middle = len(body) // 2
+    return b"".join(gzip.compress(part) for part in (body[:middle], b"", body[middle:]))
+
+
+ENCODINGS = {
+    "gzip": gzip.compress,
+    "GZIP": gzip.compress,
+    "deflate": zlib.compress,
+    "identity": bytes,
+}
+
+
+COMPRESSIONS = [*ENCODINGS.items(), ("gzip", compressed_in_members)]
+
+
+@pytest.mark.parametrize(("encoding", "compress"), COMPRESSIONS)
+@pytest.mark.parametrize("kind", ["JSON", "form", "raw", "chunked"])
+def test_a_compressed_body_is_decompressed(face, tagger, encoding, compress, kind) -> None:
+    client = face(tagger)
+    form = {"files": {"image": ("a.jpg", b"123", "image/jpeg")}, "data": {"title": "hat"}}
+    request = {
+        "JSON": client.build_request("POST", "/tag", json={"image": "data:,123", "title": "hat"}),
+        "form": client.build_request("POST", "/tag", **form),
+    }.get(kind, client.build_request("POST", "/tag?title=hat", content=b"123", headers=JPEG))
+    body = compress(request.read())
+    headers = {"content-type": request.headers["content-type"], "content-encoding": encoding}
+    parts = (body[i : i + 1] for i in range(len(body)))
+    content = parts if kind == "chunked" else body
+    answer = client.post(request.url, content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert list(answer.json()) == ["hat"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [("gzip", gzip.compress), ("gzip", compressed_in_members), ("deflate", zlib.compress)],
+)
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413), (50 * 2**20, 413)])
+def test_a_compressed_body_is_measured_decompressed(
+    face, tagger, encoding, compress, size, status
+) -> None:
+    client = face(tagger, limits=Limits(max_body_bytes=1000))
+    body = compress(bytes(size))  # of one message, so that a bomb is met as a whole
+    answer = client.post(
+        "/tag", content=iter([body]), headers=JPEG | {"content-encoding": encoding}
+    )
+    assert answer.status_code == status, answer.text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [("gzip", gzip.compress), ("gzip", compressed_in_members), ("deflate", zlib.compress)],
+)
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda body: b"x" + body, "header"),
+        (lambda body: body[:-5], "it ends too early"),
+        (lambda body: body + b"x" * 20, "header|goes on after its end"),
+        (lambda body: body + body[:-5], "too early|goes on after its end"),
+        (lambda body: b"", "it ends too early"),
+        (lambda body: b"123", "header"),
+    ],
+    ids=["start", "end", "more", "second", "none", "plain"],
+)
+def test_a_damaged_compressed_body_is_422(face, tagger, encoding, compress, damage, reason) -> None:
+    body = damage(compress(b"123" * 30))
+    answer = face(tagger).post("/tag", content=body, headers=JPEG | {"content-encoding": encoding})
+    detail = problem(answer, 422)["detail"]
+    assert "cannot be decompressed" in detail
+    assert re.search(reason, detail)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "nonsense"])
+def test_an_unknown_content_encoding_is_415(face, tagger, encoding) -> None:
+    answer = face(tagger).post("/tag", content=b"1", headers=JPEG | {"content-encoding": encoding})
+    assert "gzip or deflate" in problem(answer, 415)["detail"]
 
 
 def test_a_step_refuses_its_input_in_its_own_words(face, tagger) -> None:

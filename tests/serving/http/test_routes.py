@@ -1,9 +1,13 @@
 """How routes of a user's application call pipelines."""
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from fastapi import (
     APIRouter,
@@ -17,9 +21,12 @@ from fastapi import (
     UploadFile,
     WebSocket,
 )
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
+from starlette.routing import Mount
+from starlette.websockets import WebSocketDisconnect
 
 from mlkit import ImageSource, InputError, pipeline, step
 from mlkit.errors import DeployError
@@ -41,6 +48,8 @@ def split(text: str) -> Words:
         raise InputError("no words in it")
     if text == "boom":
         raise ValueError("no boom please")
+    if text == "missing":
+        raise KeyError(text)
     return Words(words=text.split())
 
 
@@ -343,6 +352,74 @@ def test_a_mounted_application_calls_the_pipeline(client, depth) -> None:
     assert all(route.path != "/tag" for route in sub.routes)
 
 
+def in_router(sub: FastAPI) -> FastAPI:
+    shop, router, inner = FastAPI(), APIRouter(), APIRouter()
+    inner.mount("/sub", sub)
+    router.include_router(inner)
+    shop.include_router(router)
+    return shop
+
+
+def in_mounted_router(sub: FastAPI) -> FastAPI:
+    shop, router = FastAPI(), APIRouter()
+    router.mount("/sub", sub)
+    shop.mount("", router)
+    return shop
+
+
+def in_list_of_routes(sub: FastAPI) -> FastAPI:
+    shop = FastAPI()
+    shop.router.routes.append(Mount("", routes=[Mount("/sub", sub)]))
+    return shop
+
+
+def in_middleware(sub: FastAPI) -> FastAPI:
+    shop = FastAPI()
+    shop.mount("/sub", GZipMiddleware(sub))
+    return shop
+
+
+def in_host(sub: FastAPI) -> FastAPI:
+    shop, host = FastAPI(), FastAPI()
+    host.mount("/sub", sub)
+    shop.host("testserver", host)
+    return shop
+
+
+PLACES = [in_router, in_mounted_router, in_list_of_routes, in_middleware, in_host]
+
+
+@pytest.mark.parametrize("mount", PLACES)
+@pytest.mark.parametrize("pipe", [tag, sized])
+def test_an_application_calls_the_pipeline_wherever_it_is_mounted(mount, pipe) -> None:
+    sub = FastAPI()
+    sub.get("/words")(plain)
+
+    @sub.exception_handler(LookupError)
+    def failed(request: Request, error: LookupError) -> Response:
+        return Response("handled", 418)
+
+    @sub.websocket("/live")
+    async def live(socket: WebSocket, tag=Depends(served(tag))) -> None:
+        await socket.accept()
+        await socket.send_json((await tag(await socket.receive_text())).words)
+
+    with TestClient(asgi(pipe, fastapi=mount(sub)), raise_server_exceptions=False) as one:
+        assert one.get("/sub/words", params={"q": "a b"}).json()["words"] == ["a", "b"]
+        bad = one.get("/sub/words", params={"q": "bad"})
+        assert (bad.status_code, bad.json()["step"]) == (422, "split")
+        boom = one.get("/sub/words", params={"q": "boom"})
+        assert (boom.status_code, boom.headers["content-type"]) == (500, "application/problem+json")
+        missing = one.get("/sub/words", params={"q": "missing"})
+        assert (missing.status_code, missing.text) == (418, "handled")
+        assert one.get("/sub/nothing").json() == {"detail": "Not Found"}  # as FastAPI has it
+        with one.websocket_connect("/sub/live") as socket:
+            socket.send_text("bad")
+            with pytest.raises(WebSocketDisconnect) as closed:
+                socket.receive_json()
+        assert closed.value.code == 1007
+
+
 @pytest.mark.parametrize("place", ["route", "mounted", "router", "dependency", "websocket"])
 def test_a_further_pipeline_is_served_wherever_it_is_depended_on(client, place) -> None:
     def words(q: str, further: Annotated[Any, Depends(served(sized))]) -> str:
@@ -449,3 +526,106 @@ def test_routes_see_the_request_and_the_application(client) -> None:
         return [*(await tag("a")).words, *request.app.state.names, request.url.path]
 
     assert client(shop).get("/names").json() == ["a", "x", "/names"]
+
+
+# ---- objects of a route ----------------------------------------------------------------------
+
+
+@dataclass
+class Basket:
+    names: list[str]
+
+
+def clear(value: Any) -> None:
+    value.clear()
+
+
+def clear_names(value: Any) -> None:
+    (value.words if isinstance(value, Words) else value.names).clear()
+
+
+def clear_first(value: Any) -> None:
+    value[0][:] = type(value[0])([0, 0]) if isinstance(value[0], list) else 0
+
+
+def add_column(value: Any) -> None:
+    value["added"] = 0
+
+
+MUTABLE: list[tuple[Any, Any, Any]] = [
+    (list[int], lambda: [1, 2], clear),
+    (dict[str, int], lambda: {"a": 1}, clear),
+    (set[int], lambda: {1}, clear),
+    (list[list[int]], lambda: [[1, 2]], clear_first),
+    (Words, lambda: Words(words=["a"]), clear_names),
+    (Basket, lambda: Basket(["a"]), clear_names),
+    (dict[str, Words], lambda: {"a": Words(words=["a"])}, lambda value: value["a"].words.clear()),
+    (np.ndarray, lambda: np.ones((1, 2)), clear_first),
+    (list[np.ndarray], lambda: [np.ones(2)], clear_first),
+    (pd.DataFrame, lambda: pd.DataFrame({"a": [1]}), add_column),
+]
+
+
+def changing(type_: Any, change: Any) -> Any:
+    @step
+    def changed(value: type_) -> int:
+        change(value)
+        return 0
+
+    @pipeline
+    def changes(value: type_) -> int:
+        return changed(value)
+
+    return changes
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+@pytest.mark.parametrize(
+    ("type_", "make", "change"), MUTABLE, ids=lambda part: getattr(part, "__name__", "")
+)
+def test_a_step_that_changes_its_argument_does_not_change_the_routes_object(
+    type_, make, change, kind
+) -> None:
+    shop, values, pipe = FastAPI(), [make()], changing(type_, change)
+
+    @shop.get("/async")
+    async def awaits(changes=Depends(served(pipe))) -> str:
+        await changes(values[0])
+        return repr(values[0])
+
+    @shop.get("/plain")
+    def calls(changes=Depends(served(pipe))) -> str:
+        changes(value=values[0])
+        return repr(values[0])
+
+    with TestClient(asgi(pipe, fastapi=shop)) as one:
+        assert [one.get(f"/{kind}").json() for _ in range(2)] == [repr(make())] * 2
+    value = make()
+    pipe(value)  # as in the notebook
+    assert repr(value) == repr(make())
+
+
+@step
+def drain(names: list[str]) -> Iterator[str]:
+    while names:
+        yield names.pop()
+
+
+@pipeline
+def drained(names: list[str] = ["a", "b"]) -> Iterator[str]:  # noqa: B006
+    return drain(names)
+
+
+def test_a_stream_that_changes_its_arguments_does_not_change_the_next_one() -> None:
+    shop, mine = FastAPI(), ["c"]
+
+    @shop.get("/drained")
+    async def route(own: bool, drained=Depends(served(drained))) -> list[str]:
+        return [name async for name in drained.stream(*([mine] if own else []))]
+
+    with TestClient(asgi(drained, fastapi=shop)) as one:
+        for _ in range(2):
+            assert one.get("/drained?own=1").json() == ["c"]
+            assert one.get("/drained?own=0").json() == ["b", "a"]
+            lines = one.post("/drained", json={}, headers={"accept": "application/x-ndjson"})
+            assert len(lines.text.splitlines()) == 2 + ("end" in lines.text)

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import threading
+from typing import Any
 
+import pytest
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 
@@ -127,3 +129,49 @@ def test_an_event_comes_while_later_steps_run() -> None:
         return sent
 
     assert b'"result"' in asyncio.run(main())[-1]
+
+
+# ---- values without a JSON form ------------------------------------------------------------------
+
+
+class Opaque:
+    """Something of a library, which never leaves the process."""
+
+
+class Raw(BaseModel):
+    data: bytes
+
+
+VALUES = {
+    "object": (dict[str, Any], lambda: {"session": Opaque()}),
+    "anything": (Any, threading.Lock),
+    "bytes": (Raw, lambda: Raw(data=b"\xff\xd8")),
+    "keys": (dict[tuple[int, int], float], lambda: {(1, 2): 0.5}),
+    "surrogate": (str, lambda: "\ud800"),
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+def test_a_value_without_a_json_form_is_left_out_and_never_ends_the_stream(kind, accept) -> None:
+    type_, make = VALUES[kind]
+
+    @step
+    def middle(x: int) -> type_:
+        return make()
+
+    @step
+    def last(x: int, value: type_) -> int:
+        return x
+
+    @pipeline
+    def calc(x: int) -> int:
+        return last(x, middle(x))
+
+    with TestClient(asgi(calc)) as client:
+        text = client.post("/calc", json={"x": 3}, headers={"accept": accept}).text
+    assert text.count("middle") == 1
+    assert '"result"' in text or "event: result" in text
+    assert "problem" not in text
+    if kind not in ("keys", "bytes", "surrogate"):
+        assert "has no JSON form" in text

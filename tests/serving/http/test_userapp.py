@@ -1,8 +1,12 @@
 """A user's own FastAPI application with pipelines in it; in process, without Ray."""
 
+import re
 import sqlite3
 import threading
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import (
@@ -15,8 +19,11 @@ from fastapi import (
     UploadFile,
     WebSocket,
 )
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import FileResponse
 from fastapi.security import OAuth2PasswordBearer
+from fastapi.staticfiles import StaticFiles
 from fastapi.testclient import TestClient
 from pydantic import BaseModel
 from starlette.routing import BaseRoute
@@ -24,7 +31,9 @@ from starlette.routing import BaseRoute
 from mlkit import InputError, pipeline, step
 from mlkit.define import ImageSource
 from mlkit.errors import DeployError
+from mlkit.plan import plan
 from mlkit.serving import Limits, asgi, served
+from mlkit.serving.bundle import pack, shared_state
 from mlkit.serving.http.access import new_code
 from mlkit.serving.http.userapp import application_of, pack_application
 
@@ -316,6 +325,80 @@ def test_a_middleware_of_ones_own_does_not_answer_callers_without_the_token() ->
         assert client.get("/healthz", headers={"x-mlkit-token": "t0ken"}).text == "mine"
 
 
+def _with_catch_all(shop: FastAPI) -> None:
+    shop.post("/{name}")(lambda name: "mine")
+
+
+def _with_included_catch_all(shop: FastAPI) -> None:
+    router = APIRouter()
+    _with_catch_all(router)
+    shop.include_router(router)
+
+
+def _with_pages(shop: FastAPI) -> None:
+    shop.mount("/", StaticFiles(directory=Path(__file__).parent))
+
+
+def _with_mounted_host(shop: FastAPI) -> None:
+    shop.host("testserver", FastAPI())
+
+
+@pytest.mark.parametrize(
+    "add_routes", [_with_catch_all, _with_included_catch_all, _with_pages, _with_mounted_host]
+)
+def test_a_pipeline_is_served_whatever_a_route_of_ones_own_matches(add_routes) -> None:
+    shop = FastAPI()
+
+    @shop.get("/titles")
+    def mine() -> str:
+        return "mine"
+
+    add_routes(shop)
+    with TestClient(asgi(titles, fastapi=shop)) as client:
+        assert client.post("/titles", json={"title": "a b"}).json() == ["a", "b"]
+        assert client.get("/titles").json() == "mine"
+
+
+def test_pages_that_are_mounted_at_the_root_hide_no_route_of_mlkits() -> None:
+    shop = FastAPI()
+    _with_pages(shop)
+    with TestClient(asgi(titles, fastapi=shop, token="t0ken")) as client:
+        paths = ("/docs", "/openapi.json", "/metrics", f"/{Path(__file__).name}")
+        assert [client.get(path).status_code for path in paths] == [401] * 4
+        client.headers["authorization"] = "Bearer t0ken"
+        assert [client.get(path).status_code for path in paths] == [200] * 4
+        assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def _own(router: Any) -> Any:
+    router.post("/titles")(lambda: "mine")
+    return router
+
+
+def _own_in_router() -> FastAPI:
+    shop = FastAPI()
+    shop.include_router(_own(APIRouter()))
+    return shop
+
+
+def _own_in_prefixed_router() -> FastAPI:
+    shop, router = FastAPI(), APIRouter(prefix="/titles")
+    router.api_route("", methods=["GET", "POST"])(lambda: "mine")
+    shop.include_router(router)
+    return shop
+
+
+@pytest.mark.parametrize("make", [lambda: _own(FastAPI()), _own_in_router, _own_in_prefixed_router])
+def test_a_route_with_the_path_of_a_pipeline_is_refused(make) -> None:
+    with pytest.raises(DeployError, match="a route POST /titles, where the pipeline 'titles'"):
+        asgi(titles, fastapi=make())
+    with (
+        pytest.raises(DeployError, match="a route POST /titles"),
+        TestClient(asgi(titles, fastapi=make)),  # a factory is called in the replica
+    ):
+        pass
+
+
 # ---- on the way to another process ---------------------------------------------------------------
 
 
@@ -355,6 +438,62 @@ def test_what_cannot_travel_is_named_with_the_way_out() -> None:
         pack_application(shop)
     assert "the route GET /rows" in str(caught.value)
     assert "lifespan" in caught.value.fix
+
+
+REQUEST_ID: ContextVar[str] = ContextVar("REQUEST_ID")
+CONNECTION = sqlite3.connect(":memory:")
+
+
+def _read() -> tuple[str, Any]:
+    return REQUEST_ID.get(), CONNECTION
+
+
+def _with_route(endpoint: Any) -> FastAPI:
+    shop = FastAPI()
+    shop.get("/read")(endpoint)
+    return shop
+
+
+def _of_context() -> str:
+    return REQUEST_ID.get()
+
+
+def _of_connection() -> str:
+    return str(CONNECTION)
+
+
+def _of_helper() -> str:
+    return str(_read())
+
+
+def _make_context() -> FastAPI:
+    return _with_route(lambda: REQUEST_ID.get())
+
+
+def _make_connection() -> FastAPI:
+    return _with_route(lambda: CONNECTION)
+
+
+@pytest.mark.parametrize(
+    ("application", "what", "fix"),
+    [
+        (
+            _with_route(_of_context),
+            "it uses 'REQUEST_ID'",
+            r"import it in the function.*REQUEST_ID",
+        ),
+        (_with_route(_of_connection), "it uses 'CONNECTION'", r"lifespan.*fastapi=make_app"),
+        (_with_route(_of_helper), "_read uses '", "create it in|import it in"),
+        (_make_context, "it uses 'REQUEST_ID'", r"import it in the function.*REQUEST_ID"),
+        (_make_connection, "it uses 'CONNECTION'", r"create it in _make_connection\(\)$"),
+    ],
+)
+def test_a_variable_that_cannot_travel_is_named_with_who_uses_it(
+    application: Any, what: str, fix: str
+) -> None:
+    with pytest.raises(DeployError, match=what) as caught:
+        pack_application(application)
+    assert re.search(fix, str(caught.value.fix))
 
 
 def test_a_pipeline_that_is_called_directly_is_told_apart() -> None:
@@ -397,6 +536,204 @@ def test_what_is_mounted_counts_as_changed_when_it_changes() -> None:
         return pack_application(shop)[1]
 
     assert digest("a") == digest("a") != digest("b")
+
+
+def _titled(text: str) -> FastAPI:
+    return FastAPI(title=text)
+
+
+def _with_status(text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.get("/x", status_code=200 + len(text))(_hello)
+    return shop
+
+
+def _with_response_model(text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.get("/x", response_model=list[str] if text == "a" else list[int])(_hello)
+    return shop
+
+
+def _with_origins(text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.add_middleware(CORSMiddleware, allow_origins=[text])
+    return shop
+
+
+def _with_state(text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.state.names = {"first": text}
+    return shop
+
+
+def _with_router(text: str) -> FastAPI:
+    shop, router, inner = FastAPI(), APIRouter(), APIRouter()
+    inner.get("/x")(_hello)
+    router.include_router(inner, tags=[text])
+    shop.include_router(router)
+    return shop
+
+
+def _with_override(text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.dependency_overrides[_hello] = lambda: text
+    return shop
+
+
+def _with_webhook(text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.webhooks.post(text)(_hello)
+    return shop
+
+
+def _mounting(sub: Any, text: str) -> FastAPI:
+    shop = FastAPI()
+    shop.mount("/sub", sub)
+    return shop
+
+
+def _with_handler_of_mounted(text: str) -> FastAPI:
+    sub = FastAPI()
+    sub.add_exception_handler(KeyError, lambda request, error: Response(text))
+    return _mounting(sub, text)
+
+
+def _with_middleware_of_mounted(text: str) -> FastAPI:
+    return _mounting(_titled(text), text)
+
+
+def _with_middleware_around_mounted(text: str) -> FastAPI:
+    return _mounting(GZipMiddleware(FastAPI(), minimum_size=len(text)), text)
+
+
+def _within_middleware(text: str) -> FastAPI:
+    return _mounting(GZipMiddleware(_titled(text)), text)
+
+
+def _within_router(text: str) -> FastAPI:
+    shop, router = FastAPI(), APIRouter(prefix="/v1")
+    router.mount("/sub", _titled(text))
+    shop.include_router(router)
+    return shop
+
+
+def _hello() -> str:
+    return "hello"
+
+
+@pytest.mark.parametrize(
+    "configured",
+    [
+        _titled,
+        _with_status,
+        _with_response_model,
+        _with_origins,
+        _with_state,
+        _with_router,
+        _with_override,
+        _with_webhook,
+        _with_handler_of_mounted,
+        _with_middleware_of_mounted,
+        _with_middleware_around_mounted,
+        _within_middleware,
+        _within_router,
+    ],
+)
+def test_its_digest_changes_with_what_it_is_configured_with(configured) -> None:
+    def digest(shop: FastAPI) -> str:
+        return pack_application(shop)[1]
+
+    shop = configured("a")
+    assert digest(shop) == digest(configured("a")) != digest(configured("bb"))
+    before = digest(shop)
+    for app in (asgi(tag, fastapi=shop), shop):
+        with TestClient(app, raise_server_exceptions=False) as client:
+            assert client.get("/openapi.json").status_code == 200
+            client.get("/x")
+            client.get("/sub/x")
+    assert digest(shop) == before  # whatever it has been used for
+
+
+def _in_route(fn: Any) -> FastAPI:
+    return _with_route(fn)
+
+
+def _in_router(fn: Any) -> FastAPI:
+    shop, router = FastAPI(), APIRouter()
+    router.get("/x")(fn)
+    shop.include_router(router)
+    return shop
+
+
+def _in_mounted(fn: Any) -> FastAPI:
+    sub = FastAPI()
+    sub.get("/x")(fn)
+    return _mounting(sub, "")
+
+
+def _in_dependency(fn: Any) -> FastAPI:
+    shop = FastAPI()
+
+    @shop.get("/x")
+    def route(value: Any = Depends(fn)) -> str:
+        return "x"
+
+    return shop
+
+
+def _in_handler(fn: Any) -> FastAPI:
+    return FastAPI(exception_handlers={KeyError: lambda request, error: fn()})
+
+
+def _in_lifespan(fn: Any) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI):
+        fn()
+        yield
+
+    return FastAPI(lifespan=lifespan)
+
+
+def _in_factory(fn: Any) -> Any:
+    def make() -> FastAPI:
+        return _with_route(fn)
+
+    return make
+
+
+PLACES = [_in_route, _in_router, _in_mounted, _in_dependency, _in_handler, _in_lifespan]
+
+
+@pytest.mark.parametrize("place", [*PLACES, _in_factory])
+def test_a_module_that_any_of_its_functions_imports_late_is_sent(
+    place, tmp_path, monkeypatch
+) -> None:
+    def late() -> str:
+        import beside_the_notebook
+
+        return beside_the_notebook.NAME
+
+    def digest(text: str) -> str:
+        (tmp_path / "beside_the_notebook.py").write_text(f"NAME = {text!r}")
+        front, *_ = pack(plan(tag), place(late))
+        return front.modules
+
+    monkeypatch.syspath_prepend(tmp_path)
+    assert digest("a") == digest("a") != digest("b")
+
+
+SEEN: list[str] = []
+
+
+@pytest.mark.parametrize("place", [*PLACES, _in_factory])
+def test_state_that_any_of_its_functions_changes_is_named(place) -> None:
+    def note() -> str:
+        SEEN.append("x")
+        return "x"
+
+    warned = [text for text in shared_state(plan(tag).graph, place(note)) if "'SEEN'" in text]
+    # What the startup changes, it changes in each replica.
+    assert len(warned) == (place is not _in_lifespan)
 
 
 def test_a_route_whose_code_cannot_be_seen_is_never_taken_for_unchanged() -> None:

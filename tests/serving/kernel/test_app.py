@@ -4,7 +4,6 @@ import json
 import pickle
 import shutil
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from mlkit import pipeline, step
 from mlkit.errors import DeployError, InputError, RequestError, StepError
 from mlkit.plan import plan
-from mlkit.serving import App
+from mlkit.serving import App, Limits
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.session import Session
 
@@ -44,6 +43,25 @@ def test_what_is_required_after_a_default_goes_by_keyword(app) -> None:
         app._bind(("x", "y"), {})
 
 
+@pytest.mark.parametrize("request_timeout_s", [5.0, 60.0, 600.0, 3600.0])
+def test_the_client_waits_longer_than_the_server_may_take(
+    tmp_path, record_of, request_timeout_s
+) -> None:
+    planned = plan(joined)
+    record = record_of(planned)
+    spec = record.spec.model_copy(update={"limits": Limits(request_timeout_s=request_timeout_s)})
+    app = App(Session(tmp_path / "gone"), planned, record.model_copy(update={"spec": spec}))
+    waits = []
+
+    def respond(request):
+        waits.append(request.extensions["timeout"]["read"])
+        return httpx2.Response(200, json="xbz")
+
+    app._sender._transport = httpx2.MockTransport(respond)
+    assert app("x", c="z") == "xbz"
+    assert waits[0] > request_timeout_s
+
+
 def test_views_need_no_session_and_hold_no_token(app, tmp_path) -> None:
     shutil.rmtree(tmp_path / "gone")
     for view in (repr(app), str(app), app._repr_html_(), app.curl()):
@@ -66,10 +84,8 @@ def failing(app, monkeypatch, status=500, **problem):
     """Has the app's server answer with a problem; returns the error that its caller gets."""
     document = {"detail": "step 'join' failed: ValueError", "step": "join", **problem}
 
-    def request(method, url, **parts):
-        return httpx2.Response(status, json=document)
-
-    monkeypatch.setattr(app, "_client", SimpleNamespace(request=request, close=lambda: None))
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(status, json=document))
+    monkeypatch.setattr(app._sender, "_transport", transport)
     with pytest.raises(RequestError) as caught:
         app("x", c="z")
     return caught.value

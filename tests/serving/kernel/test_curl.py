@@ -7,7 +7,7 @@ import io
 import json
 import shlex
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +24,8 @@ from mlkit import Image, ImageSource, InputError, Upload, pipeline, step
 from mlkit.plan import plan
 from mlkit.serving import App, asgi
 from mlkit.serving.kernel.session import Session
+from mlkit.types import Audio, Video
+from tests.media.recorded import film
 
 TOKEN = "secret-token"
 
@@ -73,6 +75,8 @@ def send(command: str, pipe: Any, folder: Path, token: str | None = TOKEN) -> An
     data: dict[str, str] = {}
     parts: dict[str, Any] = {}
     assert words.pop(0) == "-sS"
+    if words[0] == "-N":  # do not buffer
+        words.pop(0)
     while words[0].startswith("-"):
         option, value, words = words[0], words[1], words[2:]
         match option:
@@ -128,6 +132,8 @@ TYPES = [
     list[Image],
     bytes,
     Annotated[bytes, Upload(media_type="audio/*")],
+    Audio,
+    Video,
     Image,
     ImageSource,
 ]
@@ -139,6 +145,8 @@ def test_it_works_without_arguments(type_: Any, app_of: Callable[..., App], tmp_
     PIL.Image.new("RGB", (8, 8)).save(picture, "JPEG")
     (tmp_path / "photo.jpg").write_bytes(picture.getvalue())
     (tmp_path / "data.bin").write_bytes(b"123")
+    (tmp_path / "sound.wav").write_bytes(Audio([0.0, 0.5], 8_000).wav())
+    (tmp_path / "clip.mp4").write_bytes(film([0]))
     pipe = piped(type_)
     response = send(app_of(pipe).curl(), pipe, tmp_path)
     assert response.status_code == 200, response.text
@@ -189,6 +197,23 @@ def test_several_uploads_are_parts_of_one_form(app_of: Callable[..., App], tmp_p
     assert response.json() == "bytes b'12'"
 
 
+def test_items_are_shown_as_they_arrive(app_of: Callable[..., App], tmp_path: Path) -> None:
+    @step
+    def spell(text: str, data: bytes) -> Iterator[str]:
+        yield from text
+
+    @pipeline
+    def spelling(text: str, data: bytes = b"") -> Iterator[str]:
+        return spell(text, data)
+
+    for arguments in ({}, {"data": b"1"}):
+        command = app_of(spelling).curl("ab", **arguments)
+        assert "-N" in shlex.split(command)
+        response = send(command, spelling, tmp_path)
+        assert response.text.startswith('event: item\ndata: "a"\n\n')
+    assert "-N" not in shlex.split(app_of(piped(str)).curl())
+
+
 def test_a_url_in_place_of_an_upload_stays_one(app_of: Callable[..., App]) -> None:
     words = shlex.split(app_of(piped(ImageSource)).curl("https://example.com/a.jpg"))
     assert json.loads(words[words.index("-d") + 1]) == {"value": "https://example.com/a.jpg"}
@@ -218,3 +243,24 @@ def test_an_argument_that_does_not_fit_is_refused(app_of: Callable[..., App]) ->
     with pytest.raises(InputError, match="unexpected keyword") as caught:
         app_of(piped(int)).curl(vlaue=1)
     assert caught.value.fix == "did you mean 'value'?"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_numbers_that_json_has_not_are_texts(value: float, tmp_path: Path) -> None:
+    @step
+    def same(x: list[float]) -> str:
+        return str(x)
+
+    @pipeline
+    def echo(x: list[float]) -> str:
+        return same(x)
+
+    from mlkit.serving.kernel.client import Codec
+    from mlkit.serving.kernel.curl import curl
+
+    words = shlex.split(curl(Codec(echo.graph), "http://a/echo", None, {"x": [value]}, tmp_path))
+    body = words[words.index("-d") + 1]
+    assert json.loads(body, parse_constant=pytest.fail)
+    with TestClient(asgi(echo)) as client:
+        headers = {"content-type": "application/json"}
+        assert client.post("/echo", content=body, headers=headers).json() == str([value])

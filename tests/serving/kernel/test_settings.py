@@ -65,7 +65,7 @@ def test_a_step_that_shares_its_stage_is_an_error_that_names_the_way_out(now: Sc
 
 def test_the_size_of_a_batch_is_the_steps_own(now: Scaled) -> None:
     assert scaled(now, "judge", {"max_batch_size": 9}).sizes == {"judge": 9}
-    with pytest.raises(DeployError, match="batched step's"):
+    with pytest.raises(DeployError, match="batched steps only"):
         scaled(now, "clean", {"max_batch_size": 9})
     with pytest.raises(DefinitionError, match="invalid max_batch_size"):
         scaled(now, "judge", {"max_batch_size": 0})

@@ -43,7 +43,7 @@ def scaling(live):
     app.shutdown()
 
 
-def until(what, timeout_s=30.0):
+def until(what, timeout_s=90.0):  # a replica takes ten seconds to start on a slow machine
     end = time.monotonic() + timeout_s
     while not (found := what()):
         assert time.monotonic() < end, "it did not come to that"

@@ -59,6 +59,7 @@ finally:
 """
 
 
+@pytest.mark.serve
 @pytest.mark.timeout(180)
 def test_stages_are_spread_over_nodes_and_answer_as_on_one(
     tmp_path: Path, runtime_folder: Path, repository: Path

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 
 import httpx2
 import pytest
@@ -62,6 +63,22 @@ def ask(x: str, *, model: str = resource(load, files=[{file!r}])) -> str:
 @pipeline
 def answer(x: str) -> str:
     return ask(x)
+"""
+
+SLOW = """
+@step
+def first(path: str) -> str:
+    time.sleep(0.6)
+    return path
+
+@step
+def second(path: str) -> str:
+    open(path, "a").write("second ran")
+    return path
+
+@pipeline
+def slow(path: str) -> str:
+    return second(first(path))
 """
 
 
@@ -140,6 +157,19 @@ def test_only_callers_with_the_token_get_in(tagger_app) -> None:
         assert browser.get(link.partition("?")[0]).status_code == 200
     assert httpx2.get(link).status_code == 401  # once only
     assert any((app.session.folder / "logs").glob("[0-9]*.*.*"))  # by any of the replicas
+
+
+def test_steps_stop_when_the_client_disconnects(live, cell, tmp_path) -> None:
+    app = live(cell(SLOW)["slow"])
+    path = tmp_path / "ran"
+    requests = [app.prepare(str(path)) for _ in range(3)]
+    for request in requests:
+        with pytest.raises(httpx2.TimeoutException):
+            httpx2.post(request.url, headers=request.headers, content=request.body, timeout=0.2)
+    time.sleep(1.5)
+    assert not path.exists()
+    app(str(path))
+    assert path.exists()
 
 
 def test_every_process_of_a_session_carries_its_mark(tagger_app) -> None:

@@ -95,7 +95,7 @@ def test_prometheus_gets_the_counts_of_all_replicas_and_nobody_else_does(counted
 
 def test_a_step_can_be_looked_into(counted):
     app, _, _ = counted
-    assert "no request came by" in str(app.peek("second", timeout_s=0))
+    assert "no request arrived in time" in str(app.peek("second", timeout_s=0))
     deadline = time.monotonic() + 15
     while not len(found := app.peek("second", 2, timeout_s=0.0)):
         app(4)

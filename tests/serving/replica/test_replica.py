@@ -3,7 +3,9 @@
 import asyncio
 from types import SimpleNamespace
 
+import pytest
 from fastapi import FastAPI
+from starlette.testclient import TestClient
 
 from mlkit import pipeline, step
 from mlkit.execute import Executor, compile_graph
@@ -31,8 +33,8 @@ def test_a_request_that_is_still_being_read_is_answered_by_the_version_it_came_t
         executor = Executor(compile_graph(twice.graph), workers=1, loop=asyncio.get_running_loop())
         served = Served(executor, Limits())
         app = create_app(twice.graph, lambda: served, Limits(), None, "old")
-        old = _Version("old", app, (served,), Lifespan(app, None), SimpleNamespace())
-        replica = SimpleNamespace(_version=old)
+        old = _Version("old", app, (served,), Lifespan(app, None), SimpleNamespace(), {})
+        replica = SimpleNamespace(_version=old, _trial=None)
         here, rest, sent = asyncio.Event(), asyncio.Event(), []
 
         async def receive():
@@ -86,3 +88,13 @@ def test_an_upload_that_its_client_aborts_is_no_failure() -> None:
     for application in ({}, {"fastapi": FastAPI()}):
         assert asyncio.run(abort(**application))[0]["status"] == 499
     assert (counted, failures) == ([], [])
+
+
+@pytest.mark.parametrize(("port", "status"), [(31000, 503), (21000, 200)])
+def test_a_version_is_rolled_out_when_requests_bypass_the_fallback_proxy(
+    monkeypatch: pytest.MonkeyPatch, port: int, status: int
+) -> None:
+    monkeypatch.setenv("RAY_SERVE_FALLBACK_PROXY_HTTP_PORT", "31000")
+    switch = _Switch(SimpleNamespace(_version=SimpleNamespace(name="new")))
+    response = TestClient(switch, base_url=f"http://127.0.0.1:{port}").get("/twice/-/version")
+    assert (response.status_code, response.text) == (status, "new")

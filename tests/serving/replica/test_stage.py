@@ -2,22 +2,24 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from mlkit import InputError, pipeline, step
-from mlkit.errors import MlkitError
+from mlkit.errors import MlkitError, StepError
 from mlkit.execute import Executor, compile_graph
+from mlkit.execute.items import Items
 from mlkit.metrics import Recorder
+from mlkit.plan import plan
 from mlkit.serving import Limits
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.replica import retire
 from mlkit.serving.replica.front import Replica, _Version
-from mlkit.serving.replica.remote import Answer, pack, unpack
+from mlkit.serving.replica.remote import Answer, Route, Router, pack, unpack
 from mlkit.serving.replica.stage import StageReplica
 
 
@@ -48,18 +50,24 @@ async def stage(**pipelines) -> AsyncIterator[tuple]:
     )
     one._observer.recorder = Recorder("models", front=False)
 
-    async def load(bundle, sizes):
+    async def load(bundle, sizes, replaced):
         if bundle not in pipelines:
             raise OSError(f"no such bundle: {bundle}")
         return SimpleNamespace(programs={"twice": compile_graph(pipelines[bundle].graph)})
 
-    one._loader = SimpleNamespace(load=load, keep=lambda *loaded: None)
+    async def free(version):
+        one.freed.append(version)
 
-    async def want(*versions, request_timeout_s=60.0) -> None:
+    one.freed = []
+    one._loader = SimpleNamespace(load=load, free=free)
+
+    async def want(*versions, request_timeout_s=60.0, max_busy_workers=None) -> None:
         await one.reconfigure(
             {
-                "versions": {version: [version, {}] for version in versions},
+                "versions": {version: [version, {}, {}] for version in versions},
                 "request_timeout_s": request_timeout_s,
+                "log_levels": {},
+                "max_busy_workers": max_busy_workers,
             }
         )
         await asyncio.gather(*one._loading.values())
@@ -131,6 +139,23 @@ def test_what_it_does_not_have_is_told_with_what_it_has(version, segment, words)
     asyncio.run(main())
 
 
+def test_scaling_limits_the_workers_of_running_and_of_later_versions() -> None:
+    async def main() -> None:
+        async with stage(a=twice, b=twice) as (one, want):
+            one._workers = 4
+            await want("a")
+            (running,) = one._executors()
+            assert running.max_busy == 4
+            await want("a", max_busy_workers=2)
+            await want("a", "b", max_busy_workers=2)
+            assert running in one._executors()
+            assert [executor.max_busy for executor in one._executors()] == [2, 2]
+            await want("a", max_busy_workers=9)  # more than it has threads
+            assert running.max_busy == 4
+
+    asyncio.run(main())
+
+
 def test_a_version_is_retired_when_its_longest_request_must_be_over(held, monkeypatch) -> None:
     now = [0.0]
     monkeypatch.setattr(retire, "perf_counter", lambda: now[0])
@@ -161,8 +186,8 @@ def test_a_front_whose_workers_do_not_come_back_is_unhealthy(held, monkeypatch) 
         loop = asyncio.get_running_loop()
         executor = Executor(compile_graph(held.graph), workers=1, loop=loop)
         served = Served(executor, Limits(request_timeout_s=0.05))
-        old = _Version("old", None, (served,), Lifespan(None, None), SimpleNamespace())
-        replica = SimpleNamespace(_version=old)
+        old = _Version("old", None, (served,), Lifespan(None, None), SimpleNamespace(), {})
+        replica = SimpleNamespace(_version=old, _trial=None, _versions=lambda: [old])
         await Replica.check_health(replica)
         with pytest.raises(MlkitError, match="exceeded its deadline"):
             await served(1)
@@ -209,5 +234,141 @@ def test_a_replica_with_a_worker_left_is_healthy(held, monkeypatch) -> None:
         with pytest.raises(MlkitError, match="hold all of its workers"):
             retire.check_workers([executor], 60.0)
         executor.close(wait=False)
+
+    asyncio.run(main())
+
+
+# ---- streams
+
+
+async def collect(items: Items, into: list[int]) -> None:
+    async for item in items:
+        into.append(item)  # noqa: PERF401 - keeps those before a failure
+
+
+class Messages:
+    """What Serve's handle returns for a stream: an async iterator that can be cancelled."""
+
+    def __init__(self, made: AsyncIterator[bytes]) -> None:
+        self.made = made
+        self.cancelled = False
+
+    async def __anext__(self) -> bytes:
+        return await anext(self.made)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        asyncio.get_running_loop().create_task(self.made.aclose())
+
+
+class Handle:
+    """Serve's handle of one replica."""
+
+    def __init__(self, replica: StageReplica) -> None:
+        self.replica = replica
+
+    def options(self, *, method_name: str, stream: bool) -> "Handle":
+        assert (method_name, stream) == ("stream", True)
+        return self
+
+    def remote(self, *arguments) -> Messages:
+        self.messages = Messages(self.replica.stream(*arguments))
+        return self.messages
+
+
+@pytest.fixture
+def counting():
+    """A pipeline that streams in a stage after a step there, cut; and when its generator closed."""
+    closed = threading.Event()
+
+    @step(stage="models")
+    def prepare(n: int) -> int:
+        return n + 1
+
+    @step(stage="models")
+    def count(n: int, fail_at: int) -> Iterator[int]:
+        try:
+            for i in range(n):
+                if i == fail_at:
+                    raise InputError(f"no item {i}")
+                yield i
+        finally:
+            closed.set()
+
+    @pipeline
+    def counted(n: int, fail_at: int = -1) -> Iterator[int]:
+        return count(prepare(n), fail_at)
+
+    parts = plan(counted).cut
+    return SimpleNamespace(front=parts.front, segments=parts.segments, closed=closed)
+
+
+@asynccontextmanager
+async def front_and_stage(parts) -> AsyncIterator[tuple]:
+    """The front's executor, with its remote step connected to a stage, and the handle of that."""
+    (segment,) = parts.segments
+    async with stage(a=SimpleNamespace(graph=segment.graph)) as (one, want):
+        await want("a")
+        one._versions["a"].executors[segment.name] = one._versions["a"].executors["twice"]
+        handle = Handle(one)
+        router = Router("counted", {"models": Route("x", "y", "a")}, lambda *_: handle)
+        router.connect({"counted": parts.front})
+        loop = asyncio.get_running_loop()
+        with Executor(compile_graph(parts.front), workers=1, loop=loop) as executor:
+            yield executor, handle, one
+
+
+def test_a_stream_comes_through_from_its_stage(counting) -> None:
+    async def main() -> None:
+        async with front_and_stage(counting) as (executor, handle, one):
+            items = Items(executor, {"n": 40, "fail_at": -1})
+            assert [item async for item in items] == list(range(41))
+            assert not handle.messages.cancelled
+            assert counted(one) == {"200": 1}
+            execution = await executor.run({"n": 2, "fail_at": -1})
+            assert execution.output == [0, 1, 2]
+
+    asyncio.run(main())
+
+
+def test_a_stream_fails_as_if_it_were_here(counting) -> None:
+    async def main() -> None:
+        async with front_and_stage(counting) as (executor, _, one):
+            seen: list[int] = []
+            failing = collect(Items(executor, {"n": 9, "fail_at": 2}), into=seen)
+            with pytest.raises(StepError, match="no item 2") as caught:
+                await failing
+            assert (seen, caught.value.step, caught.value.status) == ([0, 1], "count", 422)
+            assert counted(one) == {"422": 1}
+
+    asyncio.run(main())
+
+
+def test_closing_a_stream_closes_its_generator_in_the_stage(counting) -> None:
+    async def main() -> None:
+        async with front_and_stage(counting) as (executor, handle, _):
+            items = Items(executor, {"n": 10**9, "fail_at": -1})
+            assert await anext(items) == 0
+            await items.aclose()
+            async with asyncio.timeout(5):
+                while not counting.closed.is_set():
+                    await asyncio.sleep(0.002)
+            assert handle.messages.cancelled
+
+    asyncio.run(main())
+
+
+def test_a_stage_that_breaks_off_is_an_error(counting) -> None:
+    async def main() -> None:
+        async with front_and_stage(counting) as (executor, _, one):
+
+            async def broken(*_) -> AsyncIterator[bytes]:
+                yield pack([1])
+
+            one.stream = broken
+            items = Items(executor, {"n": 3, "fail_at": -1})
+            assert await anext(items) == 1
+            with pytest.raises(MlkitError, match="models"):
+                await anext(items)
 
     asyncio.run(main())

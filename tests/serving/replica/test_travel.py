@@ -5,9 +5,11 @@ All pipelines are packed here, and run in one fresh process that can import noth
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -58,8 +60,51 @@ def late_two():
     return uno() + uno()
 """,
     "lazy.py": "import lazier\ndef loud(text):\n    return lazier.up(text)\n",
+    "shapes.py": """
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+_lock = threading.Lock()
+MADE = []
+
+class NotThereError(Exception):
+    pass
+
+@dataclass
+class Box:
+    n: int
+
+@lru_cache
+def make(n):
+    if n < 0:
+        raise NotThereError(n)
+    MADE.append(n)
+    return Box(n)
+""",
+    "rates.py": "RATE = 2\nNAME: str = 'a'\nOTHER = RATE + 1\ndef rate():\n    return RATE\n",
     "lazier.py": "def up(text):\n    return text.upper()\n",
+    "config.py": """
+OPTIONS = {"retries": [1, 2]}
+CURRENT = None
+def load(name):
+    global CURRENT, ADDED
+    CURRENT, ADDED = (name, -1.5), [name]
+    OPTIONS["retries"] = [1, {"n": 3}]
+""",
+    "../elsewhere/plug.py": "N = 3\nclass Thing:\n    n = N\ndef times(x):\n    return x * N\n",
 }
+MADE = (
+    "import sys, types\n"
+    "made = types.ModuleType('{name}')\n"
+    "exec('RATE = 3\\nclass Thing: n = 2\\ndef times(x): return x * RATE', vars(made))\n"
+)
+REGISTERED = MADE + "sys.modules['{name}'] = made\n"
+PLUGGED = (
+    "import importlib.util, sys\n"
+    "spec = importlib.util.spec_from_file_location('{name}', '../elsewhere/plug.py')\n"
+    "plug = importlib.util.module_from_spec(spec)\n"
+)
+RUN_PLUG = "spec.loader.exec_module(plug)\n"
 
 # Cells: each defines a step `look`; the result for "shoe" has to be the same everywhere.
 CELLS = {
@@ -82,6 +127,52 @@ CELLS = {
         "def helper(x):\n    from lazy import loud\n    return loud(x)\n"
         "{step}    return helper(x)\n"
     ),
+    "a class, early and late": (
+        "from shapes import Box, make as early\n"
+        "{step}    from shapes import make\n"
+        "    return [isinstance(make(1), Box), make(1) == Box(1), early is make]\n"
+    ),
+    "a class, early and in a late helper": (
+        "import shapes\ndef helper():\n    from shapes import make\n    return make(1)\n"
+        "{step}    return isinstance(helper(), shapes.Box)\n"
+    ),
+    "an exception, early and late": (
+        "from shapes import NotThereError\n"
+        "{step}    from shapes import make\n"
+        "    try:\n        make(-1)\n    except NotThereError:\n        return 'caught'\n"
+    ),
+    "state, early and late": (
+        "import shapes\n"
+        "{step}    from shapes import MADE, make\n    make(len(x) + 9)\n"
+        "    return shapes.MADE is MADE\n"
+    ),
+    "a constant that a cell has set": (
+        "import rates\nrates.RATE, rates.NAME = 50, 'b'\n"
+        "{step}    from rates import NAME, RATE, rate\n"
+        "    return [NAME, RATE, rate(), rates.RATE, rates.OTHER]\n"
+    ),
+    "state that a cell has set by a call": (
+        "import config\nconfig.load('prod')\n"
+        "{step}    from config import ADDED, CURRENT, OPTIONS\n"
+        "    return [ADDED, list(CURRENT), OPTIONS]\n"
+    ),
+    "a made module": MADE.replace("{name}", "made_1")
+    + "{step}    return [made.times(x), made.Thing.n, made.RATE]\n",
+    "a made module, registered": REGISTERED.replace("{name}", "made_2")
+    + "import made_2\n{step}    return [made_2.times(x), made_2.Thing().n]\n",
+    "members of a made module": REGISTERED.replace("{name}", "made_3")
+    + "from made_3 import RATE, Thing, times\n{step}    return [times(x), Thing().n, RATE]\n",
+    "a module from elsewhere": PLUGGED.replace("{name}", "plug_1")
+    + RUN_PLUG
+    + "{step}    return [plug.times(x), plug.Thing().n]\n",
+    "a module from elsewhere, registered": PLUGGED.replace("{name}", "plug_2")
+    + "sys.modules['plug_2'] = plug\n"
+    + RUN_PLUG
+    + "{step}    return [plug.times(x), plug.Thing().n]\n",
+    "a module from elsewhere, imported late": PLUGGED.replace("{name}", "plug_3")
+    + "sys.modules['plug_3'] = plug\n"
+    + RUN_PLUG
+    + "{step}    from plug_3 import Thing, times\n    return [times(x), Thing().n]\n",
     "cached_property": (
         "from functools import cached_property\n"
         "class Box:\n    @cached_property\n    def n(self):\n        return 7\n"
@@ -112,6 +203,59 @@ CELLS = {
         "    return inner\n"
         "@twice\ndef helper(x):\n    return x\n{step}    return helper(x)\n"
     ),
+    "validated calls": (
+        "from functools import partial\nfrom pydantic import BaseModel, validate_call\n"
+        "class Line(BaseModel):\n    sku: str\n"
+        "@validate_call\ndef times(line: 'Line', n: int = 2) -> str:\n    return line.sku * n\n"
+        "@validate_call(validate_return=True)\ndef text(n: int) -> str:\n    return n\n"
+        "@validate_call(config=dict(str_to_upper=True))\ndef up(x: str) -> str:\n    return x\n"
+        "@validate_call\ndef down(n: int) -> int:\n    return n and down(str(n - 1))\n"
+        "def add(a: int, b: int) -> int:\n    return a + b\n"
+        "more = validate_call(partial(add, 2))\n"
+        "class Shop:\n    @validate_call\n    def add(self, n: int) -> int:\n        return n + 1\n"
+        "def failed():\n    try:\n        text('5')\n    except ValueError as error:\n"
+        "        return error.error_count()\n"
+        "{step}    line = dict(sku=x)\n"
+        "    return [times(line, '3'), failed(), up(x), down('4'), more('3'), Shop().add('1')]\n"
+    ),
+    "a validated step": (
+        "from pydantic import validate_call\n"
+        "@step\n@validate_call\ndef look(x: str) -> object:\n    return x + '!'\n"
+    ),
+    "decorators of torch": (
+        "import torch\n"
+        "@torch.no_grad()\ndef graded():\n    return torch.is_grad_enabled()\n"
+        "@torch.inference_mode()\ndef inferred():\n    return torch.is_inference_mode_enabled()\n"
+        "{step}    return [graded(), inferred()]\n"
+    ),
+    "a context manager": (
+        "from contextlib import contextmanager\n"
+        "@contextmanager\ndef opened(x):\n    yield x + x\n"
+        "{step}    with opened(x) as y:\n        return y\n"
+    ),
+    "methods of all kinds": (
+        "import functools\n"
+        "class Shop:\n    def add(self, a, b):\n        return a + b\n"
+        "    plus = functools.partialmethod(add, 'p')\n"
+        "    @staticmethod\n    @functools.lru_cache\n    def one(x):\n        return x + '1'\n"
+        "    @classmethod\n    @functools.cache\n    def two(cls, x):\n        return x + '2'\n"
+        "    @functools.singledispatchmethod\n    def kind(self, x):\n        return 'any'\n"
+        "    @kind.register\n    def _(self, x: str):\n        return 'text'\n"
+        "{step}    return [Shop().plus(x), Shop.one(x), Shop.two(x), Shop().kind(x)]\n"
+    ),
+    "a thread-local variable": (
+        "import threading\nlocal = threading.local()\n{step}    local.x = x\n    return local.x\n"
+    ),
+    "a model that a later cell completes": (
+        "from pydantic import BaseModel\n"
+        "class Cart(BaseModel):\n    items: 'list[LaterItem]' = []\n"
+        "class LaterItem(BaseModel):\n    name: str\n"
+        "{step}    return Cart(items=[dict(name=x)]).items[0].name\n"
+    ),
+    "a property that imports": (
+        "class Shop:\n    @property\n    def loud(self):\n        import lazy\n"
+        "        return lazy.loud('a')\n{step}    return Shop().loud\n"
+    ),
     "a regular expression": "import re\nW = re.compile('s.')\n{step}    return W.sub('', x)\n",
     "an exception of a cell": (
         "class Bad(Exception):\n    pass\n"
@@ -140,7 +284,7 @@ print(json.dumps(results))
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def beside(tmp_path_factory):
     """A folder with modules in it, as that of a notebook: it is the working directory."""
     folder = tmp_path_factory.mktemp("notebook")
@@ -150,15 +294,18 @@ def beside(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "path", ["", *sys.path])
+        patch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # pipeline_of replaces it
         loaded = set(sys.modules)
+        names = ["prices", "pkg", "lazy", "lazier", "shapes", "rates", "config", "made", "plug"]
         yield folder
         for name in set(sys.modules) - loaded:
-            if name.partition(".")[0] in ("prices", "pkg", "lazy", "lazier"):
+            if name.partition(".")[0].partition("_")[0] in names:
                 del sys.modules[name]
 
 
 def pipeline_of(cell: str):
-    names = {"__name__": "__main__"}
+    sys.modules["__main__"] = notebook = ModuleType("__main__")
+    names = vars(notebook)
     exec("from mlkit import *\n", names)
     exec(compile(cell.format(step=STEP) + PIPELINE, f"<cell {hash(cell)}>", "exec"), names)
     return names["looked"]
@@ -187,6 +334,27 @@ def elsewhere(beside, tmp_path_factory):
 @pytest.mark.parametrize("name", CELLS)
 def test_a_step_returns_elsewhere_what_it_returns_here(beside, elsewhere, name) -> None:
     assert elsewhere[name] == pipeline_of(CELLS[name])("shoe")
+
+
+def test_a_proxy_that_passes_for_its_function_is_a_problem() -> None:
+    pipe = pipeline_of(
+        "import wrapt\n"
+        "@wrapt.decorator\ndef twice(fn, instance, args, kwargs):\n"
+        "    return fn(*args, **kwargs) * 2\n"
+        "@twice\ndef helper(x):\n    return x\n{step}    return helper(x)\n"
+    )
+    (problem,) = pipe.problems
+    assert re.search(r"it uses 'helper': helper is wrapped in a .*FunctionWrapper", problem.what)
+    assert "functools.wraps" in str(problem.fix)
+
+
+def test_a_late_import_of_a_module_without_a_file_is_a_problem() -> None:
+    cell = (
+        REGISTERED.replace("{name}", "made_4") + "{step}    import made_4\n    return made_4.RATE\n"
+    )
+    (problem,) = pipeline_of(cell).problems
+    assert "imports 'made_4' when it runs, a module that has no file" in problem.what
+    assert "outside of the function" in str(problem.fix)
 
 
 def test_a_member_that_no_step_names_says_so(beside) -> None:

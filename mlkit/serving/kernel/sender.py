@@ -1,0 +1,148 @@
+"""Sending requests to an app: connections, what was sent last, and explained errors."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mlkit.errors import MlkitError, RequestError
+from mlkit.serving.kernel.client import Codec, PreparedRequest
+from mlkit.serving.kernel.transport import exchange
+from mlkit.serving.replica.output import read_failures
+
+__all__ = ["Sender", "shut_down"]
+
+RESPONSE_MARGIN_S = 30.0
+
+MAX_SENT, MAX_SENT_BYTES = 20, 2 * 2**20
+"""Number and size of the requests that are kept for load tests."""
+
+
+class Sender:
+    """Sends requests of one app and decodes the responses; thread-safe.
+
+    Args:
+        codec: of the app's pipeline.
+        timeout_s: seconds within which the server responds.
+        logs: folder of the app's output and failures.
+        took: called with id and duration, in seconds, of each answered request.
+
+    Attributes:
+        sent: the last requests, oldest first.
+        closed: whether it was closed.
+    """
+
+    def __init__(
+        self, codec: Codec, timeout_s: float, logs: Path, took: Callable[[str, float], None]
+    ) -> None:
+        self._app = codec.graph.name
+        self._codec, self._timeout_s, self._logs, self._took = codec, timeout_s, logs, took
+        self.sent: deque[PreparedRequest] = deque(maxlen=MAX_SENT)
+        self.closed = False
+
+    def send(self, request: PreparedRequest) -> Any:
+        """Send a request and return its result.
+
+        Raises:
+            RequestError: the response is an error, or there is none.
+        """
+        import httpx2
+
+        self._keep(request)
+        start = perf_counter()
+        try:
+            with self._exchange(request) as response:
+                response.read()
+        except httpx2.HTTPError as error:
+            raise self._unanswered(error) from error
+        self._took(response.headers.get("x-request-id", ""), perf_counter() - start)
+        if response.status_code != 200:
+            raise self._explained(self._codec.error(response.status_code, response.content))
+        try:
+            return self._codec.result(response.content, response.headers.get("content-type", ""))
+        except RequestError as error:
+            raise self._explained(error) from None
+
+    def stream(self, request: PreparedRequest) -> Iterator[Any]:
+        """Send a request at the first `next`, and yield the items of its response.
+
+        Raises:
+            RequestError: the response is an error, or there is none, or it breaks off.
+        """
+        import httpx2
+
+        self._keep(request)
+        start = perf_counter()
+        try:
+            with self._exchange(request) as response:
+                if response.status_code != 200:
+                    raise self._codec.error(response.status_code, response.read())
+                yield from self._codec.streamed(response.iter_bytes())
+                id = response.headers.get("x-request-id", "")
+        except httpx2.HTTPError as error:
+            raise self._unanswered(error) from error
+        except RequestError as error:
+            raise self._explained(error) from None
+        self._took(id, perf_counter() - start)
+
+    def close(self) -> None:
+        """Close the connections; nothing is sent any more."""
+        self.closed = True
+        if "_transport" in self.__dict__:
+            self._transport.close()
+
+    def _keep(self, request: PreparedRequest) -> None:
+        """Keep a request for load tests."""
+        if self.closed:
+            raise shut_down(RequestError, self._app)
+        if len(request.body or b"") <= MAX_SENT_BYTES:
+            self.sent.append(request)
+
+    def _unanswered(self, error: Exception) -> RequestError:
+        return RequestError(
+            f"no response: {type(error).__name__}: {error}",
+            where=f"app {self._app!r}",
+            fix="check app.status()",
+        )
+
+    def _explained(self, error: RequestError) -> RequestError:
+        """Add the message from the log, which the server omits."""
+        if error.failure_id is not None:
+            for failure in read_failures(self._logs, self._app, error.failure_id):
+                error.got = failure.error
+        return error
+
+    def _exchange(self, request: PreparedRequest) -> AbstractContextManager[Any]:
+        import httpx2
+
+        # The server responds with 504 at its own deadline.
+        timeout = httpx2.Timeout(self._timeout_s + RESPONSE_MARGIN_S, connect=5)
+        return exchange(
+            self._transport,
+            request.method,
+            request.url,
+            headers=request.headers,
+            content=request.body,
+            timeout=timeout,
+        )
+
+    @cached_property
+    def _transport(self) -> Any:
+        import httpx2
+
+        limits = httpx2.Limits(max_connections=256, max_keepalive_connections=256)
+        # It retries failed connects only, before anything is sent.
+        transport = httpx2.HTTPTransport(retries=2, limits=limits)
+        weakref.finalize(self, transport.close)
+        return transport
+
+
+def shut_down(kind: type[MlkitError], app: str) -> MlkitError:
+    """Return the error on an app that was shut down."""
+    return kind("the app was shut down", where=f"app {app!r}", fix="deploy again")
