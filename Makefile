@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-notebooks lab lint bench bench-observe figures browser lock environment clean distclean
+.PHONY: help demo test test-code test-notebooks lab lint bench bench-models bench-observe model-card figures zoo contract browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,12 +27,19 @@ test: $(STAMP) ## the tests, then the notebooks
 	$(MAKE) --no-print-directory test-notebooks || status=1; \
 	exit $$status
 
-test-code: $(STAMP) ## the tests alone; TESTS=tests/define narrows them
-	$(BIN)/pytest $(TESTS)
+# What starts Ray or measures time has the machine to itself. Status 5: no test was selected.
+# Collecting takes half a minute, so only the files with such tests are collected again.
+ALONE := serve or timing
+ALONE_IN := $(shell grep -rlE 'mark\.(serve|timing)|\blive\b' tests --include='test_*.py')
+test-code: $(STAMP) ## the tests alone, without a browser; TESTS=tests/define narrows them
+	@status=0; \
+	$(BIN)/pytest -n 2 --dist loadfile -m "not ($(ALONE) or browser)" $(TESTS) || [ $$? = 5 ] || status=1; \
+	$(BIN)/pytest -m "($(ALONE)) and not browser" $(or $(TESTS),$(ALONE_IN)) || [ $$? = 5 ] || status=1; \
+	exit $$status
 
 # A cell has its own limit inside the notebook's kernel; the outer one only ends what hangs.
 test-notebooks: $(STAMP) ## the notebooks alone, their outputs compared
-	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=120 --timeout=180 \
+	$(BIN)/python -m pytest -p tests.notebooks --nbval --nbval-current-env --nbval-cell-timeout=240 --timeout=300 \
 		$(if $(wildcard notebooks/sanitize.cfg),--nbval-sanitize-with=notebooks/sanitize.cfg) \
 		$(or $(NOTEBOOKS),notebooks)
 
@@ -49,11 +56,23 @@ lint: $(STAMP) ## ruff, its format and mypy
 bench: $(STAMP) ## measure what is claimed about speed
 	$(BIN)/python -m benchmarks $(BENCH)
 
+bench-models: $(STAMP) ## measure optimising and loading of models; PHOTOS=folder of 700 photos; build/bench/models.json
+	$(BIN)/python -m benchmarks models $(if $(PHOTOS),--photos "$(PHOTOS)")
+
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
 	$(BIN)/python -m benchmarks observe
 
+model-card: $(STAMP) ## measure the tags on PHOTOS=folder (validation/<class>/*.jpg), and write docs/model-card.md
+	$(BIN)/python -m tools.evaluate "$(PHOTOS)"
+
 figures: $(STAMP) ## put what was measured last into README and docs
 	$(BIN)/python -m tools.figures --update
+
+zoo: $(STAMP) ## every type on every way into a pipeline and out of it; TYPES="Decimal UUID" narrows it
+	$(BIN)/python -m tests.zoo $(TYPES)
+
+contract: $(STAMP) ## 5,000 made-up requests to pipelines of many types, against /openapi.json
+	$(BIN)/python -m tests.zoo.contract
 
 browser: $(STAMP) ## the tests that drive a browser; installs Chromium for them (Debian and its kin); screenshots in build/browser/
 	.ci/install-browser

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [pipeline|engine|observe|PART ...] [--blocks 5] [--seconds 3]``."""
+"""``python -m benchmarks [pipeline|engine|observe|models|placement|PART ...]``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 def main(words: list[str] | None = None) -> int:
     """Measure and write down; the exit status."""
-    from benchmarks import observe
+    from benchmarks import models, observe, placement
     from benchmarks.engine import PARTS, measure
     from tools.demo.interrupts import Interrupts
 
@@ -27,27 +27,40 @@ def main(words: list[str] | None = None) -> int:
         default=["pipeline", "engine"],
         help="pipeline: the tagging pipeline against eager torch and its own offline limit; "
         f"engine: all of {', '.join(PARTS)}, which can be named by themselves; "
-        f"observe: all of {', '.join(observe.PARTS)}, likewise",
+        f"observe: all of {', '.join(observe.PARTS)}, likewise; "
+        f"models: all of {', '.join(models.PARTS)}, likewise; "
+        "placement: the rule for replicas and threads",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a block")
+    parser.add_argument("--photos", type=Path, help="folder for models, at least 700 photos")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
-    given = parser.parse_args(words)
-    given.blocks = max(5, given.blocks)
-    unknown = set(given.parts) - {"pipeline", "engine", "observe", *PARTS, *observe.PARTS}
+    arguments = parser.parse_args(words)
+    arguments.blocks = max(5, arguments.blocks)
+    groups = {"pipeline", "engine", "observe", "models", "placement"}
+    unknown = set(arguments.parts) - {*groups, *PARTS, *observe.PARTS, *models.PARTS}
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     try:
         with Interrupts() as check:
-            if "pipeline" in given.parts:
-                _measure(given, check)
-            parts = [part for part in PARTS if part in given.parts or "engine" in given.parts]
+            if "pipeline" in arguments.parts:
+                _measure(arguments, check)
+            parts = [
+                part for part in PARTS if part in arguments.parts or "engine" in arguments.parts
+            ]
             if parts:
-                measure(given.out, parts, given.blocks, given.seconds, check)
-            asked = set(given.parts)
+                measure(arguments.out, parts, arguments.blocks, arguments.seconds, check)
+            asked = set(arguments.parts)
             parts = [part for part in observe.PARTS if asked & {part, "observe"}]
             if parts:
-                observe.measure(given.out, parts, given.blocks, given.seconds, check)
+                observe.measure(arguments.out, parts, arguments.blocks, arguments.seconds, check)
+            parts = [part for part in models.PARTS if asked & {part, "models"}]
+            if parts:
+                models.measure(
+                    parts, models.Settings(arguments.out, arguments.blocks, arguments.photos, check)
+                )
+            if "placement" in arguments.parts:
+                placement.write(arguments.out, arguments.blocks, arguments.seconds, check)
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; everything that was started is ended", file=sys.stderr)
         return 130
@@ -57,7 +70,7 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _measure(given: argparse.Namespace, check: Callable[[], None]) -> None:
+def _measure(arguments: argparse.Namespace, check: Callable[[], None]) -> None:
     from benchmarks.compare import offline_and_eager, served_and_offline
     from mlkit.tagging import tag
     from tools.demo.pictures import load_payloads, sample
@@ -65,20 +78,24 @@ def _measure(given: argparse.Namespace, check: Callable[[], None]) -> None:
     from tools.demo.summary import busy, machine
 
     payloads, facts = load_payloads(sample()), machine(tag)
-    times: dict[str, Any] = {"blocks": given.blocks, "seconds": given.seconds, "check": check}
+    times: dict[str, Any] = {
+        "blocks": arguments.blocks,
+        "seconds": arguments.seconds,
+        "check": check,
+    }
     print(busy(facts) or f"{facts['cpu']}, {facts['cores']} cores, {facts['precision']}")
-    _write(given.out, "offline_and_eager", offline_and_eager(tag, payloads, **times), facts)
+    _write(arguments.out, "offline_and_eager", offline_and_eager(tag, payloads, **times), facts)
     with deployed(tag, lambda text: None) as (app, _):
-        found = served_and_offline(app, tag, payloads, **times)
-    _write(given.out, "served_and_offline", found, facts)
+        results = served_and_offline(app, tag, payloads, **times)
+    _write(arguments.out, "served_and_offline", results, facts)
 
 
-def _write(out: Path, name: str, found: dict[str, Any], facts: dict[str, Any]) -> None:
+def _write(out: Path, name: str, results: dict[str, Any], facts: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{name}.json"
-    path.write_text(json.dumps({**found, "machine": facts}, indent=2) + "\n")
-    print(f"{name.replace('_and_', ' / ')}: rate {found['rate_ratio']['words']}")
-    print(f"  CPU a picture {found['cpu_ratio']['words']}\n  {path}")
+    path.write_text(json.dumps({**results, "machine": facts}, indent=2) + "\n")
+    print(f"{name.replace('_and_', ' / ')}: rate {results['rate_ratio']['words']}")
+    print(f"  CPU a picture {results['cpu_ratio']['words']}\n  {path}")
 
 
 if __name__ == "__main__":

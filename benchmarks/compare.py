@@ -25,7 +25,7 @@ def offline_and_eager(
     """The pipeline at full speed against eager torch, both in this process."""
     eager = offline.Eager()
     pictures = [payload["image"] for payload in payloads]
-    found = offline.by_turns(
+    timings = offline.by_turns(
         [
             lambda: offline.run_offline(pipeline, payloads, seconds),
             lambda: offline.run_eager(eager, pictures, seconds),
@@ -33,7 +33,7 @@ def offline_and_eager(
         blocks,
         check,
     )
-    return comparison("offline", found[0], "eager", found[1])
+    return comparison("offline", timings[0], "eager", timings[1])
 
 
 def served_and_offline(
@@ -54,16 +54,16 @@ def served_and_offline(
     clients: list[float] = []
 
     def load() -> Block:
-        made = served.saturate(app, payloads, concurrency, seconds)
-        clients.append(made.result.client.cores)
-        answered = int(made.result.ok.sum())
-        return Block(answered, made.result.duration_s, sum(made.cpu_s.values()))
+        load = served.saturate(app, payloads, concurrency, seconds)
+        clients.append(load.result.client.cores)
+        answered = int(load.result.ok.sum())
+        return Block(answered, load.result.duration_s, sum(load.cpu_s.values()))
 
-    found = offline.by_turns(
+    timings = offline.by_turns(
         [load, lambda: offline.run_offline(pipeline, payloads, seconds)], blocks, check
     )
-    made = comparison("served", found[0], "offline", found[1])
-    return {**made, "concurrency": concurrency, "client_cores": clients}
+    compared = comparison("served", timings[0], "offline", timings[1])
+    return {**compared, "concurrency": concurrency, "client_cores": clients}
 
 
 def comparison(
@@ -79,5 +79,5 @@ def comparison(
     }
 
 
-def _plain(found: Ratio) -> dict[str, Any]:
-    return {**found._asdict(), "words": str(found)}
+def _plain(measured: Ratio) -> dict[str, Any]:
+    return {**measured._asdict(), "words": str(measured)}

@@ -33,6 +33,7 @@ class Findings:
         server_errors: answers of 500.
         undeclared: answers with a status that the document does not name.
         not_problems: errors whose body is no ``application/problem+json``.
+        other_forms: answers with a content type or a body that the document does not describe.
         wrong: the first of all these, in words.
     """
 
@@ -41,6 +42,7 @@ class Findings:
     server_errors: int = 0
     undeclared: int = 0
     not_problems: int = 0
+    other_forms: int = 0
     wrong: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,6 +52,7 @@ class Findings:
             "server_errors": self.server_errors,
             "undeclared": self.undeclared,
             "not_problems": self.not_problems,
+            "other_forms": self.other_forms,
             "statuses": {str(status): n for status, n in sorted(self.statuses.items())},
             "wrong": self.wrong,
         }
@@ -71,9 +74,36 @@ class Findings:
         ):
             self.not_problems += 1
             wrong.append(f"an error as {kind or 'nothing'}")
+        form = _other_form(operation, response, kind)
+        if form:
+            self.other_forms += 1
+            wrong.append(form)
         if wrong and len(self.wrong) < _SHOWN:
-            what = f"{operation.method.upper()} {operation.path}: {response.status_code}"
-            self.wrong.append(f"{what}, {', '.join(wrong)}: {case.as_curl_command()[:500]}")
+            response_line = f"{operation.method.upper()} {operation.path}: {response.status_code}"
+            self.wrong.append(
+                f"{response_line}, {', '.join(wrong)}: {case.as_curl_command()[:500]}"
+            )
+
+
+def _other_form(operation: Operation, response: Any, kind: str) -> str:
+    """How an answer differs from the content types and schemas of the document; "" if it does not.
+
+    Schemathesis itself cannot read ``prefixItems`` in a response.
+    """
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+    declared = operation.definition.raw["responses"].get(str(response.status_code), {})
+    contents = declared.get("content", {})
+    if kind not in contents:
+        return f"{kind or 'nothing'} is not declared" if contents else ""
+    if not kind.endswith("json"):
+        return ""
+    components = operation.schema.raw_schema.get("components", {})
+    schema = {**contents[kind].get("schema", {}), "components": components}
+    checker = Draft202012Validator.FORMAT_CHECKER
+    validator = Draft202012Validator(schema, format_checker=checker)
+    error = next(validator.iter_errors(response.json()), None)
+    return f"its body: {error.message[:300]}" if error else ""
 
 
 def _is_problem(response: Any) -> bool:
@@ -101,8 +131,8 @@ def fuzz(
 
     _register(pictures)
     findings = Findings()
-    for found in schema.get_all_operations():
-        operation: Operation = found.ok()  # type: ignore[union-attr]  # else it raises
+    for result in schema.get_all_operations():
+        operation: Operation = result.ok()  # type: ignore[union-attr]  # else it raises
         if operation.body:
             _fuzz(operation, GenerationMode.POSITIVE, cases // 2, headers, findings)
             _fuzz(operation, GenerationMode.NEGATIVE, cases - cases // 2, headers, findings)
@@ -116,7 +146,7 @@ def _register(pictures: Sequence[bytes]) -> None:
     import schemathesis
     from hypothesis import strategies
 
-    urls = [f"data:image/jpeg;base64,{base64.b64encode(one).decode()}" for one in pictures]
+    urls = [f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}" for picture in pictures]
     broken = ["data:,", "data:image/png;base64,AAAA", "data:x", "http://127.0.0.1:1/a.png"]
     texts = strategies.text().map("data:image/png;base64,".__add__)
     schemathesis.openapi.format("uri", strategies.sampled_from([*urls, *broken]) | texts)

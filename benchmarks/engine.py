@@ -34,20 +34,20 @@ def measure(
 
     path = out / "engine.json"
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    found["machine"] = facts = machine(tag)
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    results["machine"] = facts = machine(tag)
     print(busy(facts) or f"{facts['cpu']}, {facts['cores']} cores, {facts['precision']}")
     for part in parts:
         began = time.monotonic()
-        made = PARTS[part](blocks, seconds, check)
-        found |= {name: made[name] for name in HOISTED if name in made}
-        found[part] = {name: value for name, value in made.items() if name not in HOISTED}
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        measured = PARTS[part](blocks, seconds, check)
+        results |= {name: measured[name] for name in HOISTED if name in measured}
+        results[part] = {name: value for name, value in measured.items() if name not in HOISTED}
+        path.write_text(json.dumps(results, indent=2) + "\n")
         print(f"{part} ({time.monotonic() - began:.0f} s)")
-        for name, value in made.items():
+        for name, value in measured.items():
             print(f"  {name:28} {_words(value)}")
     print(path)
-    return found
+    return results
 
 
 def _words(value: Any) -> str:
@@ -60,8 +60,8 @@ def _words(value: Any) -> str:
 
 
 def _ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
-    found = ratio(a, b)
-    return {"value": found.value, "low": found.low, "high": found.high}
+    measured = ratio(a, b)
+    return {"value": measured.value, "low": measured.low, "high": measured.high}
 
 
 def _noop(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:
@@ -113,11 +113,11 @@ def _fused(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, 
         cores: list[float] = []
 
         def load() -> Block:
-            made = served.saturate(app, payloads, concurrency, seconds)
-            clients.append(made.result.client.cores)
-            cores.append(sum(made.cpu_s.values()) / made.result.duration_s)
-            answered = int(made.result.ok.sum())
-            return Block(answered, made.result.duration_s, sum(made.cpu_s.values()))
+            load = served.saturate(app, payloads, concurrency, seconds)
+            clients.append(load.result.client.cores)
+            cores.append(sum(load.cpu_s.values()) / load.result.duration_s)
+            answered = int(load.result.ok.sum())
+            return Block(answered, load.result.duration_s, sum(load.cpu_s.values()))
 
         mine, theirs = offline.by_turns(
             [load, lambda: offline.run_offline(tag, payloads, seconds)], blocks, check
@@ -160,13 +160,13 @@ def _layouts(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str
             "per_step": (split, payloads),
             "blog": (url, blog),
         }
-        for target, what in targets.values():
-            _closed_rate(target, what, 1.0)
+        for target, inputs in targets.values():
+            _closed_rate(target, inputs, 1.0)
         rates: dict[str, list[float]] = {name: [] for name in targets}
         last: dict[str, LoadResult] = {}
         for _ in range(blocks):
-            for name, (target, what) in targets.items():
-                last[name] = _closed(target, what, seconds)
+            for name, (target, inputs) in targets.items():
+                last[name] = _closed(target, inputs, seconds)
                 rates[name].append(last[name].ok_rate)
             check()
         same = [a == b for a, b in zip(_tags(fused, payloads), _tags(split, payloads), strict=True)]
@@ -204,7 +204,7 @@ def _redeploy(blocks: int, seconds: float, check: Callable[[], None]) -> dict[st
     from mlkit.serving.bundle import pack
     from mlkit.serving.kernel.deployment import deploy_to
 
-    found: dict[str, dict[str, Any]] = {}
+    redeployed: dict[str, dict[str, Any]] = {}
     for name in ("fused", "staged"):
         # Fused: the stages that the steps name are all the front's.
         names = {node.step.name: {"stage": small.staged.name} for node in small.staged.graph}
@@ -216,10 +216,10 @@ def _redeploy(blocks: int, seconds: float, check: Callable[[], None]) -> dict[st
                 planned = plan(pipeline, **options)
                 return deploy_to(session, planned, pack(planned), token="", limits=Limits())
 
-            found[name] = trials.redeploy(small.staged, again)
-    code_s = {name: one.pop("code_s") for name, one in found.items()}
-    sums = {k: sum(one[k] for one in found.values()) for k in ("requests", "failed")}
-    return {"code_s": code_s, **sums, **found}
+            redeployed[name] = trials.redeploy(small.staged, again)
+    code_s = {name: trial.pop("code_s") for name, trial in redeployed.items()}
+    sums = {k: sum(trial[k] for trial in redeployed.values()) for k in ("requests", "failed")}
+    return {"code_s": code_s, **sums, **redeployed}
 
 
 def _two_nodes(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:

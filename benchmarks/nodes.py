@@ -40,8 +40,8 @@ def measure() -> dict[str, Any]:
         )
     if done.returncode:
         raise DeployError("the cluster did not answer", got=done.stderr[-1500:])
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return report
 
 
 def _main() -> None:
@@ -73,7 +73,7 @@ def _main() -> None:
         frame = placement.to_frame()
         there = list(app.map(payloads, progress=False))
         here = list(tag.map(payloads, progress=False))
-        found = {
+        report = {
             "stages": {
                 str(stage): sorted(set(rows["node"])) for stage, rows in frame.groupby("stage")
             },
@@ -84,7 +84,7 @@ def _main() -> None:
             "taken_cpus": placement.taken["CPU"],
         }
         app.shutdown()
-        print(json.dumps(found))
+        print(json.dumps(report))
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]
 

@@ -95,17 +95,17 @@ def measure(
 
     path = out / "observe.json"
     out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    found["machine"] = facts = machine(tag)
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    results["machine"] = facts = machine(tag)
     print(busy(facts) or f"{facts['cpu']}, {facts['cores']} cores, {facts['precision']}")
     for part in parts:
         began = time.monotonic()
-        found[part] = PARTS[part](blocks, seconds, check)
-        path.write_text(json.dumps(found, indent=2) + "\n")
+        results[part] = PARTS[part](blocks, seconds, check)
+        path.write_text(json.dumps(results, indent=2) + "\n")
         print(f"{part} ({time.monotonic() - began:.0f} s)")
-        print(json.dumps(found[part], indent=2))
+        print(json.dumps(results[part], indent=2))
     print(path)
-    return found
+    return results
 
 
 @contextmanager
@@ -174,8 +174,8 @@ def _compared(app: App, result: LoadResult, last_s: float, share: float) -> dict
 def _settled(app: App) -> Sample | None:
     """Wait until everything that was counted has been handed on."""
     time.sleep(SETTLE_S)
-    found = app.metrics.whole(900)
-    return found[0] if found else None
+    windows = app.metrics.whole(900)
+    return windows[0] if windows else None
 
 
 # ---- cost ------------------------------------------------------------------------------------
@@ -254,9 +254,9 @@ def _cpu_of(app: App) -> float:
     import psutil
 
     total = 0.0
-    for one in app.placement().replicas:
-        if one["pid"]:
-            times = psutil.Process(one["pid"]).cpu_times()
+    for replica in app.placement().replicas:
+        if replica["pid"]:
+            times = psutil.Process(replica["pid"]).cpu_times()
             total += times.user + times.system
     return total
 
@@ -273,12 +273,12 @@ def _autoscale(blocks: int, seconds: float, check: Callable[[], None]) -> dict[s
         check()
         cold = _cold()
     return {
-        "first_new_replica_s": median(one["first_new_replica_s"] for one in quick),
-        "first_new_replica_s_all": [one["first_new_replica_s"] for one in quick],
+        "first_new_replica_s": median(trial["first_new_replica_s"] for trial in quick),
+        "first_new_replica_s_all": [trial["first_new_replica_s"] for trial in quick],
         "serve_default_s": slow["first_new_replica_s"],
-        "unexplained": sum(one["unexplained"] for one in [*quick, slow]),
-        "log_agrees": all(one["log_agrees"] for one in [*quick, slow]),
-        "failed": sum(one["failed"] for one in [*quick, slow]),
+        "unexplained": sum(trial["unexplained"] for trial in [*quick, slow]),
+        "log_agrees": all(trial["log_agrees"] for trial in [*quick, slow]),
+        "failed": sum(trial["failed"] for trial in [*quick, slow]),
         **cold,
     }
 
@@ -305,27 +305,29 @@ def _jumped(config: dict[str, Any], after_s: float) -> dict[str, Any]:
     time.sleep(SETTLE_S)
     scaling = app.scaling
     at = result.started + JUMP_AT_S
-    counts = [one for one in scaling.counts if one.stage == "fetched"]
-    had = max((one.ready for one in counts if one.at <= at), default=1)
-    first = next((one.at for one in counts if one.at > at and one.ready > had), float("nan"))
-    wanted = [one.wanted for one in counts]
+    counts = [count for count in scaling.counts if count.stage == "fetched"]
+    had = max((count.ready for count in counts if count.at <= at), default=1)
+    first = next(
+        (count.at for count in counts if count.at > at and count.ready > had), float("nan")
+    )
+    wanted = [count.wanted for count in counts]
     changes = [b for a, b in pairwise(wanted) if a != b]
-    scaled = [one for one in scaling.decisions if one.kind == "scaled"]
-    found = {
+    scaled = [decision for decision in scaling.decisions if decision.kind == "scaled"]
+    outcome = {
         "first_new_replica_s": first - at,
-        "unexplained": sum(not one.why for one in scaled),
+        "unexplained": sum(not decision.why for decision in scaled),
         # Ray's own status is looked at twice a second: of two changes in between it has the last.
-        "log_agrees": _within(changes, [one.after for one in scaled]),
+        "log_agrees": _within(changes, [decision.after for decision in scaled]),
         "failed": int((~result.ok).sum()),
     }
     app.shutdown()
-    return found
+    return outcome
 
 
 def _within(few: Sequence[int], many: Sequence[int]) -> bool:
     """Whether all of the few come among the many, in their order, and the last is the last."""
     rest = iter(many)
-    return all(one in rest for one in few) and (not few or few[-1] == many[-1])
+    return all(item in rest for item in few) and (not few or few[-1] == many[-1])
 
 
 def _cold() -> dict[str, Any]:
@@ -374,8 +376,8 @@ def _closed(app: App, payloads: Sequence[Any], seconds: float) -> LoadResult:
 
 
 def _ratio(a: Sequence[float], b: Sequence[float]) -> dict[str, float]:
-    found = ratio(a, b)
-    return {"value": found.value, "low": found.low, "high": found.high}
+    measured = ratio(a, b)
+    return {"value": measured.value, "low": measured.low, "high": measured.high}
 
 
 PARTS: dict[str, Callable[[int, float, Callable[[], None]], dict[str, Any]]] = {

@@ -95,12 +95,12 @@ class _Block(NamedTuple):
 def _block(app: App, payloads: Sequence[Any], rate: float, seed: int, cores: int) -> _Block:
     lone = load_test(app, payloads, closed(concurrency=1), duration_s=2.0, progress=False)
     arrivals = poisson(rate=rate, seed=seed)
-    found = load_test(app, payloads, arrivals, duration_s=REQUESTS / rate, progress=False)
-    s1_ms, told = lone.summary()["p50_ms"], found.summary()
-    ideal = queued(found.to_frame()["intended_s"], s1_ms / 1e3, cores)
+    result = load_test(app, payloads, arrivals, duration_s=REQUESTS / rate, progress=False)
+    s1_ms, told = lone.summary()["p50_ms"], result.summary()
+    ideal = queued(result.to_frame()["intended_s"], s1_ms / 1e3, cores)
     return _Block(
         rate,
-        len(found),
+        len(result),
         s1_ms,
         told["p50_ms"],
         told["p99_ms"] / s1_ms,

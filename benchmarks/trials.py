@@ -73,17 +73,17 @@ def disconnect(app: App, rounds: int = 10, clients: int = 100) -> dict[str, Any]
         time.sleep(0.02)
         for connection in gone:
             connection.close()
-        for one in staying:
-            one.thread.join()
-            answered += one.status == 200
-            failed += one.status != 200
+        for client in staying:
+            client.thread.join()
+            answered += client.status == 200
+            failed += client.status != 200
     until = time.monotonic() + 10
     full = 0
     while time.monotonic() < until:  # as many at once as it takes: every slot has to be free
         burst = [_Asking(request) for _ in range(200)]
-        for one in burst:
-            one.thread.join()
-        full = sum(one.status == 200 for one in burst)
+        for client in burst:
+            client.thread.join()
+        full = sum(client.status == 200 for client in burst)
         if full == 200:
             break
     return {
@@ -113,9 +113,11 @@ class _Asking:
         self.thread.start()
 
     def _ask(self) -> None:
-        one = self._request
+        request = self._request
         try:
-            answer = httpx2.post(one.url, headers=one.headers, content=one.body, timeout=30)
+            answer = httpx2.post(
+                request.url, headers=request.headers, content=request.body, timeout=30
+            )
             self.status = answer.status_code
         except httpx2.HTTPError:
             self.status = -1
@@ -177,10 +179,10 @@ def redeploy(
             number += 1
             mark = f"changed {number}"
             began = time.monotonic()
-            made = deploy(
+            updated = deploy(
                 pipeline.replace(third=_marked("third", mark), fourth=_marked("fourth", mark))
             )
-            restarted |= {c.stage for c in made.changes if c.action in ("started", "restarted")}
+            restarted |= {c.stage for c in updated.changes if c.action in ("started", "restarted")}
             first = next((t for t, _, text in steady.answers if mark in str(text)), None)
             while first is None:
                 time.sleep(0.005)

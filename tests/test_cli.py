@@ -15,6 +15,8 @@ import pytest
 import mlkit
 from mlkit import cli
 from mlkit.serving.control.watchdog import processes_of
+from mlkit.serving.kernel import deployment
+from mlkit.serving.kernel.session import Session
 
 MODULE = """
 import sys
@@ -147,6 +149,48 @@ def test_starting_the_command_loads_nothing_heavy() -> None:
         assert f"'{name}'" not in done.stdout
 
 
+class FakeSession:
+    """A session without processes, which runs until it is stopped."""
+
+    running = True
+
+    def stop(self) -> None:
+        self.running = False
+
+
+class FakeApp:
+    url = "http://127.0.0.1:1/plus"
+
+    def curl(self) -> str:
+        return "curl -H @token.txt"
+
+
+@pytest.fixture
+def session(monkeypatch):
+    session = FakeSession()
+    monkeypatch.setattr(Session, "start", lambda **options: session)
+    monkeypatch.setattr(deployment, "deploy_to", lambda *arguments, **options: FakeApp())
+    return session
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_ends_with_its_session_when_it_is_told_to(
+    shop, capsys, monkeypatch, session, number
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: signal.raise_signal(number))
+    assert exit_code("serve", "shop_for_cli:plus", "--port", "0") == 0
+    assert not session.running
+    out, err = capsys.readouterr()
+    assert out == "ready: http://127.0.0.1:1/plus\n"
+    assert "curl -H @token.txt" in err
+
+
+def test_a_server_whose_session_died_ends_with_an_error(shop, capsys, session) -> None:
+    session.running = False
+    assert exit_code("serve", "shop_for_cli:plus", "--port", "0", "--no-token") == 1
+    assert "the session process died" in capsys.readouterr().err
+
+
 # ---- with Ray -----------------------------------------------------------------------------------
 
 
@@ -209,7 +253,7 @@ def stderr_of(shop):
 
 @pytest.mark.serve
 @pytest.mark.timeout(240)
-def test_a_server_answers_until_it_is_told_to_end(server, shop, runtime_base) -> None:
+def test_a_server_answers_until_its_session_dies(server, shop, runtime_base) -> None:
     process = server("--port", "0", MLKIT_TOKEN="s3cret")
     ready = process.stdout.readline()  # nothing is printed before it
     assert ready.startswith("ready: http://127.0.0.1:"), stderr_of(shop)
@@ -218,29 +262,15 @@ def test_a_server_answers_until_it_is_told_to_end(server, shop, runtime_base) ->
     assert httpx2.post(url, json={"x": 3}, headers=headers).json() == 4
     assert httpx2.post(url, json={"x": 3}).status_code == 401
     (session,) = sessions(runtime_base)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
-    assert processes_of(session) == []
-    assert process.stdout.read() == ""
-    assert "s3cret" not in stderr_of(shop)
-    assert "this module talks" in stderr_of(shop)
-
-
-@pytest.mark.serve
-@pytest.mark.timeout(240)
-def test_a_server_whose_session_dies_ends_with_an_error(server, shop, runtime_base) -> None:
-    process = server("--port", "0")
-    url = process.stdout.readline().split()[1]
-    header = stderr_of(shop).partition("-H @")[2].split()[0]
-    name, _, value = Path(header).read_text().strip().partition(": ")
-    assert httpx2.post(url, json={"x": 1}, headers={name: value}).json() == 2
-    assert value.split()[1] not in stderr_of(shop)
-    (session,) = sessions(runtime_base)
     (host,) = (p for p in processes_of(session) if "mlkit.serving.port" in p.cmdline())
     host.kill()
     assert process.wait(60) == 1
-    assert "the session process died" in stderr_of(shop)
     assert processes_of(session) == []
+    assert process.stdout.read() == ""
+    errors = stderr_of(shop)
+    assert "the session process died" in errors
+    assert "this module talks" in errors
+    assert "s3cret" not in errors
 
 
 @pytest.mark.serve

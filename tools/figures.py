@@ -21,8 +21,13 @@ SOURCES: Mapping[str, str] = {
     "demo": "build/demo/summary.json",
     "engine": "build/bench/engine.json",
     "observe": "build/bench/observe.json",
+    "placement": "build/bench/placement.json",
 }
-"""What the commands write: ``make demo``, ``make bench BENCH=engine``, ``make bench-observe``."""
+"""What the commands write.
+
+They are ``make demo``, ``make bench BENCH=engine``, ``make bench-observe`` and
+``make bench BENCH=placement``.
+"""
 
 FIGURE = re.compile(r"(?P<shown>[\d.,]+)(?P<mark><!--(?P<name>[\w.]+):(?P<format>[^>]*?)-->)")
 
@@ -31,13 +36,15 @@ def render(text: str, values: Mapping[str, Any]) -> str:
     """Text with each marked figure as it was measured.
 
     Raises:
-        KeyError: nothing of that name was measured.
+        KeyError: nothing of that name was measured, or only as null; names the mark.
     """
 
     def replaced(match: re.Match[str]) -> str:
         value: Any = values
         for part in match["name"].split("."):
-            value = value[part]
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is None:
+            raise KeyError(f"{match['mark']} was not measured; see SOURCES for its command")
         return f"{value:{match['format']}}".rstrip("%") + match["mark"]
 
     return FIGURE.sub(replaced, text)

@@ -10,7 +10,7 @@ import pytest
 
 from mlkit.errors import InputError
 from mlkit.load import LoadResult, closed, poisson
-from mlkit.load.results import ClientCost
+from mlkit.load.records import ClientCost
 from mlkit.tagging.types import Box, Colour, Label, ProductClass, ProductTags
 from tools.demo.offline import Block
 from tools.demo.pictures import Picture, Tagged

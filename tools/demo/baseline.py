@@ -43,8 +43,8 @@ def environment(outside: Mapping[str, str], mark: str) -> dict[str, str]:
     # folder, no word to anybody, a mark to find its processes by.
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     # Ray's processes write their titles over their environment unless told not to.
-    found = {MARK: mark, "SPT_NOENV": "1"}
-    return {**kept, **own, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path, **found}
+    marked = {MARK: mark, "SPT_NOENV": "1"}
+    return {**kept, **own, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path, **marked}
 
 
 def requests(url: str, payloads: Sequence[Mapping[str, Any]]) -> list[HttpRequest]:

@@ -67,8 +67,8 @@ def by_turns(
     """Run blocks by turns, A, B, A, B and so on: what drifts slowly meets all alike."""
     blocks: list[list[Block]] = [[] for _ in work]
     for _ in range(rounds):
-        for made, run in zip(blocks, work, strict=True):
-            made.append(run())
+        for measured, run in zip(blocks, work, strict=True):
+            measured.append(run())
             check()
     return blocks
 

@@ -14,7 +14,16 @@ import mlkit
 from mlkit.errors import InputError, MlkitError, PayloadTooLarge
 from mlkit.media.image import MAX_BYTES
 
-__all__ = ["Picture", "Tagged", "in_folder", "load_payloads", "printable", "refusal", "sample"]
+__all__ = [
+    "SUFFIXES",
+    "Picture",
+    "Tagged",
+    "in_folder",
+    "load_payloads",
+    "printable",
+    "refusal",
+    "sample",
+]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"})
 MOST_PAYLOADS = 256
@@ -59,8 +68,8 @@ class Tagged:
         """Why it failed, on one line; empty for one that did not."""
         if self.error is None:
             return ""
-        what = getattr(self.error, "what", None) or str(self.error) or type(self.error).__name__
-        return " ".join(str(what).split())
+        reason = getattr(self.error, "what", None) or str(self.error) or type(self.error).__name__
+        return " ".join(str(reason).split())
 
 
 def sample() -> list[Picture]:
@@ -95,15 +104,15 @@ def in_folder(folder: Path) -> list[Picture]:
     """
     if not folder.is_dir():
         raise InputError("there is no such folder", where="--images", got=printable(str(folder)))
-    found = [Picture(path.relative_to(folder).as_posix(), path) for path in _files(folder)]
-    if not found:
+    pictures = [Picture(path.relative_to(folder).as_posix(), path) for path in _files(folder)]
+    if not pictures:
         raise InputError(
             "there are no pictures in this folder",
             where="--images",
             expected=f"files that end in {', '.join(sorted(SUFFIXES))}",
             got=printable(str(folder)),
         )
-    return sorted(found, key=lambda picture: picture.name)
+    return sorted(pictures, key=lambda picture: picture.name)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -117,16 +126,16 @@ def _files(folder: Path) -> Iterator[Path]:
 def refusal(picture: Picture) -> MlkitError | None:
     """Why a file is not even read: it is no ordinary file, or larger than any server takes."""
     try:
-        found = picture.path.stat()
+        status = picture.path.stat()
     except OSError as error:
         return InputError(f"the file cannot be read: {error.strerror}")
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return InputError("this is not an ordinary file")
-    if found.st_size > MAX_BYTES:
+    if status.st_size > MAX_BYTES:
         return PayloadTooLarge(
             "the picture file is too large",
             expected=f"at most {MAX_BYTES:,} bytes",
-            got=f"{found.st_size:,}",
+            got=f"{status.st_size:,}",
         )
     return None
 

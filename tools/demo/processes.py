@@ -42,12 +42,12 @@ _ROLES = (
 
 def marked(variable: str, value: str) -> list[psutil.Process]:
     """Processes that have ``variable=value`` in their environment."""
-    found = []
+    marked = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.environ().get(variable) == value:
-                found.append(process)
-    return found
+                marked.append(process)
+    return marked
 
 
 def role(name: str, command: Iterable[str]) -> str:
@@ -63,15 +63,15 @@ def role(name: str, command: Iterable[str]) -> str:
 
 def cpu_times(processes: Iterable[psutil.Process]) -> CpuTimes:
     """CPU time of processes; those that are gone are left out."""
-    found: dict[Known, float] = {}
+    seconds: dict[Known, float] = {}
     for process in processes:
         with suppress(psutil.Error, OSError):
             with process.oneshot():
                 times = process.cpu_times()
                 called = role(process.name(), process.cmdline())
                 known = Known(process.pid, process.create_time(), called)
-            found[known] = times.user + times.system
-    return found
+            seconds[known] = times.user + times.system
+    return seconds
 
 
 def spent(before: CpuTimes, after: CpuTimes) -> dict[str, float]:

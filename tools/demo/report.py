@@ -69,19 +69,19 @@ class Tile:
     error: str
 
 
-def html(measured: Measured, summary: Mapping[str, Any], graph_html: str, made: str) -> str:
+def html(measured: Measured, summary: Mapping[str, Any], graph_html: str, written_at: str) -> str:
     """The page.
 
     Args:
         measured: what was measured.
         summary: the figures that follow from it.
         graph_html: the pipeline drawn, as its repr in a notebook.
-        made: when, for the head.
+        written_at: when, for the head.
     """
     shown = measured.tagged[:MOST_TILES]
     return render(
         "report.html.j2",
-        made=made,
+        made=written_at,
         open=2,  # the plot at the rate that counts
         headlines=headlines(summary),
         bars=bars(summary),
@@ -196,24 +196,24 @@ def _cpu_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, float]]:
 def tile(tagged: Tagged) -> Tile:
     """A picture with what was found in it; one that cannot be drawn is without."""
     image, size = _thumbnail(tagged.picture.path) if tagged.error is None else ("", (4, 3))
-    found = tagged.answer if tagged.error is None else None
-    kind = getattr(found, "product_class", None)
+    answer = tagged.answer if tagged.error is None else None
+    kind = getattr(answer, "product_class", None)
     return Tile(
         name=printable(tagged.picture.name),
         title=printable(tagged.picture.title),
         image=image,
         ratio=min(2.0, max(0.5, size[0] / size[1])),
-        box=_per_cent(getattr(found, "box", None), size),
-        kind=kind.name if kind else "no clothing" if found else "",
+        box=_per_cent(getattr(answer, "box", None), size),
+        kind=kind.name if kind else "no clothing" if answer else "",
         score=f"{kind.score:.0%}" if kind else "",
-        colours=tuple(_swatches(found)),
+        colours=tuple(_swatches(answer)),
         tags=tuple(printable(tag) for tag in tagged.tags),
         error=printable(tagged.reason),
     )
 
 
-def _swatches(found: Any) -> list[Swatch]:
-    colours = getattr(found, "colours", [])
+def _swatches(answer: Any) -> list[Swatch]:
+    colours = getattr(answer, "colours", [])
     return [Swatch(colour.hex, colour.name, f"{colour.share:.0%}") for colour in colours]
 
 

@@ -83,8 +83,12 @@ def tag_pictures(app: App, pictures: Sequence[Picture]) -> list[Tagged]:
     return [_tagged(picture, by_place[i]) for i, picture in enumerate(pictures)]
 
 
-def _tagged(picture: Picture, found: Any) -> Tagged:
-    return Tagged(picture, error=found) if isinstance(found, Exception) else Tagged(picture, found)
+def _tagged(picture: Picture, outcome: Any) -> Tagged:
+    return (
+        Tagged(picture, error=outcome)
+        if isinstance(outcome, Exception)
+        else Tagged(picture, outcome)
+    )
 
 
 def best_concurrency(

@@ -114,7 +114,7 @@ class Story:
         )
         self.check()
         pairs = zip(pictures, results, strict=True)
-        return [picture for picture, found in pairs if not isinstance(found, Exception)]
+        return [picture for picture, outcome in pairs if not isinstance(outcome, Exception)]
 
     def _here(
         self, payloads: Sequence[dict[str, Any]], eager: offline.Eager
@@ -191,8 +191,8 @@ class Story:
 
     def _write(self, measured: summary.Measured, figures: dict[str, Any]) -> None:
         (self.out / "summary.json").write_text(json.dumps(figures, indent=2) + "\n")
-        made = time.strftime("%Y-%m-%d %H:%M")
-        page = report.html(measured, figures, self.pipeline._repr_html_(), made)
+        written_at = time.strftime("%Y-%m-%d %H:%M")
+        page = report.html(measured, figures, self.pipeline._repr_html_(), written_at)
         (self.out / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
 
     def _print(self, measured: summary.Measured, figures: dict[str, Any]) -> None:

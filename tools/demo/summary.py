@@ -146,7 +146,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
     blog = measured.blog.ok_rate if measured.blog else None
     offline_cpu = 1e3 * sum(b.cpu_s for b in measured.offline)
     offline_cpu /= sum(b.pictures for b in measured.offline)
-    found: dict[str, Any] = _clean(
+    summary: dict[str, Any] = _clean(
         {
             "offline_rps": offline,
             "eager_rps": eager,
@@ -164,7 +164,7 @@ def _figures(measured: Measured) -> dict[str, Any]:
             "started_s": measured.started_s,
         }
     )
-    return found
+    return summary
 
 
 def rate_of(result: LoadResult) -> float:
@@ -174,9 +174,9 @@ def rate_of(result: LoadResult) -> float:
 
 def _load(result: LoadResult) -> dict[str, Any]:
     """A load test's figures; the target's address says nothing to a reader."""
-    found: dict[str, Any] = _clean(result.summary())
-    found.pop("target", None)
-    return found
+    summary: dict[str, Any] = _clean(result.summary())
+    summary.pop("target", None)
+    return summary
 
 
 def _void_reasons(measured: Measured) -> list[str]:

@@ -33,9 +33,9 @@ def _row(tagged: Tagged) -> tuple[str, str, str, str]:
     name = _cut(printable(tagged.picture.name), NAME_WIDTH)
     if tagged.error is not None:
         return name, "", "", _cut(f"failed: {printable(tagged.reason)}", TAGS_WIDTH)
-    found = tagged.answer
-    kind = found.product_class.name if found.product_class else "-"
-    colour = found.colours[0].name if found.colours else "-"
+    answer = tagged.answer
+    kind = answer.product_class.name if answer.product_class else "-"
+    colour = answer.colours[0].name if answer.colours else "-"
     return name, kind, colour, _cut(printable(", ".join(tagged.tags)), TAGS_WIDTH)
 
 
@@ -125,15 +125,15 @@ def _csv_row(tagged: Tagged) -> list[Any]:
     name = printable(tagged.picture.name)
     if tagged.error is not None:
         return [name, "", "", "", "", "", "", printable(tagged.reason)]
-    found = tagged.answer
-    kind, box = found.product_class, found.box
+    answer = tagged.answer
+    kind, box = answer.product_class, answer.box
     return [
         name,
         kind.name if kind else "",
         kind.score if kind else "",
-        "|".join(colour.name for colour in found.colours),
+        "|".join(colour.name for colour in answer.colours),
         f"{box.x0} {box.y0} {box.x1} {box.y1}" if box else "",
-        "|".join(label.name for label in found.labels),
+        "|".join(label.name for label in answer.labels),
         "|".join(tagged.tags),
         "",
     ]
