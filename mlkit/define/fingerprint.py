@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import pickle
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from mlkit.define.code import captured, is_validated_call, local_subclasses, tra
 from mlkit.define.modules import late_modules
 from mlkit.define.resource import Resource
 from mlkit.define.step import Step
+from mlkit.define.storage import TensorStorage
 
 __all__ = ["fingerprint"]
 
@@ -199,8 +201,10 @@ class _Hashing:
         self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
-        self.digest.update(data)
-        return len(data)
+        # Large arrays arrive as buffers, of any number of dimensions and in their own order.
+        flat = data.raw() if isinstance(data, pickle.PickleBuffer) else data
+        self.digest.update(flat)
+        return len(flat)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
@@ -209,9 +213,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, into: _Hashing, parts: _Parts) -> None:
         super().__init__(into, protocol=5)
         self._parts = parts
+        self._storages: dict[int, TensorStorage] = {}
 
     def persistent_id(self, obj: Any) -> str | None:
         return self._parts.followed(obj)
+
+    def reducer_override(self, obj: Any) -> Any:
+        # Torch's own pickle of a storage contains its address.
+        if (storage := TensorStorage.of(obj)) is not None:
+            return storage.reduction(obj, self._storages)
+        return super().reducer_override(obj)
 
 
 def _hints(value: Any) -> dict[str, Any]:

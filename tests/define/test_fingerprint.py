@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from mlkit.define import resource
 from mlkit.define.fingerprint import fingerprint
@@ -248,6 +250,41 @@ def test_a_shipped_value_counts() -> None:
 
     one, same, two = (fingerprint(resource(value=np.full(3, n))) for n in (1.0, 1.0, 2.0))
     assert one == same != two
+
+
+class _Holder:
+    def __init__(self, content: Any) -> None:
+        self.content = content
+
+
+def _frame(numbers: Any) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame({"number": numbers, "text": [f"row {number}" for number in numbers]})
+
+
+# Pickle writes what is larger than 64 KiB in another way than the rest.
+@pytest.mark.parametrize("size", [10, 16_383, 16_384, 200_000])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda numbers: numbers,
+        lambda numbers: np.asfortranarray(np.stack([numbers, numbers])),
+        lambda numbers: np.stack([numbers, numbers], axis=1)[:, 1],  # strided
+        lambda numbers: numbers.tobytes(),
+        lambda numbers: bytearray(numbers.tobytes()),
+        lambda numbers: str(numbers.tolist()),
+        lambda numbers: torch.from_numpy(numbers),
+        _frame,
+    ],
+    ids=["array", "fortran", "strided", "bytes", "bytearray", "text", "tensor", "frame"],
+)
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"a": [value]}, _Holder])
+def test_every_element_of_a_value_counts(kind: Any, wrap: Any, size: int) -> None:
+    numbers = np.arange(size, dtype=np.float32)
+    changed = np.concatenate([numbers[:-1], [-1]]).astype(np.float32)
+    assert fingerprint(wrap(kind(numbers))) == fingerprint(wrap(kind(numbers.copy())))
+    assert fingerprint(wrap(kind(numbers))) != fingerprint(wrap(kind(changed)))
 
 
 def test_what_cannot_be_pickled_counts_by_its_type() -> None:
