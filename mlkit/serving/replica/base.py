@@ -20,6 +20,7 @@ from mlkit.serving.replica.levels import set_levels
 from mlkit.serving.replica.loading import Loader, settle
 from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.runtime import Runtime
+from mlkit.serving.replica.threads import limit_threads
 
 __all__ = ["BaseReplica"]
 
@@ -40,6 +41,7 @@ class BaseReplica(ABC):
         folder = Path(logs)
         self._failures = Failures(capture(folder, app)) if folder.is_dir() else Failures()
         origin.enter()
+        limit_threads()
         push = partial(runtime.push, gatherer, app)
         self._observer = Observer(
             Recorder(stage, push, front=self._is_front, gauges=self._gauges) if gatherer else None
