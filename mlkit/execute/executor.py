@@ -57,6 +57,7 @@ class Executor:
 
     Attributes:
         streaming: threads of generators that run.
+        submitted: number of requests so far.
 
     Raises:
         InputError: fewer than one worker.
@@ -89,6 +90,7 @@ class Executor:
         self._loop = loop
         self._loops = Mailboxes()
         self.streaming: set[threading.Thread] = set()
+        self.submitted = 0
         name = f"mlkit-{program.graph.name}"
         self._threads = [
             threading.Thread(target=self._work, args=(i, alarm), name=f"{name}-{i}", daemon=True)
@@ -134,6 +136,7 @@ class Executor:
         with self._lock:
             if self._closed:
                 raise Cancelled("the executor is closed")
+            self.submitted += 1
             self._flow.begin(execution, after)
             if after.ready:
                 self._wake()

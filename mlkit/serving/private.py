@@ -98,6 +98,16 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
         "a new replica starts a second later",
     ),
     PrivateName(
+        "ray.serve._private.deployment_state:DeploymentState.get_running_replica_infos",
+        "replicas take requests while they load a new version",
+        "requests take the slower fallback proxy for a moment at each update",
+    ),
+    PrivateName(
+        "ray.serve._private.common:ReplicaState.UPDATING",
+        "replicas take requests while they load a new version",
+        "requests take the slower fallback proxy for a moment at each update",
+    ),
+    PrivateName(
         "starlette.datastructures:State(state)",
         "the state of a user's application is pickled",
         "deploy(fastapi=app) rejects an application with state",

@@ -19,6 +19,9 @@ __all__ = ["cluster_environment", "free_port", "ray_environment"]
 PRELOADED = ("mlkit.serving.port.replicas", "ray.serve._private.replica")
 """Modules that Ray's worker processes import at start."""
 
+CONTROLLER_CALLBACK = "mlkit.serving.port.controller.keep_updating_replicas"
+"""Function that Serve's controller calls when it starts."""
+
 _DATA_PLANE = {
     # Serve's fast data plane: HAProxy forwards directly to the replicas' event loops.
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
@@ -67,6 +70,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         # At the default of 0.1 s, Serve's control loop takes 1.3% of a core more.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
         "RAY_preload_python_modules": ",".join(PRELOADED),
+        "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH": CONTROLLER_CALLBACK,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # The mark by which the watchdog finds the session's processes. With SPT_NOENV, Ray's do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +22,32 @@ from mlkit.serving.replica.output import capture
 from mlkit.serving.replica.runtime import Runtime
 from mlkit.serving.replica.threads import limit_threads
 
-__all__ = ["BaseReplica"]
+__all__ = ["BaseReplica", "until_idle"]
 
 
 IDLE_S, SETTLE_S, POLL_S = 1.0, 60.0, 0.1
 """How long a replica has to be idle to collect an old version, and how long it waits for that."""
+
+
+async def until_idle(
+    activity: Callable[[], tuple[int, int]],
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Return once no request has been handled for `IDLE_S`, and after `SETTLE_S` anyway.
+
+    Args:
+        activity: returns the requests since the start, and those in flight.
+        sleep: waits for some seconds.
+    """
+    before, idle_s = -1, 0.0
+    for _ in range(int(SETTLE_S / POLL_S)):
+        await sleep(POLL_S)
+        submitted, in_flight = activity()
+        # Requests that came and went since the last look are no more in flight.
+        idle_s = idle_s + POLL_S if submitted == before and not in_flight else 0.0
+        before = submitted
+        if idle_s >= IDLE_S:
+            return
 
 
 class BaseReplica(ABC):
@@ -89,13 +110,12 @@ class BaseReplica(ABC):
         self._has_settled = True
 
     async def _settle_when_idle(self) -> None:
-        idle_s = 0.0
-        for _ in range(int(SETTLE_S / POLL_S)):
-            await asyncio.sleep(POLL_S)
-            idle_s = 0.0 if any(e.in_flight for e in self._executors()) else idle_s + POLL_S
-            if idle_s >= IDLE_S:
-                break
+        await until_idle(self._activity)
         settle()
+
+    def _activity(self) -> tuple[int, int]:
+        executors = list(self._executors())
+        return sum(each.submitted for each in executors), sum(each.in_flight for each in executors)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine in the background; the event loop only keeps weak references."""
