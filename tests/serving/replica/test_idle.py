@@ -23,16 +23,16 @@ def waited_s(activity: dict[float, tuple[int, int]]) -> float:
 
 
 def test_without_requests_it_is_idle_after_a_second() -> None:
-    assert waited_s({0: (7, 0)}) == pytest.approx(IDLE_S, abs=0.15)
+    assert waited_s({0: (7, 0)}) == pytest.approx(IDLE_S, abs=0.25)
 
 
 def test_a_request_in_flight_counts() -> None:
-    assert waited_s({0: (8, 1), 5: (8, 0)}) == pytest.approx(5 + IDLE_S, abs=0.15)
+    assert waited_s({0: (8, 1), 5: (8, 0)}) == pytest.approx(5 + IDLE_S, abs=0.25)
 
 
 def test_requests_between_two_looks_count() -> None:
     brief = {step / 20: (step, 0) for step in range(100)}  # none is in flight when it looks
-    assert waited_s(brief) == pytest.approx(5 + IDLE_S, abs=0.15)
+    assert waited_s(brief) == pytest.approx(5 + IDLE_S, abs=0.25)
 
 
 def test_it_does_not_wait_for_ever() -> None:
