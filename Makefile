@@ -30,7 +30,7 @@ test: $(STAMP) ## the tests, then the notebooks
 # What starts Ray or measures time has the machine to itself. Status 5: no test was selected.
 # Collecting takes half a minute, so only the files with such tests are collected again.
 ALONE := serve or timing
-ALONE_IN := $(shell grep -rlE 'mark\.(serve|timing)|\blive\b' tests --include='test_*.py')
+ALONE_IN := $(shell grep -rlE 'mark\.(serve|timing)' tests --include='test_*.py')
 test-code: $(STAMP) ## the tests alone, without a browser; TESTS=tests/define narrows them
 	@status=0; \
 	$(BIN)/pytest -n 2 --dist loadfile -m "not ($(ALONE) or browser)" $(TESTS) || [ $$? = 5 ] || status=1; \

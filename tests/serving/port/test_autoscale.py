@@ -11,6 +11,8 @@ import pytest
 from mlkit import batched_step, pipeline, step
 from mlkit.errors import DeployError
 
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
+
 
 @pytest.fixture(scope="module")
 def scaling(live):

@@ -9,6 +9,8 @@ import pytest
 
 from mlkit.errors import DeployError, RequestError
 
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
+
 SOURCE = """
 import os, time
 from fastapi import Depends, FastAPI
