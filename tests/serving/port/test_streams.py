@@ -128,7 +128,7 @@ def test_a_stream_that_runs_ends_with_the_version_with_which_it_began(live, coun
     before = counting.stream(str(tmp_path), 3)
     assert next(before) == 0
     app = live(counting_up_by(2))
-    assert {change.action for change in app.changes} == {"new code in place"}
+    assert {c.stage: c.action for c in app.changes}["counter"] == "new code in place"
     (tmp_path / "item-1").touch()
     (tmp_path / "item-2").touch()
     assert list(before) == [1, 2]
