@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-notebooks lab lint bench bench-models bench-observe model-card figures zoo contract browser lock environment clean distclean
+.PHONY: help demo test test-code test-plain test-timing test-ray test-notebooks lab lint bench bench-models bench-observe model-card figures zoo contract browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,25 +21,39 @@ $(STAMP): requirements.lock pyproject.toml .ci/make-venv
 demo: $(STAMP) ## run, deploy, call, load-test and plot the sample pipeline; the report is build/demo/report.html
 	$(BIN)/python -m tools.demo $(if $(IMAGES),--images "$(IMAGES)")
 
-test: $(STAMP) ## the tests, then the notebooks
+# What measures time has the machine to itself. With Ray, tests and notebooks mostly wait; the other
+# tests compute meanwhile, and give way.
+test: $(STAMP) ## the tests, and beside them the notebooks; what each printed is in build/
 	@status=0; \
-	$(MAKE) --no-print-directory test-code || status=1; \
-	$(MAKE) --no-print-directory test-notebooks || status=1; \
+	$(MAKE) --no-print-directory test-timing || status=1; \
+	.ci/side-by-side test-ray test-notebooks test-plain || status=1; \
 	exit $$status
 
-# What starts Ray or measures time has the machine to itself. Status 5: no test was selected.
-# Collecting takes half a minute, so only the files with such tests are collected again.
-ALONE := serve or timing
-ALONE_IN := $(shell grep -rlE 'mark\.(serve|timing)|\blive\b' tests --include='test_*.py')
+# Plugins that these tests do not use take seconds to import.
+PYTEST := $(BIN)/pytest -p no:nbval -p no:schemathesis
+# Collecting all tests takes half a minute: only the files with such marks are collected for them.
+marked = $(or $(TESTS),$(shell grep -rlE 'mark\.$(1)\b' tests --include='test_*.py'))
+# Status 5: no test was selected.
+none-is-fine = || [ $$? = 5 ]
+WORKERS := 2
+
 test-code: $(STAMP) ## the tests alone, without a browser; TESTS=tests/define narrows them
 	@status=0; \
-	$(BIN)/pytest -n 2 --dist loadfile -m "not ($(ALONE) or browser)" $(TESTS) || [ $$? = 5 ] || status=1; \
-	$(BIN)/pytest -m "($(ALONE)) and not browser" $(or $(TESTS),$(ALONE_IN)) || [ $$? = 5 ] || status=1; \
+	for kind in plain timing ray; do $(MAKE) --no-print-directory test-$$kind || status=1; done; \
 	exit $$status
+
+test-plain: $(STAMP)
+	@nice $(PYTEST) -n $(WORKERS) --dist loadfile -m "not (serve or timing or browser)" $(TESTS) $(none-is-fine)
+
+test-timing: $(STAMP)
+	@$(PYTEST) -m "timing and not browser" $(call marked,timing) $(none-is-fine)
+
+test-ray: $(STAMP)
+	@$(PYTEST) -m "serve and not browser" $(call marked,serve) $(none-is-fine)
 
 # A cell has its own limit inside the notebook's kernel; the outer one only ends what hangs.
 test-notebooks: $(STAMP) ## the notebooks alone, their outputs compared
-	$(BIN)/python -m pytest -p tests.notebooks --nbval --nbval-current-env --nbval-cell-timeout=240 --timeout=300 \
+	@$(BIN)/python -m pytest -p no:schemathesis -p tests.notebooks --nbval --nbval-current-env --nbval-cell-timeout=240 --timeout=300 \
 		$(if $(wildcard notebooks/sanitize.cfg),--nbval-sanitize-with=notebooks/sanitize.cfg) \
 		$(or $(NOTEBOOKS),notebooks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -18,16 +19,22 @@ def find_browser() -> str | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests that use Ray; skips browser tests where no browser is, but not under CI."""
+    """Checks the marks that the Makefile selects by; skips browser tests where no browser is."""
     for item in items:
-        if "live" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.serve)
-    if find_browser() or os.environ.get("CI"):
+        if "live" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("serve"):
+            raise pytest.UsageError(f"{item.nodeid} uses Ray, and is not marked `serve`")
+    if find_browser() or os.environ.get("CI"):  # under CI, a missing browser is a failure
         return
     skip = pytest.mark.skip(reason="no Chromium here: `make browser` installs one")
     for item in items:
         if "browser" in item.keywords:
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what is imported by now out of collections, which would look through it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_configure() -> None:

@@ -2,11 +2,14 @@
 
 import time
 
+import pytest
+
 from mlkit.define import batched_step, step
 from mlkit.errors import StepError
 from mlkit.pipelines import pipeline
 
 
+@pytest.mark.timing
 def test_a_batch_waits_for_more_where_its_step_asks_for_that(requests) -> None:
     calls = []
 

@@ -36,6 +36,7 @@ def test_an_open_loop_sends_its_schedule_and_nothing_else(hello):
     assert last_result() is result
 
 
+@pytest.mark.timing
 def test_a_closed_loop_finds_the_throughput(serve, read_request):
     async def ten_milliseconds(reader, writer):
         while True:
@@ -50,6 +51,7 @@ def test_a_closed_loop_finds_the_throughput(serve, read_request):
     assert 150 < result.ok_rate <= 404
 
 
+@pytest.mark.timing
 def test_a_server_that_stalls_is_seen_to_stall(serve, read_request):
     """The coordinated omission test: one second of silence is in p99, and sending goes on."""
     began = time.monotonic()

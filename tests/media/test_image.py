@@ -199,10 +199,10 @@ def test_a_large_png_is_scaled_too() -> None:
 )
 @pytest.mark.filterwarnings("error")
 def test_a_bomb_is_refused_by_its_header(bomb: bytes) -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with pytest.raises(PayloadTooLarge, match="pixels"):
         decode(bomb)
-    assert time.perf_counter() - begun < 0.25
+    assert time.process_time() - begun < 0.25
 
 
 def test_what_cannot_be_scaled_while_decoding_may_have_half_the_pixels() -> None:

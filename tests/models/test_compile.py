@@ -149,16 +149,19 @@ def test_calls_run_side_by_side_up_to_the_number_of_workers():
         assert len(list(pool.map(model, [floats(1, 1)] * 2))) == 2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.fixture(scope="module", params=ENGINES)
+def doubled(request):
+    return compile_model(Double(), example=floats(2, 3), engine=request.param)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [floats(2, 4), floats(2, 3).astype(np.float64), floats(0, 3), floats(3)],
     ids=["width", "type", "empty", "axes"],
 )
-def test_an_array_of_another_kind_is_refused(engine, wrong):
-    model = compile_model(Double(), example=floats(2, 3), engine=engine)
+def test_an_array_of_another_kind_is_refused(doubled, wrong):
     with pytest.raises(DefinitionError, match=r"expected float32 \[N, 3\]"):
-        model(wrong)
+        doubled(wrong)
 
 
 def test_what_the_code_does_with_values_is_not_frozen_silently():

@@ -11,6 +11,8 @@ import pytest
 from mlkit import batched_step, pipeline, step
 from mlkit.errors import DeployError
 
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
+
 
 @pytest.fixture(scope="module")
 def scaling(live):
@@ -20,7 +22,7 @@ def scaling(live):
         num_cpus=0.1,
         autoscaling_config={
             "min_replicas": 1,
-            "max_replicas": 3,
+            "max_replicas": 2,
             "target_ongoing_requests": 1,
             "upscale_delay_s": 0.0,
             "downscale_delay_s": 1.0,
@@ -64,10 +66,10 @@ def test_a_load_brings_replicas_with_the_reason_and_they_go_again(scaling):
             answers.append(scaling(x) == 2 * (x + 1))
         return answers
 
-    with ThreadPoolExecutor(6) as pool:
-        asked = [pool.submit(ask, x) for x in range(6)]
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, x) for x in range(4)]
         try:
-            until(lambda: running(scaling) == 3)
+            until(lambda: running(scaling) == 2)
         finally:
             stop.set()
     assert all(answer for one in asked for answer in one.result())
@@ -82,19 +84,19 @@ def test_a_load_brings_replicas_with_the_reason_and_they_go_again(scaling):
     # What was put down is what Ray had.
     until(lambda: scaling.scaling.latest()["load"].ready == 1)
     assert scaling.scaling.latest()["load"].wanted == 1
-    assert max(c.ready for c in scaling.scaling.counts if c.stage == "load") == 3
+    assert max(c.ready for c in scaling.scaling.counts if c.stage == "load") == 2
     frame = scaling.scaling.to_frame()
     assert list(frame.columns) == ["time", "stage", "kind", "from", "to", "why"]
 
 
 def test_a_policy_of_a_cell_and_one_that_replaces_it(scaling):
-    for number in (2, 3):
+    for number in (2, 1):
         scaling.scale("load", policy=lambda told, number=number: number)
         until(lambda number=number: running(scaling) == number)
-    assert "<lambda> wants 3" in [d.why for d in scaling.scaling.decisions]
+    reasons = {d.why for d in scaling.scaling.decisions}
+    assert {"<lambda> wants 2", "<lambda> wants 1"} <= reasons
     changed = scaling.scale("load", policy=None)
     assert {c.stage: c.action for c in changed} == {"growing": "kept", "load": "scaled"}
-    until(lambda: running(scaling) == 1)
 
 
 def test_zero_and_back_loses_no_request(scaling):
@@ -108,15 +110,14 @@ def test_zero_and_back_loses_no_request(scaling):
             for d in scaling.scaling.decisions
         )
     )
-    scaling.scale("load", num_replicas=1)
 
 
 def test_replicas_that_were_set_by_hand_are_told_too(scaling):
+    scaling.scale("load", num_replicas=1)
     scaling.scale("load", num_replicas=2)
     until(lambda: scaling.scaling.latest()["load"].ready == 2)
-    scaling.scale("load", num_replicas=1)
-    by_hand = [d for d in scaling.scaling.decisions if d.why == "set manually"]
-    assert [(d.stage, d.before, d.after) for d in by_hand[-2:]] == [("load", 1, 2), ("load", 2, 1)]
+    by_hand = [d for d in scaling.scaling.decisions if d.why == "set manually"][-1]
+    assert (by_hand.stage, by_hand.before, by_hand.after) == ("load", 1, 2)
 
 
 def test_batches_and_admission_change_while_it_runs(scaling):

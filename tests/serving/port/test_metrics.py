@@ -10,6 +10,8 @@ from mlkit import batched_step, pipeline, step
 from mlkit.errors import DeployError, InputError
 from mlkit.load.records import parse_server_timing
 
+pytestmark = [pytest.mark.serve, pytest.mark.timeout(240)]
+
 REQUESTS = 60
 
 

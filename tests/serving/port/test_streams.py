@@ -22,11 +22,10 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(scope="module", params=["fused", "a stage of its own"])
-def counting(live, request):
-    """An app whose generator waits for a file before each item but the first."""
+def counting_up_by(difference):
+    """A pipeline whose generator waits for a file before each item but the first."""
 
-    @step(stage=None if request.param == "fused" else "counter")
+    @step(stage="counter")
     def count(folder: str, items: int, fail_at: int = -1) -> Iterator[int]:
         try:
             for i in range(items):
@@ -37,7 +36,7 @@ def counting(live, request):
                     time.sleep(0.005)
                 if i == fail_at:
                     raise ValueError("no more")
-                yield i
+                yield i * difference
         finally:
             Path(folder, "closed").touch()
 
@@ -45,9 +44,41 @@ def counting(live, request):
     def counting(folder: str, items: int, fail_at: int = -1) -> Iterator[int]:
         return count(folder, items, fail_at)
 
-    app = live(counting)
+    return counting
+
+
+@pytest.fixture(scope="module")
+def counting(live):
+    """The app, whose items pass two processes and HAProxy."""
+    app = live(counting_up_by(1))
     yield app
     app.shutdown()
+
+
+# The first of all tests: what else was sent would be counted as well.
+def test_a_load_test_and_the_metrics_agree_on_the_items(counting, tmp_path):
+    (tmp_path / "item-1").touch()
+    payload = {"folder": str(tmp_path), "items": 2}
+    result = load_test(
+        counting, [payload], closed(concurrency=2), duration_s=0.5, warmup_s=0, progress=False
+    )
+    assert result.errors == {}
+    requests, items = len(result), result.summary()["items"]
+    assert items == 2 * requests
+    until = time.monotonic() + 10
+    while _counted(counting) != (requests, requests):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    trace = counting.slowest(1)[0]
+    assert "first item after" in str(trace)
+
+
+def _counted(app):
+    samples = app.metrics.whole(900)
+    return (
+        sum(sample.first_items.count for sample in samples),
+        sum(sample.between_items.count for sample in samples),
+    )
 
 
 def test_items_arrive_before_the_generator_ends(counting, tmp_path):
@@ -93,55 +124,12 @@ def test_other_clients_get_events(counting, tmp_path):
         assert [line for line in lines if line.startswith("event")] == ["event: item", "event: end"]
 
 
-def test_a_load_test_and_the_metrics_agree_on_the_items(counting, tmp_path):
-    (tmp_path / "item-1").touch()
-    payload = {"folder": str(tmp_path), "items": 2}
-    time.sleep(1.5)  # until what came before is counted
-    before = _counted(counting)
-    result = load_test(
-        counting, [payload], closed(concurrency=2), duration_s=1, warmup_s=0, progress=False
-    )
-    assert result.errors == {}
-    requests, items = len(result), result.summary()["items"]
-    assert items == 2 * requests
-    until = time.monotonic() + 10
-    while _counted(counting) != (before[0] + requests, before[1] + requests):
-        assert time.monotonic() < until
-        time.sleep(0.1)
-    trace = counting.slowest(1)[0]
-    assert "first item after" in str(trace)
-
-
-def _counted(app):
-    samples = app.metrics.whole(900)
-    return (
-        sum(sample.first_items.count for sample in samples),
-        sum(sample.between_items.count for sample in samples),
-    )
-
-
-def test_a_stream_that_runs_ends_with_the_version_with_which_it_began(live, tmp_path):
-    def counting_up_by(difference):
-        @step
-        def up(folder: str) -> Iterator[int]:
-            yield 0
-            until = time.monotonic() + 30
-            while not Path(folder, "go").exists() and time.monotonic() < until:
-                time.sleep(0.005)
-            yield difference
-
-        @pipeline
-        def steps_up(folder: str) -> Iterator[int]:
-            return up(folder)
-
-        return steps_up
-
-    app = live(counting_up_by(1))
-    before = app.stream(str(tmp_path))
+def test_a_stream_that_runs_ends_with_the_version_with_which_it_began(live, counting, tmp_path):
+    before = counting.stream(str(tmp_path), 3)
     assert next(before) == 0
     app = live(counting_up_by(2))
-    assert [change.action for change in app.changes] == ["new code in place"]
-    (tmp_path / "go").touch()
-    assert list(before) == [1]
-    assert app(str(tmp_path)) == [0, 2]
-    app.shutdown()
+    assert {c.stage: c.action for c in app.changes}["counter"] == "new code in place"
+    (tmp_path / "item-1").touch()
+    (tmp_path / "item-2").touch()
+    assert list(before) == [1, 2]
+    assert app(str(tmp_path), 3) == [0, 2, 4]
