@@ -253,9 +253,13 @@ def model_parameter(step: Step[..., Any]) -> str | None:
     The class of the pool, which is the declared type of the resource, has the names of such
     parameters in ``routed_by``.
     """
-    declared = [step.hints.get(name) for name in step.resources]
-    names = {name for kind in declared for name in getattr(get_origin(kind) or kind, "routed_by", ())}
-    return next((name for name in step.parameters if name in names), None)
+    for resource in step.resources:
+        declared = step.hints.get(resource)
+        names = getattr(get_origin(declared) or declared, "routed_by", ())
+        for name in step.parameters:
+            if name in names:
+                return name
+    return None
 
 
 def _models(node: Node) -> Iterator[Atom]:

@@ -164,13 +164,13 @@ class Drawer(Generic[T]):
 
 
 @step
-def one(text: str, model_id: str, *, drawer: Drawer[str] = resource(value=Drawer())) -> str:
+def one(text: str, model_id: str, *, drawer: Drawer[str] = resource(Drawer)) -> str:
     return text + model_id
 
 
 @batched_step
 def many(
-    texts: list[str], model_ids: list[str], *, drawer: Drawer = resource(value=Drawer())
+    texts: list[str], model_ids: list[str], *, drawer: Drawer = resource(Drawer)
 ) -> list[str]:
     return texts
 

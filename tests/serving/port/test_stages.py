@@ -212,7 +212,9 @@ def open_pool():
     return ModelPool(lambda id: {"id": id}, budget_bytes=1_000, size=lambda id: 100)
 
 @batched_step(max_batch_size=4, stage="models", num_replicas=2)
-def look(texts: list[str], model_ids: list[str], *, pool: ModelPool = resource(open_pool)) -> list[int]:
+def look(
+    texts: list[str], model_ids: list[str], *, pool: ModelPool = resource(open_pool)
+) -> list[int]:
     pids = [0] * len(texts)
     for model, places in pool.by_model(model_ids):
         for place in places:
