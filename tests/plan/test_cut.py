@@ -169,9 +169,7 @@ def one(text: str, model_id: str, *, drawer: Drawer[str] = resource(Drawer)) -> 
 
 
 @batched_step
-def many(
-    texts: list[str], model_ids: list[str], *, drawer: Drawer = resource(Drawer)
-) -> list[str]:
+def many(texts: list[str], model_ids: list[str], *, drawer: Drawer = resource(Drawer)) -> list[str]:
     return texts
 
 
