@@ -205,7 +205,7 @@ def asked_by_a_step(text: str) -> str:
 
 @pipeline
 def asked_for_all(texts: list[str], model: str) -> list[str]:
-    return each(one, texts, model)
+    return each(one, texts, model_id=model)
 
 
 @pipeline

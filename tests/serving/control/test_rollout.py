@@ -168,8 +168,4 @@ def test_only_a_stage_with_a_pool_routes_calls_by_model(session: Any) -> None:
     stages = tuple(spec_of(part, session.store.put) for part in packed)
     spec = session.spec().model_copy(update={"stages": stages})
     rolled = rollout(spec, Environment("", "", "/", _Anywhere()), None)
-    assert {stage.name: stage.target.has_pools for stage in rolled.all} == {
-        "taken": False,
-        "other": False,
-        "models": True,
-    }
+    assert [stage.name for stage in rolled.all if stage.target.has_pools] == ["models"]

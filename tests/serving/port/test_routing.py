@@ -1,10 +1,14 @@
 """Serve's router with replicas that are none: which it tries first; without a running Ray."""
 
 import asyncio
+import warnings
 from types import SimpleNamespace
 
-from mlkit.serving.port.routing import ModelRouter
 from mlkit.serving.replica.affinity import by_preference, model_key
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of pydantic, about Serve's own classes
+    from mlkit.serving.port.routing import ModelRouter
 
 REPLICAS = [
     SimpleNamespace(replica_id=SimpleNamespace(unique_id=name, name=name)) for name in "abc"
