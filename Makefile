@@ -76,7 +76,8 @@ bench-models: $(STAMP) ## measure optimising and loading of models; PHOTOS=folde
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
 	$(BIN)/python -m benchmarks observe
 
-model-card: $(STAMP) ## measure the tags on PHOTOS=folder (validation/<class>/*.jpg), and write docs/model-card.md
+model-card: $(STAMP) ## train heads on PHOTOS=folder, measure them and the tags (half an hour), and write docs/model-card.md
+	$(BIN)/python -m tools.train "$(PHOTOS)" --ablations
 	$(BIN)/python -m tools.evaluate "$(PHOTOS)"
 
 figures: $(STAMP) ## put what was measured last into README and docs

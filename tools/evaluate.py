@@ -3,8 +3,9 @@
 PHOTOS holds ``validation/<class>/*.jpg``, photos that took no part in training. Each goes through
 the pipeline's own steps; a photo that is given no class counts as wrong. Boxes and colours are
 measured on the sample catalogue, pictures of other things are that catalogue's, scikit-learn's and
-generated ones. The table of other heads comes from ``docs/measured/ablations.json``, which training
-writes. Writes ``docs/model-card.md``, its plot and ``build/bench/classes.json``.
+generated ones. The table of other heads comes from ``docs/measured/ablations.json``, which ``python
+-m tools.train PHOTOS --ablations`` writes: ``make model-card`` runs both. Writes
+``docs/model-card.md``, its plot and ``build/bench/classes.json``.
 """
 
 from __future__ import annotations
@@ -238,9 +239,8 @@ Rows are the photos' classes, columns what they were given:
 
 {_confusion(answers)}
 
-Heads of several kinds (`python -m tools.train PHOTOS OTHERS --ablations`),
-trained on four fifths of the training photos with seeds 0, 1 and 2; without the threshold for no
-class:
+Heads of several kinds, trained on four fifths of the training photos with seeds 0, 1 and 2; without
+the threshold for no class:
 
 {_ablations(ablations)}
 

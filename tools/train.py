@@ -1,11 +1,12 @@
 """Train the product head: ``python -m tools.train PHOTOS OTHERS``.
 
-PHOTOS holds ``train/<class>/*.jpg``; its ``validation`` is read for ``--ablations`` only. The
-backbone is frozen: features of every photo, its mirror image and random views of it are computed
-once, and the head (`network.product_head`) is trained on those. Each fifth of the photos is held
-out in turn: that tells how good the head is, and sets the temperature that makes its scores
-probabilities. The weights are then trained once more on all photos. On two cores without AVX-512
-the features take a quarter of an hour, and the six trainings two minutes.
+PHOTOS holds ``train/<class>/*.jpg``; its ``validation`` is read for ``--ablations`` only, which
+``make model-card`` runs. The backbone is frozen: features of every photo, its mirror image and
+random views of it are computed once, and the head (`network.product_head`) is trained on those.
+Each fifth of the photos is held out in turn: that tells how good the head is, and sets the
+temperature that makes its scores probabilities. The weights are then trained once more on all
+photos. On two cores without AVX-512 the features take a quarter of an hour, and the six trainings
+two minutes.
 
 OTHERS holds pictures without clothing, by which the threshold for no class is chosen: the stamps of
 Tux Paint. On Debian::
@@ -295,17 +296,33 @@ def split(count: int) -> tuple[Array, Array]:
     return held, rest
 
 
+def _pooled(examples: Examples) -> Examples:
+    return replace(examples, features=examples.pooled)
+
+
+def _all_features(examples: Examples) -> Examples:
+    return replace(examples, features=np.concatenate([examples.features, examples.pooled], -1))
+
+
+def _of_product(examples: Examples) -> Examples:
+    return examples
+
+
+HEADS = (
+    ("linear, pooled features of the backbone's head", _pooled, partial(fit, width=0)),
+    ("perceptron, the same features", _pooled, fit),
+    ("perceptron, all features", _all_features, fit),
+    ("perceptron, three blocks on a 3 x 3 grid", _of_product, fit),
+    (f"the product head: mean of {MEMBERS} narrow ones, same features", _of_product, fit_members),
+)
+"""Heads that are compared: name, features, and how they are trained."""
+
+
 def ablate(examples: Examples, validation: Examples) -> Iterator[dict[str, Any]]:
-    """Train other heads and the product's, with three seeds each, on the photos not held out."""
+    """Train all `HEADS`, with three seeds each, on the photos not held out."""
     held, rest = split(len(examples.classes))
-    for name, select, train in (
-        ("linear, pooled features of the backbone's head", _pooled, partial(fit, width=0)),
-        ("perceptron, the same features", _pooled, fit),
-        ("perceptron, all features", _all_features, fit),
-        ("perceptron, three blocks on a 3 x 3 grid", None, fit),
-        (f"mean of {MEMBERS} narrow perceptrons, the same features", None, fit_members),
-    ):
-        known, unseen = (select(part) if select else part for part in (examples, validation))
+    for name, select, train in HEADS:
+        known, unseen = (select(part) for part in (examples, validation))
         heads = [train(known, rest, seed=seed) for seed in SEEDS]
         yield {
             "head": name,
@@ -317,19 +334,11 @@ def ablate(examples: Examples, validation: Examples) -> Iterator[dict[str, Any]]
         }
 
 
-def _pooled(examples: Examples) -> Examples:
-    return replace(examples, features=examples.pooled)
-
-
-def _all_features(examples: Examples) -> Examples:
-    return replace(examples, features=np.concatenate([examples.features, examples.pooled], -1))
-
-
 def main() -> None:
     """Train, save the weights with their thresholds, and print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("photos", type=Path, help="folder with train/<class>/*.jpg")
-    parser.add_argument("others", type=Path, help="folder of the stamps")
+    parser.add_argument("others", type=Path, nargs="?", help="folder of the stamps")
     parser.add_argument("--features", type=Path, help="keep the features in this folder")
     parser.add_argument(
         "--ablations",
@@ -337,6 +346,8 @@ def main() -> None:
         help=f"train other heads, measure them on validation/, and write {ABLATIONS} instead",
     )
     options = parser.parse_args()
+    if options.others is None and not options.ablations:
+        parser.error("OTHERS is needed to choose the threshold")
     torch.set_num_threads(1)  # the same sums in the same order on every machine
     examples = _examples(photos(options.photos / "train"), options.features, "train", VIEWS)
     if options.ablations:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import DefinitionError, InputError, did_you_mean
-from mlkit.models.model import Array
+from mlkit.models.model import Array, check_rows
 
 if TYPE_CHECKING:
     import torch
@@ -118,11 +118,11 @@ def _arrays(head: Any) -> tuple[Array, Array]:
         bias = np.zeros(len(weight)) if head.bias is None else head.bias.detach().cpu().numpy()
         return weight, bias
     weight, bias = (np.asarray(part) for part in head)
-    if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-        raise DefinitionError(
-            "not a head",
-            where="HeadBank",
-            expected="weight [classes, features] and bias [classes]",
-            got=f"{list(weight.shape)} and {list(bias.shape)}",
-        )
+    check_rows(
+        weight,
+        bias,
+        "not a head",
+        where="HeadBank",
+        expected="weight [classes, features] and bias [classes]",
+    )
     return weight, bias

@@ -19,7 +19,16 @@ else:
     Array: TypeAlias = Any
     Outputs: TypeAlias = Any
 
-__all__ = ["Array", "ArraySpec", "CompiledModel", "Outputs", "PrecisionUsed", "Structure", "Target"]
+__all__ = [
+    "Array",
+    "ArraySpec",
+    "CompiledModel",
+    "Outputs",
+    "PrecisionUsed",
+    "Structure",
+    "Target",
+    "check_rows",
+]
 
 
 PrecisionUsed: TypeAlias = Literal["fp32", "bf16", "fp16", "int8"]
@@ -196,3 +205,10 @@ class CompiledModel(ABC):
             "a compiled model cannot be pickled; pass the step a loader, resource(load_model), "
             "so that each process builds its own"
         )
+
+
+def check_rows(matrix: Array, values: Array, what: str, *, where: str, expected: str) -> None:
+    """Raise `DefinitionError` unless there is one of the values [N] for each row [N, M]."""
+    if matrix.ndim != 2 or values.shape != matrix.shape[:1]:
+        got = f"{list(matrix.shape)} and {list(values.shape)}"
+        raise DefinitionError(what, where=where, expected=expected, got=got)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, cast
 
 from mlkit.errors import DefinitionError, MlkitError, Overloaded, entry_point
 from mlkit.models import store as models
@@ -92,6 +92,9 @@ class ModelPool(Generic[M]):
         wait_s: how long a call waits for models in use to make room.
         clock: returns seconds.
     """
+
+    routed_by: ClassVar[tuple[str, ...]] = ("model_id", "model_ids")
+    """Parameters of a step with the id of its model: calls prefer the replica that holds it."""
 
     def __init__(
         self,

@@ -19,9 +19,9 @@ from mlkit.models.artefact import (
     ModelManifest,
     open_artefact,
     size_on_disk,
-    write_artefact,
 )
 from mlkit.models.model import Array, PrecisionUsed
+from mlkit.models.saving import write_artefact
 from mlkit.models.whole import Preprocess
 
 if TYPE_CHECKING:

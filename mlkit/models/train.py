@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import DefinitionError, entry_point
 from mlkit.models.agreement import Estimate, estimate
+from mlkit.models.model import Array, check_rows
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import ArrayLike
-
-    from mlkit.models.model import Array
 
 __all__ = ["TrainedHead", "train_head"]
 
@@ -98,13 +97,13 @@ def train_head(features: ArrayLike, labels: ArrayLike, *, seed: int = 0) -> Trai
 def _check(inputs: Array, labels: Array, classes: int) -> None:
     import numpy as np
 
-    if inputs.ndim != 2 or labels.shape != inputs.shape[:1]:
-        raise DefinitionError(
-            "features and labels do not fit",
-            where="train_head",
-            expected="features [N, F] and labels [N]",
-            got=f"{list(inputs.shape)} and {list(labels.shape)}",
-        )
+    check_rows(
+        inputs,
+        labels,
+        "features and labels do not fit",
+        where="train_head",
+        expected="features [N, F] and labels [N]",
+    )
     if classes < 2:
         raise DefinitionError(
             "there is nothing to tell apart",

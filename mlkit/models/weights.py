@@ -7,6 +7,7 @@ Writing to one copies its pages for this process alone; the file never changes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from os import PathLike
@@ -68,7 +69,7 @@ def load_weights(build: Callable[[], Module], file: str | PathLike[str]) -> Modu
 
     tensors = _read(Path(file))
     try:
-        with torch.device("meta"), _skipping_initialisers():
+        with torch.device("meta"), _skipping_initialisers()():
             module = build()
         computes = any(True for _ in _computed(module))
     except (NotImplementedError, RuntimeError):  # it reads a tensor's contents
@@ -79,8 +80,12 @@ def load_weights(build: Callable[[], Module], file: str | PathLike[str]) -> Modu
     return module.eval()
 
 
-def _skipping_initialisers() -> AbstractContextManager[Any]:
-    """Skip what fills tensors of the meta device: it has no effect, and takes most of the time."""
+@functools.cache
+def _skipping_initialisers() -> type[AbstractContextManager[Any]]:
+    """Context that skips what fills tensors of the meta device.
+
+    That has no effect, and takes most of the time.
+    """
     import torch
     from torch.nn import init
     from torch.overrides import TorchFunctionMode
@@ -100,7 +105,7 @@ def _skipping_initialisers() -> AbstractContextManager[Any]:
                     return tensor
             return func(*args, **kwargs)
 
-    return Skipping()
+    return Skipping
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from inspect import Parameter as Inspected
 from inspect import Signature
-from typing import Any
+from typing import Any, get_origin
 
 from mlkit.define.graph import (
     Argument,
@@ -29,7 +29,7 @@ from mlkit.define.graph import (
 )
 from mlkit.define.step import Step
 
-__all__ = ["Cut", "RemoteStep", "Segment", "cut"]
+__all__ = ["Cut", "RemoteStep", "Segment", "cut", "model_parameter"]
 
 Atom = Argument | Result | Choice
 """A value passed between processes as a whole; of a branch, only the selected arm."""
@@ -68,20 +68,30 @@ class RemoteStep(Step[..., Any]):
     """Stands for a segment in another process; ``call`` is set before the first request.
 
     The ``call`` of a segment that streams returns an async generator.
+
+    Attributes:
+        takes: names of its inputs.
+        model: the input that names a model of a pool in the segment; None without one.
     """
 
     def __init__(
-        self, stage: str, segment: str, parameters: tuple[str, ...], streaming: bool = False
+        self,
+        stage: str,
+        segment: str,
+        parameters: tuple[str, ...],
+        streaming: bool = False,
+        model: str | None = None,
     ) -> None:
         self.stage = stage
         self.segment = segment
         self.takes = parameters
+        self.model = model
         self.call: Callable[[RemoteStep, dict[str, Any]], Any] | None = None
         super().__init__(_remote(self, streaming))
         self.name = segment
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RemoteStep, (self.stage, self.segment, self.takes, self.yields)
+        return RemoteStep, (self.stage, self.segment, self.takes, self.yields, self.model)
 
 
 def _remote(step: RemoteStep, streaming: bool) -> Callable[..., Any]:
@@ -219,7 +229,9 @@ def _segment(
     if streamed is not None:
         output, returns, items = Result(streamed.name), streamed.type, graph.items
     subgraph = Graph(name, parameters, nodes, output, returns, graph.doc, items)
-    step = RemoteStep(stage, name, tuple(names.values()), streamed is not None)
+    models = (atom for node in inner for atom in _models(node) if atom in names)
+    model = next((names[atom] for atom in models), None)
+    step = RemoteStep(stage, name, tuple(names.values()), streamed is not None, model)
     inputs: dict[str, Source] = {key: atom for atom, key in names.items()}
     node = Node(name, step, inputs, when=inner[0].when)
     if streamed is not None:
@@ -233,6 +245,27 @@ def _segment(
         if Result(part.node) in place
     }
     return Segment(name, stage, tuple(members), subgraph), node, moved
+
+
+def model_parameter(step: Step[..., Any]) -> str | None:
+    """Return the parameter with the id of the model that a step takes from a pool, if any.
+
+    The class of the pool, which is the declared type of the resource, has the names of such
+    parameters in ``routed_by``.
+    """
+    for resource in step.resources:
+        declared = step.hints.get(resource)
+        names = getattr(get_origin(declared) or declared, "routed_by", ())
+        for name in step.parameters:
+            if name in names:
+                return name
+    return None
+
+
+def _models(node: Node) -> Iterator[Atom]:
+    parameter = model_parameter(node.step)
+    if parameter in node.inputs:
+        yield from _atoms(node.inputs[parameter])
 
 
 def _atoms(source: Source) -> Iterator[Atom]:

@@ -13,7 +13,7 @@ from mlkit.define.options import StepOptions
 from mlkit.errors import DefinitionError, entry_point
 from mlkit.execute.cores import cores
 from mlkit.pipelines import Pipeline, require_pipeline
-from mlkit.plan.cut import Cut, cut
+from mlkit.plan.cut import Cut, cut, model_parameter
 from mlkit.plan.machine import (
     Demand,
     available_memory,
@@ -63,6 +63,7 @@ class Stage:
         options: further options of the deployment, as in Serve.
         max_batch_size: by name of the batched node.
         parallelism: what was chosen from a profile; None without one.
+        has_pools: whether its steps take models from pools, by an id in their arguments.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Stage:
     options: Mapping[str, Any] = field(default_factory=dict)
     max_batch_size: Mapping[str, int] = field(default_factory=dict)
     parallelism: Parallelism | None = None
+    has_pools: bool = False
 
     @property
     def reason(self) -> str:
@@ -400,6 +402,7 @@ def _stage(graph: Graph, name: str | None, nodes: list[Node], base: StepOptions)
         max_batch_size={
             node.name: size for node in nodes if (size := getattr(node.step, "max_batch_size", 0))
         },
+        has_pools=any(model_parameter(node.step) is not None for node in nodes),
     )
 
 

@@ -80,12 +80,12 @@ def tag(image: ImageSource, title: str = "") -> ProductTags:
 
 @pipeline
 def tag_clip(
-    clip: Video, every_s: Annotated[float, Field(gt=0)] = 1.0
+    clip: Video, every_s: Annotated[float, Field(ge=0.1)] = 1.0
 ) -> Iterator[FrameTags | ClipTags]:
     """Tag a video: yields the tags of each frame, then those of the clip.
 
     Args:
         clip: video of the product.
-        every_s: seconds from one frame to the next.
+        every_s: seconds from one frame to the next, at least a tenth.
     """
     return clip_tags(clip, every_s)

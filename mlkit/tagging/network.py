@@ -42,10 +42,13 @@ TAPS = (10, 13, 15)
 """Blocks of the backbone whose maps the product head sees; they have 112, 192 and 320 channels."""
 
 GRID = 3
-"""Regions along each side of the maps; neighbouring regions share a line of cells."""
+"""Regions along each side of the maps."""
 
 REGION = 3
 """Cells along each side of a region."""
+
+STRIDE = REGION - 1
+"""Cells from one region to the next: neighbours share a line of cells."""
 
 FEATURES = (112 + 192 + 320) * GRID**2
 """Features of the product head: each channel of the maps, in each region."""
@@ -94,7 +97,7 @@ def features(maps: torch.Tensor) -> torch.Tensor:
     """Pool the maps of all `TAPS` [N, 624, 7, 7] to features [N, 5616]."""
     import torch
 
-    return torch.nn.functional.avg_pool2d(maps, REGION, REGION - 1).flatten(1)
+    return torch.nn.functional.avg_pool2d(maps, REGION, STRIDE).flatten(1)
 
 
 def _build_network(head: torch.nn.Sequential) -> torch.nn.Module:
@@ -119,7 +122,7 @@ def _build_network(head: torch.nn.Sequential) -> torch.nn.Module:
             self.net: Any = efficientnet_lite0()
             self.head = head
             cells = torch.eye(49).reshape(49, 1, 7, 7)
-            pooled = nn.functional.avg_pool2d(cells, REGION, REGION - 1)
+            pooled = nn.functional.avg_pool2d(cells, REGION, STRIDE)
             # Share of each cell in each region, [9, 7, 7].
             self.register_buffer("regions", pooled.reshape(7, 7, GRID**2).permute(2, 0, 1))
 

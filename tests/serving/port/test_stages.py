@@ -205,3 +205,33 @@ def test_an_application_of_ones_own_calls_the_stages(deployed) -> None:
     answer = httpx2.get(f"{url}/shop/a", headers=headers).json()
     assert (answer["shop"], answer["labels"][0]["name"]) == ("~", "a~")
     assert httpx2.get(f"{url}/shop/a").status_code == 401
+
+
+POOLS = """
+from mlkit.models import ModelPool
+
+def open_pool():
+    return ModelPool(lambda id: {"id": id}, budget_bytes=1_000, size=lambda id: 100)
+
+@batched_step(max_batch_size=4, stage="models", num_replicas=2)
+def look(
+    texts: list[str], model_ids: list[str], *, pool: ModelPool = resource(open_pool)
+) -> list[int]:
+    pids = [0] * len(texts)
+    for model, places in pool.by_model(model_ids):
+        for place in places:
+            pids[place] = os.getpid()
+    return pids
+
+@pipeline
+def look_by(text: str, model: str) -> int:
+    return look(text, model)
+"""
+
+
+def test_calls_go_to_the_replica_that_holds_their_model(live, cell) -> None:
+    app = live(cell(POOLS)["look_by"])
+    pids = {str(id): {app("a", str(id)) for _ in range(3)} for id in range(12)}
+    assert {len(of_model) for of_model in pids.values()} == {1}
+    assert len(set.union(*pids.values())) == 2
+    app.shutdown()

@@ -1,9 +1,14 @@
-"""What becomes of a call to a stage that brings no answer, without Ray."""
+"""Calls to a stage: the model that they name, and those that bring no answer; without Ray."""
+
+import asyncio
+from typing import Any
 
 import pytest
 
 from mlkit.errors import Overloaded
-from mlkit.serving.replica.remote import _stage_error
+from mlkit.plan import RemoteStep
+from mlkit.serving.replica.affinity import model_key
+from mlkit.serving.replica.remote import Answer, Route, Router, _stage_error, pack
 
 
 class RayError(Exception):
@@ -45,3 +50,57 @@ def test_a_fault_of_a_stage_is_no_overload(error) -> None:
     assert not isinstance(raised, Overloaded)
     assert raised.status == 500
     assert "stage 'classify'" in str(raised)
+
+
+class FakeHandle:
+    """Stands for Serve's handle of a stage: its options are those of the last call."""
+
+    def __init__(self) -> None:
+        self.chosen: dict[str, Any] = {}
+        self.called: dict[str, Any] = {}
+
+    def options(self, **options: Any) -> "FakeHandle":
+        changed = FakeHandle()
+        changed.chosen, changed.called = self.chosen | options, self.called
+        return changed
+
+    def remote(self, version: str, segment: str, inputs: bytes) -> Any:
+        self.called.update(self.chosen)
+        return self._stream() if self.chosen.get("stream") else self._call()
+
+    async def _call(self) -> bytes:
+        return pack(Answer(("answered",)))
+
+    async def _stream(self) -> Any:
+        yield pack(Answer())
+
+
+def options_of(step: RemoteStep, **inputs: Any) -> dict[str, Any]:
+    """The options of the handle with which a call is made."""
+    handle = FakeHandle()
+    router = Router("app", {"models": Route("app.models", "models", "v1")}, lambda *_: handle)
+
+    async def main() -> None:
+        if step.yields:
+            assert [item async for item in router.stream(step, inputs)] == []
+        else:
+            assert await router.call(step, inputs) == ("answered",)
+
+    asyncio.run(main())
+    return handle.called
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("model", "value", "named"),
+    [
+        ("in_1", "shoes:v1", {"multiplexed_model_id": model_key("shoes:v1")}),
+        ("in_1", ["shoes:v1", "hats:v1"], {}),
+        ("in_1", None, {}),
+        (None, "shoes:v1", {}),
+    ],
+)
+def test_a_call_names_the_model_that_it_uses(streaming, model, value, named) -> None:
+    step = RemoteStep("models", "classify", ("in_0", "in_1"), streaming, model)
+    stream = {"method_name": "stream", "stream": True} if streaming else {}
+    assert options_of(step, in_0=1, in_1=value) == {**stream, **named}
