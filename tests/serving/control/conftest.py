@@ -24,7 +24,7 @@ from mlkit.serving.control.protocol import (
     DeployApp,
     GetHealth,
     PromoteTrial,
-    RollBackSwap,
+    RollBack,
     ScaleApp,
     SwapResources,
 )
@@ -283,7 +283,7 @@ class Session:
     async def roll_back(self, version=None):
         record = self.host.records["shop"]
         version = version or (record.trial.version if record.trial else record.version)
-        return await self.call(RollBackSwap(app="shop", version=version))
+        return await self.call(RollBack(app="shop", version=version))
 
     async def delete(self, app="shop"):
         return await self.call(DeleteApp(app=app))
