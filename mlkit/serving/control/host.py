@@ -248,17 +248,12 @@ class Host:
         record = self.records.get(name)
         if record is None or not isinstance(error, DeployError):
             return
+        cause = error.got or error.what
         if record.state is AppState.SERVING:
             error.what += "; the previous version serves on"
         else:
             error.what += "; restoring the previous version has not ended in time"
-        failure = version.model_copy(
-            update={
-                "spec": None,
-                "since": time.time(),
-                "error": error.got or error.what,
-            }
-        )
+        failure = version.model_copy(update={"spec": None, "since": time.time(), "error": cause})
         self.records[name] = record.model_copy(update={"versions": failed(record.versions, failure)})
 
     async def _undo(self, new: Rollout, record: AppRecord | None, before: Rollout | None) -> None:

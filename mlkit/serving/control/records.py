@@ -85,10 +85,12 @@ class Replacement(Frozen):
     Attributes:
         digest: digest of the resource.
         object: key of the pickled resource in the session's store.
+        text: the value, abbreviated, if it is plain; "" otherwise.
     """
 
     digest: str
     object: str
+    text: str = ""
 
 
 class AppSpec(Frozen):

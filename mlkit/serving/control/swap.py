@@ -161,9 +161,10 @@ def _without_originals(
     spec: AppSpec, replacements: Mapping[str, Replacement]
 ) -> dict[str, Replacement]:
     """Replacements other than by what is in the bundles."""
-    digests = {
-        key: digest for stage in spec.stages for key, digest in stage.manifest.resources.items()
-    }
+    digests: dict[str, str] = {}
+    for stage in spec.stages:
+        digests |= {key: digest for key, (digest, _) in stage.manifest.configuration.items()}
+        digests |= stage.manifest.resources
     return {key: new for key, new in replacements.items() if new.digest != digests.get(key)}
 
 

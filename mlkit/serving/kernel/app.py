@@ -36,6 +36,7 @@ from mlkit.serving.kernel.sender import Sender, shut_down
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
 from mlkit.serving.kernel.telemetry import Observed, Slowest
+from mlkit.serving.kernel.versions import Versions
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
 
@@ -54,18 +55,23 @@ class App:
 
     def __init__(self, session: Session, plan: Plan, record: AppRecord) -> None:
         self.session = session
-        self.graph = graph = plan.graph
         self.name = record.app
         self.url = record.url
         self.token = record.spec.token
         self._base = record.base
         self._since = record.since
-        self._codec = Codec(graph, record.spec.exact_key)
         self._revisions = Revisions(session, plan, record)
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
         self._logs_folder = session.folder / LOGS
-        timeout_s = record.spec.limits.request_timeout_s
+        self._connect()
+
+    def _connect(self) -> None:
+        """Take over the graph of the plan, with a client for its types."""
+        spec = self._record.spec
+        self.graph = self.plan.graph
+        self._codec = Codec(self.graph, spec.exact_key)
+        timeout_s = spec.limits.request_timeout_s
         self._sender = Sender(self._codec, timeout_s, self._logs_folder, self._observed.took)
 
     @property
@@ -272,6 +278,47 @@ class App:
         return self.changes
 
     @entry_point
+    def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> tuple[Change, ...]:
+        """Change configuration of steps without a restart and without failing a request.
+
+        ::
+
+            @step
+            def decide(score: float, threshold: float = 0.5) -> bool: ...
+
+            app.update(threshold=0.7)               # decide(score(x)) does not pass it
+            app.update({"decide.threshold": 0.7})   # where several steps have a threshold
+
+        As with `swap`, the new value is tried on the last request that each replica has answered,
+        `versions` lists the change, and `rollback` undoes it. Deploying again restores what is in
+        the deploy cell; the notebook's own steps keep their defaults.
+
+        Args:
+            values: new values by ``step.keyword``, as in `configuration`, or by keyword.
+            more: new values by keyword.
+
+        Returns:
+            the changes by stage, as in `changes`.
+
+        Raises:
+            DeployError: no step has such a parameter, several have it, another version is on
+                trial, or the value fails on a recent request.
+            DefinitionError: a value does not match the annotation of its parameter.
+        """
+        self._check_open()
+        self._revisions.update({**(values or {}), **more})
+        return self.changes
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What `update` can change, by ``step.keyword``: values that answer now.
+
+        These are the defaults of parameters that the pipeline does not pass, and resources that
+        are plain values.
+        """
+        return self._revisions.configuration
+
+    @entry_point
     def promote(self) -> tuple[Change, ...]:
         """Have the version on trial take over; nothing is loaded again.
 
@@ -284,16 +331,47 @@ class App:
         return self.changes
 
     @entry_point
-    def rollback(self) -> tuple[Change, ...]:
-        """End the trial; without one, undo the last swap or promotion.
+    def rollback(self, version: str = "") -> tuple[Change, ...]:
+        """Go back to the version that answered before; while one is on trial, end the trial.
+
+        ::
+
+            app.versions                        # what answered when
+            app.rollback()                      # the one before: a deployment, swap or update
+            app.rollback("3fa2")                # the one that begins with these digits
+
+        A version that was rolled back from is skipped by the next call, which goes further back,
+        but can be named. Code, models, configuration, limits and environment are those of the
+        version. What `scale` sets stays: replicas and autoscaling always, limits and batch sizes
+        where only a swap or an update is undone. The notebook's cells stay as they are: running the
+        deploy cell deploys them again.
+
+        Args:
+            version: a version of `versions`, or its first digits, at least four.
+
+        Returns:
+            the changes by stage, as in `changes`.
 
         Raises:
-            DeployError: there is neither since the app was deployed.
-            DeployConflict: it was changed at the same time.
+            DeployError: there is no such version, or it does not start any more.
+            DeployConflict: the app was changed at the same time.
         """
         self._check_open()
-        self._revisions.roll_back()
+        plan = self._record.spec.plan
+        self._revisions.roll_back(version)
+        if self._record.spec.plan != plan:
+            self._sender.close()
+            self._connect()
         return self.changes
+
+    @property
+    def versions(self) -> Versions:
+        """The last ten versions, oldest first: when each began to answer, and what changed.
+
+        It displays itself as a table; ``.to_frame()`` returns a DataFrame. The session keeps it,
+        so that `attach` finds it after a restart of the kernel.
+        """
+        return Versions.of(self._record if self.closed else self._revisions.look())
 
     @property
     def version(self) -> str:
