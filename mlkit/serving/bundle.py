@@ -44,6 +44,7 @@ __all__ = [
     "Manifest",
     "Origin",
     "Packed",
+    "code_of",
     "configurable",
     "digest_of",
     "pack",
@@ -350,7 +351,9 @@ def configurable(step: Step[..., Any], nodes: Iterable[Node]) -> dict[str, Any]:
     defaults = {
         name: parameter.default
         for name, parameter in step.parameters.items()
-        if parameter.default is not parameter.empty and name not in passed
+        if parameter.default is not parameter.empty
+        and name not in passed
+        and name not in step.changes  # each call needs a copy of its own
     }
     values = {
         name: resource.value
@@ -388,6 +391,17 @@ def digest_of(*graphs: Graph) -> str:
     resources = [(node.name, node.step.resources) for node in nodes]
     types = [p.type for graph in graphs for p in graph.parameters if isinstance(p.type, type)]
     return fingerprint([shapes, steps, resources, types, list(codecs().items()), str(Path.cwd())])
+
+
+def code_of(graph: Graph) -> dict[str, str]:
+    """Digest of each node by name, and, by the pipeline's name, of what it takes and returns."""
+    parameters = [(p.name, str(p.type), p.required, p.default) for p in graph.parameters]
+    around = fingerprint([parameters, str(graph.returns), _plain(graph.output)])
+    nodes = {
+        node.name: fingerprint([node.step, _inputs(node.inputs), _conditions(node), node.each])
+        for node in graph
+    }
+    return {graph.name: around, **nodes}
 
 
 def _called(step: Any) -> Any:

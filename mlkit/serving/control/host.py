@@ -254,7 +254,9 @@ class Host:
         else:
             error.what += "; restoring the previous version has not ended in time"
         failure = version.model_copy(update={"spec": None, "since": time.time(), "error": cause})
-        self.records[name] = record.model_copy(update={"versions": failed(record.versions, failure)})
+        self.records[name] = record.model_copy(
+            update={"versions": failed(record.versions, failure)}
+        )
 
     async def _undo(self, new: Rollout, record: AppRecord | None, before: Rollout | None) -> None:
         name = new.front.name

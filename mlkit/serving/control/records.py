@@ -108,6 +108,8 @@ class AppSpec(Frozen):
         fresh: a new value rebuilds every resource.
         batch_sizes: maximum batch size by step, where it differs from the step's own.
         replacements: resources that were swapped since it was deployed, by ``graph.node.keyword``.
+        keep_inputs: whether inputs of failed and slow requests are kept to reproduce them.
+        code: digest of each node of the pipeline as it was in the notebook.
     """
 
     app: str
@@ -123,6 +125,8 @@ class AppSpec(Frozen):
     fresh: str = ""
     batch_sizes: dict[str, int] = {}
     replacements: dict[str, Replacement] = {}
+    keep_inputs: bool = True
+    code: dict[str, str] = {}
 
     @property
     def objects(self) -> set[str]:

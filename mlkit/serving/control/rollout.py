@@ -244,6 +244,7 @@ def _front(
             "max_busy_workers": _max_busy_workers(spec, front),
             "trial": tried,
             "check": check,
+            "keep_inputs": spec.keep_inputs,
         },
         route_prefix=environment.route_prefix,
         options=_options(spec, front, environment),
@@ -373,6 +374,8 @@ def _change(old: StageTarget | None, new: StageTarget) -> Change:
         action, why = "scaled", _option_reason(old, new)
     elif old.target.user_config["log_levels"] != new.target.user_config["log_levels"]:
         action, why = "reconfigured", "logging levels changed"
+    elif old.target.user_config.get("keep_inputs") != new.target.user_config.get("keep_inputs"):
+        action, why = "reconfigured", "keep_inputs changed"
     else:
         action, why = "kept", "unchanged"
     # Each resource once, by the first step that uses it.

@@ -132,9 +132,7 @@ def rolled_back(record: AppRecord, version: str, to: str = "") -> Desired:
             where=f"app {record.app!r}",
             fix="app.versions lists those that can be named: app.rollback(version)",
         )
-    return Desired(
-        _restored(record, target), "rolled back", target.deployment, back_to=target
-    )
+    return Desired(_restored(record, target), "rolled back", target.deployment, back_to=target)
 
 
 def _restored(record: AppRecord, target: AppVersion) -> AppSpec:
@@ -148,9 +146,7 @@ def _restored(record: AppRecord, target: AppVersion) -> AppSpec:
         for stage in then.stages
     )
     kept = ("token", "exact_key", "log_levels")
-    return then.model_copy(
-        update={"stages": stages, **{name: getattr(now, name) for name in kept}}
-    )
+    return then.model_copy(update={"stages": stages, **{name: getattr(now, name) for name in kept}})
 
 
 def _with(spec: AppSpec, replacements: Mapping[str, Replacement]) -> AppSpec:

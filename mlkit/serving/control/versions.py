@@ -78,9 +78,7 @@ def entered(
     return _bounded([*past, new])
 
 
-def scaled(
-    versions: Sequence[AppVersion], serving: str, new: AppVersion
-) -> tuple[AppVersion, ...]:
+def scaled(versions: Sequence[AppVersion], serving: str, new: AppVersion) -> tuple[AppVersion, ...]:
     """Return the versions after the one that answers was changed in how it runs only.
 
     It may have another name by that, but is none to go back to.

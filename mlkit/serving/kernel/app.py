@@ -22,15 +22,17 @@ from mlkit.metrics import History, Trace
 from mlkit.metrics.compare import Comparisons, Disagreements
 from mlkit.metrics.peek import Peek
 from mlkit.metrics.pools import Pools
+from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan
 from mlkit.serving.control.folders import LOGS
 from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
 from mlkit.serving.control.records import AppRecord, Change, Trial
 from mlkit.serving.http.access import new_code
-from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
+from mlkit.serving.kernel.cells import Definition, outdated
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
+from mlkit.serving.kernel.reproduce import FailedRequest, Reproduction
 from mlkit.serving.kernel.revisions import Revisions
 from mlkit.serving.kernel.sender import Sender, shut_down
 from mlkit.serving.kernel.session import Session
@@ -53,13 +55,20 @@ class App:
         token: bearer token for ``Authorization``; None if none is required.
     """
 
-    def __init__(self, session: Session, plan: Plan, record: AppRecord) -> None:
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        record: AppRecord,
+        pipeline: Pipeline[..., Any] | None = None,
+    ) -> None:
         self.session = session
         self.name = record.app
         self.url = record.url
         self.token = record.spec.token
         self._base = record.base
         self._since = record.since
+        self._definition = Definition(record.app, pipeline)
         self._revisions = Revisions(session, plan, record)
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
@@ -471,9 +480,25 @@ class App:
         return Logs(lines if last is None else lines[-last:])
 
     @property
-    def failures(self) -> list[Failure]:
-        """The last failures of its steps with their tracebacks, oldest first."""
-        return read_failures(self._logs_folder, self.name)[-100:]
+    def failures(self) -> list[FailedRequest]:
+        """The last failures of its steps with their tracebacks, oldest first.
+
+        ``app.failures[-1].reproduce()`` runs the step again in this process, for ``%debug``.
+        """
+        failures = read_failures(self._logs_folder, self.name)[-100:]
+        return [self._reproduction.failed(failure) for failure in failures]
+
+    @property
+    def _reproduction(self) -> Reproduction:
+        return Reproduction(self._logs_folder, self.plan, self._revisions.replaced)
+
+    @property
+    def outdated(self) -> tuple[str, ...]:
+        """Steps whose cells differ by now from what was deployed; of the pipeline, its name.
+
+        Empty if that is unknown, as for an app whose cells this kernel has not run.
+        """
+        return outdated(self._record.spec.code, self._definition.pipeline)
 
     @property
     @entry_point
@@ -510,8 +535,11 @@ class App:
 
     @entry_point
     def slowest(self, count: int = 10) -> Slowest:
-        """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
-        return self._observed.slowest(count)
+        """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000.
+
+        ``app.slowest()[0].reproduce()`` runs the pipeline again in this process.
+        """
+        return Slowest(map(self._reproduction.slow, self._observed.slowest(count)))
 
     @entry_point
     def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:
@@ -577,7 +605,9 @@ class App:
 
     def __repr__(self) -> str:
         state = "shut down" if self.closed else f"at {self.url}"
-        return f"<app {self.name} {state}>"
+        changed = self.outdated
+        note = f"; changed since it was deployed: {', '.join(changed)}" if changed else ""
+        return f"<app {self.name} {state}{note}>"
 
     def __str__(self) -> str:
         from mlkit.views.card import card_of, to_text

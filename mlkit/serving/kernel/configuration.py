@@ -22,9 +22,7 @@ from mlkit.serving.kernel.swap import keys_of, replacement_of
 __all__ = ["configuration", "updates"]
 
 
-def configuration(
-    graph: Graph, spec: AppSpec, load: Callable[[str], bytes]
-) -> dict[str, Any]:
+def configuration(graph: Graph, spec: AppSpec, load: Callable[[str], bytes]) -> dict[str, Any]:
     """Return the present values by ``step.keyword``.
 
     Args:

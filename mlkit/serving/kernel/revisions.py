@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlkit.define.graph import Graph
+from mlkit.define.resource import Resource
 from mlkit.define.shipping import loads
 from mlkit.errors import DeployConflict, DeployError, SessionError
 from mlkit.plan import Plan
+from mlkit.serving.bundle import unpack_resource
 from mlkit.serving.control.protocol import (
     Call,
     PromoteTrial,
@@ -112,6 +114,14 @@ class Revisions:
     def configuration(self) -> dict[str, Any]:
         """See `App.configuration`."""
         return configuration(self._graph, self.record.spec, self._session.store.get)
+
+    def replaced(self, node: str) -> dict[str, Resource[Any]]:
+        """Return the resources of a node that were swapped or updated, by keyword."""
+        return {
+            key.rpartition(".")[2]: unpack_resource(self._session.store.get(new.object))
+            for key, new in self.record.spec.replacements.items()
+            if key.split(".", 2)[1] == node
+        }
 
     def _check_comparable(self) -> None:
         if not self.record.spec.observe:
