@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from mlkit.errors import (
     did_you_mean,
     entry_point,
 )
+from mlkit.execute.cores import cores
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
@@ -24,14 +26,17 @@ from mlkit.metrics.peek import Peek
 from mlkit.metrics.pools import Pools
 from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan
+from mlkit.plan.machine import machine_resources
 from mlkit.serving.control.folders import LOGS
 from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
 from mlkit.serving.control.records import AppRecord, Change, Trial
 from mlkit.serving.http.access import new_code
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.cells import Definition, outdated
+from mlkit.serving.kernel.checkup import Facts, about_app, sizes_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
+from mlkit.serving.kernel.doctor import Findings, about_machine
 from mlkit.serving.kernel.reproduce import FailedRequest, Reproduction
 from mlkit.serving.kernel.revisions import Revisions
 from mlkit.serving.kernel.sender import Sender, shut_down
@@ -458,6 +463,26 @@ class App:
         return AppStatus.of(health)
 
     @entry_point
+    def doctor(self) -> Findings:
+        """Return what will go wrong with the app or its machine, and how to prevent it.
+
+        Large values that code captures, batches that can never fill, more resources or threads than
+        there are, and a machine that is short of memory, disk or files. ``mlkit doctor`` checks the
+        installation.
+        """
+        is_local = self.session.about().address == "local"
+        total = machine_resources() if is_local else _sum_of(self.placement().nodes)
+        facts = Facts(
+            plan=self.plan,
+            limits=self.limits,
+            captured=sizes_of(self.graph),
+            total=total,
+            cores=cores() if is_local else 0,
+            workers=self._record.spec.workers,
+        )
+        return Findings([*about_app(facts), *(about_machine() if is_local else ())])
+
+    @entry_point
     def placement(self) -> Placement:
         """Return the current placement of replicas, and the allocated resources."""
         return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
@@ -618,3 +643,11 @@ class App:
         from mlkit.views.card import card_of, to_html
 
         return to_html(card_of(self))
+
+
+def _sum_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Sum the resources of nodes."""
+    total: Counter[str] = Counter()
+    for node in nodes:
+        total.update(node["resources"])
+    return dict(total)

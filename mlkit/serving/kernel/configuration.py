@@ -62,7 +62,7 @@ def updates(
     for given, value in values.items():
         name = _full_name(graph, given)
         step, _, keyword = name.partition(".")
-        resource = Resource(None, _checked(steps[step], keyword, value), ())
+        resource: Resource[Any] = Resource(None, _checked(steps[step], keyword, value), ())
         keys = list(keys_of(graph, spec, steps[step], keyword))
         if not keys:
             raise _refused(graph, f"a pipeline of the app passes {name!r} itself", [])
