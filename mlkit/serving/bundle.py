@@ -341,6 +341,8 @@ def _configuration(nodes: Sequence[tuple[str, Node]]) -> Iterator[tuple[str, tup
 def configurable(step: Step[..., Any], nodes: Iterable[Node]) -> dict[str, Any]:
     """Return the defaults of a step's parameters and its plain values, by keyword.
 
+    Parameters of a batched step are sequences of items, and no configuration.
+
     Args:
         step: the step.
         nodes: its calls; what one of them passes is no configuration.
@@ -352,6 +354,7 @@ def configurable(step: Step[..., Any], nodes: Iterable[Node]) -> dict[str, Any]:
         name: parameter.default
         for name, parameter in step.parameters.items()
         if parameter.default is not parameter.empty
+        and not step.batched
         and name not in passed
         and name not in step.changes  # each call needs a copy of its own
     }

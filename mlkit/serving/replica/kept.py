@@ -220,9 +220,9 @@ class KeptFailures(Failures):
 
     def record(self, error: BaseException) -> Failure:
         """Record an error; see `Failures.record`."""
-        seen = len(self.last), self.last[-1] if self.last else None
+        recorded = self.last[-1] if self.last else None
         failure = super().record(error)
-        if (len(self.last), self.last[-1]) != seen:
+        if self.last and self.last[-1] is failure and failure is not recorded:
             self._kept.add_failed(failure)
         return failure
 

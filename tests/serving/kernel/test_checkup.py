@@ -46,8 +46,8 @@ def drawn(x: int) -> str:
     return label(draw(look_up(x)))
 
 
-def found(**changes) -> list[str]:
-    facts = Facts(plan=plan(shop), limits=Limits(), captured={}, total={"CPU": 64.0}, cores=64)
+def found(pipe=shop, **changes) -> list[str]:
+    facts = Facts(plan(pipe), Limits(), captured={}, total={"CPU": 64.0}, cores=64)
     return [str(finding) for finding in about_app(replace(facts, **changes))]
 
 
