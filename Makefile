@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-plain test-timing test-ray test-notebooks lab lint bench bench-models bench-observe model-card figures zoo contract browser lock environment clean distclean
+.PHONY: help demo test test-code test-plain test-timing test-ray test-notebooks lab lint bench bench-models bench-observe bench-trust model-card figures zoo contract browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -75,6 +75,9 @@ bench-models: $(STAMP) ## measure optimising and loading of models; PHOTOS=folde
 
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
 	$(BIN)/python -m benchmarks observe
+
+bench-trust: $(STAMP) ## measure what redeployments, good and bad, do to clients; build/bench/trust.json
+	$(BIN)/python -m benchmarks trust
 
 model-card: $(STAMP) ## train heads on PHOTOS=folder, measure them and the tags (half an hour), and write docs/model-card.md
 	$(BIN)/python -m tools.train "$(PHOTOS)" --ablations

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [pipeline|engine|observe|models|placement|PART ...]``."""
+"""``python -m benchmarks [pipeline|engine|observe|models|placement|trust|PART ...]``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["main"]
 
 def main(words: list[str] | None = None) -> int:
     """Measure and write down; the exit status."""
-    from benchmarks import models, observe, placement
+    from benchmarks import models, observe, placement, trust
     from benchmarks.engine import PARTS, measure
     from tools.demo.interrupts import Interrupts
 
@@ -29,7 +29,8 @@ def main(words: list[str] | None = None) -> int:
         f"engine: all of {', '.join(PARTS)}, which can be named by themselves; "
         f"observe: all of {', '.join(observe.PARTS)}, likewise; "
         f"models: all of {', '.join(models.PARTS)}, likewise; "
-        "placement: the rule for replicas and threads",
+        "placement: the rule for replicas and threads; "
+        f"trust: all of {', '.join(trust.PARTS)}, likewise",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a block")
@@ -37,8 +38,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     arguments = parser.parse_args(words)
     arguments.blocks = max(5, arguments.blocks)
-    groups = {"pipeline", "engine", "observe", "models", "placement"}
-    unknown = set(arguments.parts) - {*groups, *PARTS, *observe.PARTS, *models.PARTS}
+    groups = {"pipeline", "engine", "observe", "models", "placement", "trust"}
+    known = {*groups, *PARTS, *observe.PARTS, *models.PARTS, *trust.PARTS}
+    unknown = set(arguments.parts) - known
     if unknown:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     try:
@@ -59,6 +61,9 @@ def main(words: list[str] | None = None) -> int:
                 models.measure(
                     parts, models.Settings(arguments.out, arguments.blocks, arguments.photos, check)
                 )
+            parts = [part for part in trust.PARTS if asked & {part, "trust"}]
+            if parts:
+                trust.measure(arguments.out, parts, check)
             if "placement" in arguments.parts:
                 placement.write(arguments.out, arguments.blocks, arguments.seconds, check)
     except (KeyboardInterrupt, Cancelled):

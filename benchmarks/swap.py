@@ -18,12 +18,13 @@ import numpy as np
 from mlkit.define import resource, step
 from mlkit.errors import MlkitError
 from mlkit.load import LoadResult, LoadRun, closed, load_test, poisson
+from mlkit.load.expect import Expect
 from mlkit.load.spec import Arrivals
 from mlkit.pipelines import pipeline
 from mlkit.serving import App, deploy
 from mlkit.serving.kernel.session import Session
 
-__all__ = ["measure"]
+__all__ = ["GRACE_S", "Net", "ended", "loaded", "measure", "until", "within"]
 
 SIDE, LAYERS = 512, 4
 SWAPS, CANARY, SHADOW = 20, 0.1, 0.2
@@ -83,13 +84,13 @@ def measure(check: Callable[[], None]) -> dict[str, Any]:
     with _deployed() as app:
 
         def run(rate: float, seconds: float, seed: int = 0) -> LoadResult:
-            with _load(app, poisson(rate=rate, seed=seed), seconds) as test:
-                result = _ended(test)
+            with loaded(app, poisson(rate=rate, seed=seed), seconds) as test:
+                result = ended(test)
             check()
             return result
 
-        with _load(app, closed(concurrency=4), 4) as test:
-            rate = LOAD * _ended(test).ok_rate
+        with loaded(app, closed(concurrency=4), 4) as test:
+            rate = LOAD * ended(test).ok_rate
         before = run(rate, 20)
         during, swaps_s = _while_swapping(app, rate)
         after = run(rate, 20, 2)
@@ -119,14 +120,14 @@ def _p99(latency_ms: Any) -> float:
 @contextmanager
 def _deployed() -> Iterator[App]:
     """Serve the pipeline in a session of its own."""
-    session = Session.of_this_notebook() or _within(DEPLOY_S, "the start of Ray", Session.start)
+    session = Session.of_this_notebook() or within(DEPLOY_S, "the start of Ray", Session.start)
     try:
-        yield _within(DEPLOY_S, "the deployment", partial(deploy, swapped, progress=False))
+        yield within(DEPLOY_S, "the deployment", partial(deploy, swapped, progress=False))
     finally:
         session.stop()
 
 
-def _within(seconds: float, name: str, call: Callable[[], T]) -> T:
+def within(seconds: float, name: str, call: Callable[[], T]) -> T:
     """Return the result of a call.
 
     Raises:
@@ -150,24 +151,26 @@ def _within(seconds: float, name: str, call: Callable[[], T]) -> T:
         raise MlkitError(f"{name} has not ended after {seconds:g} s", where="swap") from None
 
 
-def _until(holds: Callable[[], bool], seconds: float, name: str) -> None:
+def until(holds: Callable[[], bool], seconds: float, name: str) -> None:
     """Wait until something holds.
 
     Raises:
         MlkitError: it does not by then.
     """
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while not holds():
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             raise MlkitError(f"{name} has not ended after {seconds:g} s", where="swap")
         time.sleep(0.05)
 
 
 @contextmanager
-def _load(app: App, arrivals: Arrivals, seconds: float) -> Iterator[LoadRun]:
+def loaded(
+    app: App, arrivals: Arrivals, seconds: float, expect: Expect | None = None
+) -> Iterator[LoadRun]:
     """Run a load test, which is killed where the block is left before its end."""
     payloads = [{"x": float(x)} for x in range(1, 20)]
-    test = load_test(app, payloads, arrivals, duration_s=seconds, wait=False)
+    test = load_test(app, payloads, arrivals, duration_s=seconds, expect=expect, wait=False)
     try:
         yield test
     finally:
@@ -175,9 +178,9 @@ def _load(app: App, arrivals: Arrivals, seconds: float) -> Iterator[LoadRun]:
             test.kill()
 
 
-def _ended(test: LoadRun) -> LoadResult:
+def ended(test: LoadRun) -> LoadResult:
     """Wait for the end of a load test."""
-    _until(lambda: test.done, test.duration_s + GRACE_S, repr(test))
+    until(lambda: test.done, test.duration_s + GRACE_S, repr(test))
     return test.result()
 
 
@@ -188,33 +191,33 @@ def _while_swapping(app: App, rate: float) -> tuple[LoadResult, list[float]]:
     """Swap models one after the other under a load that ends after the last of them."""
     took: list[float] = []
     longest_s = SWAPS * (SWAP_S + SWAP_EVERY_S)
-    with _load(app, poisson(rate=rate, seed=1), longest_s) as test:
-        _until(lambda: test.done or test.progress.elapsed_s >= 0, GRACE_S, "the warm-up")
+    with loaded(app, poisson(rate=rate, seed=1), longest_s) as test:
+        until(lambda: test.done or test.progress.elapsed_s >= 0, GRACE_S, "the warm-up")
         for seed in range(1, SWAPS + 1):
             began = time.perf_counter()
             swap = partial(app.swap, "score", resource(value=Net(seed)))
-            _within(SWAP_S, f"swap {seed} of {SWAPS}", swap)
+            within(SWAP_S, f"swap {seed} of {SWAPS}", swap)
             took.append(time.perf_counter() - began)
             time.sleep(max(0.0, SWAP_EVERY_S - took[-1]))
-        return _within(GRACE_S, "a load test that was stopped", test.stop), took
+        return within(GRACE_S, "a load test that was stopped", test.stop), took
 
 
 def _canary(app: App, requests: int = 3000) -> dict[str, Any]:
-    _within(SWAP_S, "the start of the canary", partial(app.swap, "score", Net(100), canary=CANARY))
+    within(SWAP_S, "the start of the canary", partial(app.swap, "score", Net(100), canary=CANARY))
     versions: Counter[str] = Counter()
-    until = time.monotonic() + CANARY_S
+    deadline = time.monotonic() + CANARY_S
     with httpx2.Client(headers={"Authorization": f"Bearer {app.token}"}, timeout=30) as client:
         for i in range(requests):
             response = client.post(app.url, json={"x": float(i % 7)}).raise_for_status()
             versions[response.headers["x-mlkit-version"]] += 1
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise MlkitError(
                     f"the canary has had {i + 1} of {requests} requests after {CANARY_S:g} s",
                     where="swap",
                 )
     assert app.trial is not None
     share = versions[app.trial.version] / requests
-    _within(SWAP_S, "the end of the canary", app.rollback)
+    within(SWAP_S, "the end of the canary", app.rollback)
     return {"asked": CANARY, "share": share, "requests": requests, "versions": len(versions)}
 
 
@@ -225,11 +228,11 @@ def _shadow(app: App, run: Callable[[int], LoadResult]) -> dict[str, Any]:
     shadow = partial(app.swap, "score", Net(100), shadow=SHADOW)
     for seed in range(4):
         without = run(seed).latency_ms
-        _within(SWAP_S, "the start of the shadow", shadow)
+        within(SWAP_S, "the start of the shadow", shadow)
         with_shadow = run(seed).latency_ms
         shown = app.disagreements()
         seen.update(compared=shown.compared, dropped=shown.dropped, requests=len(with_shadow))
-        _within(SWAP_S, "the end of the shadow", app.rollback)
+        within(SWAP_S, "the end of the shadow", app.rollback)
         ratios["p50"].append(float(np.median(with_shadow) / np.median(without)))
         ratios["p99"].append(_p99(with_shadow) / _p99(without))
     return {

@@ -123,6 +123,18 @@ class Step(Generic[P, R]):
         changed = self.options.replace(**changes).to_dict()
         return typing.cast(Self, _rebuild(type(self), self.fn, changed, self.hints))
 
+    def with_resources(self, resources: Mapping[str, Resource[Any]]) -> Self:
+        """Return a copy with other resources, by keyword.
+
+        A parameter with a default can get one too: calls no longer take it.
+        """
+        changed = object.__new__(type(self))  # not `copy.copy`: a step may pickle as its name
+        changed.__dict__.update(self.__dict__)
+        changed.resources = {**self.resources, **resources}
+        changed.parameters = {n: p for n, p in self.parameters.items() if n not in resources}
+        changed._inputs = self._inputs.replace(parameters=list(changed.parameters.values()))
+        return changed
+
     def _checked(self, options: Mapping[str, Any]) -> StepOptions:
         batching = sorted(set(options) & set(BATCHING))
         if batching and not self.batched:

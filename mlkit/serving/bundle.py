@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from mlkit.define import packing
 from mlkit.define.check import check
 from mlkit.define.classes import enter_modules
+from mlkit.define.fresh import FIXED
 from mlkit.define.graph import (
     Argument,
     Choice,
@@ -29,6 +30,8 @@ from mlkit.define.registry import codecs, register
 from mlkit.define.resource import Resource
 from mlkit.define.shared import changed_state
 from mlkit.define.shipping import dumps_mappable, fingerprint, importing
+from mlkit.define.source import brief
+from mlkit.define.step import Step
 from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan, RemoteStep, Stage
@@ -41,6 +44,8 @@ __all__ = [
     "Manifest",
     "Origin",
     "Packed",
+    "code_of",
+    "configurable",
     "digest_of",
     "pack",
     "pack_resource",
@@ -76,10 +81,13 @@ class Manifest:
     Attributes:
         steps: digest of each node by name.
         resources: digest of each resource by ``graph.node.keyword``.
+        configuration: digest and text of what `App.update` can change, by the same name: defaults
+            of parameters that no pipeline passes, and resources that are plain values.
     """
 
     steps: dict[str, str]
     resources: dict[str, str]
+    configuration: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -303,6 +311,7 @@ def _pack(
             for graph, node in nodes
             for name, resource in node.step.resources.items()
         },
+        configuration=dict(_configuration(nodes)),
     )
     loaders = [r.load for _, node in nodes for r in node.step.resources.values() if r.load]
     functions = [
@@ -319,6 +328,42 @@ def _pack(
         digest = fingerprint([digest, application_digest])
     digests = {name: module.digest for name, module in modules.items()}
     return Packed(stage, digest, data, manifest, fingerprint(digests) if digests else "")
+
+
+def _configuration(nodes: Sequence[tuple[str, Node]]) -> Iterator[tuple[str, tuple[str, str]]]:
+    for graph, node in nodes:
+        same = [other for _, other in nodes if other.step is node.step]
+        for keyword, value in configurable(node.step, same).items():
+            text = brief(value)
+            yield f"{graph}.{node.name}.{keyword}", (fingerprint(Resource(None, value, ())), text)
+
+
+def configurable(step: Step[..., Any], nodes: Iterable[Node]) -> dict[str, Any]:
+    """Return the defaults of a step's parameters and its plain values, by keyword.
+
+    Parameters of a batched step are sequences of items, and no configuration.
+
+    Args:
+        step: the step.
+        nodes: its calls; what one of them passes is no configuration.
+    """
+    if isinstance(step, RemoteStep):
+        return {}
+    passed = {name for node in nodes for name in node.inputs}
+    defaults = {
+        name: parameter.default
+        for name, parameter in step.parameters.items()
+        if parameter.default is not parameter.empty
+        and not step.batched
+        and name not in passed
+        and name not in step.changes  # each call needs a copy of its own
+    }
+    values = {
+        name: resource.value
+        for name, resource in step.resources.items()
+        if resource.load is None and type(resource.value) in FIXED
+    }
+    return {**defaults, **values}
 
 
 def _codec_functions() -> list[Any]:
@@ -349,6 +394,17 @@ def digest_of(*graphs: Graph) -> str:
     resources = [(node.name, node.step.resources) for node in nodes]
     types = [p.type for graph in graphs for p in graph.parameters if isinstance(p.type, type)]
     return fingerprint([shapes, steps, resources, types, list(codecs().items()), str(Path.cwd())])
+
+
+def code_of(graph: Graph) -> dict[str, str]:
+    """Digest of each node by name, and, by the pipeline's name, of what it takes and returns."""
+    parameters = [(p.name, str(p.type), p.required, p.default) for p in graph.parameters]
+    around = fingerprint([parameters, str(graph.returns), _plain(graph.output)])
+    nodes = {
+        node.name: fingerprint([node.step, _inputs(node.inputs), _conditions(node), node.each])
+        for node in graph
+    }
+    return {graph.name: around, **nodes}
 
 
 def _called(step: Any) -> Any:

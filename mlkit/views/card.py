@@ -23,6 +23,7 @@ class Card:
         routes: method and path of each route: ``POST /tag``.
         steps: names of the steps, in order.
         trial: the version on trial, with its shares; "" if there is none.
+        outdated: steps whose cells differ by now; "" if there are none.
         curl: shell command that sends a request; it refers to the token by a file.
         doc: first line of the pipeline's docstring.
         call: Python call with its types: ``app(image: ImageSource) -> ProductTags``.
@@ -34,6 +35,7 @@ class Card:
     routes: tuple[str, ...]
     steps: tuple[str, ...]
     trial: str
+    outdated: str
     since: datetime
     curl: str
     doc: str
@@ -52,6 +54,8 @@ class Card:
         yield "steps", ", ".join(self.steps)
         if self.trial:
             yield "on trial", self.trial
+        if self.outdated:
+            yield "changed", f"{self.outdated}: deploy again to serve what the cells say now"
 
     @property
     def calls(self) -> Iterator[tuple[str, str]]:
@@ -71,6 +75,7 @@ def card_of(app: App) -> Card:
         routes=(f"POST /{app.name}", "GET /docs"),
         steps=tuple(node.name for node in app.graph),
         trial=f"{app.trial} of {app.trial.version}" if app.trial else "",
+        outdated=", ".join(app.outdated) if not app.closed else "",
         since=datetime.fromtimestamp(app._since).astimezone(),
         curl=app.curl(),
         doc=app.graph.doc.partition("\n")[0],

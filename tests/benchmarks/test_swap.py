@@ -76,7 +76,7 @@ def test_a_load_test_that_does_not_go_on_is_named(run, monkeypatch, wait) -> Non
     if wait == "end":
         run.duration_s = 0.0
         with pytest.raises(MlkitError, match=r"<LoadRun> has not ended after 0.02 s"):
-            swap._ended(run)
+            swap.ended(run)
     else:
         run.progress = SimpleNamespace(elapsed_s=-1.0)
         with pytest.raises(MlkitError, match="the warm-up has not ended"):

@@ -53,7 +53,7 @@ class ApplicationStatus:
 
     Attributes:
         state: Serve's state, or "NOT_RUNNING".
-        message: Serve's message; of a failed deployment, its last line.
+        message: Serve's message; of a failed deployment, the cause in one line.
         replicas: number of replicas by state.
         failed: whether its replicas fail to start.
     """

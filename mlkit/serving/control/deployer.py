@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from mlkit.errors import DeployError
+from mlkit.serving.control.cause import advice, cause_in
 from mlkit.serving.control.cluster import ApplicationStatus, ApplicationTarget, Cluster
 from mlkit.serving.control.rollout import Rollout, StageTarget
 from mlkit.serving.control.room import EVERY_S, NO_ROOM_S, Room
@@ -110,19 +111,31 @@ class Deployer:
             await asyncio.sleep(POLL_S)
 
     async def _converged(self, stage: StageTarget) -> None:
-        """Wait until every replica of a stage has loaded its versions."""
+        """Wait until every replica of a stage has loaded its versions.
+
+        Raises:
+            DeployError: a replica cannot load them, or dies of it.
+        """
+        clock = asyncio.get_running_loop().time
+        next_status_at = clock() + EVERY_S
         while True:
             reports = await self._cluster.reports(stage.target)
             for report in reports:
                 for state in stage.states:
                     if state in report.rejected:
-                        raise DeployError(
+                        raise _failed(
                             "the new version could not be loaded",
-                            where=stage.name,
-                            got=report.rejected[state],
+                            stage.name,
+                            cause_in(report.rejected[state]),
                         )
             if all(state in report.loaded for report in reports for state in stage.states):
                 return
+            if clock() >= next_status_at:
+                status = (await self._cluster.status([stage.target.name]))[stage.target.name]
+                # A replica that loading has killed is started again, and dies again.
+                if status.failed or status.state == "UNHEALTHY":
+                    raise _failed("its replicas died", stage.name, status.message)
+                next_status_at = clock() + EVERY_S
             await asyncio.sleep(POLL_S)
 
     async def _answers(self, front: StageTarget) -> None:
@@ -156,9 +169,11 @@ def _check_failed(
     for target in targets:
         status = statuses[target.name]
         if status.failed:
-            raise DeployError(
-                "the replicas do not start", where=target.deployment, got=status.message
-            )
+            raise _failed("the replicas do not start", target.deployment, status.message)
+
+
+def _failed(what: str, where: str, cause: str) -> DeployError:
+    return DeployError(what, where=where, got=cause, fix=advice(cause))
 
 
 def _progress(status: ApplicationStatus) -> str:

@@ -22,12 +22,13 @@ from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
 from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.owner import Owner
-from mlkit.serving.control.records import AppRecord, AppSpec, AppState, Trial
+from mlkit.serving.control.records import AppRecord, AppSpec, AppState, AppVersion, Trial
 from mlkit.serving.control.rollout import Environment, Rollout, changes, rollout, set_replicas
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
-from mlkit.serving.control.swap import Desired, promoted, rolled_back, swapped
+from mlkit.serving.control.swap import Desired, deployed, promoted, rolled_back, swapped
+from mlkit.serving.control.versions import entered, failed, scaled, summary
 from mlkit.serving.control.watch import Watch
 
 __all__ = ["Host"]
@@ -97,16 +98,16 @@ class Host:
         match call:
             case protocol.DeployApp(spec=spec):
                 async with self._changing:
-                    return await self._change(Desired(spec), say)
+                    return await self._change(deployed(self.records.get(spec.app), spec), say)
             case protocol.ScaleApp() | protocol.SwapResources():
                 async with self._changing:
                     return await self._change(self._desired(call), say)
             case protocol.PromoteTrial(app=app, version=version):
                 async with self._changing:
                     return await self._change(promoted(self._record(app), version), say)
-            case protocol.RollBackSwap(app=app, version=version):
+            case protocol.RollBack(app=app, version=version, to=to):
                 async with self._changing:
-                    return await self._change(rolled_back(self._record(app), version), say)
+                    return await self._change(rolled_back(self._record(app), version, to), say)
             case protocol.DeleteApp(app=app):
                 async with self._changing:
                     await self._delete(app)
@@ -160,8 +161,6 @@ class Host:
             root = not any(other.root for other in self.records.values())
         else:
             root = record.root
-            # After fresh=True, a deployment without changes rebuilds nothing.
-            spec = spec.model_copy(update={"fresh": spec.fresh or record.spec.fresh})
         environment = Environment(
             logs=str(self.folder / LOGS),
             gatherer=self._telemetry.name,
@@ -178,16 +177,25 @@ class Host:
             others = [stage.target for rolled in running for stage in rolled.all]
             targets = [stage.target for stage in new.all]
             check_room(spec.app, targets, others, await self._cluster.resources())
-        await self._replace(spec, root, new, record, before, say)
+        now = AppVersion(
+            version=new.front.version,
+            spec=spec,
+            since=time.time(),
+            how=desired.how,
+            changed=summary(stage_changes, first=record is None),
+            deployment=desired.deployment,
+        )
+        await self._replace(now, root, new, record, before, say)
+        now = now.model_copy(update={"since": time.time()})
         serving = self.records[spec.app].moved(
             AppState.SERVING,
             spec=spec,
             generation=record.generation + 1 if record else 1,
-            since=time.time(),
+            since=now.since,
             changes=stage_changes,
-            version=new.front.version,
+            version=now.version,
             trial=trial and trial.model_copy(update={"version": new.trial_version}),
-            previous=desired.previous,
+            versions=_versions(record, now, desired),
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         if before is not None:
@@ -198,18 +206,23 @@ class Host:
 
     async def _replace(
         self,
-        spec: AppSpec,
+        version: AppVersion,
         root: bool,
         new: Rollout,
         record: AppRecord | None,
         before: Rollout | None,
         say: Say,
     ) -> None:
-        """Roll out, and back if that fails or is cancelled."""
-        name, base = spec.app, self._base(new.front.target)
+        """Roll out, and back if that fails or is cancelled.
+
+        Raises:
+            DeployError: it failed; the error says what serves now.
+        """
+        name, base = new.front.name, self._base(new.front.target)
         if record is None:
+            assert version.spec is not None
             self.records[name] = AppRecord(
-                spec=spec,
+                spec=version.spec,
                 state=AppState.STARTING,
                 generation=0,
                 root=root,
@@ -223,11 +236,27 @@ class Host:
         await self._record_set(name, before, new, "set manually")
         try:
             await self._deployer.roll_out(new, before, say)
-        except BaseException:
+        except BaseException as error:
             if not self._stop.is_set():
                 say("rolling back")
                 await _complete(self._undo(new, record, before))
+                self._tell(name, version, error)
             raise
+
+    def _tell(self, name: str, version: AppVersion, error: BaseException) -> None:
+        """Add to an error what serves now, and to the versions one that failed."""
+        record = self.records.get(name)
+        if record is None or not isinstance(error, DeployError):
+            return
+        cause = error.got or error.what
+        if record.state is AppState.SERVING:
+            error.what += "; the previous version serves on"
+        else:
+            error.what += "; restoring the previous version has not ended in time"
+        failure = version.model_copy(update={"spec": None, "since": time.time(), "error": cause})
+        self.records[name] = record.model_copy(
+            update={"versions": failed(record.versions, failure)}
+        )
 
     async def _undo(self, new: Rollout, record: AppRecord | None, before: Rollout | None) -> None:
         name = new.front.name
@@ -260,13 +289,14 @@ class Host:
                 fix="try again",
             )
         if isinstance(call, protocol.SwapResources):
-            return swapped(record, call.replacements, call.canary, call.shadow)
+            return swapped(record, call.replacements, call.canary, call.shadow, call.how)
         stages = tuple(
             stage.model_copy(update={"settings": call.settings.get(stage.name, stage.settings)})
             for stage in record.spec.stages
         )
         changed = {"stages": stages, "limits": call.limits, "batch_sizes": call.batch_sizes}
-        return Desired(record.spec.model_copy(update=changed), record.trial, record.previous)
+        spec = record.spec.model_copy(update=changed)
+        return Desired(spec, "scaled", record.deployment, record.trial)
 
     async def _delete(self, app: str) -> None:
         record = self.records.get(app)
@@ -352,6 +382,17 @@ class Host:
         with suppress(Exception):  # the change itself matters more
             if decisions:
                 await self._record_scaling(app, decisions, [])
+
+
+def _versions(
+    record: AppRecord | None, now: AppVersion, desired: Desired
+) -> tuple[AppVersion, ...]:
+    """The versions of an app after a change."""
+    if record is None:
+        return (now,)
+    if desired.how == "scaled":
+        return scaled(record.versions, record.version, now)
+    return entered(record.versions, record.version, now, desired.back_to)
 
 
 async def _complete(work: Awaitable[T]) -> T:

@@ -39,14 +39,14 @@ __all__ = [
     "Own",
     "PeekInto",
     "PromoteTrial",
-    "RollBackSwap",
+    "RollBack",
     "ScaleApp",
     "SessionInfo",
     "StopSession",
     "SwapResources",
 ]
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"
@@ -115,6 +115,7 @@ class SwapResources(Call[AppRecord]):
         replacements: the new resources by ``graph.node.keyword``; the others stay as they are.
         canary: share of the requests that the new version answers, on trial.
         shadow: share of the requests that it sees a copy of, on trial. With neither, it takes over.
+        how: what to call it in the app's versions.
     """
 
     app: str
@@ -122,6 +123,7 @@ class SwapResources(Call[AppRecord]):
     replacements: dict[str, Replacement]
     canary: float
     shadow: float
+    how: Literal["swapped", "updated"] = "swapped"
 
 
 class PromoteTrial(Call[AppRecord]):
@@ -131,11 +133,16 @@ class PromoteTrial(Call[AppRecord]):
     version: str
 
 
-class RollBackSwap(Call[AppRecord]):
-    """End a trial, or undo the last swap, if the version on trial or serving is the given one."""
+class RollBack(Call[AppRecord]):
+    """End a trial, or go back to a version, if the version on trial or serving is the given one.
+
+    Attributes:
+        to: name of the version; "" to end the trial, or for the version that answered before.
+    """
 
     app: str
     version: str
+    to: str = ""
 
 
 class DeleteApp(Call[list[str]]):

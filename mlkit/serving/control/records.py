@@ -18,6 +18,7 @@ __all__ = [
     "AppRecord",
     "AppSpec",
     "AppState",
+    "AppVersion",
     "Change",
     "Frozen",
     "Replacement",
@@ -86,10 +87,12 @@ class Replacement(Frozen):
     Attributes:
         digest: digest of the resource.
         object: key of the pickled resource in the session's store.
+        text: the value, abbreviated, if it is plain; "" otherwise.
     """
 
     digest: str
     object: str
+    text: str = ""
 
 
 class AppSpec(Frozen):
@@ -107,6 +110,8 @@ class AppSpec(Frozen):
         fresh: a new value rebuilds every resource.
         batch_sizes: maximum batch size by step, where it differs from the step's own.
         replacements: resources that were swapped since it was deployed, by ``graph.node.keyword``.
+        keep_inputs: whether inputs of failed and slow requests are kept to reproduce them.
+        code: digest of each node of the pipeline as it was in the notebook.
     """
 
     app: str
@@ -122,6 +127,8 @@ class AppSpec(Frozen):
     fresh: str = ""
     batch_sizes: dict[str, int] = {}
     replacements: dict[str, Replacement] = {}
+    keep_inputs: bool = True
+    code: dict[str, str] = {}
 
     @property
     def objects(self) -> set[str]:
@@ -187,6 +194,30 @@ _NEXT = {
 """If a rollback fails, the app remains in this state until the next rollout."""
 
 
+class AppVersion(Frozen):
+    """A version that an app has had, or that failed to start.
+
+    Attributes:
+        version: as in ``X-Mlkit-Version``.
+        spec: what it was when it answered last; None if it failed to start.
+        since: when it began to answer, or failed, in seconds since the epoch.
+        how: "deployed", "swapped", "promoted", "updated" or "rolled back".
+        changed: what differs from the version before, and why, in one line.
+        deployment: number of the deployment that it comes from; swaps and updates keep it.
+        left: whether it was rolled back from.
+        error: why it failed to start; "" if it has answered.
+    """
+
+    version: str
+    spec: AppSpec | None
+    since: float
+    how: str
+    changed: str
+    deployment: int
+    left: bool = False
+    error: str = ""
+
+
 class AppRecord(Frozen):
     """An app of the session.
 
@@ -200,8 +231,7 @@ class AppRecord(Frozen):
         changes: changes of the last rollout.
         version: version that answers, but for the share of a trial.
         trial: the version on trial, if any.
-        previous: replacements before the last swap or promotion, for a rollback; None if there was
-            none since the deployment.
+        versions: the last versions in the order in which they began to answer.
     """
 
     spec: AppSpec
@@ -214,13 +244,19 @@ class AppRecord(Frozen):
     changes: tuple[Change, ...] = ()
     version: str = ""
     trial: Trial | None = None
-    previous: dict[str, Replacement] | None = None
+    versions: tuple[AppVersion, ...] = ()
 
     @property
     def objects(self) -> set[str]:
         """Keys of the objects in the session's store that it refers to."""
-        others = [self.previous or {}, self.trial.replacements if self.trial else {}]
-        return self.spec.objects | {r.object for each in others for r in each.values()}
+        specs = [self.spec, *(v.spec for v in self.versions if v.spec is not None)]
+        tried = self.trial.replacements.values() if self.trial else ()
+        return set().union(*(spec.objects for spec in specs)) | {r.object for r in tried}
+
+    @property
+    def deployment(self) -> int:
+        """Number of the deployment that serves."""
+        return next((v.deployment for v in self.versions if v.version == self.version), 0)
 
     @property
     def app(self) -> str:

@@ -51,6 +51,7 @@ class StageTarget:
         states: what each replica reports as loaded once it is up to date.
         batch_sizes: maximum batch size by step, where it differs from the step's own.
         resources: digest of each resource by ``graph.node.keyword``.
+        values: text of each plain value that `App.update` can change, likewise.
         trial: the trial as text, with its version; "" where it changes nothing.
         trial_resources: as ``resources``, of the version on trial.
     """
@@ -62,6 +63,7 @@ class StageTarget:
     states: tuple[str, ...]
     batch_sizes: Mapping[str, int] = field(default_factory=dict)
     resources: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict)
     trial: str = ""
     trial_resources: Mapping[str, str] = field(default_factory=dict)
 
@@ -179,6 +181,7 @@ def _stage(
         tuple(dict.fromkeys((version, trial_version))),
         sizes,
         _resources(stage, replaced),
+        _values(stage, replaced),
         trial_version if trial_version != version else "",
         _resources(stage, on_trial),
     )
@@ -242,6 +245,7 @@ def _front(
             "max_busy_workers": _max_busy_workers(spec, front),
             "trial": tried,
             "check": check,
+            "keep_inputs": spec.keep_inputs,
         },
         route_prefix=environment.route_prefix,
         options=_options(spec, front, environment),
@@ -254,6 +258,7 @@ def _front(
         (state,),
         sizes,
         _resources(front, replaced),
+        _values(front, replaced),
         "" if tried is None else f"{trial} of {tried['version']}",
         _resources(front, on_trial),
     )
@@ -264,8 +269,10 @@ def _route(stage: StageTarget, version: str) -> list[str]:
 
 
 def _replaced(stage: StageSpec, replacements: Mapping[str, Replacement]) -> dict[str, Replacement]:
-    """The replacements of a stage's resources."""
-    return {key: r for key, r in replacements.items() if key in stage.manifest.resources}
+    """The replacements of a stage's resources and configuration."""
+    manifest = stage.manifest
+    known = manifest.resources.keys() | manifest.configuration.keys()
+    return {key: r for key, r in replacements.items() if key in known}
 
 
 def _version(
@@ -288,7 +295,13 @@ def _locations(
 
 
 def _resources(stage: StageSpec, replaced: Mapping[str, Replacement]) -> dict[str, str]:
-    return {**stage.manifest.resources, **_digests(replaced)}
+    own = stage.manifest.resources
+    return {**own, **{key: digest for key, digest in _digests(replaced).items() if key in own}}
+
+
+def _values(stage: StageSpec, replaced: Mapping[str, Replacement]) -> dict[str, str]:
+    own = {key: text for key, (_, text) in stage.manifest.configuration.items()}
+    return {**own, **{key: replacement.text for key, replacement in replaced.items()}}
 
 
 def _origin_of(spec: AppSpec, stage: StageSpec) -> Origin:
@@ -362,6 +375,8 @@ def _change(old: StageTarget | None, new: StageTarget) -> Change:
         action, why = "scaled", _option_reason(old, new)
     elif old.target.user_config["log_levels"] != new.target.user_config["log_levels"]:
         action, why = "reconfigured", "logging levels changed"
+    elif old.target.user_config.get("keep_inputs") != new.target.user_config.get("keep_inputs"):
+        action, why = "reconfigured", "keep_inputs changed"
     else:
         action, why = "kept", "unchanged"
     # Each resource once, by the first step that uses it.
@@ -398,12 +413,19 @@ def _code_reason(old: StageTarget, new: StageTarget) -> str:
     removed = [name for name in old_steps if name not in steps]
     parts = [f"{', '.join(changed)} changed"] if changed else []
     parts += [f"{', '.join(removed)} removed"] if removed else []
-    swapped = [
-        name.partition(".")[2]
-        for name, digest in new.resources.items()
-        if old.resources.get(name, digest) != digest and new.spec.digest == old.spec.digest
-    ]
-    parts += [f"{', '.join(swapped)} swapped"] if swapped else []
+    if new.spec.digest == old.spec.digest:
+        updated = {
+            name: f"{name.partition('.')[2]} {old.values[name]} → {text}"
+            for name, text in new.values.items()
+            if text and old.values.get(name) and old.values[name] != text
+        }
+        swapped = [
+            name.partition(".")[2]
+            for name, digest in new.resources.items()
+            if old.resources.get(name, digest) != digest and name not in updated
+        ]
+        parts += [f"{', '.join(swapped)} swapped"] if swapped else []
+        parts += updated.values()
     if old.target.user_config.get("routes") != new.target.user_config.get("routes"):
         parts.append("a called stage changed")
     was, now = old.batch_sizes, new.batch_sizes

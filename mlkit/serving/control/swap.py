@@ -1,4 +1,4 @@
-"""Swaps of resources: what is to serve after each, decided from the record of an app.
+"""Deployments, swaps and rollbacks: what is to serve after each, decided from the app's record.
 
 A swap takes over at once, or is on trial until it is promoted or rolled back::
 
@@ -6,7 +6,8 @@ A swap takes over at once, or is on trial until it is promoted or rolled back::
        └────── swap with a share ▶ on trial ┬ promote ▶ serving ── rollback ──▶ serving
                                             └ rollback ▶ serving
 
-A deployment ends a trial, and all swaps; scaling keeps them.
+A deployment ends a trial, and all swaps; scaling keeps them. While a version is on trial, a
+rollback ends the trial; otherwise it goes back to the version that answered before.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlkit.errors import DeployConflict, DeployError
-from mlkit.serving.control.records import AppRecord, AppSpec, Replacement, Trial
+from mlkit.serving.control.records import AppRecord, AppSpec, AppVersion, Replacement, Trial
+from mlkit.serving.control.versions import before, named
 
-__all__ = ["Desired", "promoted", "rolled_back", "swapped"]
+__all__ = ["Desired", "deployed", "promoted", "rolled_back", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,37 @@ class Desired:
     """What is to serve; see the attributes of `AppRecord`.
 
     Attributes:
+        how: as `AppVersion.how`, or "scaled".
+        deployment: as `AppVersion.deployment`.
+        back_to: the version that a rollback goes to.
         check: whether a version that fails on a recent request is refused. What was deployed
             before, or is deployed now, is wanted anyway.
     """
 
     spec: AppSpec
+    how: str
+    deployment: int
     trial: Trial | None = None
-    previous: Mapping[str, Replacement] | None = None
+    back_to: AppVersion | None = None
     check: bool = False
 
 
+def deployed(record: AppRecord | None, spec: AppSpec) -> Desired:
+    """Deploy a specification, whatever serves."""
+    if record is None:
+        return Desired(spec, "deployed", 1)
+    # After fresh=True, a deployment without changes rebuilds nothing.
+    spec = spec.model_copy(update={"fresh": spec.fresh or record.spec.fresh})
+    number = 1 + max((v.deployment for v in record.versions), default=0)
+    return Desired(spec, "deployed", number)
+
+
 def swapped(
-    record: AppRecord, replacements: Mapping[str, Replacement], canary: float, shadow: float
+    record: AppRecord,
+    replacements: Mapping[str, Replacement],
+    canary: float,
+    shadow: float,
+    how: str = "swapped",
 ) -> Desired:
     """Replace resources, at once or on trial.
 
@@ -53,15 +74,15 @@ def swapped(
         )
     if not (canary or shadow):
         if changed == spec.replacements:
-            return Desired(spec, None, record.previous)
-        return Desired(_with(spec, changed), None, spec.replacements, check=True)
+            return Desired(spec, how, record.deployment)
+        return Desired(_with(spec, changed), how, record.deployment, check=True)
     if changed == spec.replacements:
         raise DeployError(
             "the version that serves cannot be on trial: nothing differs from it",
             where=f"app {record.app!r}",
         )
     on_trial = Trial(replacements=changed, canary=canary, shadow=shadow)
-    return Desired(spec, on_trial, record.previous, check=True)
+    return Desired(spec, how, record.deployment, on_trial, check=True)
 
 
 def promoted(record: AppRecord, version: str) -> Desired:
@@ -79,27 +100,53 @@ def promoted(record: AppRecord, version: str) -> Desired:
             fix="start one: app.swap(step, model, canary=0.1)",
         )
     _require(record, "on trial", trial.version, version)
-    return Desired(_with(record.spec, trial.replacements), None, record.spec.replacements)
+    return Desired(_with(record.spec, trial.replacements), "promoted", record.deployment)
 
 
-def rolled_back(record: AppRecord, version: str) -> Desired:
-    """End the trial; without one, undo the last swap or promotion.
+def rolled_back(record: AppRecord, version: str, to: str = "") -> Desired:
+    """End the trial; without one, or with a name, go back to an earlier version.
+
+    A version of another deployment has its code, resources and limits again. Replicas and
+    autoscaling stay as they are now, and so do the token and the levels of loggers: a rollback must
+    not bring back a token that was replaced.
+
+    Args:
+        record: the app.
+        version: the version on trial, or else that serves, as the caller has seen it.
+        to: name of the version to go to; "" for the one that answered before.
 
     Raises:
-        DeployError: there is neither.
+        DeployError: there is no such version.
         DeployConflict: the version on trial, or that serves, is another one.
     """
     if record.trial is not None:
         _require(record, "on trial", record.trial.version, version)
-        return Desired(record.spec, None, record.previous)
-    if record.previous is None:
+        if not to:
+            return Desired(record.spec, "rolled back", record.deployment)
+    else:
+        _require(record, "serving", record.version, version)
+    target = named(record, to) if to else before(record)
+    if target is None:
         raise DeployError(
-            "nothing was swapped since it was deployed, or since the last rollback",
+            "there is no earlier version",
             where=f"app {record.app!r}",
-            fix="for an earlier version of the code, run its deploy cell",
+            fix="app.versions lists those that can be named: app.rollback(version)",
         )
-    _require(record, "serving", record.version, version)
-    return Desired(_with(record.spec, record.previous))
+    return Desired(_restored(record, target), "rolled back", target.deployment, back_to=target)
+
+
+def _restored(record: AppRecord, target: AppVersion) -> AppSpec:
+    now, then = record.spec, target.spec
+    assert then is not None  # one that failed is not found
+    if target.deployment == record.deployment:
+        return _with(now, then.replacements)
+    settings = {stage.name: stage.settings for stage in now.stages}
+    stages = tuple(
+        stage.model_copy(update={"settings": settings.get(stage.name, stage.settings)})
+        for stage in then.stages
+    )
+    kept = ("token", "exact_key", "log_levels")
+    return then.model_copy(update={"stages": stages, **{name: getattr(now, name) for name in kept}})
 
 
 def _with(spec: AppSpec, replacements: Mapping[str, Replacement]) -> AppSpec:
@@ -110,9 +157,10 @@ def _without_originals(
     spec: AppSpec, replacements: Mapping[str, Replacement]
 ) -> dict[str, Replacement]:
     """Replacements other than by what is in the bundles."""
-    digests = {
-        key: digest for stage in spec.stages for key, digest in stage.manifest.resources.items()
-    }
+    digests: dict[str, str] = {}
+    for stage in spec.stages:
+        digests |= {key: digest for key, (digest, _) in stage.manifest.configuration.items()}
+        digests |= stage.manifest.resources
     return {key: new for key, new in replacements.items() if new.digest != digests.get(key)}
 
 

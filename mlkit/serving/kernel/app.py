@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from mlkit.errors import (
     did_you_mean,
     entry_point,
 )
+from mlkit.execute.cores import cores
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
@@ -22,20 +24,26 @@ from mlkit.metrics import History, Trace
 from mlkit.metrics.compare import Comparisons, Disagreements
 from mlkit.metrics.peek import Peek
 from mlkit.metrics.pools import Pools
+from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan
+from mlkit.plan.machine import machine_resources
 from mlkit.serving.control.folders import LOGS
 from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
 from mlkit.serving.control.records import AppRecord, Change, Trial
 from mlkit.serving.http.access import new_code
-from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
+from mlkit.serving.kernel.cells import Definition, outdated
+from mlkit.serving.kernel.checkup import Facts, about_app, sizes_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
+from mlkit.serving.kernel.doctor import Findings, about_machine
+from mlkit.serving.kernel.reproduce import FailedRequest, Reproduction
 from mlkit.serving.kernel.revisions import Revisions
 from mlkit.serving.kernel.sender import Sender, shut_down
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
 from mlkit.serving.kernel.telemetry import Observed, Slowest
+from mlkit.serving.kernel.versions import Versions
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
 
@@ -52,20 +60,32 @@ class App:
         token: bearer token for ``Authorization``; None if none is required.
     """
 
-    def __init__(self, session: Session, plan: Plan, record: AppRecord) -> None:
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        record: AppRecord,
+        pipeline: Pipeline[..., Any] | None = None,
+    ) -> None:
         self.session = session
-        self.graph = graph = plan.graph
         self.name = record.app
         self.url = record.url
         self.token = record.spec.token
         self._base = record.base
         self._since = record.since
-        self._codec = Codec(graph, record.spec.exact_key)
+        self._definition = Definition(record.app, pipeline)
         self._revisions = Revisions(session, plan, record)
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
         self._logs_folder = session.folder / LOGS
-        timeout_s = record.spec.limits.request_timeout_s
+        self._connect()
+
+    def _connect(self) -> None:
+        """Take over the graph of the plan, with a client for its types."""
+        spec = self._record.spec
+        self.graph = self.plan.graph
+        self._codec = Codec(self.graph, spec.exact_key)
+        timeout_s = spec.limits.request_timeout_s
         self._sender = Sender(self._codec, timeout_s, self._logs_folder, self._observed.took)
 
     @property
@@ -272,6 +292,47 @@ class App:
         return self.changes
 
     @entry_point
+    def update(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> tuple[Change, ...]:
+        """Change configuration of steps without a restart and without failing a request.
+
+        ::
+
+            @step
+            def decide(score: float, threshold: float = 0.5) -> bool: ...
+
+            app.update(threshold=0.7)               # decide(score(x)) does not pass it
+            app.update({"decide.threshold": 0.7})   # where several steps have a threshold
+
+        As with `swap`, the new value is tried on the last request that each replica has answered,
+        `versions` lists the change, and `rollback` undoes it. Deploying again restores what is in
+        the deploy cell; the notebook's own steps keep their defaults.
+
+        Args:
+            values: new values by ``step.keyword``, as in `configuration`, or by keyword.
+            more: new values by keyword.
+
+        Returns:
+            the changes by stage, as in `changes`.
+
+        Raises:
+            DeployError: no step has such a parameter, several have it, another version is on
+                trial, or the value fails on a recent request.
+            DefinitionError: a value does not match the annotation of its parameter.
+        """
+        self._check_open()
+        self._revisions.update({**(values or {}), **more})
+        return self.changes
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """What `update` can change, by ``step.keyword``: values that answer now.
+
+        These are the defaults of parameters that the pipeline does not pass, and resources that
+        are plain values.
+        """
+        return self._revisions.configuration
+
+    @entry_point
     def promote(self) -> tuple[Change, ...]:
         """Have the version on trial take over; nothing is loaded again.
 
@@ -284,16 +345,47 @@ class App:
         return self.changes
 
     @entry_point
-    def rollback(self) -> tuple[Change, ...]:
-        """End the trial; without one, undo the last swap or promotion.
+    def rollback(self, version: str = "") -> tuple[Change, ...]:
+        """Go back to the version that answered before; while one is on trial, end the trial.
+
+        ::
+
+            app.versions                        # what answered when
+            app.rollback()                      # the one before: a deployment, swap or update
+            app.rollback("3fa2")                # the one that begins with these digits
+
+        A version that was rolled back from is skipped by the next call, which goes further back,
+        but can be named. Code, models, configuration, limits and environment are those of the
+        version. What `scale` sets stays: replicas and autoscaling always, limits and batch sizes
+        where only a swap or an update is undone. The notebook's cells stay as they are: running the
+        deploy cell deploys them again.
+
+        Args:
+            version: a version of `versions`, or its first digits, at least four.
+
+        Returns:
+            the changes by stage, as in `changes`.
 
         Raises:
-            DeployError: there is neither since the app was deployed.
-            DeployConflict: it was changed at the same time.
+            DeployError: there is no such version, or it does not start any more.
+            DeployConflict: the app was changed at the same time.
         """
         self._check_open()
-        self._revisions.roll_back()
+        plan = self._record.spec.plan
+        self._revisions.roll_back(version)
+        if self._record.spec.plan != plan:
+            self._sender.close()
+            self._connect()
         return self.changes
+
+    @property
+    def versions(self) -> Versions:
+        """The last ten versions, oldest first: when each began to answer, and what changed.
+
+        It displays itself as a table; ``.to_frame()`` returns a DataFrame. The session keeps it,
+        so that `attach` finds it after a restart of the kernel.
+        """
+        return Versions.of(self._record if self.closed else self._revisions.look())
 
     @property
     def version(self) -> str:
@@ -371,6 +463,26 @@ class App:
         return AppStatus.of(health)
 
     @entry_point
+    def doctor(self) -> Findings:
+        """Return what will go wrong with the app or its machine, and how to prevent it.
+
+        Large values that code captures, batches that can never fill, more resources or threads than
+        there are, and a machine that is short of memory, disk or files. ``mlkit doctor`` checks the
+        installation.
+        """
+        is_local = self.session.about().address == "local"
+        total = machine_resources() if is_local else _sum_of(self.placement().nodes)
+        facts = Facts(
+            plan=self.plan,
+            limits=self.limits,
+            captured=sizes_of(self.graph),
+            total=total,
+            cores=cores() if is_local else 0,
+            workers=self._record.spec.workers,
+        )
+        return Findings([*about_app(facts), *(about_machine() if is_local else ())])
+
+    @entry_point
     def placement(self) -> Placement:
         """Return the current placement of replicas, and the allocated resources."""
         return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
@@ -393,9 +505,25 @@ class App:
         return Logs(lines if last is None else lines[-last:])
 
     @property
-    def failures(self) -> list[Failure]:
-        """The last failures of its steps with their tracebacks, oldest first."""
-        return read_failures(self._logs_folder, self.name)[-100:]
+    def failures(self) -> list[FailedRequest]:
+        """The last failures of its steps with their tracebacks, oldest first.
+
+        ``app.failures[-1].reproduce()`` runs the step again in this process, for ``%debug``.
+        """
+        failures = read_failures(self._logs_folder, self.name)[-100:]
+        return [self._reproduction.failed(failure) for failure in failures]
+
+    @property
+    def _reproduction(self) -> Reproduction:
+        return Reproduction(self._logs_folder, self.plan, self._revisions.replaced)
+
+    @property
+    def outdated(self) -> tuple[str, ...]:
+        """Steps whose cells differ by now from what was deployed; of the pipeline, its name.
+
+        Empty if that is unknown, as for an app whose cells this kernel has not run.
+        """
+        return outdated(self._record.spec.code, self._definition.pipeline)
 
     @property
     @entry_point
@@ -432,8 +560,11 @@ class App:
 
     @entry_point
     def slowest(self, count: int = 10) -> Slowest:
-        """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000."""
-        return self._observed.slowest(count)
+        """Return the slowest requests of the last 15 minutes; at low rates, of the last 5,000.
+
+        ``app.slowest()[0].reproduce()`` runs the pipeline again in this process.
+        """
+        return Slowest(map(self._reproduction.slow, self._observed.slowest(count)))
 
     @entry_point
     def peek(self, step: str, last: int = 5, *, timeout_s: float = 3.0) -> Peek:
@@ -499,7 +630,9 @@ class App:
 
     def __repr__(self) -> str:
         state = "shut down" if self.closed else f"at {self.url}"
-        return f"<app {self.name} {state}>"
+        changed = self.outdated
+        note = f"; changed since it was deployed: {', '.join(changed)}" if changed else ""
+        return f"<app {self.name} {state}{note}>"
 
     def __str__(self) -> str:
         from mlkit.views.card import card_of, to_text
@@ -510,3 +643,11 @@ class App:
         from mlkit.views.card import card_of, to_html
 
         return to_html(card_of(self))
+
+
+def _sum_of(nodes: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Sum the resources of nodes."""
+    total: Counter[str] = Counter()
+    for node in nodes:
+        total.update(node["resources"])
+    return dict(total)

@@ -13,7 +13,7 @@ from mlkit.define.shipping import dumps, loads
 from mlkit.errors import Cancelled, DeployError, SessionError, entry_point
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import Layout, Plan, Profile, plan
-from mlkit.serving.bundle import Origin, Packed, pack, shared_state
+from mlkit.serving.bundle import Origin, Packed, code_of, pack, shared_state
 from mlkit.serving.control.protocol import DeployApp
 from mlkit.serving.control.records import AppSpec
 from mlkit.serving.http.access import new_token
@@ -50,6 +50,7 @@ def deploy(
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
     observe: bool = True,
+    keep_inputs: bool = True,
     progress: bool = True,
 ) -> App:
     """Serve a pipeline on Ray Serve behind FastAPI; running the cell again updates it in place.
@@ -82,6 +83,9 @@ def deploy(
         workers: worker threads of a replica. By default those that ``profile`` leads to, or two
             more than its cores, one of which is idle while calls are short and queues do not grow.
         observe: whether requests are counted and timed, as for `App.metrics`.
+        keep_inputs: whether the inputs of failed and of the slowest requests are kept, in files
+            that only you can read, for ``app.failures[-1].reproduce()``: of each replica, those of
+            the last 20 and the ten slowest, up to 4 MiB each.
         progress: whether to show the progress of the deployment.
 
     Raises:
@@ -127,6 +131,8 @@ def deploy(
             limits=limits,
             workers=workers,
             observe=observe,
+            keep_inputs=keep_inputs,
+            pipeline=pipeline,
             say=say,
         )
 
@@ -166,6 +172,8 @@ def deploy_to(
     fresh: bool = False,
     workers: int | None = None,
     observe: bool = True,
+    keep_inputs: bool = True,
+    pipeline: Pipeline[..., Any] | None = None,
     say: Progress = lambda text: None,
 ) -> App:
     """Deploy a plan, packed by `mlkit.serving.bundle.pack`, to a session; see `deploy`."""
@@ -183,8 +191,10 @@ def deploy_to(
         workers=workers,
         observe=observe,
         fresh=secrets.token_hex(4) if fresh else "",
+        keep_inputs=keep_inputs,
+        code={} if pipeline is None else code_of(pipeline.graph),
     )
-    return App(session, planned, session.call(DeployApp(spec=spec), say=say))
+    return App(session, planned, session.call(DeployApp(spec=spec), say=say), pipeline)
 
 
 def _inherited(session: Session) -> Mapping[str, str]:

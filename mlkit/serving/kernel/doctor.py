@@ -10,7 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -23,13 +23,14 @@ from mlkit.errors import MlkitError, SessionError
 from mlkit.execute.cores import cores
 from mlkit.plan.machine import available_memory, memory
 from mlkit.serving.control import folders
+from mlkit.serving.control.flags import cluster_environment
 from mlkit.serving.control.haproxy import haproxy_binary
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.private import PrivateName, missing_names
 
-__all__ = ["Examination", "Finding", "examine"]
+__all__ = ["Examination", "Finding", "Findings", "about_machine", "examine"]
 
 REQUIRED = (
     "ray", "fastapi", "uvicorn", "pydantic", "starlette", "httpx2", "cloudpickle", "numpy",
@@ -63,6 +64,20 @@ class Finding:
         return f"  {'✗' if self.blocks else '!'} {self.what}\n      → {self.fix}"
 
 
+class Findings(tuple[Finding, ...]):
+    """What will go wrong, and how to prevent it; what blocks comes first."""
+
+    def __str__(self) -> str:
+        return _listed(self)
+
+    __repr__ = __str__
+
+
+def _listed(findings: Iterable[Finding]) -> str:
+    ordered = sorted(findings, key=lambda finding: not finding.blocks)
+    return "\n".join(["problems", *map(str, ordered)] if ordered else ["no problems"])
+
+
 @dataclass(frozen=True)
 class Examination:
     """The diagnosis of a machine.
@@ -88,11 +103,8 @@ class Examination:
 
     def __str__(self) -> str:
         versions = {name: version or "missing" for name, version in self.installed.items()}
-        findings = [str(f) for f in sorted(self.findings, key=lambda f: not f.blocks)]
-        return "\n".join(
-            ["installed", *_table(versions), "", "this machine", *_table(self.machine), ""]
-            + (["problems", *findings] if findings else ["no problems"])
-        )
+        tables = ["installed", *_table(versions), "", "this machine", *_table(self.machine), ""]
+        return "\n".join([*tables, _listed(self.findings)])
 
 
 def _table(facts: Mapping[str, str]) -> list[str]:
@@ -114,16 +126,22 @@ def examine(capabilities: Mapping[str, str] | None = None) -> Examination:
         *about_python(sys.version_info[:2], sys.platform),
         *about_packages(installed),
         *broken,
-        *about_memory(available_memory()),
-        *about_shared_memory(_free("/dev/shm")),
-        *about_disk(_free("/tmp"), shutil.disk_usage("/tmp").total),
-        *about_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+        *about_machine(),
         *about_environment(os.environ),
         *about_private_names(),
-        *about_port(8000),
+        *about_port(8000, holder_of(8000)),
+        *_about_foreign_rays(),
         *_about_folder(),
     ]
     return Examination(installed, {**_machine(), **(capabilities or {})}, tuple(findings))
+
+
+def about_machine() -> Iterator[Finding]:
+    """Check this machine's resources."""
+    yield from about_memory(available_memory())
+    yield from about_shared_memory(_free("/dev/shm"))
+    yield from about_disk(_free("/tmp"), shutil.disk_usage("/tmp").total)
+    yield from about_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
 def about_private_names(missing: Sequence[PrivateName] | None = None) -> Iterator[Finding]:
@@ -246,16 +264,76 @@ def about_environment(environment: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def about_port(port: int) -> Iterator[Finding]:
+def about_port(port: int, holder: str | None) -> Iterator[Finding]:
+    """Check a port.
+
+    Args:
+        port: its number.
+        holder: the process that listens on it, "" if it is unknown; None if the port is free.
+    """
+    if holder is not None:
+        yield Finding(
+            f"port {port}, the default of `mlkit serve`, is in use"
+            + (f" by {holder}" if holder else " by a process of another user"),
+            "pass --port to mlkit serve (deploy uses any free port)",
+        )
+
+
+def holder_of(port: int) -> str | None:
+    """Return the process that listens on a loopback port; "" if unknown, None if it is free."""
     with closing(socket.socket()) as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            yield Finding(
-                f"port {port}, the default of `mlkit serve`, is in use",
-                "pass --port to mlkit serve (deploy uses any free port)",
-            )
+        if probe.connect_ex(("127.0.0.1", port)) != 0:
+            return None
+    import psutil
+
+    try:
+        listening = [
+            c.pid
+            for c in psutil.net_connections("tcp")
+            if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid
+        ]
+        return f"process {listening[0]} ({psutil.Process(listening[0]).name()})"
+    except (psutil.Error, IndexError, OSError):
+        return ""
+
+
+def about_ray(
+    name: str, flags: Mapping[str, str], variables: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Check a Ray that mlkit has not started for the flags of a fast Serve.
+
+    Args:
+        name: what it is called.
+        flags: variables with which it should have been started.
+        variables: those with which it was.
+    """
+    missing = sorted(flag for flag, value in flags.items() if variables.get(flag) != value)
+    if missing:
+        yield Finding(
+            f"{name} was started without {', '.join(missing)}; a Serve that already runs on it is "
+            "slow, and takes half a minute to replace a replica",
+            "stop that Serve before deploy(pipeline, address=...), or start Ray with these set",
+        )
 
 
 # ---- sessions -----------------------------------------------------------------------------------
+
+
+def _about_foreign_rays() -> Iterator[Finding]:
+    """Check the Rays of this user that no session of mlkit has started."""
+    import psutil
+
+    for process in psutil.process_iter(["name"]):
+        if process.info["name"] != "raylet":
+            continue
+        try:
+            variables = process.environ()
+        except psutil.Error:  # of another user, or gone
+            continue
+        if "MLKIT_SESSION" not in variables:
+            yield from about_ray(
+                f"the Ray of process {process.pid}", cluster_environment(), variables
+            )
 
 
 def _about_folder() -> Iterator[Finding]:

@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mlkit.define.graph import Graph
-from mlkit.errors import DeployConflict, DeployError
+from mlkit.define.resource import Resource
+from mlkit.define.shipping import loads
+from mlkit.errors import DeployConflict, DeployError, SessionError
 from mlkit.plan import Plan
+from mlkit.serving.bundle import unpack_resource
 from mlkit.serving.control.protocol import (
     Call,
     PromoteTrial,
-    RollBackSwap,
+    RollBack,
     ScaleApp,
     SwapResources,
 )
 from mlkit.serving.control.records import AppRecord
+from mlkit.serving.kernel.configuration import configuration, updates
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
 from mlkit.serving.kernel.swap import check_shares, replacements
@@ -92,6 +96,33 @@ class Revisions:
             )
         )
 
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Change configuration of steps; see `App.update`."""
+        new_values = updates(self._graph, self.record.spec, values, self._session.store.put)
+        self._change(
+            lambda: SwapResources(
+                app=self._app,
+                generation=self.record.generation,
+                replacements=new_values,
+                canary=0.0,
+                shadow=0.0,
+                how="updated",
+            )
+        )
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """See `App.configuration`."""
+        return configuration(self._graph, self.record.spec, self._session.store.get)
+
+    def replaced(self, node: str) -> dict[str, Resource[Any]]:
+        """Return the resources of a node that were swapped or updated, by keyword."""
+        return {
+            key.rpartition(".")[2]: unpack_resource(self._session.store.get(new.object))
+            for key, new in self.record.spec.replacements.items()
+            if key.split(".", 2)[1] == node
+        }
+
     def _check_comparable(self) -> None:
         if not self.record.spec.observe:
             raise DeployError(
@@ -113,11 +144,21 @@ class Revisions:
         call = PromoteTrial(app=self._app, version=trial.version if trial else "")
         self._adopt(self._session.call(call))
 
-    def roll_back(self) -> None:
-        """End the trial, or undo the last swap; see `App.rollback`."""
+    def roll_back(self, to: str) -> None:
+        """End the trial, or go back to a version; see `App.rollback`."""
         self._refresh()
         version = (self.record.trial or self.record).version
-        self._adopt(self._session.call(RollBackSwap(app=self._app, version=version)))
+        record = self._session.call(RollBack(app=self._app, version=version, to=to))
+        if record.spec.plan != self.record.spec.plan:
+            self._planned = loads(self._session.store.get(record.spec.plan))
+        self._adopt(record)
+
+    def look(self) -> AppRecord:
+        """Return the current record; the last one that was seen if the session has ended."""
+        try:
+            return self._session.about().apps.get(self._app, self.record)
+        except SessionError:
+            return self.record
 
     def _change(self, make_call: Callable[[], Call[AppRecord]]) -> None:
         """Change the app, on its current state if others have changed it meanwhile."""

@@ -8,15 +8,17 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mlkit.define.fresh import FIXED
 from mlkit.define.graph import Graph
 from mlkit.define.resource import Resource
 from mlkit.define.shipping import fingerprint
+from mlkit.define.source import brief
 from mlkit.define.step import Step
 from mlkit.errors import DefinitionError, DeployError, did_you_mean
-from mlkit.serving.bundle import pack_resource
+from mlkit.serving.bundle import Manifest, pack_resource
 from mlkit.serving.control.records import AppSpec, Replacement
 
-__all__ = ["check_shares", "replacements"]
+__all__ = ["check_shares", "keys_of", "replacement_of", "replacements"]
 
 
 def replacements(
@@ -39,9 +41,18 @@ def replacements(
     resource = _as_resource(new, step.resources[keyword])
     if resource.load is None:
         step.check_resource(keyword, resource.value)
-    keys = list(_keys(graph, spec, step, keyword))
-    replacement = Replacement(digest=fingerprint(resource), object=store(pack_resource(resource)))
-    return dict.fromkeys(keys, replacement)
+    replacement = replacement_of(resource, store)
+    return dict.fromkeys(keys_of(graph, spec, step, keyword), replacement)
+
+
+def replacement_of(resource: Resource[Any], store: Callable[[bytes], str]) -> Replacement:
+    """Store a resource that takes the place of another one."""
+    is_plain = resource.load is None and type(resource.value) in FIXED
+    return Replacement(
+        digest=fingerprint(resource),
+        object=store(pack_resource(resource)),
+        text=brief(resource.value) if is_plain else "",
+    )
 
 
 def _resource_of(graph: Graph, name: str) -> tuple[Step[..., Any], str]:
@@ -87,9 +98,9 @@ def _as_resource(new: Any, old: Resource[Any]) -> Resource[Any]:
     return Resource(None, new, (), exclusive)
 
 
-def _keys(graph: Graph, spec: AppSpec, step: Step[..., Any], keyword: str) -> Iterator[str]:
-    """Keys of a step's resource in all graphs, those of further pipelines included."""
-    front, *others = (stage.manifest.resources for stage in spec.stages)
+def keys_of(graph: Graph, spec: AppSpec, step: Step[..., Any], keyword: str) -> Iterator[str]:
+    """Keys of a step's resource, or default, in all graphs, those of further pipelines included."""
+    front, *others = (_digests(stage.manifest) for stage in spec.stages)
     own = {f"{node.name}.{keyword}" for node in graph if node.step.name == step.name}
     digests = {front.get(f"{graph.name}.{key}") for key in own}
     digests |= {digest for each in others for key, digest in each.items() if _tail(key) in own}
@@ -98,6 +109,11 @@ def _keys(graph: Graph, spec: AppSpec, step: Step[..., Any], keyword: str) -> It
         for key, digest in resources.items():
             if digest in digests and called.fullmatch(_tail(key)):
                 yield key
+
+
+def _digests(manifest: Manifest) -> dict[str, str]:
+    defaults = {key: digest for key, (digest, _) in manifest.configuration.items()}
+    return {**defaults, **manifest.resources}
 
 
 def _tail(key: str) -> str:

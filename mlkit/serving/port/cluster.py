@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mlkit.serving.control.cause import cause_in
 from mlkit.serving.control.cluster import (
     ApplicationStatus,
     ApplicationTarget,
@@ -215,13 +216,8 @@ def _status_of(overview: Any) -> ApplicationStatus:
     message = overview.message
     if failed:
         messages = [deployment.message for deployment in deployments if deployment.message]
-        message = _last_line((messages or [message])[0])
+        message = cause_in((messages or [message])[0])
     return ApplicationStatus(state, message, replicas, failed)
-
-
-def _last_line(message: str) -> str:
-    lines = [line for line in message.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
 
 
 def _delete(applications: Sequence[str]) -> None:

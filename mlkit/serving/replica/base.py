@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
-from mlkit.metrics import Recorder
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
+from mlkit.serving.replica.kept import Kept, KeptFailures, KeptRecorder
 from mlkit.serving.replica.levels import set_levels
 from mlkit.serving.replica.loading import Loader, settle
 from mlkit.serving.replica.output import capture
@@ -23,6 +23,10 @@ from mlkit.serving.replica.runtime import Runtime
 from mlkit.serving.replica.threads import limit_threads
 
 __all__ = ["BaseReplica", "until_idle"]
+
+
+def _ignore(failure: dict[str, Any]) -> None:
+    """Where a replica is on another node than the session's folder."""
 
 
 IDLE_S, SETTLE_S, POLL_S = 1.0, 60.0, 0.1
@@ -60,13 +64,17 @@ class BaseReplica(ABC):
     ) -> None:
         switch_promptly()
         folder = Path(logs)
-        self._failures = Failures(capture(folder, app)) if folder.is_dir() else Failures()
+        self._kept = Kept(folder if folder.is_dir() else None, app)
+        keep = capture(folder, app) if folder.is_dir() else _ignore
+        self._failures: Failures = KeptFailures(keep, self._kept)
         origin.enter()
         limit_threads()
         push = partial(runtime.push, gatherer, app)
-        self._observer = Observer(
-            Recorder(stage, push, front=self._is_front, gauges=self._gauges) if gatherer else None
-        )
+        recorder = None
+        if gatherer:
+            recorder = KeptRecorder(stage, push, front=self._is_front, gauges=self._gauges)
+            recorder.kept = self._kept
+        self._observer = Observer(recorder)
         self._loader = Loader(runtime.fetch)
         self._rejected: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +100,7 @@ class BaseReplica(ABC):
         set_levels(config["log_levels"], before=self._log_levels)
         self._log_levels = config["log_levels"]
         self._max_busy_workers = config.get("max_busy_workers")
+        self._kept.enable(config.get("keep_inputs", True))
         self._limit_workers()
 
     def _limit_workers(self) -> None:

@@ -25,6 +25,7 @@ from mlkit.serving.http.observer import REQUEST_ID, Observer, new_id
 from mlkit.serving.http.userapp import application_of
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.base import BaseReplica
+from mlkit.serving.replica.kept import RunOnce
 from mlkit.serving.replica.loading import Loaded
 from mlkit.serving.replica.remote import Route, Router
 from mlkit.serving.replica.retire import check_workers, close, drained
@@ -310,7 +311,7 @@ class Replica(BaseReplica):
         observer = Observer(self._observer.recorder, config["version"])
         served = {
             name: Served(
-                Executor(program, workers=config["workers"], loop=loop),
+                RunOnce(program, workers=config["workers"], loop=loop),
                 limits,
                 self._failures,
                 observer if name == self._shipment.app else Observer(None),

@@ -98,18 +98,27 @@ class Loader:
     def _replace(
         self, bundle: Bundle, replaced: Mapping[str, Sequence[str]]
     ) -> list[tuple[Step[..., Any], str]]:
-        """Replace resources of a bundle; return the steps that have them, with the keyword."""
+        """Replace resources of a bundle; return the steps that have them, with the keyword.
+
+        The steps are copied: one of an installed module is the same object in every bundle.
+        """
         resources = {
             location: unpack_resource(self._fetch(location)) for location, _ in replaced.values()
         }
-        steps = []
+        own: dict[int, dict[str, Resource[Any]]] = {}
         for key, (location, digest) in replaced.items():
-            graph, node, keyword = key.rsplit(".", 2)
-            step = bundle.graphs[graph][node].step
-            step.resources[keyword] = resources[location]
+            graph, name, keyword = key.rsplit(".", 2)
+            step = bundle.graphs[graph][name].step
+            own.setdefault(id(step), {})[keyword] = resources[location]
             bundle.resources[key] = digest
-            steps.append((step, keyword))
-        return steps
+        copies: dict[int, Step[..., Any]] = {}
+        for node in (node for graph in bundle.graphs.values() for node in graph):
+            old = id(node.step)
+            if old in own:
+                if old not in copies:
+                    copies[old] = node.step.with_resources(own[old])
+                object.__setattr__(node, "step", copies[old])  # nobody else has this bundle yet
+        return [(copies[old], keyword) for old, keywords in own.items() for keyword in keywords]
 
     def _use(self, bundle: Bundle) -> dict[str, Resource[Any]]:
         """Have the steps of a bundle use the resources that are loaded already."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mlkit.serving.bundle import Manifest, Origin
+from mlkit.serving.control.cause import cause_in
 from mlkit.serving.control.cluster import (
     ApplicationStatus,
     ApplicationTarget,
@@ -24,7 +25,7 @@ from mlkit.serving.control.protocol import (
     DeployApp,
     GetHealth,
     PromoteTrial,
-    RollBackSwap,
+    RollBack,
     ScaleApp,
     SwapResources,
 )
@@ -65,6 +66,8 @@ class FakeCluster:
     Attributes:
         applications: what there is, by name.
         broken: versions and deployments that do not start or load.
+        words: what Serve, or a replica, says about those.
+        deadly: deployments that die of what they load, once they run.
         hangs: names of methods that never return.
         calls: names of the methods that were called.
         interrupt: called at each await, with how many there were.
@@ -75,6 +78,8 @@ class FakeCluster:
     def __init__(self) -> None:
         self.applications: dict[str, tuple[ApplicationTarget, float, set[str]]] = {}
         self.broken: set[str] = set()
+        self.words = "ImportError: no"
+        self.deadly: set[str] = set()
         self.hangs: set[str] = set()
         self.crowded: set[str] = set()
         self.total = {"CPU": 16.0}
@@ -120,9 +125,11 @@ class FakeCluster:
             return ApplicationStatus("NOT_RUNNING")
         target, ready_at, _ = self.applications[name]
         if target.deployment in self.broken:
-            return ApplicationStatus("DEPLOY_FAILED", "it does not start", {}, failed=True)
+            return ApplicationStatus("DEPLOY_FAILED", cause_in(self.words), {}, failed=True)
         if target.deployment in self.crowded or self.now < ready_at:
             return ApplicationStatus("DEPLOYING", "", {"STARTING": 1})
+        if target.deployment in self.deadly and self.now > ready_at + 2 * START_S:
+            return ApplicationStatus("UNHEALTHY", cause_in(self.words), {"STARTING": 1})
         return ApplicationStatus("RUNNING", "", {"RUNNING": self._replicas(target)})
 
     def _replicas(self, target: ApplicationTarget) -> int:
@@ -135,8 +142,9 @@ class FakeCluster:
         target, _, loaded = self.applications[target.name]
         wanted = target.user_config.get("versions") or {target.user_config["state"]: None}
         broken = {state for state in wanted if any(name in state for name in self.broken)}
-        rejected = dict.fromkeys(broken, "ImportError: no")
-        loaded |= set(wanted) - set(rejected)
+        rejected = dict.fromkeys(broken, self.words)
+        if target.deployment not in self.deadly:
+            loaded |= set(wanted) - set(rejected)
         count = self._replicas(target)
         return [ReplicaReport(pid, tuple(loaded), rejected) for pid in range(count)]
 
@@ -219,6 +227,7 @@ class Session:
                     manifest=Manifest(
                         {f"step_of_{name}": version},
                         {f"{name}.step_of_{name}.model": f"{name}-model-{version}"},
+                        {f"{name}.step_of_{name}.threshold": ("digest of 0.5", "0.5")},
                     ),
                     ray_actor_options={"num_cpus": 1},
                     options={},
@@ -229,7 +238,7 @@ class Session:
             plan=self.store.put(b"plan of " + version.encode()),
             origin=fields.pop("origin", Origin("/home", ())),
             limits=Limits(),
-            token="secret",
+            token=fields.pop("token", "secret"),
             exact_key="secret-key",
             **fields,
         )
@@ -280,10 +289,25 @@ class Session:
         version = version or (trial.version if trial else "")
         return await self.call(PromoteTrial(app="shop", version=version))
 
-    async def roll_back(self, version=None):
+    async def update(self, value, *, stage="models"):
+        """Change the threshold of a stage's step, which is 0.5 as deployed."""
+        key = f"{stage}.step_of_{stage}.threshold"
+        new = Replacement(digest=f"digest of {value}", object=self.store.put(b"0"), text=value)
+        return await self.call(
+            SwapResources(
+                app="shop",
+                generation=self.host.records["shop"].generation,
+                replacements={key: new},
+                canary=0.0,
+                shadow=0.0,
+                how="updated",
+            )
+        )
+
+    async def roll_back(self, version=None, to=""):
         record = self.host.records["shop"]
         version = version or (record.trial.version if record.trial else record.version)
-        return await self.call(RollBackSwap(app="shop", version=version))
+        return await self.call(RollBack(app="shop", version=version, to=to))
 
     async def delete(self, app="shop"):
         return await self.call(DeleteApp(app=app))

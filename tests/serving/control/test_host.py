@@ -16,6 +16,7 @@ from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
 from mlkit.serving.control.protocol import DeployApp, StopSession
 from mlkit.serving.control.records import AppState
 from mlkit.serving.control.room import check_room
+from mlkit.serving.control.versions import KEPT
 from mlkit.serving.limits import Limits
 
 from .conftest import START_S, run
@@ -347,18 +348,21 @@ def test_a_stopped_session_ends_without_a_logged_error(session, caplog) -> None:
 
 
 def test_what_no_app_refers_to_is_deleted_from_the_store(session) -> None:
-    async def three():
-        await session.deploy("v1")
-        await session.deploy("v2")
-        for path in session.store.folder.iterdir():
-            os.utime(path, (0, 0))
-        return await session.deploy("v3")
+    async def many():
+        for number in range(KEPT + 2):
+            for path in session.store.folder.iterdir():
+                os.utime(path, (0, 0))
+            record = await session.deploy(f"v{number}")
+        return record
 
-    record = run(three())
+    record = run(many())
     kept = {path.name for path in session.store.folder.iterdir()}
-    assert record.spec.objects <= kept
-    # The stage keeps its version before, which answers what was begun with it.
-    assert {session.store.get(key) for key in kept - record.spec.objects} == {b"models-v2"}
+    assert record.objects == kept
+    assert len(record.versions) == KEPT
+    assert {v.version for v in record.versions} >= {record.version}
+    stored = {session.store.get(key) for key in kept}
+    assert {b"shop-v2", b"models-v2", b"plan of v2"} <= stored
+    assert not {b"shop-v1", b"models-v1", b"plan of v1"} & stored
 
 
 def test_a_token_is_in_no_repr(session) -> None:

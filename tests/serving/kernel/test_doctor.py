@@ -26,6 +26,11 @@ from mlkit.serving.kernel.doctor import GIB, Examination, Finding
         (doctor.about_shared_memory(64 * 2**20), [False]),
         (doctor.about_disk(50 * GIB, 100 * GIB), []),
         (doctor.about_disk(4 * GIB, 100 * GIB), [False]),
+        (doctor.about_port(8000, None), []),
+        (doctor.about_port(8000, ""), [False]),
+        (doctor.about_port(8000, "process 7 (nginx)"), [False]),
+        (doctor.about_ray("it", {"A": "1"}, {"A": "1", "B": "2"}), []),
+        (doctor.about_ray("it", {"A": "1", "B": "2"}, {"A": "0"}), [False]),
         (doctor.about_files(65536), []),
         (doctor.about_files(-1), []),
         (doctor.about_files(1024), [False]),
@@ -37,6 +42,24 @@ def test_a_value_is_in_the_way_or_not(found, blocks) -> None:
     findings = list(found)
     assert [finding.blocks for finding in findings] == blocks
     assert all(finding.what and finding.fix for finding in findings)
+
+
+def test_the_process_that_has_a_port_is_named() -> None:
+    import os
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert f"process {os.getpid()} (" in doctor.holder_of(port)
+    assert doctor.holder_of(port) is None
+    (finding,) = doctor.about_port(8000, "process 7 (nginx)")
+    assert "in use by process 7 (nginx)" in finding.what
+
+
+def test_findings_show_themselves_with_what_blocks_first() -> None:
+    assert repr(doctor.Findings()) == "no problems"
+    shown = repr(doctor.Findings([Finding("a", "b"), Finding("c", "d", blocks=True)]))
+    assert shown.index("✗ c") < shown.index("! a")
 
 
 def test_only_what_blocks_makes_it_unhealthy() -> None:
