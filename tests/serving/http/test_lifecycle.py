@@ -247,12 +247,13 @@ def test_the_time_that_reading_took_is_not_there_for_the_steps(held, monkeypatch
             deadlines = []
             run = one.executor.run
 
-            async def spy(arguments, *, deadline, on_node):
+            async def spy(arguments, *, deadline, **options):
                 deadlines.append(deadline)
-                return await run(arguments, deadline=deadline, on_node=on_node)
+                return await run(arguments, deadline=deadline, **options)
 
             monkeypatch.setattr(one.executor, "run", spy)
-            monkeypatch.setattr("mlkit.serving.http.lifecycle.perf_counter", lambda: clock[0])
+            for module in ("lifecycle", "terms"):
+                monkeypatch.setattr(f"mlkit.serving.http.{module}.perf_counter", lambda: clock[0])
             clock = [1000.0]
             slow = Exchange(app, "/number").feed(b'{"x"', more=True)
             await turns()

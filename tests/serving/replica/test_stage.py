@@ -190,7 +190,7 @@ def test_a_front_whose_workers_do_not_come_back_is_unhealthy(held, monkeypatch) 
         replica = SimpleNamespace(_version=old, _trial=None, _versions=lambda: [old])
         await Replica.check_health(replica)
         with pytest.raises(MlkitError, match="exceeded its deadline"):
-            await served(1)
+            await served.call((1,), {}, {})
         await Replica.check_health(replica)  # it may come back yet
         monkeypatch.setattr(retire, "STUCK_S", -0.05)
         with pytest.raises(MlkitError, match="hold all of its workers"):
