@@ -46,8 +46,9 @@ def rank(began: float, deadline: float | None, priority: Priority) -> float:
         deadline: its deadline; None for none.
         priority: its class.
     """
-    left_s = HORIZON_S if deadline is None else min(deadline - began, HORIZON_S)
-    return began + left_s + priority * HORIZON_S
+    late = began + HORIZON_S
+    due = late if deadline is None or deadline > late else deadline
+    return due + HORIZON_S * priority if priority else due
 
 
 def places(limit: int, priority: Priority) -> int:

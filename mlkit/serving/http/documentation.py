@@ -100,11 +100,13 @@ class Documents:
         """Return the error responses of a pipeline, by status."""
         content = {problem.MEDIA_TYPE: {"schema": {"$ref": self.problem}}}
         fetches = any(not upload.many for upload in payloads.arguments.files.values())
-        return {
+        errors: dict[int | str, dict[str, Any]] = {
             status: {"description": text, "content": content}
             for status, text in _STATUSES.items()
             if status != 424 or fetches
         }
+        errors[503]["headers"] = {"Retry-After": _RETRY_AFTER}
+        return errors
 
 
 def _items(name: str) -> str:
@@ -120,6 +122,8 @@ def _unused(name: str, names: Container[str]) -> str:
     candidates = (name if not i else f"{name}-{i + 1}" for i in itertools.count())
     return next(candidate for candidate in candidates if candidate not in names)
 
+
+_RETRY_AFTER = {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}
 
 _STATUSES = {
     401: "missing or invalid bearer token",
