@@ -6,8 +6,17 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
+from functools import partial, update_wrapper
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
 
 from mlkit.define.check import check
 from mlkit.define.functions import check_pipeline_function
@@ -42,12 +51,18 @@ class Pipeline(Generic[P, R]):
     Attributes:
         fn: the function itself.
         name: its name, and the path that it is served at.
+        idempotent: whether a request may be run twice; see `pipeline`.
     """
 
     def __init__(
-        self, fn: Callable[P, R], replacements: Mapping[str, Step[..., Any]] | None = None
+        self,
+        fn: Callable[P, R],
+        replacements: Mapping[str, Step[..., Any]] | None = None,
+        *,
+        idempotent: bool = True,
     ) -> None:
         check_pipeline_function(fn)
+        self.idempotent = idempotent
         self.fn = fn
         self.name = fn.__name__
         self.replacements = dict(replacements or {})
@@ -103,6 +118,7 @@ class Pipeline(Generic[P, R]):
             types.GenericAlias(list, (items,)) if streams else annotated,
             inspect.getdoc(self.fn) or "",
             items,
+            self.idempotent and tracer.idempotent,
         )
 
     def _hints(self) -> dict[str, Any]:
@@ -139,7 +155,8 @@ class Pipeline(Generic[P, R]):
                     got=type(step).__name__,
                     fix="decorate it with @step or @batched_step",
                 )
-        return Pipeline(self.fn, {**self.replacements, **steps})
+        replacements = {**self.replacements, **steps}
+        return Pipeline(self.fn, replacements, idempotent=self.idempotent)
 
     @entry_point
     def bind(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -174,6 +191,7 @@ class Pipeline(Generic[P, R]):
         return typing.cast(R, self.run(*args, **kwargs).value)
 
     def _inline(self, tracer: Tracer, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        tracer.idempotent &= self.idempotent
         with tracer.inside(self.name, self.replacements):
             return self.fn(*args, **kwargs)
 
@@ -274,13 +292,28 @@ class Pipeline(Generic[P, R]):
         return to_html(graph, check(graph))
 
 
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Iterator[T]], /) -> Pipeline[P, list[T]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Pipeline[P, R]: ...
+
+
 @overload
 def pipeline(fn: Callable[P, Iterator[T]], /) -> Pipeline[P, list[T]]: ...
 @overload
 def pipeline(fn: Callable[P, R], /) -> Pipeline[P, R]: ...
+@overload
+def pipeline(*, idempotent: bool = ...) -> _Decorator: ...
 @entry_point
-def pipeline(fn: Callable[..., Any], /) -> Pipeline[..., Any]:
+def pipeline(fn: Callable[..., Any] | None = None, /, *, idempotent: bool = True) -> Any:
     """Turn a function that calls steps into a pipeline.
+
+    ::
+
+        @pipeline
+        def tag(image: ImageSource) -> ProductTags:
+            return combine(classify(decode(image)))
 
     The function is not run on values: it is traced with placeholders that are passed from step to
     step. Any other computation belongs in a step. It is traced here, to raise the errors of its
@@ -290,13 +323,22 @@ def pipeline(fn: Callable[..., Any], /) -> Pipeline[..., Any]:
     A pipeline whose last step streams is annotated ``-> Iterator[T]``. Calling it returns a list of
     the items; `Pipeline.stream` returns them as they are made.
 
+    Args:
+        fn: the function.
+        idempotent: whether a served request may be run twice. If so, one whose replica died or
+            whose connection was lost before it was answered is sent again. Switch it off where a
+            step books, sends or counts something: ``@pipeline(idempotent=False)``. A pipeline that
+            calls such a pipeline is not idempotent either.
+
     Raises:
         DefinitionError: not a plain function with named parameters; or its body does not match a
             step's parameters, uses a result as a value, or returns nothing.
     """
+    if fn is None:
+        return partial(pipeline, idempotent=idempotent)
     if isinstance(fn, (Step, BatchedStep, Pipeline)):
         raise DefinitionError("a pipeline is a plain function", got=repr(fn))
-    new = Pipeline(fn)
+    new = Pipeline(fn, idempotent=idempotent)
     try:
         _ = new.graph
     except (NameError, DefinitionError) as error:

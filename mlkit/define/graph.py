@@ -192,6 +192,7 @@ class Graph:
         doc: the pipeline's docstring, or "".
         items: type of the items of a pipeline that streams, whose result is a list of them;
             ``inspect.Parameter.empty`` for any other.
+        idempotent: whether a request may be run twice, if the first run gave no answer.
     """
 
     name: str
@@ -201,6 +202,7 @@ class Graph:
     returns: Any
     doc: str = ""
     items: Any = EMPTY
+    idempotent: bool = True
     _index: dict[str, Node] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

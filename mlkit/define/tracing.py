@@ -69,9 +69,15 @@ def _numbered(name: str, counts: Counter[str]) -> str:
 
 
 class Tracer:
-    """Records the calls of steps while a pipeline function runs on placeholders."""
+    """Records the calls of steps while a pipeline function runs on placeholders.
+
+    Attributes:
+        nodes: the calls, in order.
+        idempotent: whether all of the pipelines that were traced are.
+    """
 
     def __init__(self) -> None:
+        self.idempotent = True
         self.nodes: list[Node] = []
         self._counts: Counter[str] = Counter()
         self._frames: list[_Frame] = []

@@ -17,7 +17,7 @@ from mlkit.define.fresh import fresh, separate
 from mlkit.define.step import BatchedStep, running_step
 from mlkit.define.turn import in_turn, in_turn_async
 from mlkit.errors import Cancelled, DefinitionError
-from mlkit.execute.execution import Part, Work
+from mlkit.execute.execution import Part, Work, deadline_passed
 from mlkit.execute.program import Task
 
 __all__ = [
@@ -69,6 +69,8 @@ def _exclusive(task: Task, execution: Work) -> Any:
         with in_turn(task.turns):
             if execution.root.finished:  # while it waited
                 raise Cancelled("the request has ended")
+            if execution.expired:
+                raise deadline_passed(task)
             return task.step.fn(**_inputs(task, execution), **task.resources)
     finally:
         del execution  # the traceback of an error keeps this frame alive
@@ -83,7 +85,44 @@ def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[Cal
         sizes: receives the number of items of each call.
     """
     running_step.set(task.name)
-    start, size = perf_counter(), len(executions)
+    start = perf_counter()
+    late: list[CallResult] = []
+    try:
+        if not task.turns:
+            return _call_batch(task, executions, sizes, start)
+        with in_turn(task.turns):
+            return _call_batch(task, _in_time(task, executions, start, late), sizes, start) + late
+    finally:  # as above: a traceback may keep this frame alive
+        del executions, late
+
+
+def _in_time(
+    task: Task, executions: list[Work], start: float, late: list[CallResult]
+) -> list[Work]:
+    """Return the requests that have not ended while they waited for their turn.
+
+    Args:
+        task: the task.
+        executions: the requests of a batch.
+        start: when they began to wait.
+        late: receives the results of those that are past their deadline.
+    """
+    left: list[Work] = []
+    for execution in executions:
+        if not execution.finished and execution.expired:
+            error, now = deadline_passed(task), perf_counter()
+            late.append(CallResult(execution, task, None, error, start, now, 1))
+        elif not execution.finished:
+            left.append(execution)
+    return left
+
+
+def _call_batch(
+    task: Task, executions: list[Work], sizes: list[int], start: float
+) -> list[CallResult]:
+    size = len(executions)
+    if not size:
+        return []
     outcomes: list[CallResult] = []
     parts = [executions]
     while parts:
@@ -132,14 +171,13 @@ def _attempt(task: Task, executions: list[Work]) -> tuple[list[Any], BaseExcepti
         }
         if task.each is not None:
             columns[task.each] = [e.item for e in executions if isinstance(e, Part)]
-        with in_turn(task.turns):
-            # Copied anew where a batch that failed is split: it may have changed its items.
-            for name in columns.keys() & task.changes:
-                columns[name] = list(map(separate, columns[name]))
-            defaults = {name: fresh(default) for name, default in task.defaults.items()}
-            results = step.call_unchecked(columns, {**task.resources, **task.keep(defaults)})
-            returned = True
-            values = step.split(results, size)
+        # Copied anew where a batch that failed is split: it may have changed its items.
+        for name in columns.keys() & task.changes:
+            columns[name] = list(map(separate, columns[name]))
+        defaults = {name: fresh(default) for name, default in task.defaults.items()}
+        results = step.call_unchecked(columns, {**task.resources, **task.keep(defaults)})
+        returned = True
+        values = step.split(results, size)
         if len(values) != size:  # len() may differ from the number of items iterated: a DataFrame
             raise DefinitionError(f"{len(values)} results for {size} items")
     except BaseException as raised:

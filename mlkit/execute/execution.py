@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from mlkit.errors import DeadlineExceeded, MlkitError, StepError
 from mlkit.execute.buffer import AHEAD, Buffer
+from mlkit.execute.priority import Priority, rank
 from mlkit.execute.program import Program, Task
 from mlkit.execute.run import NodeRun, Run
 
@@ -26,6 +27,7 @@ class Execution:
         finished: whether it has ended; no further task of it starts.
         error: the exception that ended it, or None.
         output: the pipeline's result, once finished without an error.
+        rank: its place in queues; those with a lower one go first.
         item_times: when each item of a result that streams was made.
     """
 
@@ -50,6 +52,7 @@ class Execution:
         "on_node",
         "output",
         "program",
+        "rank",
         "ready_at",
         "results",
         "skipped",
@@ -67,6 +70,7 @@ class Execution:
         deadline: float | None,
         on_node: Callable[[str, Any], None] | None = None,
         buffer: Buffer | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> None:
         tasks = program.tasks
         self.program = program
@@ -92,6 +96,7 @@ class Execution:
         self.error: BaseException | None = None
         self.output: Any = None
         self.began = perf_counter()
+        self.rank = rank(self.began, deadline, priority)
         self.ended = 0.0
 
     @property
@@ -250,12 +255,13 @@ class _Gathered:
 class Part:
     """One item of a list that a task runs over; queued and batched like a request."""
 
-    __slots__ = ("index", "item", "root")
+    __slots__ = ("index", "item", "rank", "root")
 
     def __init__(self, root: Execution, index: int, item: Any) -> None:
         self.root = root
         self.index = index
         self.item = item
+        self.rank = root.rank
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.root, name)

@@ -38,6 +38,7 @@ from mlkit.execute.cores import default_workers, usual_workers
 from mlkit.execute.execution import Execution, Work, deadline_passed
 from mlkit.execute.flow import After, Flow
 from mlkit.execute.mailbox import Mailboxes
+from mlkit.execute.priority import Priority
 from mlkit.execute.program import Program, Task
 from mlkit.execute.queues import Job
 
@@ -111,6 +112,7 @@ class Executor:
         deadline: float | None = None,
         on_node: Callable[[str, Any], None] | None = None,
         buffer: Buffer | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Execution:
         """Start a request.
 
@@ -125,12 +127,21 @@ class Executor:
                 ``on_done``; under the same rules.
             buffer: takes the items of a result that streams, for `take`; without it, the result is
                 the list of them.
+            priority: class of the request; see `mlkit.execute.priority`.
 
         Raises:
             Cancelled: the executor is closed.
         """
         execution = Execution(
-            self.program, self.cancel, arguments, given or {}, on_done, deadline, on_node, buffer
+            self.program,
+            self.cancel,
+            arguments,
+            given or {},
+            on_done,
+            deadline,
+            on_node,
+            buffer,
+            priority,
         )
         after = After()
         with self._lock:
@@ -150,6 +161,7 @@ class Executor:
         given: Mapping[str, Any] | None = None,
         deadline: float | None = None,
         on_node: Callable[[str, Any], None] | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> Execution:
         """Run a request and return it when it is finished; cancelling this cancels the request.
 
@@ -162,7 +174,14 @@ class Executor:
         def on_done(execution: Execution) -> None:
             self._loops.post(loop, _settle, future, execution)  # if it is closed, nobody waits
 
-        execution = self.submit(arguments, on_done, given=given, deadline=deadline, on_node=on_node)
+        execution = self.submit(
+            arguments,
+            on_done,
+            given=given,
+            deadline=deadline,
+            on_node=on_node,
+            priority=priority,
+        )
         left = execution.left_s
         timer = None if left is None else loop.call_later(left, self.expire, execution)
         try:

@@ -6,10 +6,12 @@ import asyncio
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from typing import Any
 
 from mlkit.execute.buffer import Buffer
 from mlkit.execute.executor import Executor
+from mlkit.execute.priority import Priority
 
 __all__ = ["Items"]
 
@@ -26,6 +28,7 @@ class Items:
         deadline: of the first item, on the clock of `time.perf_counter`; None for none.
         idle_s: maximum time between two items, in seconds, the time in which they are taken
             included; None for no limit.
+        priority: class of the request.
 
     Attributes:
         execution: the request.
@@ -41,6 +44,7 @@ class Items:
         *,
         deadline: float | None = None,
         idle_s: float | None = None,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> None:
         self._executor = executor
         self._loop = asyncio.get_running_loop()
@@ -54,6 +58,7 @@ class Items:
             lambda execution: executor.post(self._loop, self._end),
             deadline=deadline,
             buffer=Buffer(notify, idle_s),
+            priority=priority,
         )
         self._watch()
 
@@ -64,7 +69,7 @@ class Items:
     def _watch(self) -> None:
         """Let the request expire at its deadline, wherever that has moved meanwhile."""
         left_s = self.execution.left_s
-        if left_s is None or self._ended:
+        if left_s is None or left_s == inf or self._ended:
             return
         if not left_s:
             self._executor.expire(self.execution)

@@ -7,14 +7,19 @@
   cores slow one another and finish sooner one after the other; for the same reason, not all workers
   are busy then.
 - A partial batch waits for more items if its step has a ``batch_wait_timeout_s``.
-- Finished requests (cancelled, failed) are skipped.
+- A queue is in the order of `priority.rank`: the earliest deadline first, and interactive requests
+  before bulk ones. "Oldest" above means the lowest rank, which is the order of arrival among
+  requests of one class and with one timeout.
+- Requests that are finished (cancelled, failed) or past their deadline are skipped.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from math import inf
+from operator import attrgetter
 from time import perf_counter
 from typing import NamedTuple
 
@@ -49,6 +54,9 @@ Such a call may be waiting rather than computing, and must not hold up others.
 
 CALL_SMOOTHING = 0.02
 """Weight of the newest call in mean call times: one slow call in a hundred still counts."""
+
+
+_rank = attrgetter("rank")
 
 
 class Job(NamedTuple):
@@ -98,7 +106,11 @@ class Queues:
 
     def push(self, task: Task, execution: Work) -> None:
         """Queue a request whose task is ready."""
-        self._queues[task.index].append(execution)
+        queue = self._queues[task.index]
+        if queue and execution.rank < queue[-1].rank:
+            insort(queue, execution, key=_rank)
+        else:  # as good as always
+            queue.append(execution)
 
     def __bool__(self) -> bool:
         """Whether any request is queued."""
@@ -135,12 +147,12 @@ class Queues:
 
     def _oldest(self) -> tuple[Task, deque[Work]] | None:
         """Task and queue of the oldest request; of its tasks, the one nearest to the result."""
-        oldest, began = None, inf
+        oldest, lowest = None, inf
         for task, queue in self._in_order:
             while queue and queue[0].finished:
                 queue.popleft()
-            if queue and queue[0].began < began and not self._waits(task, queue):
-                oldest, began = (task, queue), queue[0].began
+            if queue and queue[0].rank < lowest and not self._waits(task, queue):
+                oldest, lowest = (task, queue), queue[0].rank
         return oldest
 
     def _pick_for_throughput(self, late: list[tuple[Work, Task]]) -> Job | None:

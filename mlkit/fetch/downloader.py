@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import FetchError, InputError, PayloadTooLarge
 from mlkit.fetch.addresses import ALLOW_VARIABLE, is_public, parse_allowed
+from mlkit.fetch.hosts import Hosts, RefusedHostError, Visit
 from mlkit.media.image import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Downloader:
 
     def __post_init__(self) -> None:
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._hosts = Hosts()
 
     async def fetch(self, url: str) -> bytes:
         """Return the body of ``url``; see `fetch`."""
@@ -83,8 +85,8 @@ class Downloader:
         target = _parsed(url)
         shown = _shown(target)
         try:
-            async with asyncio.timeout(self.total_s):
-                return await self._follow(target)
+            async with asyncio.timeout(self.total_s) as timer:
+                return await self._follow(target, timer)
         except aiohttp.ConnectionTimeoutError as error:
             raise _failed(
                 shown, "connecting timed out", got=f"over {self.connect_s:g} s"
@@ -102,13 +104,41 @@ class Downloader:
                 raise
             raise _failed(shown, "the request failed", got=_message(error)) from error
 
-    async def _follow(self, url: URL) -> bytes:
+    async def _follow(self, url: URL, timer: asyncio.Timeout) -> bytes:
         for _ in range(self.max_redirects + 1):
-            async with self._session(url).get(url, allow_redirects=False) as response:
-                if response.status not in _REDIRECTS:
-                    return await self._body(response)
-                url = _next(url, response)
+            gate = self._hosts.gate(f"{url.host}:{url.port}")
+            try:
+                async with gate.visited() as visit:
+                    result = await self._get(url, timer, visit)
+            except RefusedHostError as error:
+                raise _failed(
+                    _shown(url), "its host does not respond", fix="try again in a minute"
+                ) from error
+            if isinstance(result, bytes):
+                return result
+            url = result
         raise _failed(_shown(url), "too many redirects", got=f"more than {self.max_redirects}")
+
+    async def _get(self, url: URL, timer: asyncio.Timeout, visit: Visit) -> bytes | URL:
+        """Return the body of a response, or where it redirects to."""
+        import aiohttp
+
+        try:
+            async with self._session(url).get(url, allow_redirects=False) as response:
+                if response.status in _REDIRECTS:
+                    visit.healthy = True
+                    return _next(url, response)
+                visit.healthy = response.status < 500 and response.status != 429
+                return await self._body(response)
+        except asyncio.CancelledError:
+            visit.healthy = False if timer.expired() else None
+            raise
+        except aiohttp.ClientConnectorError as error:
+            visit.healthy = None if isinstance(error.os_error, _RefusedAddressError) else False
+            raise
+        except (aiohttp.ClientError, TimeoutError):
+            visit.healthy = False
+            raise
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         shown = _shown(response.url)
@@ -144,8 +174,7 @@ class Downloader:
 
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=100,
-                limit_per_host=32,
+                limit=0,  # `Hosts` limits connections per host; none takes those of others
                 resolver=self.resolver,
                 socket_factory=None if trusted else self._guarded_socket,
             ),

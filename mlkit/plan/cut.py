@@ -144,6 +144,7 @@ def cut(graph: Graph, stages: Mapping[str, str]) -> Cut:
         graph.returns,
         graph.doc,
         graph.items,
+        graph.idempotent,
     )
     order = {node.name: i for i, node in enumerate(front.nodes)}
     return Cut(front, tuple(sorted(segments, key=lambda segment: order[segment.name])))

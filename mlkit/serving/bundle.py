@@ -382,6 +382,7 @@ def digest_of(*graphs: Graph) -> str:
         [
             graph.name,
             graph.doc,
+            graph.idempotent,
             [(p.name, str(p.type), p.required, p.default) for p in graph.parameters],
             [str(graph.returns), str(graph.items)],
             [(node.name, _inputs(node.inputs), _conditions(node), node.each) for node in graph],

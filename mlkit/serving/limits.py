@@ -17,7 +17,8 @@ class Limits:
         max_body_bytes: maximum body length in bytes, on a pipeline's own route (else status 413).
             For routes of the user's application, FastAPI's ``max_body_size`` applies.
         max_ongoing_requests: maximum number of requests in flight per pipeline, including those
-            whose body is still being read (else status 503).
+            whose body is still being read (else status 503). Requests with the priority ``bulk``
+            are admitted to three quarters of it.
         request_timeout_s: deadline of a request in seconds after it is received (else status 504).
             Of a request that streams, the deadline of the first item, and the longest time between
             two items.

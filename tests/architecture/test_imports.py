@@ -27,6 +27,7 @@ SERVING = {
     "serving.port",
     "serving.private",
     "serving.replica",
+    "serving.retries",
     "serving.sources",
 }
 BESIDE = {"autoscale", "fetch", "load", "metrics", "mlkit", "models", "tagging", "types"}
@@ -50,12 +51,13 @@ ARROWS: dict[str, set[str]] = {
     "tagging": BOTTOM | {"define", "fetch", "models", "pipelines"},
     "serving.limits": {"errors"},
     "serving.private": set(),
+    "serving.retries": set(),
     "serving.sources": {"define"},
     "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "serving.limits"},
     "serving.bundle": {"errors", "serving.http", "serving.sources"} | STAGES,
     "serving.replica": BOTTOM
     | STAGES
-    | {"metrics", "serving.bundle", "serving.http", "serving.limits"},
+    | {"metrics", "serving.bundle", "serving.http", "serving.limits", "serving.retries"},
     "serving.control": BOTTOM
     | STAGES
     | {"autoscale", "serving.bundle", "serving.limits", "serving.replica"},

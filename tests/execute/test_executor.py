@@ -279,6 +279,52 @@ def test_a_timeout_that_an_async_step_raises_is_its_own_failure(requests) -> Non
     assert isinstance(sent.wait()[0].error.__cause__, TimeoutError)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_request_that_becomes_late_while_it_waits_for_its_turn_does_not_reach_the_step(
+    requests, gate, monkeypatch, batched
+) -> None:
+    """With two workers and a resource for one call at a time, the second call waits in a worker."""
+    clock, seen = [0.0], []
+    monkeypatch.setattr("mlkit.execute.execution.perf_counter", lambda: clock[0])
+
+    def work(xs: list[int]) -> list[int]:
+        seen.extend(xs)
+        if xs == [0]:
+            gate.pass_through()
+        return xs
+
+    if batched:
+
+        @batched_step(max_batch_size=2)
+        def use(xs: list[int], *, model: object = resource(object, exclusive=True)) -> list[int]:
+            return work(xs)
+
+    else:
+
+        @step
+        def use(xs: int, *, model: object = resource(object, exclusive=True)) -> int:
+            return work([xs])[0]
+
+    @pipeline
+    def used(x: int) -> int:
+        return use(x)
+
+    sent = requests(used, workers=2)
+    sent.submit(0)
+    gate.wait_for()
+    (turn,) = sent.executor.program.tasks[0].turns
+    sent.submit(1, deadline=5.0)
+    while not turn._waiting:
+        time.sleep(0.001)
+    clock[0] = 6.0
+    gate.open()
+    first, late = sent.wait()
+    assert first.output == 0
+    assert isinstance(late.error.__cause__, DeadlineExceeded)
+    assert late.error.status == 504
+    assert seen == [0]
+
+
 def test_run_answers_at_the_deadline_though_a_step_cannot_be_stopped(requests, gate) -> None:
     executor = requests(held(gate, []), workers=1).executor
 

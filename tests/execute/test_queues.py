@@ -42,7 +42,7 @@ def queues() -> Queues:
 
 def request(name: str, *, began: float = 0.0, finished: bool = False, late: bool = False) -> Any:
     return SimpleNamespace(
-        name=name, began=began, finished=finished, deadline=0.0, expired=late, ready_at=[0.0] * 3
+        name=name, rank=began, finished=finished, deadline=0.0, expired=late, ready_at=[0.0] * 3
     )
 
 

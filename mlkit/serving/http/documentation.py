@@ -17,6 +17,7 @@ from mlkit.define.jsonform import REF_TEMPLATE, documented
 from mlkit.serving.http import problem
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
+from mlkit.serving.http.terms import PARAMETERS
 from mlkit.serving.http.userdocs import locate, secure
 
 __all__ = ["Documents", "add_docs"]
@@ -64,18 +65,18 @@ class Documents:
         return content
 
     def request(self, name: str, payloads: Payloads) -> dict[str, Any]:
-        """Return the request bodies by content type, and the query parameters of a raw body."""
+        """Return request bodies by content type, parameters of a raw body, and headers."""
         reference = self._schemas[name, "validation"]
         request = self.components[reference["$ref"].rpartition("/")[2]]
         files, names = payloads.arguments.files, payloads.arguments.names
         binary = {"type": "string", "format": "binary"}
         content: dict[str, Any] = {"application/json": {"schema": reference}}
-        parameters = []
+        parameters = [*PARAMETERS]
         if payloads.arguments.raw is not None:
             content |= {
                 kind: {"schema": binary} for kind in files[payloads.arguments.raw].port.media_types
             }
-            parameters = [
+            parameters += [
                 {"name": key, "in": "query", "description": "with a raw body", "schema": schema}
                 for key, schema in request["properties"].items()
                 if names[key] != payloads.arguments.raw
@@ -99,11 +100,13 @@ class Documents:
         """Return the error responses of a pipeline, by status."""
         content = {problem.MEDIA_TYPE: {"schema": {"$ref": self.problem}}}
         fetches = any(not upload.many for upload in payloads.arguments.files.values())
-        return {
+        errors: dict[int | str, dict[str, Any]] = {
             status: {"description": text, "content": content}
             for status, text in _STATUSES.items()
             if status != 424 or fetches
         }
+        errors[503]["headers"] = {"Retry-After": _RETRY_AFTER}
+        return errors
 
 
 def _items(name: str) -> str:
@@ -119,6 +122,8 @@ def _unused(name: str, names: Container[str]) -> str:
     candidates = (name if not i else f"{name}-{i + 1}" for i in itertools.count())
     return next(candidate for candidate in candidates if candidate not in names)
 
+
+_RETRY_AFTER = {"description": "seconds to wait", "schema": {"type": "integer", "minimum": 1}}
 
 _STATUSES = {
     401: "missing or invalid bearer token",

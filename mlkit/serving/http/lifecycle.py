@@ -2,8 +2,8 @@
 
     admission -> deadline -> body -> arguments -> run -> encode -> record
 
-`Served.answer` implements all of it, for the pipeline's own route. `Served.__call__` is for routes
-of the user's application, which read the body and write the response themselves. `outcome.py` lists
+`Served.answer` implements all of it, for the pipeline's own route. `Served.call` is for routes of
+the user's application, which read the body and write the response themselves. `outcome.py` lists
 how a request can end.
 """
 
@@ -32,12 +32,14 @@ from mlkit.execute.execution import Execution
 from mlkit.execute.inputs import signature_of
 from mlkit.execute.items import Items
 from mlkit.execute.local import not_streaming
+from mlkit.execute.priority import Priority, places
 from mlkit.serving.http import problem
 from mlkit.serving.http.observer import HOPS, Headers, Observer
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 from mlkit.serving.http.payload import Payloads, from_route
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.stream import FRAMES, MEDIA_TYPES, ItemEvents
+from mlkit.serving.http.terms import TERMS, Terms
 from mlkit.serving.limits import Limits
 
 __all__ = ["Ready", "Respond", "Served"]
@@ -87,25 +89,25 @@ class Served:
             results: encodes the result.
             respond: the user's exception handlers.
         """
-        received_at, admitted = perf_counter(), self._admit()
+        terms, admitted = self._terms(), False
         headers: Headers = dict(request.scope["headers"])
         try:
             try:
-                if not admitted:
-                    raise _overloaded()
-                arguments = await self._in_time(received_at, payloads.read(request, headers))
+                terms = terms.asked(headers)
+                admitted = self._admit(terms.priority)
+                arguments = await _in_time(terms, payloads.read(request, headers))
             except Exception as error:
-                response = await self._ended(error, None, received_at, headers, respond)
+                response = await self._ended(error, None, terms, headers, respond)
             else:
-                finish = partial(self._finish, received_at, headers, arguments)
+                finish = partial(self._finish, terms, headers, arguments)
                 accept = results.preferred(headers.get(b"accept", b"").decode("latin-1"))
                 exact = accept in (EXACT, FRAMES) and payloads.is_exact(headers)
                 streams = accept in MEDIA_TYPES or (exact and accept == FRAMES)
                 if results.items is not None and streams:
-                    items = self._items(received_at, arguments)
+                    items = self._items(terms, arguments)
                     handlers = None if exact else respond  # the notebook reads problems
                     response = self._streamed(
-                        received_at, headers, items, accept, results.items, handlers
+                        terms, headers, items, accept, results.items, handlers
                     )
                 elif accept in MEDIA_TYPES:
                     response = results.events.response(accept, finish)
@@ -118,81 +120,102 @@ class Served:
         finally:
             self.ongoing -= admitted
 
-    async def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+    async def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], headers: Headers) -> Any:
         """Run the pipeline for a route of the user's.
 
         Images are passed as bytes, an http(s) or data: URL, a PIL image or an array; text is never
         interpreted as a path.
 
+        Args:
+            args: positional arguments of the pipeline.
+            kwargs: keyword arguments of the pipeline.
+            headers: of the route's request; its terms are those of the call.
+
         Raises:
-            InputError: the arguments are invalid.
+            InputError: the arguments are invalid, or a header is.
             Overloaded: too many requests are in flight.
             DeadlineExceeded: the request took longer than ``request_timeout_s``.
             StepError: a step raised.
         """
-        received_at, execution, admitted = perf_counter(), None, self._admit()
+        terms, execution, admitted = self._terms(), None, False
         try:
-            if not admitted:
-                raise _overloaded()
-            arguments = await self._in_time(received_at, self._bind(args, kwargs))
-            execution = await self._run(received_at, arguments)
+            terms = terms.asked(headers)
+            admitted = self._admit(terms.priority)
+            arguments = await _in_time(terms, self._bind(args, kwargs))
+            execution = await self._run(terms, arguments)
             output = _output(execution)
         except Exception as error:
-            await self._ended(error, execution, received_at, {})
+            await self._ended(error, execution, terms, {})
             raise
         finally:
             self.ongoing -= admitted
-        self.observer.answered(execution, received_at, None, {})
+        self.observer.answered(execution, terms.received_at, None, {})
         return output
 
-    def _admit(self) -> bool:
-        """Count a request as in flight, if the limit allows it."""
-        admitted = self.ongoing < self.limits.max_ongoing_requests
-        self.ongoing += admitted
-        return admitted
+    def _terms(self) -> Terms:
+        """The terms of a request that is received now and asks for no others."""
+        return Terms(perf_counter(), self.limits.request_timeout_s)
 
-    async def stream(self, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+    def _admit(self, priority: Priority) -> bool:
+        """Count a request as in flight.
+
+        Raises:
+            Overloaded: too many are.
+        """
+        if self.ongoing >= places(self.limits.max_ongoing_requests, priority):
+            raise Overloaded("too many requests in flight", fix="try again in a second")
+        self.ongoing += 1
+        return True
+
+    async def stream(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], headers: Headers
+    ) -> AsyncGenerator[Any, None]:
         """Iterate over the items of a pipeline that streams, as they are made, in a route.
 
-        ``async for token in write.stream(prompt)``; the arguments are those of a call.
+        Args:
+            args: positional arguments of the pipeline.
+            kwargs: keyword arguments of the pipeline.
+            headers: of the route's request; its terms are those of the stream.
 
         Raises:
             DefinitionError: it does not stream.
-            InputError: the arguments are invalid.
+            InputError: the arguments are invalid, or a header is.
             Overloaded: too many requests are in flight.
             DeadlineExceeded: an item took longer than ``request_timeout_s``.
             StepError: a step raised.
         """
         if not self.graph.streams:
             raise not_streaming(self.graph)
-        received_at, execution, admitted = perf_counter(), None, self._admit()
+        terms, execution, admitted = self._terms(), None, False
         try:
-            if not admitted:
-                raise _overloaded()
-            arguments = await self._in_time(received_at, self._bind(args, kwargs))
-            async with aclosing(self._items(received_at, arguments)) as items:
+            terms = terms.asked(headers)
+            admitted = self._admit(terms.priority)
+            arguments = await _in_time(terms, self._bind(args, kwargs))
+            async with aclosing(self._items(terms, arguments)) as items:
                 execution = items.execution
                 async for item in items:
                     yield item
         except Exception as error:
-            await self._ended(error, execution, received_at, {})
+            await self._ended(error, execution, terms, {})
             raise
         finally:
             self.ongoing -= admitted
-        self.observer.answered(execution, received_at, None, {})
+        self.observer.answered(execution, terms.received_at, None, {})
 
-    def _items(self, received_at: float, arguments: Mapping[str, Any]) -> Items:
+    def _items(self, terms: Terms, arguments: Mapping[str, Any]) -> Items:
         HOPS.set([])
+        TERMS.set(terms)
         return Items(
             self.executor,
             {**self._defaults, **self._fresh_defaults(), **arguments},
-            deadline=received_at + self.limits.request_timeout_s,
-            idle_s=self.limits.request_timeout_s,
+            deadline=terms.deadline,
+            idle_s=terms.timeout_s,
+            priority=terms.priority,
         )
 
     def _streamed(
         self,
-        received_at: float,
+        terms: Terms,
         headers: Headers,
         items: Items,
         media_type: str,
@@ -204,32 +227,12 @@ class Served:
         async def ended(error: Exception | None, sent: int) -> Response:
             if error is not None:
                 handler = None if sent else respond  # a response that has begun has its status
-                return await self._ended(
-                    error, items.execution, received_at, headers, handler, sent
-                )
-            response = Response()
+                return await self._ended(error, items.execution, terms, headers, handler, sent)
+            response, received_at = Response(), terms.received_at
             self.observer.answered(items.execution, received_at, response, headers, sent=sent)
             return response
 
         return events.response(media_type, items, ended, own)
-
-    async def _in_time(
-        self, received_at: float, reading: Coroutine[Any, Any, dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Await the arguments of a request until its deadline."""
-        try:
-            awaited = reading.send(None)
-        except StopIteration as done:  # without waiting, so without a timer, which takes 10 µs
-            arguments: dict[str, Any] = done.value
-            return arguments
-        try:
-            remaining_s = received_at + self.limits.request_timeout_s - perf_counter()
-            async with asyncio.timeout(remaining_s) as timer:
-                return await _resumed(reading, awaited)
-        except TimeoutError:
-            if not timer.expired():  # raised by the reading itself
-                raise
-            raise DeadlineExceeded("the request exceeded its deadline while being read") from None
 
     async def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Convert the arguments that a route passes."""
@@ -244,15 +247,17 @@ class Served:
 
     async def _run(
         self,
-        received_at: float,
+        terms: Terms,
         arguments: Mapping[str, Any],
         on_node: Callable[[str, Any], None] | None = None,
     ) -> Execution:
         HOPS.set([])
+        TERMS.set(terms)
         execution = await self.executor.run(
             {**self._defaults, **self._fresh_defaults(), **arguments},
-            deadline=received_at + self.limits.request_timeout_s,
+            deadline=terms.deadline,
             on_node=on_node,
+            priority=terms.priority,
         )
         if execution.error is None:
             self.last = execution
@@ -273,7 +278,7 @@ class Served:
 
     async def _finish(
         self,
-        received_at: float,
+        terms: Terms,
         headers: Headers,
         arguments: Mapping[str, Any],
         encode: Callable[[Any], Response],
@@ -282,18 +287,18 @@ class Served:
     ) -> Response:
         execution = None
         try:
-            execution = await self._run(received_at, arguments, on_node)
+            execution = await self._run(terms, arguments, on_node)
             response = encode(_output(execution))
         except Exception as error:
-            return await self._ended(error, execution, received_at, headers, respond)
-        self.observer.answered(execution, received_at, response, headers)
+            return await self._ended(error, execution, terms, headers, respond)
+        self.observer.answered(execution, terms.received_at, response, headers)
         return response
 
     async def _ended(
         self,
         error: Exception,
         execution: Execution | None,
-        received_at: float,
+        terms: Terms,
         headers: Headers,
         respond: Respond | None = None,
         sent: int = 0,
@@ -307,7 +312,7 @@ class Served:
         if outcome_of(error)[0] is not Outcome.LEFT:
             if respond is not None:
                 response = await respond(error) or response
-            self.observer.answered(execution, received_at, response, headers, sent=sent)
+            self.observer.answered(execution, terms.received_at, response, headers, sent=sent)
         return response
 
 
@@ -316,6 +321,22 @@ Ready: TypeAlias = Callable[[], Served | None]
 
 Respond: TypeAlias = Callable[[Exception], Awaitable[Response | None]]
 """Returns the response of the user's exception handler for an error, None without one."""
+
+
+async def _in_time(terms: Terms, reading: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """Await the arguments of a request until its deadline."""
+    try:
+        awaited = reading.send(None)
+    except StopIteration as done:  # without waiting, so without a timer, which takes 10 µs
+        arguments: dict[str, Any] = done.value
+        return arguments
+    try:
+        async with asyncio.timeout(terms.left_s) as timer:
+            return await _resumed(reading, awaited)
+    except TimeoutError:
+        if not timer.expired():  # raised by the reading itself
+            raise
+        raise DeadlineExceeded("the request exceeded its deadline while being read") from None
 
 
 @types.coroutine
@@ -334,10 +355,6 @@ def _resumed(
     except StopIteration as done:
         arguments: dict[str, Any] = done.value
         return arguments
-
-
-def _overloaded() -> Overloaded:
-    return Overloaded("too many requests in flight", fix="try again in a second")
 
 
 def _output(execution: Execution) -> Any:

@@ -40,6 +40,7 @@ from mlkit.errors import (
 )
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.serving.http.lifecycle import Ready, Served
+from mlkit.serving.http.observer import Headers
 
 __all__ = [
     "FAULT_KEY",
@@ -99,7 +100,8 @@ class Dependency:
         if pipeline is None:
             raise Overloaded(f"the pipeline {self.name!r} is not ready yet")
         calls = connection.scope.setdefault(CALLS_KEY, set())
-        return RoutePipeline(pipeline, asyncio.get_running_loop(), calls)
+        headers = dict(connection.scope["headers"])
+        return RoutePipeline(pipeline, asyncio.get_running_loop(), calls, headers)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dependency, (self.name,)  # pipelines are bundled separately
@@ -156,24 +158,26 @@ class RoutePipeline:
         served: the pipeline.
         loop: the event loop of the application.
         calls: has the calls on the loop that are not awaited yet.
+        headers: of the request; its timeout and priority are those of the calls.
     """
 
     served: Served
     loop: asyncio.AbstractEventLoop
     calls: set[_Call]
+    headers: Headers
 
     def stream(self, /, *args: Any, **kwargs: Any) -> RouteItems:
         """Iterate over the items of a pipeline that streams; see `Served.stream`."""
-        return RouteItems(self.served.stream(*args, **kwargs), self.loop)
+        return RouteItems(self.served.stream(args, kwargs, self.headers), self.loop)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Run the pipeline; see `Served.__call__`.
+        """Run the pipeline; see `Served.call`.
 
         Returns:
             the result in a thread, as in a plain ``def`` route; on an event loop, where it would
             block all requests, a coroutine.
         """
-        coroutine = self.served(*args, **kwargs)
+        coroutine = self.served.call(args, kwargs, self.headers)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from mlkit.execute.cores import cores
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
+from mlkit.execute.priority import Priority
 from mlkit.metrics import History, Trace
 from mlkit.metrics.compare import Comparisons, Disagreements
 from mlkit.metrics.peek import Peek
@@ -148,6 +150,7 @@ class App:
         concurrency: int = 16,
         on_error: Literal["raise", "keep"] = "raise",
         progress: bool = True,
+        priority: Literal["interactive", "bulk"] = "bulk",
     ) -> Any:
         """Send a request for each input, concurrently; return the results in order.
 
@@ -157,13 +160,15 @@ class App:
             concurrency: maximum of requests in flight.
             on_error: "raise" stops at the first failure; "keep" puts the error in its place.
             progress: whether to show a progress bar.
+            priority: of the requests; those of a bulk job give way to interactive calls.
 
         Returns:
             a list, or, for a DataFrame, a DataFrame with the same index. An interrupt ends it
             early, with a `Cancelled` error in place of each missing result.
         """
         arguments = rows(inputs, self.graph.parameters)
-        calls = Calls(self._call, arguments, concurrency, stop_at_failure=on_error == "raise")
+        send = partial(self._call, priority=Priority.named(priority))
+        calls = Calls(send, arguments, concurrency, stop_at_failure=on_error == "raise")
         results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
@@ -199,12 +204,18 @@ class App:
                 fix=next(filter(None, (did_you_mean(name, names) for name in unknown)), None),
             ) from None
 
-    def _call(self, arguments: dict[str, Any]) -> Any:
-        return self._sender.send(self._request(arguments))
+    def _call(self, arguments: dict[str, Any], priority: Priority = Priority.INTERACTIVE) -> Any:
+        return self._sender.send(self._request(arguments, priority=priority))
 
-    def _request(self, arguments: dict[str, Any], *, stream: bool = False) -> PreparedRequest:
+    def _request(
+        self,
+        arguments: dict[str, Any],
+        *,
+        stream: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> PreparedRequest:
         local = localise_arguments(self.graph, arguments)
-        return self._codec.request(self.url, self.token, local, stream=stream)
+        return self._codec.request(self.url, self.token, local, stream=stream, priority=priority)
 
     def _check_open(self) -> None:
         if self.closed:

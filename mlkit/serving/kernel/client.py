@@ -14,8 +14,10 @@ from mlkit.define.exact import MEDIA_TYPE as EXACT
 from mlkit.define.exact import PROCESS_KEY, Exact
 from mlkit.define.graph import Graph
 from mlkit.errors import InputError, RequestError
+from mlkit.execute.priority import Priority
 from mlkit.serving.http.payload import EXACT_HEADER
 from mlkit.serving.http.stream import FRAMES, LINES, read_frames, read_lines
+from mlkit.serving.http.terms import PRIORITY
 
 __all__ = ["Codec", "PreparedRequest"]
 
@@ -52,7 +54,13 @@ class Codec:
         self._exact_key = exact_key
 
     def request(
-        self, url: str, token: str | None, arguments: Mapping[str, Any], *, stream: bool = False
+        self,
+        url: str,
+        token: str | None,
+        arguments: Mapping[str, Any],
+        *,
+        stream: bool = False,
+        priority: Priority = Priority.INTERACTIVE,
     ) -> PreparedRequest:
         """Encode arguments in the exact form, and ask for the result, or its items, in it.
 
@@ -66,6 +74,8 @@ class Codec:
             "Accept": FRAMES if stream else EXACT,
             "Content-Type": EXACT,
         }
+        if priority is not Priority.INTERACTIVE:
+            headers[PRIORITY] = priority.name.lower()
         return PreparedRequest("POST", url, headers, self._exact.encode(dict(arguments)))
 
     def public_request(

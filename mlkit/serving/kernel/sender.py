@@ -8,17 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from mlkit.errors import MlkitError, RequestError
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.transport import exchange
 from mlkit.serving.replica.output import read_failures
+from mlkit.serving.retries import Retries, RetryBudget
 
 __all__ = ["Sender", "shut_down"]
 
 RESPONSE_MARGIN_S = 30.0
+
+REPLICA_LOST = 502
+"""Status of HAProxy for a request whose replica died before it answered."""
 
 MAX_SENT, MAX_SENT_BYTES = 20, 2 * 2**20
 """Number and size of the requests that are kept for load tests."""
@@ -32,6 +36,8 @@ class Sender:
         timeout_s: seconds within which the server responds.
         logs: folder of the app's output and failures.
         took: called with id and duration, in seconds, of each answered request.
+        sleep: waits before a retry, for a number of seconds.
+        clock: clock in seconds.
 
     Attributes:
         sent: the last requests, oldest first.
@@ -39,9 +45,17 @@ class Sender:
     """
 
     def __init__(
-        self, codec: Codec, timeout_s: float, logs: Path, took: Callable[[str, float], None]
+        self,
+        codec: Codec,
+        timeout_s: float,
+        logs: Path,
+        took: Callable[[str, float], None],
+        *,
+        sleep: Callable[[float], None] = sleep,
+        clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._app = codec.graph.name
+        self._sleep, self._clock, self._budget = sleep, clock, RetryBudget()
         self._codec, self._timeout_s, self._logs, self._took = codec, timeout_s, logs, took
         self.sent: deque[PreparedRequest] = deque(maxlen=MAX_SENT)
         self.closed = False
@@ -49,19 +63,36 @@ class Sender:
     def send(self, request: PreparedRequest) -> Any:
         """Send a request and return its result.
 
+        It is sent again if the connection or the replica is lost before it is answered; see
+        `Retries`.
+
         Raises:
             RequestError: the response is an error, or there is none.
         """
         import httpx2
 
         self._keep(request)
-        start = perf_counter()
-        try:
-            with self._exchange(request) as response:
-                response.read()
-        except httpx2.HTTPError as error:
-            raise self._unanswered(error) from error
-        self._took(response.headers.get("x-request-id", ""), perf_counter() - start)
+        start = self._clock()
+        retries = Retries(self._budget, idempotent=self._codec.graph.idempotent)
+        while True:
+            lost: httpx2.HTTPError | None = None
+            try:
+                with self._exchange(request) as response:
+                    response.read()
+            except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
+                lost = error
+            except httpx2.HTTPError as error:
+                raise self._unanswered(error) from error
+            if lost is None and response.status_code != REPLICA_LOST:
+                break
+            wait_s = retries.wait_s(start + self._timeout_s - self._clock())
+            if wait_s is not None:
+                self._sleep(wait_s)
+            elif lost is not None:
+                raise self._unanswered(lost) from lost
+            else:
+                break
+        self._took(response.headers.get("x-request-id", ""), self._clock() - start)
         if response.status_code != 200:
             raise self._explained(self._codec.error(response.status_code, response.content))
         try:
@@ -78,7 +109,7 @@ class Sender:
         import httpx2
 
         self._keep(request)
-        start = perf_counter()
+        start = self._clock()
         try:
             with self._exchange(request) as response:
                 if response.status_code != 200:
@@ -89,7 +120,7 @@ class Sender:
             raise self._unanswered(error) from error
         except RequestError as error:
             raise self._explained(error) from None
-        self._took(id, perf_counter() - start)
+        self._took(id, self._clock() - start)
 
     def close(self) -> None:
         """Close the connections; nothing is sent any more."""

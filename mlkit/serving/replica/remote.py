@@ -6,8 +6,10 @@ import asyncio
 import inspect
 import pickle
 import traceback
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import cloudpickle
@@ -18,6 +20,8 @@ from mlkit.plan import RemoteStep
 from mlkit.serving.http.observer import HOPS, Hop
 from mlkit.serving.http.outcome import cause_of, outcome_of
 from mlkit.serving.replica.affinity import model_key
+from mlkit.serving.http.terms import TERMS, Terms
+from mlkit.serving.retries import Retries, RetryBudget
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
 
@@ -161,25 +165,36 @@ class Router:
         pipeline: name of the app, for errors.
         table: route to each stage.
         handle_of: returns the handle of an application's deployment.
+        sleep: waits before a retry, for a number of seconds.
     """
 
     def __init__(
-        self, pipeline: str, table: Mapping[str, Route], handle_of: Callable[[str, str], Any]
+        self,
+        pipeline: str,
+        table: Mapping[str, Route],
+        handle_of: Callable[[str, str], Any],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.pipeline = pipeline
         self.table = dict(table)
         self._handle_of = handle_of
         self._handles: dict[str, Any] = {}
+        self._sleep = sleep
+        self._budgets: dict[str, RetryBudget] = defaultdict(RetryBudget)
+        self._idempotent: dict[RemoteStep, bool] = {}
 
     def connect(self, graphs: Mapping[str, Graph]) -> None:
         """Route the calls of the graphs' remote steps through this router."""
         for graph in graphs.values():
             for node in graph:
                 if isinstance(node.step, RemoteStep):
+                    self._idempotent[node.step] = graph.idempotent
                     node.step.call = self.stream if node.step.yields else self.call
 
     async def call(self, step: RemoteStep, inputs: dict[str, Any]) -> Any:
         """Run a segment; cancelling this cancels the call in the stage.
+
+        If the replica is lost before it answers, the call goes to another one; see `Retries`.
 
         Raises:
             StepError: one of its steps raised.
@@ -187,15 +202,30 @@ class Router:
             MlkitError: the stage itself failed.
         """
         handle = _for_model(self._handle(step.stage), step, inputs)
-        response = handle.remote(self.table[step.stage].version, step.segment, pack(inputs))
-        try:
-            answer: Answer = unpack(await response)
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
-        except Exception as error:
-            raise _stage_error(step.stage, error) from error
-        return self._values(step, answer)
+        packed, terms = pack(inputs), TERMS.get()
+        retries = Retries(self._budgets[step.stage], idempotent=self._idempotent.get(step, False))
+        while True:
+            response = handle.remote(*self._call(step, packed, terms))
+            try:
+                answer: Answer = unpack(await response)
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+            except Exception as error:
+                left_s = inf if terms is None else terms.left_s
+                wait_s = retries.wait_s(left_s) if _lost(error) else None
+                if wait_s is None:
+                    raise _stage_error(step.stage, error) from error
+                await self._sleep(wait_s)
+            else:
+                return self._values(step, answer)
+
+    def _call(self, step: RemoteStep, packed: bytes, terms: Terms | None) -> tuple[Any, ...]:
+        """Arguments of a call; it takes along how much time is left: clocks differ."""
+        version = self.table[step.stage].version
+        if terms is None:  # a replay, which is no request
+            return version, step.segment, packed
+        return version, step.segment, packed, terms.left_s, int(terms.priority)
 
     async def stream(self, step: RemoteStep, inputs: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """Run a segment that streams; closing this cancels the call in the stage.
@@ -205,7 +235,7 @@ class Router:
         """
         handle = _for_model(self._handle(step.stage), step, inputs)
         handle = handle.options(method_name="stream", stream=True)
-        messages = handle.remote(self.table[step.stage].version, step.segment, pack(inputs))
+        messages = handle.remote(*self._call(step, pack(inputs), TERMS.get()))
         answer: Answer | None = None
         try:
             while True:
@@ -252,9 +282,27 @@ def _for_model(handle: Any, step: RemoteStep, inputs: Mapping[str, Any]) -> Any:
     return handle.options(multiplexed_model_id=model_key(id))
 
 
+def _kinds(error: Exception) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+_LOST = {"NodeDiedError", "RayActorError", "ReplicaUnavailableError", "WorkerCrashedError"}
+
+
+def _lost(error: Exception) -> bool:
+    """Whether a call got no answer because its replica died, or the connection to it was lost."""
+    kinds = _kinds(error)
+    if "RayTaskError" in kinds:
+        return False
+    if "RpcError" in kinds:  # of gRPC
+        code = getattr(error, "code", None)
+        return callable(code) and getattr(code(), "name", "") == "UNAVAILABLE"
+    return bool(kinds & _LOST)
+
+
 def _stage_error(stage: str, error: Exception) -> MlkitError:
     """The error for a call without an `Answer`: overload, no replica, or a fault of the stage."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
+    kinds = _kinds(error)
     if "BackPressureError" in kinds:
         return Overloaded("its queue is full", where=f"stage {stage!r}")
     # Ray wraps errors of the replica's own code in RayTaskError; its other errors, and those of

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, suppress
+from math import inf
 from time import perf_counter
 from typing import Any
 
@@ -13,6 +14,7 @@ from mlkit.errors import DeployError, MlkitError
 from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.execute.items import Items
+from mlkit.execute.priority import Priority
 from mlkit.serving.bundle import Origin
 from mlkit.serving.replica.base import BaseReplica
 from mlkit.serving.replica.loading import Loaded
@@ -123,28 +125,61 @@ class StageReplica(BaseReplica):
         """Return the versions that serve, and the errors of those that could not be loaded."""
         return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
 
-    async def __call__(self, version: str, segment: str, packed: bytes) -> bytes:
+    async def __call__(
+        self,
+        version: str,
+        segment: str,
+        packed: bytes,
+        left_s: float | None = None,
+        priority: int = Priority.INTERACTIVE,
+    ) -> bytes:
         """Run a segment on packed inputs, and return a packed `Answer`.
+
+        Args:
+            version: version of the code.
+            segment: name of the segment.
+            packed: inputs of the segment.
+            left_s: seconds to the request's deadline; None for none.
+            priority: class of the request.
 
         Raises:
             MlkitError: it has no such version or segment.
         """
+        deadline = _deadline(left_s)
         executor = await self._executor(version, segment)
         received_at = perf_counter()
-        execution = await executor.run(unpack(packed))
+        execution = await executor.run(
+            unpack(packed), deadline=deadline, priority=Priority(priority)
+        )
         return self._answer(execution, received_at, execution.output)
 
     async def stream(
-        self, version: str, segment: str, packed: bytes
+        self,
+        version: str,
+        segment: str,
+        packed: bytes,
+        left_s: float | None = None,
+        priority: int = Priority.INTERACTIVE,
     ) -> AsyncGenerator[bytes, None]:
         """Run a segment that streams: packed lists of items as they are made, then an `Answer`.
+
+        Args:
+            version: version of the code.
+            segment: name of the segment.
+            packed: inputs of the segment.
+            left_s: seconds to the deadline of the first item; the front watches those of the
+                others. None for none.
+            priority: class of the request.
 
         Raises:
             MlkitError: it has no such version or segment.
         """
+        deadline = _deadline(left_s)
         executor = await self._executor(version, segment)
         received_at = perf_counter()
-        async with aclosing(Items(executor, unpack(packed))) as items:
+        order = Priority(priority)
+        stream = Items(executor, unpack(packed), deadline=deadline, idle_s=inf, priority=order)
+        async with aclosing(stream) as items:
             with suppress(MlkitError):  # that of the execution
                 while batch := await items.batch():
                     yield pack(batch)
@@ -171,3 +206,7 @@ class StageReplica(BaseReplica):
                 expected=" or ".join(known) or "none loaded yet",
                 got=f"{version}: {segment}",
             ) from None
+
+
+def _deadline(left_s: float | None) -> float | None:
+    return None if left_s is None else perf_counter() + left_s

@@ -13,12 +13,14 @@ from starlette.requests import ClientDisconnect
 from mlkit import InputError, codec, pipeline, step
 from mlkit.errors import Cancelled, DeadlineExceeded, MlkitError, Overloaded, StepError
 from mlkit.execute import Executor, compile_graph
+from mlkit.execute.priority import Priority
 from mlkit.metrics import Recorder
 from mlkit.serving import Limits, served
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.outcome import Outcome, outcome_of
+from mlkit.serving.http.terms import Terms
 
 EVENTS = (b"accept", b"text/event-stream")
 
@@ -247,12 +249,13 @@ def test_the_time_that_reading_took_is_not_there_for_the_steps(held, monkeypatch
             deadlines = []
             run = one.executor.run
 
-            async def spy(arguments, *, deadline, on_node):
+            async def spy(arguments, *, deadline, **options):
                 deadlines.append(deadline)
-                return await run(arguments, deadline=deadline, on_node=on_node)
+                return await run(arguments, deadline=deadline, **options)
 
             monkeypatch.setattr(one.executor, "run", spy)
-            monkeypatch.setattr("mlkit.serving.http.lifecycle.perf_counter", lambda: clock[0])
+            for module in ("lifecycle", "terms"):
+                monkeypatch.setattr(f"mlkit.serving.http.{module}.perf_counter", lambda: clock[0])
             clock = [1000.0]
             slow = Exchange(app, "/number").feed(b'{"x"', more=True)
             await turns()
@@ -294,6 +297,116 @@ def test_a_timeout_that_reading_raises_is_no_deadline() -> None:
             assert "the clock stands still" in failure.error
 
     asyncio.run(main())
+
+
+TIMEOUT, PRIORITY = b"x-request-timeout-seconds", b"x-priority"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"), [(b"2.5", 2.5), (b" 7 ", 7.0), (b"1e1", 10.0), (b"600", 60.0)]
+)
+def test_a_client_can_ask_for_less_time_and_not_for_more(timeout, seconds) -> None:
+    assert Terms(100.0, 60.0).asked({TIMEOUT: timeout}).deadline == 100.0 + seconds
+
+
+def test_terms_without_headers_are_those_of_the_limits() -> None:
+    assert Terms(100.0, 60.0).asked({}) == (100.0, 60.0, Priority.INTERACTIVE)
+    assert Terms(100.0, 60.0).asked({PRIORITY: b"Bulk"}) == (100.0, 60.0, Priority.BULK)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *((TIMEOUT, value, "a positive number") for value in (b"", b"0", b"-1", b"nan", b"inf")),
+        *((TIMEOUT, value, "a positive number") for value in (b"soon", b"1,5", b"2s", b"\xff")),
+        *((PRIORITY, value, "interactive or bulk") for value in (b"", b"1", b"urgent", b"\xff")),
+    ],
+)
+def test_an_invalid_header_is_invalid_input_that_names_it(face, name, value, expected) -> None:
+    client = face(number)
+    answer = client.post("/number", json={"x": 1}, headers={name: value})
+    assert answer.status_code == 422
+    assert expected in answer.json()["detail"]
+    assert answer.json()["errors"][0]["loc"] == ["header", name.decode()]
+    assert client.served.ongoing == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_request_ends_at_the_deadline_that_its_client_set(held, client_of, own) -> None:
+    fastapi = shop_of(held.pipeline) if own else None
+    client = client_of(fastapi, held.pipeline)
+    headers = {TIMEOUT: b"0.05"}
+    if own:
+        problem(client.get("/shop/1", headers=headers), 504)
+        problem(client.get("/shop/1", headers={TIMEOUT: b"soon"}), 422)
+    else:
+        problem(client.post("/number", json={"x": 1}, headers=headers), 504)
+    assert client.served.ongoing == 0
+
+
+def test_expired_requests_do_not_reach_the_step() -> None:
+    held, calls = threading.Event(), []
+
+    @step
+    def model(x: int) -> int:
+        calls.append(x)
+        assert held.wait(20)
+        return x
+
+    @pipeline
+    def number(x: int) -> int:
+        return model(x)
+
+    async def main() -> None:
+        async with serving(number) as (app, one):
+            first = Exchange(app, "/number").feed(b'{"x": 0}')
+            while not calls:
+                await asyncio.sleep(0.001)
+            late = [
+                Exchange(app, "/number", (TIMEOUT, b"0.01")).feed(b'{"x": %d}' % i)
+                for i in range(1, 101)
+            ]
+            assert {await exchange.status() for exchange in late} == {504}
+            held.set()
+            assert await first.status() == 200
+            assert calls == [0]
+            assert (one.ongoing, counted(one)) == (0, {"200": 1, "504": 100})
+
+    asyncio.run(main())
+
+
+def test_an_interactive_request_passes_a_job_in_the_queue_and_at_the_door(held) -> None:
+    done: list[int] = []
+
+    async def main() -> None:
+        async with serving(held.pipeline, max_ongoing_requests=8) as (app, one):
+
+            def ask(x: int, *headers: tuple[bytes, bytes]) -> Exchange:
+                exchange = Exchange(app, "/number", *headers).feed(b'{"x": %d}' % x)
+                exchange.task.add_done_callback(lambda _: done.append(x))
+                return exchange
+
+            job = [ask(x, (PRIORITY, b"bulk")) for x in range(8)]
+            await turns()
+            assert one.ongoing == 6
+            assert [await exchange.status() for exchange in job[6:]] == [503, 503]
+            calls = [ask(x) for x in (10, 11)]
+            await turns()
+            assert await ask(12).status() == 503  # it is full
+            held.go.set()
+            for exchange in (*job[:6], *calls):
+                assert await exchange.status() == 200
+            assert [x for x in done if x < 6 or x in (10, 11)] == [0, 10, 11, 1, 2, 3, 4, 5]
+
+    asyncio.run(main())
+
+
+def test_what_clients_may_ask_for_is_documented(face) -> None:
+    operation = face(number).get("/openapi.json").json()["paths"]["/number"]["post"]
+    headers = {p["name"]: p["schema"] for p in operation["parameters"] if p["in"] == "header"}
+    assert headers["X-Request-Timeout-Seconds"] == {"type": "number", "exclusiveMinimum": 0}
+    assert headers["X-Priority"]["enum"] == ["interactive", "bulk"]
+    assert operation["responses"]["503"]["headers"].keys() == {"Retry-After"}
 
 
 # ---- outcomes -----------------------------------------------------------------------------------

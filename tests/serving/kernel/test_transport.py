@@ -15,7 +15,7 @@ import httpx2
 import pytest
 
 from mlkit import pipeline, step
-from mlkit.errors import RequestError
+from mlkit.errors import InputError, RequestError
 from mlkit.plan import plan
 from mlkit.serving import App
 from mlkit.serving.control.protocol import SOCKET, GetHealth
@@ -109,10 +109,105 @@ def test_an_app_waits_longer_than_the_server_may_take(app, respond) -> None:
     assert timeout["read"] > app.limits.request_timeout_s > timeout["connect"]
 
 
-def test_an_app_that_does_not_respond_is_an_error_of_the_request(app, respond) -> None:
+def test_an_app_that_does_not_respond_is_an_error_of_the_request(app, respond, waits) -> None:
     respond.side_effect = httpx2.ConnectError("refused")
     with pytest.raises(RequestError, match="no response: ConnectError: refused"):
         app(2)
+
+
+# ---- retries ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def waits(app, monkeypatch) -> list[float]:
+    """The waits of the app between its attempts, in virtual time."""
+    waits: list[float] = []
+    monkeypatch.setattr(app._sender, "_sleep", waits.append)
+    monkeypatch.setattr(app._sender, "_clock", lambda: sum(waits))
+    return waits
+
+
+OK = httpx2.Response(200, json=4)
+LOST = [
+    httpx2.ConnectError("refused"),
+    httpx2.ReadError("reset"),
+    httpx2.WriteError("reset"),
+    httpx2.RemoteProtocolError("disconnected without a response"),
+    httpx2.Response(502, json={"detail": "the replica stopped"}),
+]
+
+
+@pytest.mark.parametrize("lost", LOST, ids=repr)
+def test_a_request_that_was_lost_is_sent_again(app, respond, waits, lost) -> None:
+    respond.side_effect = [lost, lost, OK]
+    assert app(2) == 4
+    assert len(waits) == 2
+    bodies = {call.args[0].content for call in respond.call_args_list}
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("lost", LOST, ids=repr)
+def test_it_is_sent_three_times_at_most_and_the_last_failure_is_told(
+    app, respond, waits, lost
+) -> None:
+    respond.side_effect = [lost] * 4
+    with pytest.raises(RequestError):
+        app(2)
+    assert respond.call_count == 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx2.ReadTimeout("slow"),
+        httpx2.ConnectTimeout("slow"),
+        *(httpx2.Response(status, json={"detail": "no"}) for status in (422, 429, 500, 503, 504)),
+    ],
+    ids=repr,
+)
+def test_what_was_answered_or_took_too_long_is_not_sent_again(app, respond, waits, answer) -> None:
+    respond.side_effect = [answer, OK]
+    with pytest.raises(RequestError):
+        app(2)
+    assert (respond.call_count, waits) == (1, [])
+
+
+def test_a_pipeline_that_is_not_idempotent_is_asked_once(
+    tmp_path, record_of, respond, monkeypatch
+) -> None:
+    @pipeline(idempotent=False)
+    def booked(x: int) -> int:
+        return double(x)
+
+    planned = plan(booked)
+    transport = httpx2.MockTransport(respond)
+    monkeypatch.setattr(httpx2, "HTTPTransport", lambda **options: transport)
+    app = App(Session(tmp_path), planned, record_of(planned))
+    respond.side_effect = [LOST[1], OK]
+    with pytest.raises(RequestError, match="ReadError"):
+        app(2)
+    assert respond.call_count == 1
+
+
+def test_no_attempt_begins_past_the_deadline(app, respond, waits) -> None:
+    def slow(request: httpx2.Request) -> httpx2.Response:
+        waits.append(app.limits.request_timeout_s)  # the time that it took
+        raise LOST[1]
+
+    respond.side_effect = slow
+    with pytest.raises(RequestError):
+        app(2)
+    assert respond.call_count == 1
+
+
+def test_a_job_is_bulk_and_a_call_is_not(app, respond) -> None:
+    app(2)
+    app.map([2], progress=False)
+    app.map([2], progress=False, priority="interactive")
+    sent = [call.args[0].headers.get("x-priority") for call in respond.call_args_list]
+    assert sent == [None, "bulk", None]
+    with pytest.raises(InputError, match="interactive or bulk"):
+        app.map([2], progress=False, priority="urgent")
 
 
 class Endless(httpx2.SyncByteStream):

@@ -4,19 +4,24 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import perf_counter
 from types import SimpleNamespace
 
 import pytest
 
 from mlkit import InputError, pipeline, step
-from mlkit.errors import MlkitError, StepError
+from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.items import Items
+from mlkit.execute.priority import Priority
 from mlkit.metrics import Recorder
 from mlkit.plan import plan
 from mlkit.serving import Limits
+from mlkit.serving.bundle import digest_of
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
+from mlkit.serving.http.terms import TERMS, Terms
 from mlkit.serving.replica import retire
 from mlkit.serving.replica.front import Replica, _Version
 from mlkit.serving.replica.remote import Answer, Route, Router, pack, unpack
@@ -190,7 +195,7 @@ def test_a_front_whose_workers_do_not_come_back_is_unhealthy(held, monkeypatch) 
         replica = SimpleNamespace(_version=old, _trial=None, _versions=lambda: [old])
         await Replica.check_health(replica)
         with pytest.raises(MlkitError, match="exceeded its deadline"):
-            await served(1)
+            await served.call((1,), {}, {})
         await Replica.check_health(replica)  # it may come back yet
         monkeypatch.setattr(retire, "STUCK_S", -0.05)
         with pytest.raises(MlkitError, match="hold all of its workers"):
@@ -236,6 +241,147 @@ def test_a_replica_with_a_worker_left_is_healthy(held, monkeypatch) -> None:
         executor.close(wait=False)
 
     asyncio.run(main())
+
+
+# ---- deadlines, priorities and retries across stages
+
+
+def test_expired_calls_do_not_reach_the_step_of_a_stage(held) -> None:
+    async def main() -> None:
+        async with stage(a=held) as (one, want):
+            await want("a")
+            first = asyncio.create_task(ask(one, "a", 1))
+            await asyncio.sleep(0)
+            late = [one("a", "twice", pack({"x": x}), 0.01, 0) for x in range(2, 22)]
+            answers = [unpack(packed) for packed in await asyncio.gather(*late)]
+            assert {answer.fault.status for answer in answers} == {504}
+            held.go.set()
+            assert (await first).values == 1
+            assert one._versions["a"].executors["twice"].batch_sizes() == {"hold": {1: 1}}
+
+    asyncio.run(main())
+
+
+class Response:
+    """What Serve's handle returns for a call: an awaitable that can be cancelled."""
+
+    def __init__(self, result: bytes | Exception) -> None:
+        self.result = result
+
+    def __await__(self):
+        yield from asyncio.sleep(0).__await__()
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+def segment_of(pipe):
+    """The cut of a pipeline whose one step is in a stage, and its remote step."""
+    parts = plan(pipe).cut
+    (node,) = parts.front.nodes
+    return parts.front, node.step
+
+
+@step(stage="models")
+def book(x: int) -> int:
+    return x
+
+
+@pipeline
+def lookup(x: int) -> int:
+    return book(x)
+
+
+@pipeline(idempotent=False)
+def booking(x: int) -> int:
+    return book(x)
+
+
+@pipeline
+def outer(x: int) -> int:
+    return booking(x)
+
+
+def test_a_pipeline_that_calls_one_that_is_not_idempotent_is_not_either() -> None:
+    pipelines = {p.name: p.graph.idempotent for p in (lookup, booking, outer)}
+    assert pipelines == {"lookup": True, "booking": False, "outer": False}
+    assert not booking.replace(book=book).graph.idempotent
+    assert not plan(booking).cut.front.idempotent
+    assert digest_of(booking.graph) != digest_of(replace(booking.graph, idempotent=True))
+
+
+async def routed(pipe, results, terms: Terms | None = None):
+    """Call a stage whose replicas respond with ``results``; return the calls, waits and outcome."""
+    front, remote = segment_of(pipe)
+    calls, waits = [], []
+
+    def send(*arguments) -> Response:
+        calls.append(arguments)
+        return Response(results.pop(0))
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    handle = SimpleNamespace(remote=send)
+    routes = {remote.stage: Route("x", "y", "v")}
+    router = Router(pipe.name, routes, lambda *_: handle, sleep)
+    router.connect({pipe.name: front})
+    TERMS.set(terms)
+    try:
+        outcome = await router.call(remote, {"in_0": 1})
+    except MlkitError as error:
+        outcome = type(error)
+    return calls, waits, outcome
+
+
+DONE = pack(Answer(values=(7,)))
+
+
+def raised(*names: str) -> Exception:
+    """Stands for an error of Ray or Serve, by the names of its classes."""
+    kind: type[Exception] = Exception
+    for name in names:
+        kind = type(name, (kind,), {})
+    return kind("it is gone")
+
+
+GONE = raised("RayError", "RayActorError", "ActorDiedError")
+FULL = raised("RayServeException", "BackPressureError")
+SLOW = raised("RayError", "GetTimeoutError")
+
+
+@pytest.mark.parametrize(
+    ("pipe", "results", "sent", "outcome"),
+    [
+        (lookup, [DONE], 1, (7,)),
+        (lookup, [GONE, DONE], 2, (7,)),
+        (lookup, [GONE, GONE, DONE], 3, (7,)),
+        (lookup, [GONE, GONE, GONE, DONE], 3, Overloaded),
+        (booking, [GONE, DONE], 1, Overloaded),
+        (lookup, [FULL, DONE], 1, Overloaded),
+        (lookup, [SLOW, DONE], 1, Overloaded),
+        (lookup, [KeyError("a fault"), DONE], 1, MlkitError),
+    ],
+)
+def test_a_call_whose_replica_died_goes_to_another_one(pipe, results, sent, outcome) -> None:
+    calls, waits, got = asyncio.run(routed(pipe, list(results)))
+    assert (len(calls), got) == (sent, outcome)
+    assert len(waits) == sent - 1
+
+
+def test_no_call_is_sent_again_past_the_deadline() -> None:
+    terms = Terms(perf_counter() - 60.0, 60.001)
+    calls, _, got = asyncio.run(routed(lookup, [GONE, DONE], terms))
+    assert (len(calls), got) == (1, Overloaded)
+
+
+def test_a_call_takes_its_remaining_time_and_its_priority_along() -> None:
+    terms = Terms(perf_counter() - 50.0, 60.0, Priority.BULK)
+    ((*_, left_s, priority),), _, _ = asyncio.run(routed(lookup, [DONE], terms))
+    assert 0 < left_s <= 10.0
+    assert priority == Priority.BULK
+    (call,), _, _ = asyncio.run(routed(lookup, [DONE]))
+    assert call == ("v", "book", pack({"in_0": 1}))
 
 
 # ---- streams
