@@ -1,7 +1,7 @@
 """The ASGI application of a pipeline, generated from its types.
 
 ``POST /<name>`` accepts JSON, multipart or a raw body and returns the pipeline's result. At the
-root and under ``/<name>`` are ``/docs``, ``/openapi.json``, ``/healthz`` and ``/readyz``.
+root and under ``/<name>`` are ``/docs``, ``/openapi.json``, ``/try``, ``/healthz`` and ``/readyz``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
+from mlkit.serving.http.playground import (
+    RenderedResults,
+    TryPage,
+    add_playground,
+    declares_playground,
+)
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.userapp import FAULT_KEY, SCOPE_KEY, check_paths, derived
 from mlkit.serving.http.userdocs import complete
@@ -102,6 +108,11 @@ def create_app(
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
     add_docs(own, app, documents, graph.name, secured=token is not None)
+    if not declares_playground(theirs, graph.name):
+        payloads, _ = codings[graph.name]
+        page = TryPage.of(graph, payloads.arguments, secured=token is not None)
+        attempt = _handler(served, payloads, RenderedResults(graph), None)
+        add_playground(own, page, partial(_Exchange, attempt))
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
@@ -146,15 +157,7 @@ def _add_pipeline(
     handlers: Handlers | None,
 ) -> Handler:
     doc = words(graph.doc)
-
-    async def handle(request: Request, send: Send) -> None:
-        pipeline = served()
-        if pipeline is not None:
-            respond = None if handlers is None else partial(handlers, request)
-            await pipeline.answer(request, send, payloads, results, respond)
-            return
-        response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
-        await response(request.scope, request.receive, send)
+    handle = _handler(served, payloads, results, handlers)
 
     async def route(request: Request) -> Response:
         return _Exchange(handle, request)
@@ -174,6 +177,23 @@ def _add_pipeline(
         openapi_extra=documents.request(graph.name, payloads),
         operation_id=graph.name,
     )(route)
+    return handle
+
+
+def _handler(
+    served: Ready, payloads: Payloads, results: Results, handlers: Handlers | None
+) -> Handler:
+    """Return a function that responds to a request to a pipeline."""
+
+    async def handle(request: Request, send: Send) -> None:
+        pipeline = served()
+        if pipeline is not None:
+            respond = None if handlers is None else partial(handlers, request)
+            await pipeline.answer(request, send, payloads, results, respond)
+            return
+        response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
+        await response(request.scope, request.receive, send)
+
     return handle
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,7 @@ from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.calls import Calls
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
+from mlkit.serving.kernel.playground import PlaygroundLink
 from mlkit.serving.kernel.revisions import Revisions
 from mlkit.serving.kernel.sender import Sender, shut_down
 from mlkit.serving.kernel.session import Session
@@ -326,8 +328,28 @@ class App:
         It sets a cookie that gives access to the page, and to nothing else, for eight hours. To
         send a request from the page, enter the token under "Authorize".
         """
-        code = f"?code={new_code(self.token, self.name)}" if self.token else ""
-        return f"{self._base}/docs{code}"
+        return self._page("docs")
+
+    @entry_point
+    def playground(self, *, open: bool = False) -> PlaygroundLink:
+        """Return a link to a page on which the app can be tried in a browser.
+
+        The page has a form made from the pipeline's types, shows answers as a notebook does, and
+        the same request with curl. The link is valid once and for one minute; it sets a cookie
+        with which the page can send requests for eight hours.
+
+        Args:
+            open: whether to open it in a browser of the notebook's machine.
+        """
+        link = PlaygroundLink(self.name, self._page("try"))
+        if open:
+            webbrowser.open(link.url)
+        return link
+
+    def _page(self, page: Literal["docs", "try"]) -> str:
+        """URL of a page for a browser, with a one-time code."""
+        code = f"?code={new_code(self.token, self.name, page=page)}" if self.token else ""
+        return f"{self._base}/{page}{code}"
 
     @entry_point
     def curl(self, /, *args: Any, **kwargs: Any) -> str:

@@ -14,7 +14,7 @@ from mlkit.define.border import Port, plain
 from mlkit.execute.local import localise_arguments
 from mlkit.serving.http.stream import EVENTS
 from mlkit.serving.kernel.client import Codec
-from mlkit.serving.kernel.example import example
+from mlkit.define.example import example
 
 __all__ = ["curl"]
 
