@@ -33,7 +33,9 @@ __all__ = ["Access", "RedeemedCodes", "new_code", "new_token"]
 CODE_LIFE_S = 60
 COOKIE_LIFE_S = 8 * 3600
 # mlkit's own routes without authentication, and those that also accept the cookie.
-PUBLIC = frozenset({"/healthz", "/readyz", "/swagger/{file}"})
+PUBLIC = frozenset(
+    {"/healthz", "/readyz", "/swagger/{file}", "/v2/health/live", "/v2/health/ready"}
+)
 DOCUMENTATION = frozenset({"/docs", "/openapi.json"})
 PAGES = {"docs": DOCUMENTATION, "try": DOCUMENTATION | {"/try"}}
 """Routes that accept the cookie of a page, by page."""

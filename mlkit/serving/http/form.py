@@ -11,7 +11,7 @@ from mlkit.define.arguments import Arguments, Files
 from mlkit.define.example import example
 from mlkit.define.typing import show
 
-__all__ = ["FormField", "fields_of", "outline"]
+__all__ = ["FormField", "fields_of", "outline", "without_null"]
 
 Kind: TypeAlias = Literal["check", "choice", "date", "file", "json", "number", "text"]
 
@@ -96,7 +96,7 @@ def _field(
     files = arguments.files.get(name)
     if files is not None and files.port.packed_type is None:
         return _file(files, common)
-    bare = _without_null(schema, definitions)
+    bare = without_null(schema, definitions)
     common["initial"] = "" if default is None else _json(default)
     nullable = bare != _resolved(schema, definitions) or default is None
     if "enum" in bare or "const" in bare:
@@ -182,11 +182,11 @@ def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapp
     return schema
 
 
-def _without_null(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A schema without the alternatives null and NaN, if one other is left."""
+def without_null(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a schema without the alternatives null and NaN, if one other is left."""
     schema = _resolved(schema, definitions)
     options = [s for s in schema.get("anyOf", ()) if s.get("type") != "null" and not _is_nan(s)]
-    return _without_null(options[0], definitions) if len(options) == 1 else schema
+    return without_null(options[0], definitions) if len(options) == 1 else schema
 
 
 def _is_nan(schema: Mapping[str, Any]) -> bool:

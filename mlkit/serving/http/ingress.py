@@ -27,6 +27,7 @@ from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
+from mlkit.serving.http.inference import add_inference, declares_inference
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.playground import (
@@ -113,6 +114,9 @@ def create_app(
         page = TryPage.of(graph, payloads.arguments, secured=token is not None)
         attempt = _handler(served, payloads, RenderedResults(graph), None)
         add_playground(own, page, partial(_Exchange, attempt))
+    if not declares_inference(theirs):
+        models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
+        add_inference(own, models, version, _Exchange)
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
