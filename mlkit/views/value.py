@@ -105,7 +105,9 @@ def _node(value: Any, depth: int) -> ValueNode:
             return ValueNode("number", f"{value:,.6g}")
         case bytes():
             kind = next((k for magic, k in _PICTURES.items() if value.startswith(magic)), None)
-            return ValueNode("words", words(value)) if kind is None else _picture(value, kind, value)
+            return (
+                ValueNode("words", words(value)) if kind is None else _picture(value, kind, value)
+            )
     if depth < _DEPTH:
         if isinstance(value, Mapping):
             return _fields(value.items(), len(value), depth)

@@ -4,8 +4,8 @@ A page in a browser cannot set headers of a websocket. It offers the token as a 
 ``bearer``, which is what the connection is accepted with.
 
 A link to such a page, the documentation or the playground, contains a one-time code, valid for a
-minute, which is exchanged for the page's cookie. Both are signed with the token (HMAC, RFC 2104) for one app and one purpose, and contain
-their expiry; neither reveals the token.
+minute, which is exchanged for the page's cookie. Both are signed with the token (HMAC, RFC 2104)
+for one app, page and purpose, and contain their expiry; neither reveals the token.
 """
 
 from __future__ import annotations
@@ -47,9 +47,7 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def new_code(
-    token: str, app: str, now: Callable[[], float] = time.time, page: str = "docs"
-) -> str:
+def new_code(token: str, app: str, now: Callable[[], float] = time.time, page: str = "docs") -> str:
     """Generate a one-time code for a page of an app, valid for a minute.
 
     Args:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from mlkit.define.arguments import Arguments, Files
+from mlkit.define.border import Port
 from mlkit.define.example import example
 from mlkit.define.typing import show
 
@@ -17,6 +18,8 @@ Kind: TypeAlias = Literal["check", "choice", "date", "file", "json", "number", "
 
 _NONE = ("", "")
 _MEDIA = {"audio": "sound", "image": "picture", "video": "video"}
+
+_LINE = 40
 
 _DEPTH = 3
 """How deep an outline goes."""
@@ -98,7 +101,7 @@ def _field(
         return _file(files, common)
     bare = without_null(schema, definitions)
     common["initial"] = "" if default is None else _json(default)
-    nullable = bare != _resolved(schema, definitions) or default is None
+    nullable = bare != _resolved(schema, definitions) or schema.get("default", ...) is None
     if "enum" in bare or "const" in bare:
         return _choice(bare.get("enum", [bare.get("const")]), common, nullable)
     match bare.get("type"):
@@ -121,11 +124,14 @@ def _field(
             kind: Kind = "date" if bare.get("format") == "date" else "text"
             shown = example(bare) if "format" in bare else ""
             return FormField(kind=kind, example=shown, hint=_length(bare), **common)
-    accept = ",".join(files.port.media_types) if files is not None else ""
+    hint, accept = outline(bare, definitions), ""
+    if files is not None:  # an array or a table
+        hint, accept = files.port.schema.get("description", hint), ",".join(files.port.media_types)
+        common["description"] = _about(files.port, common["description"])
     return FormField(
         kind="json",
-        hint=outline(schema, definitions),
-        example=_json(example({**schema, "$defs": definitions}), 2),
+        hint=hint,
+        example=_sample(example({**_undefaulted(bare), "$defs": definitions})),
         accept=accept,
         **common,
     )
@@ -133,16 +139,22 @@ def _field(
 
 def _file(files: Files, common: Mapping[str, Any]) -> FormField:
     accept = "" if files.port.media_types == ["*/*"] else ",".join(files.port.media_types)
-    about = common["description"].partition(": ")[0]  # without the JSON form
-    if about in files.port.schema.get("description", "") or "data: URL" in about:
-        about = ""
     return FormField(
         kind="file",
         accept=accept or "*/*",
         many=files.many,
         url=not files.many,
-        **{**common, "description": about},
+        **{**common, "description": _about(files.port, common["description"])},
     )
+
+
+def _about(target: Port, description: str) -> str:
+    """What is said of a parameter, without the JSON form of its type."""
+    form = str(target.schema.get("description", ""))
+    about = description.removesuffix(form).removesuffix(": ") if form else description
+    if "data: URL" in about:
+        about = about.rpartition(": an http(s) or ")[0]
+    return about if not about or about.endswith((".", "?", "!")) else f"{about}."
 
 
 def _choice(values: list[Any], common: Mapping[str, Any], nullable: bool) -> FormField:
@@ -234,5 +246,15 @@ def _members(
         yield f"…: {_outline(more, definitions, depth)}"
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=False)
+def _undefaulted(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in schema.items() if key != "default"}
+
+
+def _sample(value: Any) -> str:
+    """JSON on one line, if it is short."""
+    line = _json(value)
+    return line if len(line) <= _LINE else json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -33,7 +33,7 @@ from mlkit.serving.http import problem
 from mlkit.serving.http.form import without_null
 from mlkit.serving.http.lifecycle import Ready
 from mlkit.serving.http.observer import Headers
-from mlkit.serving.http.payload import Collected, Invalid, Payloads, decoded, invalid
+from mlkit.serving.http.payload import Collected, Invalid, Payloads, decode_upload, invalid
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.tensors import (
     BINARY_HEADER,
@@ -41,6 +41,7 @@ from mlkit.serving.http.tensors import (
     InferRequest,
     datatype_of,
     encode_response,
+    objects,
 )
 
 __all__ = ["OUTPUT", "TensorForm", "add_inference", "declares_inference", "output_form"]
@@ -98,8 +99,8 @@ def _form(
     """The form of a type, by its port and its JSON schema."""
     form = partial(TensorForm, name, required=required)
     if files is not None and files.port.packed_type is None:
-        kind = files.port.media_types[0]
-        return form("files", "BYTES", (-1,), kind) if files.many else form("file", "BYTES", (1,), kind)
+        content: Content = "files" if files.many else "file"
+        return form(content, "BYTES", (-1 if files.many else 1,), files.port.media_types[0])
     if target.packed_type == "application/x-npy":
         return form("array", datatype_of(dtype_of(target.type)) or "FP64", (-1,), "np")
     depth = 0
@@ -202,7 +203,7 @@ class _TensorPayloads(Payloads):
     async def _file(self, name: str, element: Any) -> Any:
         files = self.arguments.files[name]
         if isinstance(element, bytes):
-            return await decoded(files.port, element)
+            return await decode_upload(files.port, element)
         # JSON has texts only: a file is in a data: URL there, or at another URL.
         target = files.port if files.many else self.arguments.field(name)
         return target.from_json(element)
@@ -267,23 +268,18 @@ class _TensorResults(Results):
 
 def _tensor(form: TensorForm, target: Port, value: Any, binary: bool) -> Any:
     """A result as an array of its form."""
-    match form.content:
-        case "array":
-            return np.asarray(value)
-        case "json":
-            elements = [target.to_text(value).decode()]
-        case "file" if binary:
-            assert target.to_bytes is not None
-            elements = [target.to_bytes(value)[0]]
-        case "file" | "files":
-            elements = [target.to_json(value)]
-        case _:
-            document = json.loads(target.to_text(value))
-            elements = document if form.content == "list" else [document]
+    if form.content == "array":
+        return np.asarray(value)
+    if form.content == "file":  # JSON has texts only
+        pack = target.to_bytes if binary else None
+        return objects([target.to_json(value) if pack is None else pack(value)[0]])
+    text = target.to_text(value)
+    if form.content == "json":
+        return objects([text.decode()])
+    document = json.loads(text)
+    elements = document if form.content == "list" else [document]
     if form.datatype == "BYTES":
-        array = np.empty(len(elements), object)
-        array[:] = elements
-        return array
+        return objects(elements)
     return np.asarray(elements, DATATYPES[form.datatype])  # null is NaN
 
 
@@ -315,9 +311,7 @@ class _Model:
             response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
             await response(request.scope, request.receive, send)
             return
-        await pipeline.answer(
-            request, send, self.payloads, _TensorResults(self, request.scope)
-        )
+        await pipeline.answer(request, send, self.payloads, _TensorResults(self, request.scope))
 
 
 def _in_its_shape(send: Send) -> Send:
@@ -402,9 +396,6 @@ def add_inference(
                 f"/v2/models/{{name}}{versions}{path}", route, [method], include_in_schema=False
             )
 
-    def all_ready() -> bool:
-        return all(model.ready() is not None for model in models.values())
-
     async def server(request: Request) -> Response:
         return JSONResponse(
             {"name": "mlkit", "version": __version__, "extensions": ["binary_tensor_data"]}
@@ -414,17 +405,17 @@ def add_inference(
         return JSONResponse({"live": True})
 
     async def ready(request: Request) -> Response:
-        return _readiness({}, all_ready())
+        return _readiness(all(model.ready() is not None for model in models.values()))
 
     for path, route in (("", server), ("/health/live", live), ("/health/ready", ready)):
         own.add_route(f"/v2{path}", route, ["GET"], include_in_schema=False)
     add("", "GET", lambda model, _: JSONResponse(model.metadata))
-    add("/ready", "GET", lambda model, _: _readiness({"name": model.name}, model.ready() is not None))
+    add("/ready", "GET", lambda model, _: _readiness(model.ready() is not None, name=model.name))
     add("/infer", "POST", lambda model, request: exchange(model.infer, request))
 
 
-def _readiness(document: dict[str, Any], ready: bool) -> Response:
-    return JSONResponse({**document, "ready": ready}, 200 if ready else 503)
+def _readiness(ready: bool, **more: str) -> Response:
+    return JSONResponse({**more, "ready": ready}, 200 if ready else 503)
 
 
 def _missing(parts: Mapping[str, str]) -> Response:

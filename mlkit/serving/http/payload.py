@@ -28,7 +28,15 @@ from mlkit.serving.http.decompression import decompressor
 from mlkit.serving.http.observer import Headers, length_of
 from mlkit.serving.http.problem import errors_of
 
-__all__ = ["EXACT_HEADER", "Collected", "Invalid", "Payloads", "decoded", "from_route", "invalid"]
+__all__ = [
+    "EXACT_HEADER",
+    "Collected",
+    "Invalid",
+    "Payloads",
+    "decode_upload",
+    "from_route",
+    "invalid",
+]
 
 JSON = "application/json"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -179,7 +187,7 @@ class Payloads:
                 continue
             upload = self.arguments.files[name]
             try:
-                decoded = [await decoded(upload.port, file) for file in files]
+                decoded = [await decode_upload(upload.port, file) for file in files]
             except InputError as error:
                 collected.add(key, error)
                 continue
@@ -221,7 +229,9 @@ class Payloads:
         """Fetch the URLs that were passed for uploads."""
         for name, value in arguments.items():
             if isinstance(value, WebURL):
-                arguments[name] = await decoded(self.arguments.ports[name], await fetch(value))
+                arguments[name] = await decode_upload(
+                    self.arguments.ports[name], await fetch(value)
+                )
         return arguments
 
     def _from_texts(self, name: str, texts: Sequence[str]) -> Any:
@@ -285,7 +295,7 @@ class Collected:
         self.errors.append({"loc": ["body", key], "msg": message, "type": kind})
 
 
-async def decoded(target: Port, data: bytes) -> Any:
+async def decode_upload(target: Port, data: bytes) -> Any:
     """Decode a file that was uploaded, in a thread."""
     assert target.from_bytes is not None
     if target.type is bytes or target.url:
@@ -307,9 +317,9 @@ async def from_route(target: Port, value: Any) -> Any:
     """
     if target.from_bytes is not None:
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return await decoded(target, bytes(value))
+            return await decode_upload(target, bytes(value))
         if _is_web_url(value) and not target.url:
-            return await decoded(target, await fetch(value))
+            return await decode_upload(target, await fetch(value))
     own = target.pydantic is None
     local = own and not isinstance(value, str)
     return fresh(target.local(value) if local else target.from_json(value))

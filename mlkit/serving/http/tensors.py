@@ -1,9 +1,9 @@
 """Tensors of the Open Inference Protocol (v2), in JSON and in Triton's binary extension.
 
 A request is a JSON document. With ``Inference-Header-Content-Length: N``, only its first N bytes
-are; after them come the values of the tensors whose parameter ``binary_data_size`` is set, one after
-the other, in row-major order and little endian. Elements of ``BYTES`` are each preceded by their
-length, in four bytes.
+are; after them come the values of the tensors whose parameter ``binary_data_size`` is set, one
+after the other, in row-major order and little endian. Elements of ``BYTES`` are each preceded by
+their length, in four bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "array_of",
     "datatype_of",
     "encode_response",
+    "objects",
 ]
 
 BINARY_HEADER = "Inference-Header-Content-Length"
@@ -159,10 +160,12 @@ def _elements(tensor: Tensor, data: memoryview) -> Any:
             raise InputError(f"{tensor.name}: the length of an element exceeds the data")
         elements.append(bytes(data[_LENGTH.size : end]))
         data = data[end:]
-    return _objects(elements)
+    return objects(elements)
 
 
-def _objects(values: Sequence[Any]) -> Any:
+def objects(values: Sequence[Any]) -> Any:
+    """Return texts or bytes as the elements of an array in one dimension."""
+    """Return texts or bytes as the elements of an array in one dimension."""
     array = np.empty(len(values), object)
     array[:] = values
     return array
@@ -175,7 +178,7 @@ def _from_json(tensor: Tensor, data: Any) -> Any:
     if tensor.datatype == BYTES:
         if not all(isinstance(value, str) for value in values):
             raise InputError(f"{tensor.name}: data of BYTES are texts in JSON")
-        return _objects(values)
+        return objects(values)
     dtype = np.dtype(DATATYPES[tensor.datatype])
     allowed = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float, type(None))}[dtype.kind]
     if not all(type(value) in allowed for value in values):

@@ -20,6 +20,8 @@
     }
   }
 
+  const number = /^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/; // in JSON, of any length
+
   const entry = (field) => find(".entry, .tick input", field);
 
   // The value of a field: files, or JSON text; null if it is left out.
@@ -39,6 +41,7 @@
     if (kind === "text") return { json: JSON.stringify(text) };
     if (!text) return kind === "choice" && required ? { json: "null" } : null;
     if (kind === "file" || kind === "date") return { json: JSON.stringify(text) };
+    if (kind === "number") return { json: number.test(text) ? text : String(input.valueAsNumber) };
     if (kind === "json") {
       try {
         JSON.parse(text);
@@ -215,13 +218,26 @@
     }
     const marked = fields.filter((field) => field.classList.contains("invalid"));
     if (marked.length) find("input, select, textarea", marked[0]).focus();
-    const expired = document_.status === 401;
-    const [title, line, small] = [...problem.children];
-    title.textContent = marked.length && !others.length ? "The form has a mistake" : document_.step ? `Step ${document_.step} failed` : document_.title;
-    line.textContent = expired ? "The link has expired. app.playground() makes a new one." : others.join("\n") || String(document_.detail);
-    small.textContent = document_.failure_id ? `See app.failures, id ${document_.failure_id}` : "";
+    const { status, step, title, detail, failure_id: id } = document_;
+    if (marked.length) {
+      const title = marked.length === 1 ? "One field is not valid" : marked.length + " fields are not valid";
+      explain(title, others.join("\n") || "What is wrong stands below " + (marked.length === 1 ? "it." : "them."));
+    } else if (status === 401) {
+      explain(title, "The link has expired. app.playground() makes a new one.");
+    } else if (step) {
+      explain(`Step ${step} failed`, detail.replace(/^step '.*?' failed: /, ""), id);
+    } else {
+      explain(title, String(detail), id);
+    }
+    report("failed", `failed with ${status}`);
+  }
+
+  function explain(title, text, id = "") {
+    const [head, line, small] = problem.children;
+    head.textContent = title;
+    line.textContent = text;
+    small.textContent = id && `See app.failures, id ${id}`;
     problem.hidden = false;
-    report("failed", `failed with ${document_.status}`);
   }
 
   // ---- a request
@@ -342,10 +358,7 @@
       if (error.name === "AbortError") report("idle", "stopped after " + duration(performance.now() - began));
       else {
         report("failed", "no answer");
-        problem.children[0].textContent = "No answer";
-        problem.children[1].textContent = error.message;
-        problem.children[2].textContent = "";
-        problem.hidden = false;
+        explain("No answer", error.message);
       }
     } finally {
       running = null;
