@@ -6,7 +6,7 @@ from enum import Enum
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkit import Image
@@ -78,11 +78,13 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_any_value_is_shown_and_none_is_markup(value) -> None:
     assert to_html(value).startswith('<div class="mlkit mlkit-value">')
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_text_is_escaped(text) -> None:
     assert f"<script>{text}" not in to_html({"a": f"<script>{text}"})
