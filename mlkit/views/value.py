@@ -19,6 +19,7 @@ MOST = 100
 
 _LARGEST = 1024  # pixels of a picture's longer side
 _DEPTH = 4
+_FIELDS = 6  # at most on one line
 _COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 _PICTURES = {
     b"\xff\xd8\xff": "image/jpeg",
@@ -55,6 +56,11 @@ class ValueNode:
     def plain(self) -> bool:
         """Whether it takes one line."""
         return self.kind in ("number", "text", "words") and len(self.text) <= 60
+
+    @property
+    def line(self) -> bool:
+        """Whether its fields take one line."""
+        return 0 < len(self.parts) <= _FIELDS and all(part.plain for part in self.parts)
 
     @property
     def colour(self) -> str:
@@ -134,7 +140,7 @@ def _series(items: list[Any], depth: int) -> ValueNode:
     if all(part.plain for part in parts):
         return ValueNode("chips", parts=parts, more=more)
     names = parts[0].names
-    if len(parts) > 1 and all(part.names == names and _flat(part) for part in parts):
+    if all(part.names == names and _flat(part) for part in parts):
         return ValueNode("rows", names=names, rows=tuple(p.parts for p in parts), more=more)
     return ValueNode("list", parts=parts, more=more)
 

@@ -94,7 +94,7 @@ def _field(
         "name": key,
         "type": show(parameter.type),
         "required": parameter.required,
-        "description": schema["description"],
+        "description": schema["description"][:1].upper() + schema["description"][1:],
     }
     files = arguments.files.get(name)
     if files is not None and files.port.packed_type is None:

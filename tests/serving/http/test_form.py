@@ -103,8 +103,8 @@ def test_the_docstring_describes_without_the_json_form() -> None:
     doc = "Take it.\n\nArgs:\n    x: what the shop shows"
     for annotation in (str, Image, ImageSource, bytes, np.ndarray):
         assert form(annotation, doc=doc).description in (
-            "what the shop shows.",
-            "what the shop shows",
+            "What the shop shows.",
+            "What the shop shows",
         )
     assert form(Image).description == ""
 
