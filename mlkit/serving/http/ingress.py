@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlkit.define.docstring import words
 from mlkit.define.exact import PROCESS_KEY
 from mlkit.define.graph import Graph
+from mlkit.metrics.context import context_of, entered
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
@@ -61,6 +62,7 @@ def create_app(
     guarded: bool = True,
     codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
+    traced: bool = False,
 ) -> ASGIApp:
     """Create the ASGI application of a pipeline.
 
@@ -78,6 +80,7 @@ def create_app(
         guarded: whether requests are authenticated; see `Access`.
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
+        traced: whether requests begin a trace, unless their clients have.
 
     Raises:
         DeployError: the application declares the path of a pipeline itself.
@@ -144,7 +147,8 @@ def create_app(
         outer = crossing
     ready_by_name = {name: ready for name, (_, ready) in pipelines.items()}
     context = {SCOPE_KEY: ready_by_name, FAULT_KEY: own_handlers.respond}
-    return Prefixed(outer, graph.name, context, app.routes, declared, app.root_path)
+    prefixed = Prefixed(outer, graph.name, context, app.routes, declared, app.root_path)
+    return Identified(prefixed, traced=traced)
 
 
 def _is_cors(layer: Middleware) -> bool:
@@ -286,6 +290,22 @@ class Direct:
             await self.app(scope, receive, send)
             return
         await handler(Request(scope, receive), send)
+
+
+class Identified:
+    """ASGI middleware: has code know the request that it runs for; see `mlkit.metrics.context`."""
+
+    def __init__(self, app: ASGIApp, *, traced: bool) -> None:
+        self.app = app
+        self.traced = traced
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, in its context."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with entered(context_of(scope["headers"], traced=self.traced)):
+            await self.app(scope, receive, send)
 
 
 class Prefixed:

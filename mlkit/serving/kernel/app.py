@@ -398,11 +398,15 @@ class App:
         return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
 
     @entry_point
-    def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
+    def logs(
+        self, step: str | None = None, *, request: str | None = None, last: int | None = None
+    ) -> Logs:
         """Return the output and logs of its replicas, oldest first.
 
         Args:
             step: return only the output of this step.
+            request: return only that of this request, by its ``X-Request-Id``; a batched step
+                writes for many, and is left out.
             last: maximum of lines.
 
         Raises:
@@ -411,7 +415,9 @@ class App:
         if step is not None:
             self._check_step(step)
         lines = read_logs(self._logs_folder, self.name)
-        lines = [line for line in lines if step is None or line.step == step]
+        lines = [
+            line for line in lines if step in (None, line.step) and request in (None, line.request)
+        ]
         return Logs(lines if last is None else lines[-last:])
 
     @property

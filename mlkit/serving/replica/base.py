@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
 from mlkit.metrics import Recorder
+from mlkit.metrics.otlp import exporter_of
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
@@ -42,7 +44,8 @@ class BaseReplica(ABC):
         origin.enter()
         push = partial(runtime.push, gatherer, app)
         self._observer = Observer(
-            Recorder(stage, push, front=self._is_front, gauges=self._gauges) if gatherer else None
+            Recorder(stage, push, front=self._is_front, gauges=self._gauges) if gatherer else None,
+            export=exporter_of(os.environ, app) if self._is_front and gatherer else None,
         )
         self._loader = Loader(runtime.fetch)
         self._rejected: dict[str, str] = {}

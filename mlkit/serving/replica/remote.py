@@ -14,6 +14,7 @@ import cloudpickle
 
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
+from mlkit.metrics.context import current_request
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observer import HOPS, Hop
 from mlkit.serving.http.outcome import cause_of, outcome_of
@@ -186,7 +187,7 @@ class Router:
             MlkitError: the stage itself failed.
         """
         response = self._handle(step.stage).remote(
-            self.table[step.stage].version, step.segment, pack(inputs)
+            self.table[step.stage].version, step.segment, pack(inputs), current_request()
         )
         try:
             answer: Answer = unpack(await response)
@@ -204,7 +205,9 @@ class Router:
             As `call`.
         """
         handle = self._handle(step.stage).options(method_name="stream", stream=True)
-        messages = handle.remote(self.table[step.stage].version, step.segment, pack(inputs))
+        messages = handle.remote(
+            self.table[step.stage].version, step.segment, pack(inputs), current_request()
+        )
         answer: Answer | None = None
         try:
             while True:

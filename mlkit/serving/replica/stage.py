@@ -13,6 +13,7 @@ from mlkit.errors import DeployError, MlkitError
 from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.execute.items import Items
+from mlkit.metrics.context import RequestContext, entered
 from mlkit.serving.bundle import Origin
 from mlkit.serving.replica.base import BaseReplica
 from mlkit.serving.replica.loading import Loaded
@@ -123,19 +124,22 @@ class StageReplica(BaseReplica):
         """Return the versions that serve, and the errors of those that could not be loaded."""
         return {"pid": os.getpid(), "loaded": list(self._versions), "rejected": self._rejected}
 
-    async def __call__(self, version: str, segment: str, packed: bytes) -> bytes:
-        """Run a segment on packed inputs, and return a packed `Answer`.
+    async def __call__(
+        self, version: str, segment: str, packed: bytes, request: RequestContext | None = None
+    ) -> bytes:
+        """Run a segment on packed inputs, for a request, and return a packed `Answer`.
 
         Raises:
             MlkitError: it has no such version or segment.
         """
         executor = await self._executor(version, segment)
         received_at = perf_counter()
-        execution = await executor.run(unpack(packed))
+        with entered(request):
+            execution = await executor.run(unpack(packed))
         return self._answer(execution, received_at, execution.output)
 
     async def stream(
-        self, version: str, segment: str, packed: bytes
+        self, version: str, segment: str, packed: bytes, request: RequestContext | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Run a segment that streams: packed lists of items as they are made, then an `Answer`.
 
@@ -144,7 +148,9 @@ class StageReplica(BaseReplica):
         """
         executor = await self._executor(version, segment)
         received_at = perf_counter()
-        async with aclosing(Items(executor, unpack(packed))) as items:
+        with entered(request):
+            items = Items(executor, unpack(packed))
+        async with aclosing(items):
             with suppress(MlkitError):  # that of the execution
                 while batch := await items.batch():
                     yield pack(batch)
