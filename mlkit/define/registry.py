@@ -30,6 +30,7 @@ __all__ = [
     "TypeCodec",
     "codec",
     "codecs",
+    "dtype_of",
     "own_port",
     "register",
     "revision",
@@ -279,7 +280,7 @@ def _bytes_port(annotation: Any, mark: Upload) -> Port:
 def _array_port(annotation: Any) -> Port:
     import numpy as np
 
-    dtype = _dtype(annotation)
+    dtype = dtype_of(annotation)
 
     def from_json(value: Any) -> Any:
         try:
@@ -345,8 +346,8 @@ def _with_nan(array: Any) -> Any:
     return array.astype(float) if numbers else array
 
 
-def _dtype(annotation: Any) -> Any:
-    """The dtype that ``NDArray[T]`` names; None for any."""
+def dtype_of(annotation: Any) -> Any:
+    """Return the dtype that ``NDArray[T]`` names; None for any."""
     import numpy as np
 
     *_, dtype = typing.get_args(strip(annotation)) or [None]

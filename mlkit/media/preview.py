@@ -18,7 +18,7 @@ from typing import Any
 
 from mlkit.media.dataurl import to_data_url
 
-__all__ = ["Preview", "preview", "shorten", "size", "words"]
+__all__ = ["Preview", "field_names", "has_fields", "preview", "shorten", "size", "words"]
 
 THUMBNAIL = 96
 """Maximum length of a thumbnail's longer side, in pixels."""
@@ -127,7 +127,7 @@ def _frame(value: Any, depth: int) -> str:
 
 
 def _fields(value: Any, depth: int) -> str:
-    pairs = ((name, getattr(value, name, None)) for name in _field_names(value))
+    pairs = ((name, getattr(value, name, None)) for name in field_names(value))
     inner = _joined((f"{name}={_safe_words(v, depth + 1)}" for name, v in pairs), depth)
     return f"{type(value).__name__}({inner})"
 
@@ -153,7 +153,8 @@ def _joined(items: Iterable[str], depth: int) -> str:
     return "…" if depth >= _DEPTH else ", ".join(items)
 
 
-def _field_names(value: Any) -> Iterable[str]:
+def field_names(value: Any) -> Iterable[str]:
+    """Return the names of the fields of a value that `has_fields`."""
     if hasattr(type(value), "model_fields"):
         return list(type(value).model_fields)
     if dataclasses.is_dataclass(value):
@@ -161,7 +162,8 @@ def _field_names(value: Any) -> Iterable[str]:
     return list(value._fields)
 
 
-def _has_fields(value: Any) -> bool:
+def has_fields(value: Any) -> bool:
+    """Whether a value is a model, a dataclass or a named tuple."""
     cls = type(value)
     if isinstance(value, tuple):
         return hasattr(cls, "_fields")
@@ -252,7 +254,7 @@ _DESCRIBERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], str]], ...]
     (lambda value: _is_own(value) or _is_pil(value), _picture),
     (_is_frame, _frame),
     (_is_array, _array),
-    (_has_fields, _fields),
+    (has_fields, _fields),
     (_of(dict), _mapping),
     (lambda value: type(value) in (list, tuple, set, frozenset), _series),
 )

@@ -9,16 +9,22 @@ from __future__ import annotations
 __all__ = [
     "ERROR",
     "ERROR_TEXT",
+    "ERROR_TEXT_DARK",
     "GREY",
     "GROUND",
+    "GROUND_DARK",
     "INK",
+    "INK_DARK",
     "LINE",
+    "LINE_DARK",
     "QUIET",
+    "QUIET_DARK",
     "READY",
     "SERVED",
     "SERVED_DARK",
     "SERVED_LIGHT",
     "TINT",
+    "TINT_DARK",
     "WAITING",
 ]
 
@@ -49,3 +55,16 @@ TINT = "#eff1f3"
 """Shaded ground."""
 GROUND = "#fff"
 """Background."""
+
+INK_DARK = "#e4e7eb"
+"""Text on a dark page of mlkit's own; elsewhere the host has the dark theme."""
+QUIET_DARK = "#a3adb8"
+"""Secondary text on a dark page."""
+LINE_DARK = "#39414a"
+"""Borders on a dark page."""
+TINT_DARK = "#262c33"
+"""Shaded ground of a dark page."""
+GROUND_DARK = "#171b20"
+"""Background of a dark page."""
+ERROR_TEXT_DARK = "#ff9b5e"
+"""Vermilion for text on a dark page."""

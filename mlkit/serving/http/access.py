@@ -1,11 +1,11 @@
-"""Authentication: a bearer token for requests, a cookie for the documentation in a browser.
+"""Authentication: a bearer token for requests, cookies for pages in a browser.
 
 A page in a browser cannot set headers of a websocket. It offers the token as a subprotocol, after
 ``bearer``, which is what the connection is accepted with.
 
-A link to the documentation contains a one-time code, valid for a minute, which is exchanged for the
-cookie. Both are signed with the token (HMAC, RFC 2104) for one app and one purpose, and contain
-their expiry; neither reveals the token.
+A link to such a page, the documentation or the playground, contains a one-time code, valid for a
+minute, which is exchanged for the page's cookie. Both are signed with the token (HMAC, RFC 2104)
+for one app, page and purpose, and contain their expiry; neither reveals the token.
 """
 
 from __future__ import annotations
@@ -33,8 +33,12 @@ __all__ = ["Access", "RedeemedCodes", "new_code", "new_token"]
 CODE_LIFE_S = 60
 COOKIE_LIFE_S = 8 * 3600
 # mlkit's own routes without authentication, and those that also accept the cookie.
-PUBLIC = frozenset({"/healthz", "/readyz", "/swagger/{file}"})
+PUBLIC = frozenset(
+    {"/healthz", "/readyz", "/swagger/{file}", "/v2/health/live", "/v2/health/ready"}
+)
 DOCUMENTATION = frozenset({"/docs", "/openapi.json"})
+PAGES = {"docs": DOCUMENTATION, "try": DOCUMENTATION | {"/try"}}
+"""Routes that accept the cookie of a page, by page."""
 SUBPROTOCOL = "bearer"
 
 
@@ -43,9 +47,16 @@ def new_token() -> str:
     return secrets.token_urlsafe(32)
 
 
-def new_code(token: str, app: str, now: Callable[[], float] = time.time) -> str:
-    """Generate a one-time code for the documentation of an app, valid for a minute."""
-    return _signed(token, f"code {app}", now() + CODE_LIFE_S)
+def new_code(token: str, app: str, now: Callable[[], float] = time.time, page: str = "docs") -> str:
+    """Generate a one-time code for a page of an app, valid for a minute.
+
+    Args:
+        token: the app's token.
+        app: name of the app.
+        now: clock in seconds.
+        page: "docs", or "try", which can also send requests.
+    """
+    return _signed(token, f"{page} code {app}", now() + CODE_LIFE_S)
 
 
 def _signed(token: str, purpose: str, expires: float) -> str:
@@ -128,7 +139,7 @@ class Access:
         self.routes = routes
         self.token = token
         self.name = name
-        self.cookie = f"mlkit-{quote(name)}"
+        self.cookies = {"docs": f"mlkit-{quote(name)}", "try": f"mlkit-try-{quote(name)}"}
         self.codes = codes
         self.now = now
         self.origins = origins
@@ -146,7 +157,7 @@ class Access:
                 await answer(403, detail)(scope, receive, send)
             return
         path = self._own_path(scope)
-        if path in PUBLIC or (path in DOCUMENTATION and self._has_cookie(scope)):
+        if path in PUBLIC or self._has_cookie(scope, path):
             await self.own(scope, receive, send)
         else:
             await self._refusal(scope, path)(scope, receive, send)
@@ -190,9 +201,21 @@ class Access:
                 return route.path if isinstance(route, Route) and route in self.own.routes else ""
         return ""
 
-    def _has_cookie(self, scope: Scope) -> bool:
-        header = dict(scope["headers"]).get(b"cookie", b"").decode("latin-1")
-        return self._is_valid(f"cookie {self.name}", cookie_parser(header).get(self.cookie, ""))
+    def _has_cookie(self, scope: Scope, path: str) -> bool:
+        """Whether a request has the cookie of a page with that route, and comes from this app.
+
+        Browsers send cookies to all ports of a host, and thus with requests from pages of others.
+        """
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
+            return False
+        cookies = cookie_parser(headers.get(b"cookie", b"").decode("latin-1"))
+        return any(
+            path in paths
+            and self._is_valid(f"{page} cookie {self.name}", cookies.get(self.cookies[page], ""))
+            for page, paths in PAGES.items()
+        )
 
     def _is_valid(self, purpose: str, signed: str) -> bool:
         if self.token is None:
@@ -208,16 +231,23 @@ class Access:
             detail = "an app without a token accepts only loopback names as Host and Origin"
             return answer(403, f"{detail}, such as 127.0.0.1")
         query = parse_qs(scope["query_string"].decode("latin-1"))
-        code = query.pop("code", [""])[0] if path in DOCUMENTATION else ""
-        if self._is_valid(f"code {self.name}", code) and self.codes.add(code, self.now()):
+        pages = [page for page, paths in PAGES.items() if path in paths]
+        code = query.pop("code", [""])[0] if pages else ""
+        page = next((p for p in pages if self._is_valid(f"{p} code {self.name}", code)), None)
+        if page is not None and self.codes.add(code, self.now()):
             requested = scope.get("mlkit.path", scope["path"])
             if not requested.startswith(f"{scope.get('root_path', '')}/"):  # a proxy has removed it
                 requested = scope["root_path"] + requested
             url = f"{requested}?{urlencode(query, doseq=True)}".rstrip("?")
             response = RedirectResponse(url, 303)
-            cookie = _signed(self.token, f"cookie {self.name}", self.now() + COOKIE_LIFE_S)
+            cookie = _signed(self.token, f"{page} cookie {self.name}", self.now() + COOKIE_LIFE_S)
             response.set_cookie(
-                self.cookie, cookie, max_age=COOKIE_LIFE_S, httponly=True, samesite="lax", path="/"
+                self.cookies[page],
+                cookie,
+                max_age=COOKIE_LIFE_S,
+                httponly=True,
+                samesite="lax",
+                path="/",
             )
             return response
         detail = "the code was already used or has expired" if code else "a bearer token is needed"

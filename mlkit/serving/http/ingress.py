@@ -1,7 +1,7 @@
 """The ASGI application of a pipeline, generated from its types.
 
 ``POST /<name>`` accepts JSON, multipart or a raw body and returns the pipeline's result. At the
-root and under ``/<name>`` are ``/docs``, ``/openapi.json``, ``/healthz`` and ``/readyz``.
+root and under ``/<name>`` are ``/docs``, ``/openapi.json``, ``/try``, ``/healthz`` and ``/readyz``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlkit.define.docstring import words
 from mlkit.define.exact import PROCESS_KEY
 from mlkit.define.graph import Graph
+from mlkit.metrics.context import context_of, entered
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
+from mlkit.serving.http.inference import add_inference, declares_inference
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
+from mlkit.serving.http.playground import (
+    RenderedResults,
+    TryPage,
+    add_playground,
+    declares_playground,
+)
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.userapp import FAULT_KEY, SCOPE_KEY, check_paths, derived
 from mlkit.serving.http.userdocs import complete
@@ -54,6 +62,7 @@ def create_app(
     guarded: bool = True,
     codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
+    traced: bool = False,
 ) -> ASGIApp:
     """Create the ASGI application of a pipeline.
 
@@ -71,6 +80,7 @@ def create_app(
         guarded: whether requests are authenticated; see `Access`.
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
+        traced: whether requests begin a trace, unless their clients have.
 
     Raises:
         DeployError: the application declares the path of a pipeline itself.
@@ -102,6 +112,14 @@ def create_app(
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
     add_docs(own, app, documents, graph.name, secured=token is not None)
+    if not declares_playground(theirs, graph.name):
+        payloads, _ = codings[graph.name]
+        page = TryPage.of(graph, payloads.arguments, secured=token is not None)
+        attempt = _handler(served, payloads, RenderedResults(graph), None)
+        add_playground(own, page, partial(_Exchange, attempt))
+    if not declares_inference(theirs):
+        models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
+        add_inference(own, models, version, _Exchange)
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
@@ -129,7 +147,8 @@ def create_app(
         outer = crossing
     ready_by_name = {name: ready for name, (_, ready) in pipelines.items()}
     context = {SCOPE_KEY: ready_by_name, FAULT_KEY: own_handlers.respond}
-    return Prefixed(outer, graph.name, context, app.routes, declared, app.root_path)
+    prefixed = Prefixed(outer, graph.name, context, app.routes, declared, app.root_path)
+    return Identified(prefixed, traced=traced)
 
 
 def _is_cors(layer: Middleware) -> bool:
@@ -146,15 +165,7 @@ def _add_pipeline(
     handlers: Handlers | None,
 ) -> Handler:
     doc = words(graph.doc)
-
-    async def handle(request: Request, send: Send) -> None:
-        pipeline = served()
-        if pipeline is not None:
-            respond = None if handlers is None else partial(handlers, request)
-            await pipeline.answer(request, send, payloads, results, respond)
-            return
-        response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
-        await response(request.scope, request.receive, send)
+    handle = _handler(served, payloads, results, handlers)
 
     async def route(request: Request) -> Response:
         return _Exchange(handle, request)
@@ -174,6 +185,23 @@ def _add_pipeline(
         openapi_extra=documents.request(graph.name, payloads),
         operation_id=graph.name,
     )(route)
+    return handle
+
+
+def _handler(
+    served: Ready, payloads: Payloads, results: Results, handlers: Handlers | None
+) -> Handler:
+    """Return a function that responds to a request to a pipeline."""
+
+    async def handle(request: Request, send: Send) -> None:
+        pipeline = served()
+        if pipeline is not None:
+            respond = None if handlers is None else partial(handlers, request)
+            await pipeline.answer(request, send, payloads, results, respond)
+            return
+        response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
+        await response(request.scope, request.receive, send)
+
     return handle
 
 
@@ -262,6 +290,22 @@ class Direct:
             await self.app(scope, receive, send)
             return
         await handler(Request(scope, receive), send)
+
+
+class Identified:
+    """ASGI middleware: has code know the request that it runs for; see `mlkit.metrics.context`."""
+
+    def __init__(self, app: ASGIApp, *, traced: bool) -> None:
+        self.app = app
+        self.traced = traced
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, in its context."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        with entered(context_of(scope["headers"], traced=self.traced)):
+            await self.app(scope, receive, send)
 
 
 class Prefixed:

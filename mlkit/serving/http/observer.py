@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -14,11 +13,13 @@ from starlette.responses import Response
 
 from mlkit.execute.execution import Execution
 from mlkit.metrics import Recorder, Span, Trace
+from mlkit.metrics.context import current_request, new_id, request_id
+from mlkit.metrics.otlp import Exporter
 from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.outcome import outcome_of
 
-__all__ = ["HOPS", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of", "new_id"]
+__all__ = ["HOPS", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of"]
 
 REQUEST_ID = "X-Request-Id"
 
@@ -92,11 +93,15 @@ class Observer:
     Args:
         recorder: takes the records.
         version: the version of the app, for traces.
+        export: exports traces.
     """
 
-    def __init__(self, recorder: Recorder | None, version: str = "") -> None:
+    def __init__(
+        self, recorder: Recorder | None, version: str = "", export: Exporter | None = None
+    ) -> None:
         self.recorder = recorder
         self.version = version
+        self.export = export
 
     def answered(
         self,
@@ -118,10 +123,13 @@ class Observer:
         """
         if self.recorder is None:
             return
-        id = _request_id(headers)
+        id, context = _request_id(headers), current_request()
+        own_id = id or (context.id if context is not None and headers else new_id())
         status = 200 if response is None else response.status_code
         hops = HOPS.get() or ()
-        trace, local = trace_of(execution, received_at, status, id or new_id(), hops, self.version)
+        trace, local = trace_of(execution, received_at, status, own_id, hops, self.version)
+        if self.export is not None and context is not None:
+            self.export(trace, context)
         if response is not None:
             sent += len(getattr(response, "body", b""))  # a user's handler may stream
             response.headers["Server-Timing"] = as_header(
@@ -142,7 +150,8 @@ class Observer:
         """
         if self.recorder is None or _request_id(headers):
             return headers, {}
-        id = new_id()
+        context = current_request()
+        id = new_id() if context is None else context.id
         return {**headers, b"x-request-id": id.encode()}, {REQUEST_ID: id}
 
     def called(self, execution: Execution, received_at: float) -> list[Span]:
@@ -166,20 +175,16 @@ class Observer:
         return self.recorder.recent() if self.recorder is not None else {}
 
     def close(self) -> None:
-        """Close the recorder."""
+        """Close the recorder and the exporter."""
         if self.recorder is not None:
             self.recorder.close()
-
-
-def new_id() -> str:
-    """Return an id for a request without one."""
-    return f"{random.getrandbits(64):016x}"
+        if self.export is not None:
+            self.export.close()
 
 
 def _request_id(headers: Headers) -> str:
     """The id that the client gave a request; "" if it is missing or malformed."""
-    id = headers.get(b"x-request-id", b"").decode("latin-1")
-    return id if len(id) <= 64 and id.isascii() and id.replace("-", "").isalnum() else ""
+    return request_id(headers.get(b"x-request-id", b""))
 
 
 def length_of(headers: Headers) -> int:

@@ -28,7 +28,15 @@ from mlkit.serving.http.decompression import decompressor
 from mlkit.serving.http.observer import Headers, length_of
 from mlkit.serving.http.problem import errors_of
 
-__all__ = ["EXACT_HEADER", "Invalid", "Payloads", "from_route"]
+__all__ = [
+    "EXACT_HEADER",
+    "Collected",
+    "Invalid",
+    "Payloads",
+    "decode_upload",
+    "from_route",
+    "invalid",
+]
 
 JSON = "application/json"
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -142,7 +150,7 @@ class Payloads:
         try:
             arguments: dict[str, Any] = self.arguments.schema.parse(body or b"{}")
         except ValidationError as error:
-            raise own_error(error) or _invalid(error) from None
+            raise own_error(error) or invalid(error) from None
         return await self._fetched(arguments)
 
     async def _from_form(self, request: Request, body: bytes) -> dict[str, Any]:
@@ -166,7 +174,7 @@ class Payloads:
         self, fields: Mapping[str, list[str]], uploads: Mapping[str, list[bytes]]
     ) -> dict[str, Any]:
         """Validate the texts and files of a form or a query, by name."""
-        collected = _Collected()
+        collected = Collected()
         for key, texts in fields.items():
             name = self.arguments.names.get(key)
             if name is not None and not self._left_empty(name, texts):
@@ -179,7 +187,7 @@ class Payloads:
                 continue
             upload = self.arguments.files[name]
             try:
-                decoded = [await _decoded(upload.port, file) for file in files]
+                decoded = [await decode_upload(upload.port, file) for file in files]
             except InputError as error:
                 collected.add(key, error)
                 continue
@@ -190,9 +198,7 @@ class Payloads:
         for key, name in self.arguments.names.items():
             if name in self._required and key not in fields and key not in uploads:
                 collected.refuse(key, "Field required", "missing")
-        if collected.errors:
-            raise _with(collected.errors)
-        return await self._fetched(collected.arguments)
+        return await self._gathered(collected)
 
     def _left_empty(self, name: str, texts: Sequence[str]) -> bool:
         """Whether an input of an HTML form was left empty, which then sends an empty text."""
@@ -213,11 +219,19 @@ class Payloads:
             return "more than one file"
         return "" if all(files) else "the file is empty"
 
+    async def _gathered(self, collected: Collected) -> dict[str, Any]:
+        """The arguments that were collected, with their URLs fetched."""
+        if collected.errors:
+            raise _with(collected.errors)
+        return await self._fetched(collected.arguments)
+
     async def _fetched(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Fetch the URLs that were passed for uploads."""
         for name, value in arguments.items():
             if isinstance(value, WebURL):
-                arguments[name] = await _decoded(self.arguments.ports[name], await fetch(value))
+                arguments[name] = await decode_upload(
+                    self.arguments.ports[name], await fetch(value)
+                )
         return arguments
 
     def _from_texts(self, name: str, texts: Sequence[str]) -> Any:
@@ -246,7 +260,7 @@ class Payloads:
                 raise chosen from chosen.__cause__
 
 
-class _Collected:
+class Collected:
     """Arguments of a request, and the errors of those that are invalid."""
 
     def __init__(self) -> None:
@@ -281,8 +295,8 @@ class _Collected:
         self.errors.append({"loc": ["body", key], "msg": message, "type": kind})
 
 
-async def _decoded(target: Port, data: bytes) -> Any:
-    """Decode an upload; images are decoded in a thread."""
+async def decode_upload(target: Port, data: bytes) -> Any:
+    """Decode a file that was uploaded, in a thread."""
     assert target.from_bytes is not None
     if target.type is bytes or target.url:
         return target.from_bytes(data)
@@ -303,9 +317,9 @@ async def from_route(target: Port, value: Any) -> Any:
     """
     if target.from_bytes is not None:
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return await _decoded(target, bytes(value))
+            return await decode_upload(target, bytes(value))
         if _is_web_url(value) and not target.url:
-            return await _decoded(target, await fetch(value))
+            return await decode_upload(target, await fetch(value))
     own = target.pydantic is None
     local = own and not isinstance(value, str)
     return fresh(target.local(value) if local else target.from_json(value))
@@ -326,7 +340,8 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge("the body is too large", expected=f"at most {limit:,} bytes")
 
 
-def _invalid(error: ValidationError) -> Invalid:
+def invalid(error: ValidationError) -> Invalid:
+    """Return the error of a request that does not validate."""
     return _with(errors_of(error.errors(include_url=False, include_input=False), "body"))
 
 

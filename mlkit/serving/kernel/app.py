@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import webbrowser
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -39,6 +40,7 @@ from mlkit.serving.kernel.checkup import Facts, about_app, sizes_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
 from mlkit.serving.kernel.doctor import Findings, about_machine
+from mlkit.serving.kernel.playground import PlaygroundLink
 from mlkit.serving.kernel.reproduce import FailedRequest, Reproduction
 from mlkit.serving.kernel.revisions import Revisions
 from mlkit.serving.kernel.sender import Sender, shut_down
@@ -429,8 +431,28 @@ class App:
         It sets a cookie that gives access to the page, and to nothing else, for eight hours. To
         send a request from the page, enter the token under "Authorize".
         """
-        code = f"?code={new_code(self.token, self.name)}" if self.token else ""
-        return f"{self._base}/docs{code}"
+        return self._page("docs")
+
+    @entry_point
+    def playground(self, *, open: bool = False) -> PlaygroundLink:
+        """Return a link to a page on which the app can be tried in a browser.
+
+        The page has a form made from the pipeline's types, shows answers as a notebook does, and
+        the same request with curl. The link is valid once and for one minute; it sets a cookie
+        with which the page can send requests for eight hours.
+
+        Args:
+            open: whether to open it in a browser of the notebook's machine.
+        """
+        link = PlaygroundLink(self.name, self._page("try"))
+        if open:
+            webbrowser.open(link.url)
+        return link
+
+    def _page(self, page: Literal["docs", "try"]) -> str:
+        """URL of a page for a browser, with a one-time code."""
+        code = f"?code={new_code(self.token, self.name, page=page)}" if self.token else ""
+        return f"{self._base}/{page}{code}"
 
     @entry_point
     def curl(self, /, *args: Any, **kwargs: Any) -> str:
@@ -499,11 +521,15 @@ class App:
         return Placement(self.plan, **self.session.call(GetPlacement(app=self.name), timeout_s=10))
 
     @entry_point
-    def logs(self, step: str | None = None, *, last: int | None = None) -> Logs:
+    def logs(
+        self, step: str | None = None, *, request: str | None = None, last: int | None = None
+    ) -> Logs:
         """Return the output and logs of its replicas, oldest first.
 
         Args:
             step: return only the output of this step.
+            request: return only that of this request, by its ``X-Request-Id``; a batched step
+                writes for many, and is left out.
             last: maximum of lines.
 
         Raises:
@@ -512,7 +538,9 @@ class App:
         if step is not None:
             self._check_step(step)
         lines = read_logs(self._logs_folder, self.name)
-        lines = [line for line in lines if step is None or line.step == step]
+        lines = [
+            line for line in lines if step in (None, line.step) and request in (None, line.request)
+        ]
         return Logs(lines if last is None else lines[-last:])
 
     @property

@@ -11,10 +11,10 @@ from typing import Any
 import pydantic_core
 
 from mlkit.define.border import Port, plain
+from mlkit.define.example import example
 from mlkit.execute.local import localise_arguments
 from mlkit.serving.http.stream import EVENTS
 from mlkit.serving.kernel.client import Codec
-from mlkit.serving.kernel.example import example
 
 __all__ = ["curl"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, ClassVar
 
 from mlkit.execute import Executor
 from mlkit.execute.cores import switch_promptly
+from mlkit.metrics.otlp import exporter_of
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
@@ -74,7 +76,8 @@ class BaseReplica(ABC):
         if gatherer:
             recorder = KeptRecorder(stage, push, front=self._is_front, gauges=self._gauges)
             recorder.kept = self._kept
-        self._observer = Observer(recorder)
+        export = exporter_of(os.environ, app) if self._is_front and gatherer else None
+        self._observer = Observer(recorder, export=export)
         self._loader = Loader(runtime.fetch)
         self._rejected: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()

@@ -16,12 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mlkit.errors import DeployError
 from mlkit.execute import Executor
+from mlkit.metrics.context import new_id
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.access import RedeemedCodes
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
-from mlkit.serving.http.observer import REQUEST_ID, Observer, new_id
+from mlkit.serving.http.observer import REQUEST_ID, Observer
 from mlkit.serving.http.userapp import application_of
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.base import BaseReplica
@@ -308,7 +309,8 @@ class Replica(BaseReplica):
     async def _start_version(self, config: dict[str, Any], loaded: Loaded) -> _Version:
         limits = Limits(**config["limits"])
         loop = asyncio.get_running_loop()
-        observer = Observer(self._observer.recorder, config["version"])
+        export = self._observer.export
+        observer = Observer(self._observer.recorder, config["version"], export)
         served = {
             name: Served(
                 RunOnce(program, workers=config["workers"], loop=loop),
@@ -333,6 +335,7 @@ class Replica(BaseReplica):
                 others=served,
                 codes=self._codes,
                 metrics=self._metrics if self._shipment.gatherer else None,
+                traced=export is not None,
             )
             lifespan = Lifespan(build, application)
             app = await lifespan.__aenter__()

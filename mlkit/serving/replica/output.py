@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlkit.define.step import running_step
+from mlkit.metrics.context import current_request
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.replica.levels import SERVERS
 
@@ -38,6 +39,8 @@ class LogLine:
         replica: process id of the replica.
         step: the step that was running, or None.
         stream: "out", "err" or "log".
+        request: ``X-Request-Id`` of the request that it was written for, or None; a batch is for
+            many.
     """
 
     time: float
@@ -45,6 +48,7 @@ class LogLine:
     step: str | None
     stream: str
     text: str
+    request: str | None = None
 
     def __str__(self) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(self.time))
@@ -143,12 +147,14 @@ class _Logging(logging.Handler):
 
 
 def _line(stream: str, text: str) -> dict[str, Any]:
+    request = current_request()
     return {
         "time": time.time(),
         "replica": os.getpid(),
         "step": running_step.get(),
         "stream": stream,
         "text": text,
+        "request": None if request is None else request.id,
     }
 
 

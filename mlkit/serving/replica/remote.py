@@ -16,6 +16,7 @@ import cloudpickle
 
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
+from mlkit.metrics.context import current_request
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observer import HOPS, Hop
 from mlkit.serving.http.outcome import cause_of, outcome_of
@@ -222,10 +223,10 @@ class Router:
 
     def _call(self, step: RemoteStep, packed: bytes, terms: Terms | None) -> tuple[Any, ...]:
         """Arguments of a call; it takes along how much time is left: clocks differ."""
-        version = self.table[step.stage].version
+        call = self.table[step.stage].version, step.segment, packed, current_request()
         if terms is None:  # a replay, which is no request
-            return version, step.segment, packed
-        return version, step.segment, packed, terms.left_s, int(terms.priority)
+            return call
+        return *call, terms.left_s, int(terms.priority)
 
     async def stream(self, step: RemoteStep, inputs: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """Run a segment that streams; closing this cancels the call in the stage.

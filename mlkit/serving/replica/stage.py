@@ -15,6 +15,7 @@ from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.execute.items import Items
 from mlkit.execute.priority import Priority
+from mlkit.metrics.context import RequestContext, entered
 from mlkit.serving.bundle import Origin
 from mlkit.serving.replica.base import BaseReplica
 from mlkit.serving.replica.loading import Loaded
@@ -130,6 +131,7 @@ class StageReplica(BaseReplica):
         version: str,
         segment: str,
         packed: bytes,
+        request: RequestContext | None = None,
         left_s: float | None = None,
         priority: int = Priority.INTERACTIVE,
     ) -> bytes:
@@ -139,6 +141,7 @@ class StageReplica(BaseReplica):
             version: version of the code.
             segment: name of the segment.
             packed: inputs of the segment.
+            request: the request that the call is part of, for traces and logs.
             left_s: seconds to the request's deadline; None for none.
             priority: class of the request.
 
@@ -148,9 +151,10 @@ class StageReplica(BaseReplica):
         deadline = _deadline(left_s)
         executor = await self._executor(version, segment)
         received_at = perf_counter()
-        execution = await executor.run(
-            unpack(packed), deadline=deadline, priority=Priority(priority)
-        )
+        with entered(request):
+            execution = await executor.run(
+                unpack(packed), deadline=deadline, priority=Priority(priority)
+            )
         return self._answer(execution, received_at, execution.output)
 
     async def stream(
@@ -158,6 +162,7 @@ class StageReplica(BaseReplica):
         version: str,
         segment: str,
         packed: bytes,
+        request: RequestContext | None = None,
         left_s: float | None = None,
         priority: int = Priority.INTERACTIVE,
     ) -> AsyncGenerator[bytes, None]:
@@ -167,6 +172,7 @@ class StageReplica(BaseReplica):
             version: version of the code.
             segment: name of the segment.
             packed: inputs of the segment.
+            request: the request that the call is part of, for traces and logs.
             left_s: seconds to the deadline of the first item; the front watches those of the
                 others. None for none.
             priority: class of the request.
@@ -178,7 +184,8 @@ class StageReplica(BaseReplica):
         executor = await self._executor(version, segment)
         received_at = perf_counter()
         order = Priority(priority)
-        stream = Items(executor, unpack(packed), deadline=deadline, idle_s=inf, priority=order)
+        with entered(request):
+            stream = Items(executor, unpack(packed), deadline=deadline, idle_s=inf, priority=order)
         async with aclosing(stream) as items:
             with suppress(MlkitError):  # that of the execution
                 while batch := await items.batch():
