@@ -14,7 +14,7 @@ from mlkit.define.code import captured, local_names, nodes_of, travels
 from mlkit.define.modules import functions_of
 from mlkit.define.resource import Resource
 
-__all__ = ["CHANGING", "changed_state"]
+__all__ = ["CHANGING", "changed_state", "changed_variables"]
 
 CHANGING = {
     "add",
@@ -59,6 +59,27 @@ def changed_state(functions: Iterable[Any]) -> dict[str, str]:
     for fn in functions_of(functions):
         for name in (*_assigned(fn.__code__, frozenset(fn.__code__.co_freevars)), *_mutated(fn)):
             names.setdefault(name, fn.__name__)
+    return names
+
+
+def changed_variables(statement: ast.AST) -> set[str]:
+    """Names of the variables whose values a statement changes in place, or parts of them.
+
+    What functions and classes in it do counts when they are called, not here.
+    """
+    names: set[str] = set()
+    pending = [statement]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef, ast.Lambda)):
+            continue
+        pending += ast.iter_child_nodes(node)
+        for changed in _targets(node):
+            expression = changed
+            while isinstance(expression, (ast.Attribute, ast.Subscript)):
+                expression = expression.value
+            if isinstance(expression, ast.Name):
+                names.add(expression.id)
     return names
 
 
