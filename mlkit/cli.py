@@ -122,9 +122,9 @@ def _add_export(commands: Any) -> None:
     parser = commands.add_parser(
         "export",
         help="write a pipeline to a folder that is deployed without its notebook",
-        description="Write a pipeline to a folder: its code, data, requirements, configurations for "
-        "Serve, KubeRay and Docker, and golden requests. Of a notebook, the cells are executed that "
-        "the pipeline needs.",
+        description="Write a pipeline to a folder: its code, data, requirements, configurations "
+        "for Serve, KubeRay and Docker, and golden requests. Of a notebook, only those statements "
+        "are executed that the pipeline needs.",
     )
     parser.add_argument(
         "target",

@@ -117,7 +117,7 @@ def _targets(node: ast.AST) -> Iterator[ast.expr]:
     """Expressions whose values a node changes."""
     match node:
         case ast.Assign(targets=targets) | ast.Delete(targets=targets):
-            stored = targets
+            stored = list(targets)
         case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
             stored = [target]
         case ast.For(target=target) | ast.AsyncFor(target=target):

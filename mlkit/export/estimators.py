@@ -121,7 +121,7 @@ class _Writer:
             return name
         try:
             found = _named(name)
-        except (MlkitError, AttributeError, ImportError):
+        except MlkitError:
             found = None
         if found is not value:
             raise NoState(f"{path} is {name.replace(':', '.')}, which is not scikit-learn's")
@@ -143,7 +143,7 @@ class _Writer:
             }
         if isinstance(value, dict):
             return {"~": "items", "c": name, "v": self._pairs(value, path)}
-        state = value.__getstate__()
+        state = value.__getstate__() or {}  # None without attributes
         if not isinstance(state, dict):
             raise NoState(f"{path} is a {kind.__name__}, which has no state of its own")
         return {"~": "state", "c": name, "v": self.tree(state, path)}
@@ -165,8 +165,9 @@ class _Reader:
         if kind in _CONTAINERS:
             return _CONTAINERS[kind](self.value(content))
         if kind in ("dict", "items"):
-            items = {self.value(key): self.value(item) for key, item in content}
-            return items if kind == "dict" else _class(tree["c"])(items)
+            made = {} if kind == "dict" else _dict_of(_class(tree["c"]))
+            dict.update(made, [(self.value(key), self.value(item)) for key, item in content])
+            return made
         if kind == "array":
             return self._arrays[str(content)]
         if kind == "scalar":
@@ -208,6 +209,12 @@ def _with_state(made: Any, state: Any) -> Any:
     return made
 
 
+def _dict_of(cls: Any) -> Any:
+    if not issubclass(cls, dict):
+        raise MlkitError(f"not the state of an estimator: {cls.__name__} is no dict")
+    return cls.__new__(cls)
+
+
 def _class(name: str) -> Any:
     cls = _named(name)
     if not isinstance(cls, type) or not cls.__module__.startswith(("scipy.sparse", "sklearn.")):
@@ -225,9 +232,12 @@ def _named(name: str) -> Any:
         return scalars[path]
     if module.partition(".")[0] not in _PACKAGES:
         raise MlkitError(f"not the state of an estimator: {name} is not scikit-learn's")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (AttributeError, ImportError) as error:
+        raise MlkitError(f"not the state of an estimator: {error}") from error
     home = getattr(found, "__module__", None) or "numpy"  # ufuncs have none
     if isinstance(found, types.ModuleType) or home.partition(".")[0] not in _PACKAGES:
         raise MlkitError(f"not the state of an estimator: {name} is not scikit-learn's")

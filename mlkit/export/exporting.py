@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from mlkit.export import golden, manifests
 from mlkit.export.artefacts import format_of, write_values
 from mlkit.export.cells import Statement, cells_of_main, statements_of
 from mlkit.export.module import module_text
-from mlkit.export.reach import Imported, Reach, constructor, reached
+from mlkit.export.reach import Imported, Reach, calls, constructor, reached
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import plan
 from mlkit.serving.bundle import shared_state
@@ -97,8 +98,8 @@ def export(
 
         export(species, "build/species", examples=[[5.1, 3.5, 1.4, 0.2]])
 
-    The folder has a module with the code of the cells that the pipeline reaches, values that are not
-    code as files, pinned requirements, configurations for Serve, KubeRay and Docker, and golden
+    The folder has a module with the code of the cells that the pipeline reaches, values that are
+    not code as files, pinned requirements, configurations for Serve, KubeRay and Docker, and golden
     requests with the answers of this process. The module then answers them in a fresh process, and
     nothing is written unless it does so equally.
 
@@ -160,18 +161,28 @@ def _source_of(pipeline: Pipeline[..., Any]) -> _Source:
     home = pipeline.fn.__module__
     variable = next((n for n, v in vars(sys.modules[home]).items() if v is pipeline), None)
     if variable is None or home == "__main__":
-        line = pipeline.fn.__code__.co_firstlineno
         raise ExportError(
             "it is no variable of a cell or a module",
-            where=f"pipeline {pipeline.name!r}, line {line} of {home}",
+            where=f"pipeline {pipeline.name!r}{_place_of(pipeline, main)}",
             fix=f"assign it at the top of a cell: {pipeline.name} = ...",
         )
     return _Source(variable, (), _imported(home, variable))
 
 
 def _imported(module: str, variable: str) -> Reach:
-    reach = Reach(imports={Imported(module, variable)}, modules={module})
-    return reach
+    return Reach(imports={Imported(module, variable)}, modules={module})
+
+
+def _place_of(pipeline: Pipeline[..., Any], main: Mapping[str, Any]) -> str:
+    """Cell and line of a pipeline's function, as far as they are known."""
+    first = pipeline.fn.__code__.co_firstlineno
+    for statement in statements_of(cells_of_main(main)):
+        for node in ast.walk(statement.node):
+            match node:
+                case ast.FunctionDef(name=pipeline.name, lineno=line, decorator_list=decorators):
+                    if first in (line, *(d.lineno for d in decorators)):
+                        return f", {statement.cell.label}, line {first}"
+    return ""
 
 
 def _write(
@@ -202,9 +213,10 @@ def _write(
     ]
     inputs = [] if problems else _inputs(pipeline, source, examples, problems)
     if problems:
+        listed = sorted(map(str, problems), key=_natural)
         raise ExportError(
-            f"{len(problems)} problem{'s' * (len(problems) > 1)} in the way:\n"
-            + "\n".join(f"  - {problem}" for problem in problems),
+            f"{len(listed)} problem{'s' * (len(listed) > 1)} in the way:\n"
+            + "\n".join(f"  - {problem}" for problem in listed),
             where=f"pipeline {graph.name!r}",
         )
     _write_code(graph, source, folder, module, local, files)
@@ -216,6 +228,12 @@ def _write(
     notes = tuple(shared_state(graph))
     _write_manifests(pipeline, folder, module, image, loaded | _tops(source.reach), notes)
     return Exported(folder, module, len(inputs), notes)
+
+
+def _natural(problem: str) -> list[Any]:
+    """Sort key: by cell and line."""
+    parts = re.split(r"(\d+)", problem.partition(": ")[0])
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def _tops(reach: Reach) -> set[str]:
@@ -369,27 +387,23 @@ def _inputs(
 
 
 def _called(pipeline: Pipeline[..., Any], source: _Source) -> list[dict[str, Any]]:
-    """Arguments with which cells call the pipeline, where they are literals."""
-    found = []
-    for statement in source.statements:
-        for node in ast.walk(statement.node):
-            match node:
-                case ast.Call(func=ast.Name(id=name)) if name == source.variable:
-                    arguments = _literals(pipeline, node)
-                    if arguments is not None:
-                        found.append(arguments)
-    unique = {repr(arguments): arguments for arguments in found}
-    return list(unique.values())
+    """Arguments with which cells call the pipeline, where these are literals and variables."""
+    namespace = vars(sys.modules["__main__"])
+    found: dict[str, dict[str, Any]] = {}
+    for _, call in calls(source.variable, source.statements):
+        try:
+            args = [_value(argument, namespace) for argument in call.args]
+            kwargs = {str(k.arg): _value(k.value, namespace) for k in call.keywords}
+            given = inspect.signature(pipeline.fn).bind(*args, **kwargs).arguments
+        except (NameError, TypeError):
+            continue
+        if _answers(pipeline, given):
+            found.setdefault(ast.unparse(call), given)
+    return list(found.values())
 
 
-def _literals(pipeline: Pipeline[..., Any], node: ast.Call) -> dict[str, Any] | None:
-    try:
-        args = [ast.literal_eval(argument) for argument in node.args]
-        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
-        given = inspect.signature(pipeline.fn).bind(*args, **kwargs).arguments
-        return given if _answers(pipeline, given) else None
-    except (ValueError, TypeError, MlkitError):
-        return None
+def _value(argument: ast.expr, namespace: Mapping[str, Any]) -> Any:
+    return eval(compile(ast.Expression(argument), "", "eval"), dict(namespace))
 
 
 def _made_up(pipeline: Pipeline[..., Any]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from mlkit.define.graph import Problem
 from mlkit.export.cells import Statement
 from mlkit.export.values import Home, home_of, literal_of
 
-__all__ = ["Imported", "Part", "Reach", "constructor", "needed", "reached"]
+__all__ = ["Imported", "Part", "Reach", "calls", "constructor", "needed", "reached"]
 
 
 @dataclass(frozen=True, order=True)
@@ -88,16 +88,57 @@ def reached(
 def needed(name: str, statements: Sequence[Statement]) -> list[Statement]:
     """Return the statements to execute for a variable to have its value, in order.
 
-    Those that change the search path or the environment are among them.
+    Those that change the search path or the environment are among them, and what the variable is
+    called with.
     """
-    reach = reached(name, statements, None)
-    numbers = {*reach.parts, *reach.imported_at}
+    walk = _Walk(statements, None)
+    walk.need(name, len(statements), None)
     for at, statement in enumerate(statements):
         changes = statement.changes & {"os", "sys"}
-        imports = isinstance(statement.node, (ast.Import, ast.ImportFrom))
-        if changes or (imports and statement.binds & {"*", "os", "sys"}):
-            numbers.add(at)
+        if changes:
+            walk.keep(at)
+        elif isinstance(statement.node, ast.ImportFrom) and "*" in statement.binds:
+            walk.found.imported_at.add(at)
+    for at, call in list(calls(name, statements))[:MAX_CALLS]:
+        for node in ast.walk(call):
+            if isinstance(node, ast.Name) and node.id != name:
+                walk.need(node.id, at, None)
+    numbers = {*walk.found.parts, *walk.found.imported_at}
     return [statements[at] for at in sorted(numbers)]
+
+
+MAX_CALLS = 3
+"""Calls whose arguments are made for golden requests."""
+
+
+def calls(name: str, statements: Sequence[Statement]) -> Iterator[tuple[int, ast.Call]]:
+    """Calls of a function in cells whose arguments are literals and variables."""
+    for at, statement in enumerate(statements):
+        if isinstance(statement.node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            continue
+        local = set(_comprehended(statement.node))
+        for node in ast.walk(statement.node):
+            match node:
+                case ast.Call(func=ast.Name(id=function)) if function == name:
+                    parts = [*node.args, *(k.value for k in node.keywords)]
+                    if all(_is_given(part, local) for part in parts):
+                        yield at, node
+
+
+def _is_given(argument: ast.expr, local: set[str]) -> bool:
+    """Whether an argument is there without a computation."""
+    nodes = list(ast.walk(argument))
+    if any(isinstance(n, ast.Name) and n.id in local for n in nodes):
+        return False
+    kinds = (ast.Constant, ast.Dict, ast.List, ast.Load, ast.Name, ast.Set, ast.Tuple)
+    return all(isinstance(n, (*kinds, ast.UnaryOp, ast.unaryop)) for n in nodes)
+
+
+def _comprehended(node: ast.AST) -> Iterator[str]:
+    """Variables of comprehensions and loops."""
+    for inner in ast.walk(node):
+        if isinstance(inner, (ast.comprehension, ast.For, ast.AsyncFor)):
+            yield from (n.id for n in ast.walk(inner.target) if isinstance(n, ast.Name))
 
 
 class _Walk:
@@ -132,10 +173,10 @@ class _Walk:
         if self._namespace is not None:
             home = home_of(name, statement.node, self._namespace)
         if home is Home.SOURCE:
-            self._keep(at)
+            self.keep(at)
             for later in range(at + 1, before):
                 if name in self._statements[later].changes:
-                    self._keep(later)
+                    self.keep(later)
         elif home is Home.LITERAL:
             assert self._namespace is not None
             text = f"{name} = {literal_of(self._namespace[name])}"
@@ -165,7 +206,7 @@ class _Walk:
             )
         )
 
-    def _keep(self, at: int) -> None:
+    def keep(self, at: int) -> None:
         """Take in a statement and what it needs."""
         if at in self.found.parts:
             return

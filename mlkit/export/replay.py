@@ -51,7 +51,7 @@ def main(folder: str, target: str) -> None:
     with redirect_stdout(sys.stderr):
         report["ways"] = replay(Path.cwd(), target)
     report["modules"] = sorted({name.partition(".")[0] for name in sys.modules})
-    print(json.dumps(report))
+    sys.stdout.write(json.dumps(report))
 
 
 if __name__ == "__main__":
