@@ -101,6 +101,7 @@ def test_an_unknown_name_is_a_key_error(tmp_path: Path) -> None:
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
 LABELS = np.where(ROWS[:, 0] > 0, "yes", "no")
+TEXTS = ["red shoe", "blue shoe", "red hat"] * 20
 FRAME = pd.DataFrame({"n": ROWS[:, 0], "kind": np.where(ROWS[:, 1] > 0, "a", "b")})
 
 
