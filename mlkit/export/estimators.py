@@ -21,6 +21,9 @@ from mlkit.errors import MlkitError
 __all__ = ["NoState", "dumps", "is_estimator", "loads"]
 
 _PACKAGES = ("numpy", "scipy", "sklearn")
+_MADE = ("scipy.sparse", "sklearn.")
+"""Modules of the classes of which objects are made."""
+
 _TREE = "__tree__"
 _SCALARS = (bool, int, float, str, type(None))
 _CONTAINERS: Mapping[str, Callable[[Any], Any]] = {
@@ -91,6 +94,8 @@ class _Writer:
             return self._array(value, path)
         if kind.__name__ == "RandomState" and kind.__module__.startswith("numpy.random"):
             return {"~": "random", "v": self.tree(value.get_state(legacy=False), path)}
+        if kind is np.random.Generator:
+            return {"~": "generator", "v": self.tree(value.bit_generator.state, path)}
         if isinstance(value, np.dtype):
             return {"~": "dtype", "v": value.str}
         if isinstance(value, slice):
@@ -130,6 +135,8 @@ class _Writer:
     def _object(self, value: Any, path: str) -> Any:
         kind = type(value)
         name = self._name(kind, path)
+        if not kind.__module__.startswith(_MADE):
+            raise NoState(f"{path} is a {kind.__name__}, which is not scikit-learn's")
         if kind.__module__.startswith("scipy.sparse"):
             parts = {k: v for k, v in vars(value).items() if k in _OF_SPARSE}
             return {"~": "state", "c": name, "v": self.tree(parts, path)}
@@ -148,6 +155,8 @@ class _Writer:
             raise NoState(f"{path} is a {kind.__name__}, which has no state of its own")
         return {"~": "state", "c": name, "v": self.tree(state, path)}
 
+
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 
 _OF_SPARSE = {"_shape", "data", "indices", "indptr", "maxprint", "offsets", "row", "col", "coords"}
 
@@ -185,6 +194,13 @@ class _Reader:
             random = np.random.RandomState()
             random.set_state(self.value(content))
             return random
+        if kind == "generator":
+            state = self.value(content)
+            if state["bit_generator"] not in _BIT_GENERATORS:
+                raise MlkitError(f"not the state of an estimator: {state['bit_generator']!r}")
+            bits = getattr(np.random, state["bit_generator"])()
+            bits.state = state
+            return np.random.Generator(bits)
         if kind == "dtype":
             return np.dtype(content)
         if kind == "slice":
@@ -217,7 +233,7 @@ def _dict_of(cls: Any) -> Any:
 
 def _class(name: str) -> Any:
     cls = _named(name)
-    if not isinstance(cls, type) or not cls.__module__.startswith(("scipy.sparse", "sklearn.")):
+    if not isinstance(cls, type) or not cls.__module__.startswith(_MADE):
         raise MlkitError(f"not the state of an estimator: {name} is no class of scikit-learn")
     return cls
 

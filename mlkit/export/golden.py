@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from starlette.types import ASGIApp
 
 from mlkit.define.equality import same
 from mlkit.define.exact import Exact
@@ -101,16 +104,33 @@ def exchange_with(
     """Send requests to the application of a pipeline in this process, one after the other."""
     import httpx2
 
-    async def send() -> list[Answer]:
-        transport = httpx2.ASGITransport(app=asgi(pipeline))
-        async with httpx2.AsyncClient(transport=transport, base_url=BASE_URL) as client:
+    async def send_all() -> list[Answer]:
+        app = asgi(pipeline)
+        transport = httpx2.ASGITransport(app=app)
+        async with _running(app), httpx2.AsyncClient(transport=transport) as client:
             responses = [
                 await client.post(r.url, headers=r.headers, content=r.body, timeout=None)
                 for r in requests
             ]
         return [_answer(response) for response in responses]
 
-    return _run(send())
+    return _run(send_all())
+
+
+@asynccontextmanager
+async def _running(app: ASGIApp) -> AsyncIterator[None]:
+    """Start an application, and stop it at the end, as a server does."""
+    received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}}
+    task = asyncio.ensure_future(app(scope, received.get, sent.put))
+    received.put_nowait({"type": "lifespan.startup"})
+    message = await sent.get()
+    if message["type"] == "lifespan.startup.failed":
+        await task
+    yield
+    received.put_nowait({"type": "lifespan.shutdown"})
+    await task
 
 
 def _run(coroutine: Any) -> Any:

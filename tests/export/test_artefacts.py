@@ -146,7 +146,7 @@ def test_an_estimator_predicts_the_same(estimator: Any, inputs: Any) -> None:
     assert same(read.predict(inputs), estimator.predict(inputs))
     if hasattr(estimator, "predict_proba"):
         assert same(read.predict_proba(inputs), estimator.predict_proba(inputs))
-    assert repr(read) == repr(estimator)
+    assert read.get_params().keys() == estimator.get_params().keys()
 
 
 def square(x: Any) -> Any:
