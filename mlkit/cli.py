@@ -1,4 +1,4 @@
-"""The command line: ``mlkit serve``, ``mlkit doctor``, ``mlkit version``.
+"""The command line: ``mlkit serve``, ``export``, ``verify``, ``doctor``, ``version``.
 
 Exit codes: 0 on success and after a requested shutdown, 1 on errors, 2 on usage errors.
 """
@@ -66,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_serve(commands)
+    _add_export(commands)
+    _add_verify(commands)
     _add_doctor(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
@@ -116,6 +118,45 @@ def _add_doctor(commands: Any) -> None:
     parser.set_defaults(run=_doctor)
 
 
+def _add_export(commands: Any) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a pipeline to a folder that is deployed without its notebook",
+        description="Write a pipeline to a folder: its code, data, requirements, configurations "
+        "for Serve, KubeRay and Docker, and golden requests. Of a notebook, only those statements "
+        "are executed that the pipeline needs.",
+    )
+    parser.add_argument(
+        "target",
+        metavar="SOURCE:PIPELINE",
+        help="notebook or module with the pipeline, such as notebooks/01_define.ipynb:species",
+    )
+    parser.add_argument("folder", type=Path, help="folder to write")
+    parser.add_argument(
+        "--examples",
+        type=Path,
+        metavar="FILE",
+        help="JSON list of inputs for golden requests, as in pipeline.map",
+    )
+    parser.set_defaults(run=_export)
+
+
+def _add_verify(commands: Any) -> None:
+    parser = commands.add_parser(
+        "verify",
+        help="compare an exported pipeline with its golden requests",
+        description="Send the golden requests of an export to its module in a fresh process, and "
+        "compare the answers. Exits with 1 if one differs.",
+        epilog="A server is sent the bearer token in MLKIT_TOKEN.",
+    )
+    parser.add_argument("folder", type=Path, help="the exported folder")
+    parser.add_argument("--url", help="send them to this server as well")
+    parser.add_argument(
+        "--serve", action="store_true", help="send them to the folder under `serve run` as well"
+    )
+    parser.set_defaults(run=_verify)
+
+
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"an integer from 0 to 65535, not {text!r}")
@@ -162,6 +203,45 @@ def _capabilities() -> dict[str, str]:
         "CPU precision": probe(cpu_has_bf16, "bf16, fp32", "fp32"),
         "CUDA": probe(cuda_available, "yes", "no"),
     }
+
+
+# ---- export ---------------------------------------------------------------------------------
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    folder = arguments.folder.absolute()
+    examples = None if arguments.examples is None else _examples(arguments.examples)
+    source, _, name = arguments.target.rpartition(":")
+    if source.endswith(".ipynb"):
+        from mlkit.export.notebook import pipeline_of
+
+        pipeline = pipeline_of(Path(source), name)
+    else:
+        pipeline = load(arguments.target)
+    from mlkit.export import export
+
+    print(export(pipeline, folder, examples=examples))
+    return 0
+
+
+def _examples(file: Path) -> list[Any]:
+    import json
+
+    try:
+        examples = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--examples {file}: {error}") from None
+    if not isinstance(examples, list):
+        raise UsageError(f"--examples {file}: not a list")
+    return examples
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from mlkit.export import verify
+
+    outcome = verify(arguments.folder, url=arguments.url, serve=arguments.serve)
+    print(outcome)
+    return 0 if outcome.equal else 1
 
 
 # ---- serve ----------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ __all__ = [
     "captured",
     "definition_of",
     "has_no_file",
+    "identifiers",
     "is_local",
     "is_local_file",
     "is_validated_call",
@@ -29,6 +30,7 @@ __all__ = [
     "local_subclasses",
     "nodes_of",
     "quoted_types",
+    "read_names",
     "travels",
     "undefined_names",
     "used_names",
@@ -134,7 +136,7 @@ def quoted_types(value: Any) -> dict[str, Any]:
     else:
         namespace = value.__globals__
         texts = _texts([*value.__annotations__.values(), value.__code__])
-    names = {name for text in texts for name in _identifiers(text) if name in namespace}
+    names = {name for text in texts for name in identifiers(text) if name in namespace}
     return {name: namespace[name] for name in sorted(names) if _is_type(namespace[name])}
 
 
@@ -152,8 +154,8 @@ def _texts(values: Iterable[Any]) -> Iterator[str]:
 
 
 @lru_cache(maxsize=4096)
-def _identifiers(text: str) -> frozenset[str]:
-    """Names in an expression; none if the text is not one."""
+def identifiers(text: str) -> frozenset[str]:
+    """Names in an expression as text; none if it is not one."""
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -260,6 +262,40 @@ def _guarded(fn: types.FunctionType) -> Iterator[str]:
 
 def _names_name_error(expression: ast.expr) -> bool:
     return any(isinstance(n, ast.Name) and n.id == "NameError" for n in ast.walk(expression))
+
+
+def read_names(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """Names that a module's code reads when it is executed, and those that its functions read.
+
+    Names that only a class body defines for itself are neither.
+
+    Args:
+        code: code of a module, or of a statement of it.
+    """
+    now: set[str] = set()
+    later: set[str] = set()
+    own: set[str] = set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in _READS:
+            now.add(instruction.argval)
+        elif instruction.opname == "STORE_NAME":
+            own.add(instruction.argval)
+    for constant in code.co_consts:
+        if inspect.iscode(constant):
+            inner_now, inner_later = read_names(constant)
+            at_once = not constant.co_flags & inspect.CO_OPTIMIZED or _is_comprehension(constant)
+            (now if at_once else later).update(inner_now)
+            later |= inner_later
+    if code.co_name != "<module>" and not code.co_flags & inspect.CO_OPTIMIZED:
+        now -= own | {"__name__"}  # a class body
+    return now, later
+
+
+_READS = {"LOAD_FROM_DICT_OR_GLOBALS", "LOAD_GLOBAL", "LOAD_NAME"}
+
+
+def _is_comprehension(code: types.CodeType) -> bool:
+    return code.co_name in ("<dictcomp>", "<genexpr>", "<listcomp>", "<setcomp>")
 
 
 def _loaded(code: types.CodeType) -> set[str]:

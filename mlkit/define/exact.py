@@ -30,6 +30,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from math import isfinite
+from types import MappingProxyType
 from typing import Any
 
 from mlkit.define import arrays
@@ -58,15 +59,19 @@ class Exact:
 
     Args:
         graph: the pipeline; classes that its types name are found even if they belong to a cell.
+        modules: names of modules in the exact form, by their names in this process.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        types = [*(p.type for p in graph.parameters), graph.returns]
-        types += [node.type for node in graph]
+    def __init__(
+        self, graph: Graph | None = None, modules: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self._modules = modules
+        types = [] if graph is None else [*(p.type for p in graph.parameters), graph.returns]
+        types += [] if graph is None else [node.type for node in graph]
         self._roots: dict[str, type] = {}
         self._names: dict[type, str] = {}
         for cls in dict.fromkeys(_classes(types)):
-            name = _name(cls)
+            name = self._path(cls)
             if name in self._roots and content_id(cls) != content_id(self._roots[name]):
                 name = f"{name}#{content_id(cls)}"  # two classes of one name
             self._names[cls] = name
@@ -124,8 +129,8 @@ class Exact:
         """
         if cls in self._names:
             return self._names[cls]
-        name = _name(cls)
-        of_this_name = {key: root for key, root in self._roots.items() if _name(root) == name}
+        name = self._path(cls)
+        of_this_name = {key: root for key, root in self._roots.items() if self._path(root) == name}
         for key, root in of_this_name.items():
             if _shape(root) == _shape(cls):  # its cell was run again
                 return key
@@ -136,6 +141,9 @@ class Exact:
             )
         return name
 
+    def _path(self, cls: type) -> str:
+        return f"{self._modules.get(cls.__module__, cls.__module__)}:{cls.__qualname__}"
+
     def _class(self, name: str) -> Any:
         """Return a class by module and qualified name: of the pipeline's types, or loaded."""
         cls = self._roots.get(name)
@@ -145,11 +153,11 @@ class Exact:
         target: Any = sys.modules.get(module)
         for part in path.split("."):
             target = getattr(target, part, None)
-        if isinstance(target, type) and _name(target) == name:
+        if isinstance(target, type) and self._path(target) == name:
             return target
         for root in self._roots.values():  # subclasses that a cell defines
             for subclass in reversed(_subclasses(root)):
-                if _name(subclass) == name:
+                if self._path(subclass) == name:
                     return subclass
         raise InputError(
             f"the class {path} is not known here",
@@ -414,10 +422,6 @@ _BY_NAME: Mapping[str, Callable[[Any], Any]] = {
     "float": float,
     **arrays.KINDS,
 }
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _shape(cls: type) -> Any:

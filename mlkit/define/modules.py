@@ -32,6 +32,7 @@ __all__ = [
     "imported_names",
     "install",
     "late_modules",
+    "local_sources",
     "modules_of",
 ]
 
@@ -105,8 +106,16 @@ def modules_of(values: Iterable[Any]) -> dict[str, ModuleSource]:
 
 def late_modules(fn: types.FunctionType) -> dict[str, ModuleSource]:
     """Local modules that one function imports when it runs, and those that these import."""
+    return local_sources(late_imports(fn.__code__, fn.__globals__.get("__package__") or ""))
+
+
+def local_sources(names: Iterable[str]) -> dict[str, ModuleSource]:
+    """The local modules among some names, and the local modules that these import, by name.
+
+    A name may also be that of a member of a module, and of an installed one.
+    """
     modules: dict[str, ModuleSource] = {}
-    pending = sorted(late_imports(fn.__code__, fn.__globals__.get("__package__") or ""))
+    pending = sorted(names)
     while pending:
         for part in _with_parents(pending.pop()):
             if part in modules:

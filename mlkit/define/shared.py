@@ -14,7 +14,7 @@ from mlkit.define.code import captured, local_names, nodes_of, travels
 from mlkit.define.modules import functions_of
 from mlkit.define.resource import Resource
 
-__all__ = ["CHANGING", "changed_state"]
+__all__ = ["CHANGING", "changed_state", "changed_variables"]
 
 CHANGING = {
     "add",
@@ -62,6 +62,27 @@ def changed_state(functions: Iterable[Any]) -> dict[str, str]:
     return names
 
 
+def changed_variables(statement: ast.AST) -> set[str]:
+    """Names of the variables whose values a statement changes in place, or parts of them.
+
+    What functions and classes in it do counts when they are called, not here.
+    """
+    names: set[str] = set()
+    pending = [statement]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.AsyncFunctionDef, ast.ClassDef, ast.FunctionDef, ast.Lambda)):
+            continue
+        pending += ast.iter_child_nodes(node)
+        for changed in _targets(node):
+            expression = changed
+            while isinstance(expression, (ast.Attribute, ast.Subscript)):
+                expression = expression.value
+            if isinstance(expression, ast.Name):
+                names.add(expression.id)
+    return names
+
+
 def _assigned(code: types.CodeType, enclosing: frozenset[str]) -> Iterator[str]:
     """Variables that code assigns under ``global`` or ``nonlocal``."""
     for instruction in dis.get_instructions(code):
@@ -96,7 +117,7 @@ def _targets(node: ast.AST) -> Iterator[ast.expr]:
     """Expressions whose values a node changes."""
     match node:
         case ast.Assign(targets=targets) | ast.Delete(targets=targets):
-            stored = targets
+            stored = list(targets)
         case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
             stored = [target]
         case ast.For(target=target) | ast.AsyncFor(target=target):

@@ -63,14 +63,18 @@ ARROWS: dict[str, set[str]] = {
     | {"autoscale", "serving.bundle", "serving.limits", "serving.replica"},
     "serving.port": BOTTOM
     | STAGES
-    | {"autoscale", "metrics", "serving.control", "serving.private", "serving.replica"},
+    | {"autoscale", "metrics", "serving.control", "serving.http", "serving.limits"}
+    | {"serving.private", "serving.replica"},
     "serving.kernel": BOTTOM
     | STAGES
     | {"autoscale", "fetch", "metrics", "mlkit"}
     | SERVING - {"serving", "serving.kernel", "serving.port"},
     "serving": {"serving.http", "serving.kernel", "serving.limits"},
+    "export": BOTTOM
+    | STAGES
+    | {"mlkit", "models", "serving.bundle", "serving.http", "serving.kernel"},
     "views": BOTTOM | STAGES | BESIDE | SERVING,
-    "cli": BOTTOM | STAGES | BESIDE | SERVING | {"views"},
+    "cli": BOTTOM | STAGES | BESIDE | SERVING | {"export", "views"},
 }
 
 # Methods by which an object shows itself: they import their view when they are called. No other

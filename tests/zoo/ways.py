@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import collections
-import dataclasses
-import decimal
 import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -15,16 +12,14 @@ from typing import Any
 
 import httpx2
 import jsonschema
-import numpy as np
-import pandas as pd
 from hypothesis import strategies as st
 
 from mlkit import pipeline, step
 from mlkit.define.border import plain
+from mlkit.define.equality import same
 from mlkit.errors import DefinitionError, InputError, MlkitError
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.local import localise_arguments
-from mlkit.media.image import Image
 from mlkit.serving import Limits
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
@@ -338,77 +333,3 @@ class Face:
 
     def _run(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(coroutine)
-
-
-def same(left: Any, right: Any) -> bool:
-    """Whether two values are equal in type and value, at every depth."""
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, (pd.DataFrame, pd.Series, pd.Index)):
-        return _same_pandas(left, right)
-    if isinstance(left, np.ndarray):
-        return _same_array(left, right)
-    if isinstance(left, Image):
-        sizes = (left.width, left.height) == (right.width, right.height)
-        return sizes and bool(np.array_equal(left.pixels, right.pixels))
-    if isinstance(left, (float, complex, decimal.Decimal, np.generic)):
-        return repr(left) == repr(right)
-    parts = _parts(left)
-    if parts is None:
-        return bool(left == right)
-    others = _parts(right)
-    assert others is not None
-    return len(parts) == len(others) and all(map(same, parts, others))
-
-
-def _parts(value: Any) -> list[Any] | None:
-    """What a container or an object consists of; None for others."""
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(repr, value))
-    if isinstance(value, collections.abc.Mapping):
-        kind = [getattr(value, "default_factory", None)]
-        return [*kind, *_state(value), *(part for item in value.items() for part in item)]
-    if isinstance(value, (list, tuple, collections.deque)):
-        return [getattr(value, "maxlen", None), *_state(value), *value]
-    if hasattr(type(value), "__pydantic_fields__") and hasattr(value, "__getstate__"):
-        return [value.__getstate__()]
-    if dataclasses.is_dataclass(value):
-        return [getattr(value, f.name, ...) for f in dataclasses.fields(value)] + _state(value)
-    return None
-
-
-def _state(value: Any) -> list[Any]:
-    return [value.__dict__] if hasattr(value, "__dict__") else []
-
-
-def _same_array(left: Any, right: Any) -> bool:
-    if (left.dtype, left.shape) != (right.dtype, right.shape):
-        return False
-    if isinstance(left, np.ma.MaskedArray):
-        return repr(left) == repr(right)
-    if left.dtype.hasobject:
-        return same(left.ravel().tolist(), right.ravel().tolist())
-    return left.tobytes() == right.tobytes()
-
-
-def _same_pandas(left: Any, right: Any) -> bool:
-    try:
-        if isinstance(left, pd.DataFrame):
-            pd.testing.assert_frame_equal(left, right, check_exact=True, check_index_type="exact")
-            pairs = zip(_columns(left), _columns(right), strict=True)
-            return left.attrs == right.attrs and all(_same_objects(a, b) for a, b in pairs)
-        if isinstance(left, pd.Series):
-            pd.testing.assert_series_equal(left, right, check_exact=True, check_index_type="exact")
-            return type(left.name) is type(right.name) and _same_objects(left, right)
-        pd.testing.assert_index_equal(left, right, exact=True)
-        return getattr(left, "freq", None) == getattr(right, "freq", None)
-    except AssertionError:
-        return False
-
-
-def _columns(frame: Any) -> Iterator[Any]:
-    return (frame.iloc[:, i] for i in range(frame.shape[1]))
-
-
-def _same_objects(left: Any, right: Any) -> bool:
-    return left.dtype != object or same(left.tolist(), right.tolist())

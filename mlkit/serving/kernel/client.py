@@ -156,6 +156,13 @@ class Codec:
         headers = {"Content-Type": request.headers["Content-Type"], **headers}
         return PreparedRequest("POST", url, headers, request.read())
 
+    def sent(self, request: PreparedRequest) -> dict[str, Any] | None:
+        """Decode the arguments of a request in the exact form; None for any other request."""
+        if request.headers.get("Content-Type") != EXACT:
+            return None
+        arguments: dict[str, Any] = self._exact.decode(request.body)
+        return arguments
+
     def result(self, body: bytes, media_type: str) -> Any:
         """Decode the result from the body of a successful response.
 

@@ -1,0 +1,102 @@
+"""Equality of values in type and value, at every depth."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import decimal
+from collections.abc import Iterator
+from typing import Any
+
+from mlkit.define.storage import tensor_state
+from mlkit.media.image import Image
+
+__all__ = ["same"]
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two values are equal in type and value, at every depth.
+
+    NaN equals NaN, and 0.0 does not equal -0.0; arrays have the same dtype, tables the same index.
+    """
+    if type(left) is not type(right):
+        return False
+    package = type(left).__module__.partition(".")[0]
+    if package == "pandas" and hasattr(left, "shape"):
+        return _same_pandas(left, right)
+    if package == "numpy":
+        return _same_numpy(left, right)
+    if package == "torch" and hasattr(left, "untyped_storage"):
+        return bool(tensor_state(left) == tensor_state(right))
+    if isinstance(left, Image):
+        sizes = (left.width, left.height) == (right.width, right.height)
+        return sizes and _same_numpy(left.pixels, right.pixels)
+    if isinstance(left, (float, complex, decimal.Decimal)):
+        return repr(left) == repr(right)
+    parts = _parts(left)
+    if parts is None:
+        return bool(left == right)
+    others = _parts(right)
+    assert others is not None
+    return len(parts) == len(others) and all(map(same, parts, others))
+
+
+def _parts(value: Any) -> list[Any] | None:
+    """What a container or an object consists of; None for others."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(repr, value))
+    if isinstance(value, collections.abc.Mapping):
+        kind = [getattr(value, "default_factory", None)]
+        return [*kind, *_state(value), *(part for item in value.items() for part in item)]
+    if isinstance(value, (list, tuple, collections.deque)):
+        return [getattr(value, "maxlen", None), *_state(value), *value]
+    if hasattr(type(value), "__pydantic_fields__") and hasattr(value, "__getstate__"):
+        return [value.__getstate__()]
+    if dataclasses.is_dataclass(value):
+        return [getattr(value, f.name, ...) for f in dataclasses.fields(value)] + _state(value)
+    return None
+
+
+def _state(value: Any) -> list[Any]:
+    return [value.__dict__] if hasattr(value, "__dict__") else []
+
+
+def _same_numpy(left: Any, right: Any) -> bool:
+    import numpy as np
+
+    if not isinstance(left, np.ndarray):
+        return repr(left) == repr(right)
+    if (left.dtype, left.shape) != (right.dtype, right.shape):
+        return False
+    if isinstance(left, np.ma.MaskedArray):
+        return repr(left) == repr(right)
+    if left.dtype.hasobject:
+        return same(left.ravel().tolist(), right.ravel().tolist())
+    return left.tobytes() == right.tobytes()
+
+
+def _same_pandas(left: Any, right: Any) -> bool:
+    import pandas as pd
+
+    try:
+        if isinstance(left, pd.DataFrame):
+            pd.testing.assert_frame_equal(left, right, check_exact=True, check_index_type="exact")
+            pairs = zip(_columns(left), _columns(right), strict=True)
+            return left.attrs == right.attrs and all(_same_objects(a, b) for a, b in pairs)
+        if isinstance(left, pd.Series):
+            pd.testing.assert_series_equal(left, right, check_exact=True, check_index_type="exact")
+            return type(left.name) is type(right.name) and _same_objects(left, right)
+        if isinstance(left, pd.Index):
+            pd.testing.assert_index_equal(left, right, exact=True)
+            return bool(getattr(left, "freq", None) == getattr(right, "freq", None))
+    except AssertionError:
+        return False
+    return bool(left == right)
+
+
+def _columns(frame: Any) -> Iterator[Any]:
+    return (frame.iloc[:, i] for i in range(frame.shape[1]))
+
+
+def _same_objects(left: Any, right: Any) -> bool:
+    return left.dtype != object or same(left.tolist(), right.tolist())

@@ -1,0 +1,483 @@
+"""`export`: a folder that runs a pipeline without the notebook that it was written in."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from mlkit import __version__
+from mlkit.define.check import check
+from mlkit.define.docstring import words
+from mlkit.define.graph import Graph, Problem
+from mlkit.define.modules import ModuleSource, local_sources
+from mlkit.errors import MlkitError, entry_point
+from mlkit.execute.inputs import rows
+from mlkit.execute.local import localise_arguments
+from mlkit.export import golden, manifests
+from mlkit.export.artefacts import format_of, write_values
+from mlkit.export.cells import Statement, cells_of_main, statements_of
+from mlkit.export.module import module_text
+from mlkit.export.reach import Imported, Reach, calls, constructor, reached
+from mlkit.pipelines import Pipeline, require_pipeline
+from mlkit.plan import plan
+from mlkit.serving.bundle import shared_state
+from mlkit.serving.kernel.app import App
+from mlkit.serving.kernel.client import Codec
+from mlkit.serving.kernel.example import example
+
+__all__ = ["DETAILS", "ExportError", "Exported", "export", "replayed"]
+
+DETAILS = "export.json"
+"""File that says what a folder is: version of mlkit, module and pipeline."""
+
+MAX_GOLDEN = 20
+REPLAY_S = 600
+
+
+class ExportError(MlkitError):
+    """A pipeline cannot be exported; all problems are listed."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported pipeline.
+
+    Attributes:
+        folder: where it is.
+        module: name of its module.
+        golden: number of golden requests.
+        notes: what differs between one process and many.
+    """
+
+    folder: Path
+    module: str
+    golden: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Text of the module."""
+        return (self.folder / f"{self.module}.py").read_text(encoding="utf-8")
+
+    def __repr__(self) -> str:
+        files = sorted(p for p in self.folder.rglob("*") if p.is_file())
+        lines = [
+            f"{self.folder}: {self.golden} golden request{'s' * (self.golden != 1)} answered "
+            f"equally by {self.module}.py in a fresh process"
+        ]
+        lines += [
+            f"  {file.relative_to(self.folder).as_posix():32} {file.stat().st_size:>9,} bytes"
+            for file in files
+        ]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+@entry_point
+def export(
+    pipeline: Pipeline[..., Any],
+    folder: str | PathLike[str],
+    *,
+    examples: Iterable[Any] | App | None = None,
+) -> Exported:
+    """Write a pipeline to a folder that runs without this notebook.
+
+    ::
+
+        export(species, "build/species", examples=[[5.1, 3.5, 1.4, 0.2]])
+
+    The folder has a module with the code of the cells that the pipeline reaches, values that are
+    not code as files, pinned requirements, configurations for Serve, KubeRay and Docker, and golden
+    requests with the answers of this process. The module then answers them in a fresh process, and
+    nothing is written unless it does so equally.
+
+    Args:
+        pipeline: the pipeline, assigned to a variable of a cell, a script or a module.
+        folder: where to; a former export there is replaced.
+        examples: inputs of golden requests, in the forms of ``pipeline.map``; or an app, whose last
+            requests are taken. By default, the calls of the pipeline with literal arguments in
+            cells, else an example of its types.
+
+    Raises:
+        ExportError: a part of it cannot be exported; all of them are listed, by cell and line.
+    """
+    require_pipeline(pipeline, "export(...)")
+    target = Path(folder).absolute()
+    _check_replaceable(target)
+    source = _source_of(pipeline)
+    with tempfile.TemporaryDirectory(prefix="mlkit-export-") as scratch:
+        fresh = Path(scratch) / "export"
+        exported = _write(pipeline, source, fresh, examples, manifests.image_of(target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            shutil.rmtree(target)
+        shutil.copytree(fresh, target)
+    return Exported(target, exported.module, exported.golden, exported.notes)
+
+
+def _check_replaceable(folder: Path) -> None:
+    occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+    if occupied and not (folder / DETAILS).is_file():
+        raise ExportError(
+            "the folder has other contents, which an export would delete",
+            where=str(folder),
+            fix="pass a folder that does not exist yet",
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a pipeline is written.
+
+    Attributes:
+        variable: its variable.
+        statements: of the cells; empty if a module has it.
+        reach: what it needs.
+    """
+
+    variable: str
+    statements: Sequence[Statement]
+    reach: Reach
+
+
+def _source_of(pipeline: Pipeline[..., Any]) -> _Source:
+    main = vars(sys.modules["__main__"])
+    variable = next((n for n, v in main.items() if v is pipeline and not n.startswith("_")), None)
+    if variable is not None:
+        statements = statements_of(cells_of_main(main))
+        return _Source(variable, statements, reached(variable, statements, main))
+    home = pipeline.fn.__module__
+    variable = next((n for n, v in vars(sys.modules[home]).items() if v is pipeline), None)
+    if variable is None or home == "__main__":
+        raise ExportError(
+            "it is no variable of a cell or a module",
+            where=f"pipeline {pipeline.name!r}{_place_of(pipeline, main)}",
+            fix=f"assign it at the top of a cell: {pipeline.name} = ...",
+        )
+    return _Source(variable, (), _imported(home, variable))
+
+
+def _imported(module: str, variable: str) -> Reach:
+    return Reach(imports={Imported(module, variable)}, modules={module})
+
+
+def _place_of(pipeline: Pipeline[..., Any], main: Mapping[str, Any]) -> str:
+    """Cell and line of a pipeline's function, as far as they are known."""
+    first = pipeline.fn.__code__.co_firstlineno
+    for statement in statements_of(cells_of_main(main)):
+        for node in ast.walk(statement.node):
+            match node:
+                case ast.FunctionDef(name=pipeline.name, lineno=line, decorator_list=decorators):
+                    if first in (line, *(d.lineno for d in decorators)):
+                        return f", {statement.cell.label}, line {first}"
+    return ""
+
+
+def _write(
+    pipeline: Pipeline[..., Any],
+    source: _Source,
+    folder: Path,
+    examples: Iterable[Any] | App | None,
+    image: str,
+) -> Exported:
+    graph = pipeline.graph
+    local = local_sources(source.reach.modules)
+    module = _module_name(graph.name, {name.partition(".")[0] for name in local})
+    modules = {"__main__": module}
+    files, outside = _files_of(graph)
+    namespace = vars(sys.modules["__main__"])
+    values = {name: namespace[name] for name in source.reach.values}
+    unsaved = write_values(folder / "artefacts", values, modules) if values else {}
+    problems = [
+        *check(graph),
+        *source.reach.problems,
+        *_changed_modules(local),
+        *outside,
+        *_unbuildable(source.reach, namespace),
+        *(
+            Problem(source.reach.values[name][1].where, f"{name!r}: {error.what}", fix=error.fix)
+            for name, error in unsaved.items()
+        ),
+    ]
+    inputs = [] if problems else _inputs(pipeline, source, examples, problems)
+    if problems:
+        listed = sorted(map(str, problems), key=_natural)
+        raise ExportError(
+            f"{len(listed)} problem{'s' * (len(listed) > 1)} in the way:\n"
+            + "\n".join(f"  - {problem}" for problem in listed),
+            where=f"pipeline {graph.name!r}",
+        )
+    _write_code(graph, source, folder, module, local, files)
+    golden.write(folder / "golden", golden.record(pipeline, inputs, modules))
+    target = f"{module}:{source.variable}"
+    details = {"mlkit": __version__, "target": target}
+    (folder / DETAILS).write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
+    loaded = _check_parity(folder, target)
+    notes = tuple(shared_state(graph))
+    _write_manifests(pipeline, folder, module, image, loaded | _tops(source.reach), notes)
+    return Exported(folder, module, len(inputs), notes)
+
+
+def _natural(problem: str) -> list[Any]:
+    """Sort key: by cell and line."""
+    parts = re.split(r"(\d+)", problem.partition(": ")[0])
+    return [int(part) if part.isdigit() else part for part in parts]
+
+
+def _tops(reach: Reach) -> set[str]:
+    return {name.partition(".")[0] for name in reach.modules}
+
+
+def _module_name(name: str, taken: set[str]) -> str:
+    """Return a name that no other module has."""
+    if name in taken or name in sys.stdlib_module_names or importlib.util.find_spec(name):
+        return f"{name}_pipeline"
+    return name
+
+
+def _write_code(
+    graph: Graph,
+    source: _Source,
+    folder: Path,
+    module: str,
+    local: Mapping[str, ModuleSource],
+    files: Mapping[str, Path],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    namespace = vars(sys.modules["__main__"])
+    formats = {name: format_of(namespace[name]) or "" for name in source.reach.values}
+    future = any(p.origin.flags for p in source.reach.parts.values())
+    own = {name.partition(".")[0] for name in local}
+    doc = words(graph.doc)
+    text = module_text(
+        source.variable,
+        doc.summary or f"The pipeline `{graph.name}`.",
+        source.reach,
+        formats,
+        own,
+        future=future,
+    )
+    (folder / f"{module}.py").write_text(text, encoding="utf-8")
+    for name, each in local.items():
+        path = folder.joinpath(*name.split("."))
+        path = path / "__init__.py" if each.package else path.with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(each.text, encoding="utf-8")
+    for relative, file in files.items():
+        copy = folder / relative
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if file.is_dir():
+            shutil.copytree(file, copy, dirs_exist_ok=True)
+        else:
+            shutil.copy2(file, copy)
+
+
+def _write_manifests(
+    pipeline: Pipeline[..., Any],
+    folder: Path,
+    module: str,
+    image: str,
+    loaded: set[str],
+    notes: Iterable[str],
+) -> None:
+    planned = plan(pipeline)
+    pins, wheels = manifests.requirements(loaded)
+    (folder / "wheels").mkdir()
+    (folder / "wheels" / ".gitkeep").touch()
+    target = f"{module}:{json.loads((folder / DETAILS).read_text())['target'].partition(':')[2]}"
+    for name, text in {
+        "requirements.txt": pins,
+        "serve_app.py": manifests.serve_app(target),
+        "serve.yaml": manifests.serve_config(planned),
+        "rayservice.yaml": manifests.ray_service(planned, image),
+        "Dockerfile": manifests.dockerfile(),
+        "README.md": manifests.readme(planned, module, wheels, notes),
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _files_of(graph: Graph) -> tuple[dict[str, Path], list[Problem]]:
+    """Files of resources by their path in the export, and those that are elsewhere."""
+    files: dict[str, Path] = {}
+    problems: list[Problem] = []
+    here = Path.cwd()
+    for node in graph:
+        for resource in node.step.resources.values():
+            for name in resource.files:
+                file = Path(name).absolute()
+                if file.is_relative_to(here) and ".." not in Path(name).parts and file.exists():
+                    files[file.relative_to(here).as_posix()] = file
+                    continue
+                problems.append(
+                    Problem(
+                        f"step {node.step.name!r}",
+                        f"its resource {resource.name!r} reads {name!r}",
+                        expected="a file in the notebook's folder, or below it",
+                        fix="move the file there, and write its path relative to the notebook",
+                    )
+                )
+    return files, problems
+
+
+def _changed_modules(local: Mapping[str, ModuleSource]) -> Iterator[Problem]:
+    for name, source in local.items():
+        for variable, value in source.changed:
+            yield Problem(
+                f"module {name!r}",
+                f"a cell has changed {name}.{variable}, which its file does not say",
+                got=f"{value!r:.40}",
+                fix=f"write it to {Path(source.file).name}",
+            )
+
+
+def _unbuildable(reach: Reach, namespace: Mapping[str, Any]) -> Iterator[Problem]:
+    for name, (_, statement) in reach.values.items():
+        value = namespace[name]
+        if format_of(value) != "weights":
+            continue
+        call = constructor(statement.node)
+        kind = type(value).__name__
+        if call is None or not isinstance(call.func, ast.Name) or call.func.id != kind:
+            yield Problem(
+                statement.where,
+                f"{name!r} is a module of torch, and this line does not say how to build it",
+                expected=f"{name} = {kind}(...)",
+                fix=f"assign it by its class, and load its weights in a line of their own; or keep "
+                f'it as a model: models.save({name}, "{name}", ...)',
+            )
+
+
+def _inputs(
+    pipeline: Pipeline[..., Any],
+    source: _Source,
+    examples: Iterable[Any] | App | None,
+    problems: list[Problem],
+) -> list[dict[str, Any]]:
+    """Arguments of the golden requests; without any, that is a problem."""
+    graph = pipeline.graph
+    if isinstance(examples, App):
+        decoder = Codec(graph)
+        sent = [decoder.sent(request) for request in examples.sent]
+        given = [arguments for arguments in sent if arguments is not None]
+    elif examples is not None:
+        given = rows(examples, graph.parameters)
+    else:
+        given = _called(pipeline, source) or _made_up(pipeline)
+    if not given:
+        problems.append(
+            Problem(
+                f"pipeline {graph.name!r}",
+                "there is no example for a golden request",
+                fix="pass some: export(..., examples=[...]), as to pipeline.map",
+            )
+        )
+    return given[-MAX_GOLDEN:]
+
+
+def _called(pipeline: Pipeline[..., Any], source: _Source) -> list[dict[str, Any]]:
+    """Arguments with which cells call the pipeline, where these are literals and variables."""
+    namespace = vars(sys.modules["__main__"])
+    found: dict[str, dict[str, Any]] = {}
+    for _, call in calls(source.variable, source.statements):
+        try:
+            args = [_value(argument, namespace) for argument in call.args]
+            kwargs = {str(k.arg): _value(k.value, namespace) for k in call.keywords}
+            given = inspect.signature(pipeline.fn).bind(*args, **kwargs).arguments
+        except (NameError, TypeError):
+            continue
+        if _answers(pipeline, given):
+            found.setdefault(ast.unparse(call), given)
+    return list(found.values())
+
+
+def _value(argument: ast.expr, namespace: Mapping[str, Any]) -> Any:
+    return eval(compile(ast.Expression(argument), "", "eval"), dict(namespace))
+
+
+def _made_up(pipeline: Pipeline[..., Any]) -> list[dict[str, Any]]:
+    """Example values of the types of required parameters, if the pipeline accepts them."""
+    codec = Codec(pipeline.graph)
+    try:
+        given = {
+            p.name: codec.ports[p.name].from_json(example(codec.ports[p.name].schema))
+            for p in pipeline.graph.parameters
+            if p.required
+        }
+    except (MlkitError, KeyError, TypeError, ValueError):
+        return []
+    return [given] if _answers(pipeline, given) else []
+
+
+def _answers(pipeline: Pipeline[..., Any], arguments: Mapping[str, Any]) -> bool:
+    try:
+        localise_arguments(pipeline.graph, arguments)
+        pipeline(**arguments)
+    except Exception:
+        return False
+    return True
+
+
+def _check_parity(folder: Path, target: str) -> set[str]:
+    """Have a fresh process answer the golden requests; return the modules that it loaded.
+
+    Raises:
+        ExportError: it fails, or its answers differ.
+    """
+    report = replayed(folder, target)
+    differences = [
+        f"  - request {name}, {way}: {difference}"
+        for way, outcomes in report["ways"].items()
+        for name, difference in outcomes.items()
+        if difference is not None
+    ]
+    if differences:
+        raise ExportError(
+            "the exported module does not answer as the pipeline does:\n" + "\n".join(differences),
+            where=f"module {target}",
+            fix="look for values that differ from run to run, and for state that calls change",
+        )
+    return set(report["modules"])
+
+
+def replayed(folder: Path, target: str) -> dict[str, Any]:
+    """Return the report of `mlkit.export.replay` in a fresh process.
+
+    Raises:
+        ExportError: the process fails, such as on import.
+    """
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlkit.export.replay", str(folder), target],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=REPLAY_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(
+            f"the exported module did not answer within {REPLAY_S} s", where=f"module {target}"
+        ) from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise ExportError(
+            "the exported module fails in a fresh process: "
+            + (lines[-1] if lines else "no output"),
+            where=f"module {target}",
+            got="\n".join(lines[-12:]),
+        )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report

@@ -1,0 +1,42 @@
+"""Pipelines of notebooks that no kernel runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlkit.errors import MlkitError, did_you_mean
+from mlkit.export.cells import Statement, execute, read_notebook
+from mlkit.export.reach import needed
+from mlkit.pipelines import Pipeline
+
+__all__ = ["pipeline_of"]
+
+
+def pipeline_of(path: Path, name: str) -> Pipeline[..., Any]:
+    """Execute what a pipeline needs of a notebook, as ``__main__`` of this process; return it.
+
+    The working directory becomes the notebook's folder, as in a kernel. Cells that only show
+    something, deploy or measure are not executed.
+
+    Raises:
+        MlkitError: there is no such notebook or pipeline, or a statement raises.
+    """
+    cells = read_notebook(path)
+    os.chdir(path.absolute().parent)
+    sys.path.insert(0, str(Path.cwd()))
+
+    def choose(statements: list[Statement]) -> list[Statement]:
+        names = {bound for statement in statements for bound in statement.binds}
+        if name not in names:
+            raise MlkitError(
+                f"no cell assigns {name!r}", where=str(path), fix=did_you_mean(name, names)
+            )
+        return needed(name, statements)
+
+    value = execute(cells, choose)[name]
+    if not isinstance(value, Pipeline):
+        raise MlkitError(f"{name!r} is a {type(value).__name__}, not a pipeline", where=str(path))
+    return value

@@ -1,0 +1,58 @@
+"""Golden requests in a fresh process: ``python -m mlkit.export.replay FOLDER``.
+
+Imports the exported module, calls its pipeline and its application, and prints a JSON object: the
+differences by way and request, and the top-level modules that were loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from mlkit.export import golden
+
+__all__ = ["main", "replay"]
+
+
+def replay(folder: Path, target: str) -> dict[str, dict[str, str | None]]:
+    """Return the differences of an exported pipeline in this process, by way and request.
+
+    Args:
+        folder: the exported folder, which is on the search path.
+        target: ``MODULE:PIPELINE``.
+    """
+    recorded = golden.read(folder / "golden")
+    module, _, name = target.partition(":")
+    pipeline = getattr(importlib.import_module(module), name)
+    called: dict[str, str | None] = {}
+    for one in recorded:
+        try:
+            called[one.name] = golden.call(pipeline, one, {})
+        except Exception as error:
+            called[one.name] = f"{type(error).__name__}: {error}"
+    answers = golden.exchange_with(pipeline, [one.request for one in recorded])
+    compared = {
+        one.name: golden.compare(one.answer, answer)
+        for one, answer in zip(recorded, answers, strict=True)
+    }
+    return {"module": called, "application": compared}
+
+
+def main(folder: str, target: str) -> None:
+    """Replay in this process, and print the outcome."""
+    os.chdir(folder)
+    sys.path.insert(0, str(Path.cwd()))
+    report: dict[str, Any] = {}
+    with redirect_stdout(sys.stderr):
+        report["ways"] = replay(Path.cwd(), target)
+    report["modules"] = sorted({name.partition(".")[0] for name in sys.modules})
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,182 @@
+"""`verify`: whether an exported pipeline answers as it did where it was written."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from mlkit.errors import MlkitError, entry_point
+from mlkit.export import golden
+from mlkit.export.exporting import DETAILS, ExportError, replayed
+
+__all__ = ["Verification", "verify"]
+
+START_S = 120.0
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome of golden requests.
+
+    Attributes:
+        folder: the exported folder.
+        differences: by way and name of the request; None where the answers are equal. The ways are
+            ``module`` and ``application``, in a fresh process, ``serve`` and ``url``.
+    """
+
+    folder: Path
+    differences: Mapping[str, Mapping[str, str | None]]
+
+    @property
+    def equal(self) -> bool:
+        """Whether every answer is equal on every way."""
+        return all(
+            difference is None
+            for outcomes in self.differences.values()
+            for difference in outcomes.values()
+        )
+
+    def __str__(self) -> str:
+        lines = []
+        for way, outcomes in self.differences.items():
+            equal = sum(difference is None for difference in outcomes.values())
+            lines.append(f"{way:12} {equal} of {len(outcomes)} equal")
+            lines += [
+                f"  request {name}: {difference}"
+                for name, difference in outcomes.items()
+                if difference is not None
+            ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+@entry_point
+def verify(
+    folder: str | PathLike[str],
+    *,
+    url: str | None = None,
+    token: str | None = None,
+    serve: bool = False,
+) -> Verification:
+    """Compare the answers to the golden requests of an export.
+
+    Answers are equal in type and value, at every depth; those over HTTP in status, content type and
+    content.
+
+    Args:
+        folder: the exported folder.
+        url: of a server to ask, besides a fresh process.
+        token: its bearer token; that in ``MLKIT_TOKEN`` by default.
+        serve: whether to start the folder with ``serve run`` as well, on a free port.
+
+    Raises:
+        ExportError: the folder is no export, or its module cannot be imported.
+    """
+    path = Path(folder).absolute()
+    try:
+        target = json.loads((path / DETAILS).read_text(encoding="utf-8"))["target"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ExportError("not an exported pipeline", where=str(folder)) from None
+    recorded = golden.read(path / "golden")
+    differences = dict(replayed(path, target)["ways"])
+    if serve:
+        with _serving(path) as (base, own_token):
+            differences["serve"] = golden.send(base, own_token, recorded)
+    if url is not None:
+        known = token if token is not None else os.environ.get("MLKIT_TOKEN")
+        differences["url"] = golden.send(url, known, recorded)
+    return Verification(path, differences)
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[tuple[str, str]]:
+    """Run ``serve run`` on a free port; yield URL and token."""
+    port, token = _free_port(), secrets.token_urlsafe(32)
+    config = (folder / "serve.yaml").read_text(encoding="utf-8")
+    lines = [
+        f"http_options: {{host: 127.0.0.1, port: {port}}}"
+        if line.startswith("http_options:")
+        else line
+        for line in config.splitlines()
+    ]
+    environment = {**os.environ, "MLKIT_TOKEN": token, "PYTHONPATH": _search_path(folder)}
+    environment.pop("RAY_ADDRESS", None)
+    with tempfile.TemporaryDirectory(prefix="mlkit-serve-") as scratch:
+        file = Path(scratch) / "serve.yaml"
+        file.write_text("\n".join(lines), encoding="utf-8")
+        log = Path(scratch) / "serve.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ray.serve.scripts", "run", str(file)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            base = f"http://127.0.0.1:{port}"
+            _wait(base, process, log)
+            yield base, token
+        finally:
+            _stop(process)
+
+
+def _search_path(folder: Path) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the application is ready.
+
+    Raises:
+        MlkitError: the process ends, or it takes too long.
+    """
+    import httpx2
+
+    until = time.monotonic() + START_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            if httpx2.get(f"{base}/readyz", timeout=2.0).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(POLL_S)
+    raise MlkitError(
+        "`serve run` did not become ready",
+        where=str(log.parent),
+        got="\n".join(log.read_text(errors="replace").splitlines()[-15:]),
+    )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Interrupt ``serve run``, which shuts Serve and Ray down."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(60)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,71 @@
+"""The Serve application of an exported pipeline, for ``serve run`` and ``serve deploy``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from mlkit.errors import DeployError
+from mlkit.serving.http.inprocess import asgi
+from mlkit.serving.limits import Limits
+
+__all__ = ["application"]
+
+TOKEN = "MLKIT_TOKEN"
+
+
+def application(
+    target: str, *, folder: str | None = None, authenticate: bool = True, **limits: Any
+) -> Any:
+    """Return a Serve application of one deployment, which has the pipeline's name.
+
+    Each replica imports the pipeline and runs all of its steps. Requests need the bearer token in
+    the environment variable ``MLKIT_TOKEN`` of the replicas.
+
+    Args:
+        target: ``MODULE:PIPELINE``, which replicas import.
+        folder: folder of the module; replicas run in it, so that relative paths are found.
+        authenticate: False if a gateway in front of it authenticates requests.
+        **limits: of a replica; see `mlkit.serving.Limits`.
+    """
+    from ray import serve
+
+    bounds = Limits(**limits)
+
+    def build() -> ASGIApp:
+        return _application(target, folder, authenticate, bounds)
+
+    deployment: Any = serve.deployment(
+        serve.ingress(build)(),
+        name=target.partition(":")[2],
+        max_ongoing_requests=bounds.max_ongoing_requests,
+    )
+    return deployment.bind()
+
+
+def _application(target: str, folder: str | None, authenticate: bool, limits: Limits) -> ASGIApp:
+    """Import the pipeline in a replica.
+
+    Raises:
+        DeployError: there is no token.
+    """
+    token = os.environ.get(TOKEN) or None
+    if authenticate and token is None:
+        raise DeployError(
+            "there is no token for requests",
+            where=f"application {target}",
+            fix=f"set {TOKEN} in the environment of Ray's processes, from a secret; or pass "
+            "authenticate=False behind a gateway that authenticates",
+        )
+    if folder is not None and Path(folder).is_dir():
+        os.chdir(folder)
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+    module, _, name = target.partition(":")
+    pipeline = getattr(importlib.import_module(module), name)
+    return asgi(pipeline, token=token if authenticate else None, limits=limits)
