@@ -154,7 +154,7 @@ def capacity(
     max_rate: float | None = None,
     precision: float = 0.05,
     probe_s: float = 5.0,
-    max_run_s: float = 60.0,
+    max_run_s: float = 120.0,
     verify: int = 3,
     warmup_s: float = 1.0,
     timeout_s: float | None = None,

@@ -23,8 +23,6 @@ COLUMNS = ("ok_rate", "p50_ms", "p95_ms", "p99_ms", "requests", "errors", "clien
 LATENCIES = ("p50", "p95", "p99")
 CONFIDENCE = 0.95
 """Of the intervals of ratios."""
-BATCHES = 20
-"""Parts into which a run is divided, for the interval of its throughput."""
 
 Direction: TypeAlias = Literal["faster", "slower", "undecided"]
 
@@ -125,9 +123,7 @@ class Comparison:
 
 
 @entry_point
-def compare(
-    results: Mapping[str, LoadResult] | LoadResult, *others: LoadResult
-) -> Comparison:
+def compare(results: Mapping[str, LoadResult] | LoadResult, *others: LoadResult) -> Comparison:
     """Put results side by side, and compare each with the first: faster, slower or undecided.
 
     ::
@@ -166,9 +162,12 @@ def compare(
 
 def _contrasts(name: str, first: LoadResult, other: LoadResult) -> list[Contrast]:
     valid = not first.void and not other.void
-    figures = [("throughput", _throughput(first), _throughput(other))]
-    figures += [(figure, _latency(first, figure), _latency(other, figure)) for figure in LATENCIES]
-    return [_contrast(name, figure, a, b, valid=valid) for figure, a, b in figures]
+    a, b = (result.throughput(confidence=CONFIDENCE) for result in (first, other))
+    contrasts = [_contrast(name, "throughput", a, b, valid=valid)]
+    for figure in LATENCIES:
+        a, b = (_latency(result, figure) for result in (first, other))
+        contrasts.append(_contrast(name, figure, a, b, valid=valid))
+    return contrasts
 
 
 def _contrast(name: str, figure: str, first: Interval, other: Interval, *, valid: bool) -> Contrast:
@@ -185,15 +184,3 @@ def _latency(result: LoadResult, name: str) -> Interval:
     one_sided = (1 + CONFIDENCE) / 2
     percentile = percentile_of(result.latency_ms, name, confidence=one_sided)
     return Interval(percentile.value_ms, percentile.at_least_ms, percentile.at_most_ms)
-
-
-def _throughput(result: LoadResult) -> Interval:
-    import numpy as np
-
-    edges = np.linspace(0, result.duration_s, BATCHES + 1)
-    counts, _ = np.histogram(result.columns["finished"][result.ok], edges)
-    rates = counts * BATCHES / max(result.duration_s, 1e-9)
-    interval = analysis.mean_interval(rates, confidence=CONFIDENCE)
-    # Responses to warm-up requests count as well.
-    shift = result.ok_rate - interval.value
-    return Interval(result.ok_rate, interval.low + shift, interval.high + shift)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["LoadResult", "Percentile"]
 
 FORMAT = 1
+PARTS = 20
+"""Of a run, for the interval of its throughput."""
 
 
 def _no_times() -> NDArray[np.float64]:
@@ -214,6 +216,19 @@ class LoadResult:
         within = int((self.ok & (self.columns["finished"] <= self.duration_s)).sum())
         return _per_second(within + self.carried, self.duration_s)
 
+    def throughput(self, *, confidence: float = 0.95) -> analysis.Interval:
+        """`ok_rate` with its interval, by the means of 20 parts of the run."""
+        import numpy as np
+
+        counts, _ = np.histogram(
+            self.columns["finished"][self.ok], np.linspace(0, self.duration_s, PARTS + 1)
+        )
+        rates = counts * PARTS / max(self.duration_s, 1e-9)
+        interval = analysis.mean_interval(rates, confidence=confidence)
+        # Responses to warm-up requests count as well.
+        shift = self.ok_rate - interval.value
+        return analysis.Interval(self.ok_rate, interval.low + shift, interval.high + shift)
+
     @cached_property
     def percentiles(self) -> dict[str, Percentile]:
         """p50, p95, p99 and p99_9 of the latency; that of failed requests is infinite.
@@ -289,7 +304,7 @@ class LoadResult:
 
     @property
     def slo_verdict(self) -> Outcome | None:
-        """``"met"`` or ``"missed"``, each with 99% confidence, or ``"undecided"``; None without SLO.
+        """``"met"``, ``"missed"`` or ``"undecided"``; None without an objective.
 
         See `verdict`, which says why.
         """

@@ -117,7 +117,7 @@ class Effort:
 
     precision: float = 0.05
     probe_s: float = 5.0
-    max_run_s: float = 60.0
+    max_run_s: float = 120.0
     verify: int = 3
     min_rate: float
     max_rate: float = math.inf
@@ -126,9 +126,7 @@ class Effort:
 Steps: TypeAlias = Generator[Probe, Trial, str]
 
 
-def drive(
-    steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: list[Trial]
-) -> str:
+def drive(steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: list[Trial]) -> str:
     """Measure what a search asks for, and append each trial; return why the search ended.
 
     What was measured is kept: an interrupted run ends the search, as does an error after the first
@@ -259,25 +257,26 @@ def _settle(slo: SLO, good: float, bad: float, effort: Effort) -> Steps:
 def _examine(slo: SLO, rate: float, effort: Effort) -> Generator[Probe, Trial, tuple[bool, str]]:
     """Whether the SLO holds at a rate, and why no lower rate can be shown to hold either."""
     enough = analysis.needed(0, share=SHARES[slo.objectives[-1].name])
-    duration_s = min(max(effort.probe_s, SPARE * enough / rate), effort.max_run_s)
+    first_s = min(max(effort.probe_s, SPARE * enough / rate), effort.max_run_s)
     trials: list[Trial] = []
-    verdict = None
-    while verdict is None or verdict.outcome == "undecided":
-        spent_s = sum(trial.probe.duration_s for trial in trials)
-        if trials:
-            if not verdict.looks_met or not _within_reach(slo, trials, effort.max_run_s / spent_s):
-                few = verdict.looks_met and rate * effort.max_run_s < enough
-                return False, _too_few(rate, enough, effort) if few else ""
-        # Twice as much evidence each time.
-        trial = yield from _try(
-            Probe(rate, min(spent_s or duration_s, effort.max_run_s - spent_s), "certify")
-        )
+    spent_s, duration_s = 0.0, first_s
+    while True:
+        trial = yield from _try(Probe(rate, duration_s, "certify"))
         if trial.measured.void:
             return False, ""
         trials.append(trial)
+        spent_s += duration_s
         verdict = _pooled(trials, slo)
-    for _ in range(effort.verify if verdict.outcome == "met" else 0):
-        trial = yield from _try(Probe(rate, duration_s, "verify"))
+        if verdict.outcome == "met":
+            break
+        if verdict.outcome == "missed" or not verdict.looks_met:
+            return False, ""
+        if not _within_reach(slo, trials, effort.max_run_s / spent_s):
+            few = rate * effort.max_run_s < enough
+            return False, _too_few(rate, enough, effort) if few else ""
+        duration_s = min(spent_s, effort.max_run_s - spent_s)  # twice as much evidence
+    for _ in range(effort.verify):
+        trial = yield from _try(Probe(rate, first_s, "verify"))
         if trial.measured.void or trial.verdict.outcome == "missed":
             return False, ""
         trials.append(trial)

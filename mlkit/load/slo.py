@@ -57,7 +57,11 @@ class Percentile(NamedTuple):
 
 
 def percentile_of(
-    latency_ms: ArrayLike, name: str, *, inflation: float | None = None, confidence: float = CONFIDENCE
+    latency_ms: ArrayLike,
+    name: str,
+    *,
+    inflation: float | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Percentile:
     """A percentile with its bounds.
 
@@ -124,7 +128,9 @@ class SLO:
         """Its objectives, from the lowest percentile to the highest."""
         limits = ((field.name, getattr(self, field.name)) for field in fields(self))
         return tuple(
-            Objective(name.removesuffix("_ms"), limit) for name, limit in limits if limit is not None
+            Objective(name.removesuffix("_ms"), limit)
+            for name, limit in limits
+            if limit is not None
         )
 
     @property

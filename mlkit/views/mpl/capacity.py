@@ -154,8 +154,8 @@ def _draw_latency(axes: Axes, capacity: Capacity, points: list[AtRate]) -> None:
     for name, limit_ms in capacity.slo.objectives:
         axes.axhline(limit_ms, color=INK, lw=1, ls=(0, (4, 2)))
         words = f"SLO: {name.replace('_', '.')} under {amount(limit_ms)}"
-        at = (0.012, limit_ms)
-        axes.text(*at, words, transform=axes.get_yaxis_transform(), va="bottom", size=8.5)
+        across = axes.get_yaxis_transform()
+        axes.text(0.012, limit_ms, words, transform=across, va="bottom", size=8.5)
     last = capacity.slo.objectives[-1].name
     for outcome, mark in MARKS.items():
         marked = [point for point in points if point.outcome == outcome]
