@@ -103,8 +103,8 @@ def least_over(count: int, *, share: float = 0.99, confidence: float = 0.99) -> 
 
     The counterpart of `allowed_over`. None if even all of them would prove nothing.
     """
-    # P(X >= k) = 1 - P(X <= k - 1) is at most 1 - confidence from this k on.
-    k = 1 + int((_binomial_cdf(count, 1 - share) < confidence).sum())
+    # P(X >= k) = 1 - P(X <= k - 1) is below 1 - confidence from this k on.
+    k = 1 + int((_binomial_cdf(count, 1 - share) < confidence + 1e-12).sum())
     return k if k <= count else None
 
 
@@ -160,7 +160,9 @@ def inflation(values: ArrayLike, share: float) -> float:
     if len(series) < 2:
         return 1.0
     shares = {max(1 - factor * (1 - share), min(share, 0.5)) for factor in THRESHOLDS}
-    return max(_autocorrelation_time(series > percentile(series, s)) for s in shares)
+    # Equal latencies differ by the rounding of their times, which is no dependence.
+    limits = {percentile(series, s) * (1 + 1e-9) for s in shares}
+    return max(_autocorrelation_time(series > limit) for limit in limits)
 
 
 def _autocorrelation_time(indicator: NDArray[np.bool_]) -> float:
