@@ -318,7 +318,7 @@ class _Status:
     def show(self, run: LoadRun) -> None:
         """Show the progress of a run."""
         now = run.progress
-        at = f"{max(now.elapsed_s, 0):.0f} of {run.duration_s:.0f} s"
+        at = f"{max(0.0, now.elapsed_s):.0f} of {run.duration_s:.0f} s"
         failed = f", {now.failed:,} failed" if now.failed else ""
         self._bar.set_description_str(
             f"run {self._runs}: {self._words}, {at}, {now.answered:,} ok{failed}"
