@@ -19,6 +19,7 @@
     │   └── DeployConflict      the app was changed by another handle in the meantime
     ├── RequestError            an app responded with an error
     ├── LoadError               a load test could not run, or its result is void
+    ├── BudgetError             a performance budget is exceeded or undecided
     └── MissingExtra            an optional dependency is not installed
 
 The message has up to three lines: what happened and where, what was expected and got, and how to
@@ -39,6 +40,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 __all__ = [
+    "BudgetError",
     "Cancelled",
     "DeadlineExceeded",
     "DefinitionError",
@@ -257,6 +259,10 @@ class RequestError(MlkitError):
 
 class LoadError(MlkitError):
     """A load test could not run, or its result is void."""
+
+
+class BudgetError(MlkitError, AssertionError):
+    """A performance budget is exceeded or undecided; tests report it as a failure."""
 
 
 class MissingExtra(MlkitError, ImportError):

@@ -2,6 +2,10 @@
 
 Everything is computed from raw values: nothing is rounded, interpolated or binned. A failed request
 has an infinite latency, so it can only make a percentile worse.
+
+Latencies of neighbouring requests depend on each other, because they wait in the same queue.
+`inflation` estimates how many requests carry as much evidence as one independent request, and the
+bounds `at_least` and `at_most` take it into account.
 """
 
 from __future__ import annotations
@@ -19,14 +23,25 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
+    "Interval",
     "Ratio",
     "allowed_over",
+    "at_least",
     "at_most",
     "certifies",
+    "inflation",
+    "least_over",
+    "mean_interval",
     "needed",
     "percentile",
     "ratio",
+    "ratio_of_intervals",
 ]
+
+WINDOW = 5.0
+"""Lags per autocorrelation time that `inflation` sums; Sokal recommends 4 to 6."""
+THRESHOLDS = (1.0, 3.0, 10.0)
+"""Multiples of the share above a percentile, at which `inflation` looks for dependence."""
 
 
 def percentile(values: ArrayLike, share: float) -> float:
@@ -83,16 +98,86 @@ def needed(over: int, *, share: float = 0.99, confidence: float = 0.99) -> int:
     return high
 
 
-def at_most(values: ArrayLike, share: float, *, confidence: float = 0.99) -> float:
+def least_over(count: int, *, share: float = 0.99, confidence: float = 0.99) -> int | None:
+    """Minimum number of ``count`` requests over a limit that proves the percentile is over it.
+
+    The counterpart of `allowed_over`. None if even all of them would prove nothing.
+    """
+    # P(X >= k) = 1 - P(X <= k - 1) is below 1 - confidence from this k on.
+    k = 1 + int((_binomial_cdf(count, 1 - share) < confidence + 1e-12).sum())
+    return k if k <= count else None
+
+
+def at_most(
+    values: ArrayLike, share: float, *, confidence: float = 0.99, inflation: float = 1.0
+) -> float:
     """Upper confidence bound of the percentile; NaN with too few values.
 
     The order statistic above which as many values lie as `allowed_over` allows.
+
+    Args:
+        values: the measured values.
+        share: of the percentile, e.g. 0.99.
+        confidence: of the bound.
+        inflation: from the function of that name; 1 for independent values.
     """
     import numpy as np
 
     ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
-    over = allowed_over(len(ordered), share=share, confidence=confidence)
-    return math.nan if over is None else float(ordered[len(ordered) - 1 - over])
+    over = allowed_over(int(len(ordered) / inflation), share=share, confidence=confidence)
+    return math.nan if over is None else float(ordered[len(ordered) - 1 - int(over * inflation)])
+
+
+def at_least(
+    values: ArrayLike, share: float, *, confidence: float = 0.99, inflation: float = 1.0
+) -> float:
+    """Lower confidence bound of the percentile; NaN with too few values. See `at_most`."""
+    import numpy as np
+
+    ordered = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    over = least_over(int(len(ordered) / inflation), share=share, confidence=confidence)
+    if over is None or math.ceil(over * inflation) > len(ordered):
+        return math.nan
+    return float(ordered[len(ordered) - math.ceil(over * inflation)])
+
+
+def inflation(values: ArrayLike, share: float) -> float:
+    """How many consecutive values carry as much evidence on a percentile as one independent value.
+
+    The integrated autocorrelation time of the indicator of a value above the percentile, by which
+    the variance of their number exceeds that of independent values; at least 1. The sum of
+    autocorrelations ends at five times itself (Sokal, "Monte Carlo Methods in Statistical
+    Mechanics", 1997, section 3). Few values are above a high percentile, so thresholds below it are
+    looked at too, and the largest estimate is returned.
+
+    Args:
+        values: in the order in which they were measured; infinities are allowed.
+        share: of the percentile, e.g. 0.99.
+    """
+    import numpy as np
+
+    series = np.asarray(values, dtype=np.float64).ravel()
+    if len(series) < 2:
+        return 1.0
+    shares = {max(1 - factor * (1 - share), min(share, 0.5)) for factor in THRESHOLDS}
+    # Equal latencies differ by the rounding of their times, which is no dependence.
+    limits = {percentile(series, s) * (1 + 1e-9) for s in shares}
+    return max(_autocorrelation_time(series > limit) for limit in limits)
+
+
+def _autocorrelation_time(indicator: NDArray[np.bool_]) -> float:
+    """Integrated autocorrelation time, from 1 to the number of values."""
+    import numpy as np
+
+    count = len(indicator)
+    centred = indicator - indicator.mean()
+    if not centred.any():
+        return 1.0
+    spectrum = np.fft.rfft(centred, 1 << (2 * count - 1).bit_length())
+    covariance = np.fft.irfft(np.abs(spectrum) ** 2)[:count]
+    times = 2 * np.cumsum(covariance / covariance[0]) - 1
+    within = np.flatnonzero(np.arange(count) >= WINDOW * times)
+    return float(np.clip(times[within[0]], 1.0, count)) if len(within) else float(count)
 
 
 def _binomial_cdf(count: int, probability: float) -> NDArray[np.float64]:
@@ -162,6 +247,49 @@ def ratio(
     low, high = np.quantile(means[0] / means[1], [tail, 1 - tail])
     value = float(pairs[0].mean() / pairs[1].mean())
     return Ratio(value, float(low), float(high), len(a), confidence)
+
+
+class Interval(NamedTuple):
+    """An estimate with its confidence interval; an unknown end is NaN."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(batches: ArrayLike, *, confidence: float = 0.95) -> Interval:
+    """Mean of batch means, with the interval of Student's t; NaN ends for fewer than five.
+
+    The method of batch means: batches much longer than the dependence within a series have means
+    that are nearly independent.
+    """
+    import numpy as np
+
+    means = np.asarray(batches, dtype=np.float64).ravel()
+    value = float(means.mean()) if len(means) else math.nan
+    if len(means) < 5:
+        return Interval(value, math.nan, math.nan)
+    spread = float(means.std(ddof=1)) / math.sqrt(len(means))
+    margin = spread * _student_quantile((1 + confidence) / 2, len(means) - 1)
+    return Interval(value, value - margin, value + margin)
+
+
+def ratio_of_intervals(a: Interval, b: Interval) -> Interval:
+    """``a / b`` of two independent estimates, with an interval of the same confidence.
+
+    Recovers the variances from both intervals, on a log scale: the MOVER of Zou and Donner,
+    "Construction of confidence limits about effect measures" (2008). An end is NaN if it needs one
+    that is unknown, zero or infinite.
+    """
+    value = a.value / b.value if b.value and math.isfinite(b.value) else math.nan
+    below = math.hypot(_log_ratio(a.value, a.low), _log_ratio(b.high, b.value))
+    above = math.hypot(_log_ratio(a.high, a.value), _log_ratio(b.value, b.low))
+    return Interval(value, value * math.exp(-below), value * math.exp(above))
+
+
+def _log_ratio(a: float, b: float) -> float:
+    usable = 0 < a < math.inf and 0 < b < math.inf  # false for NaN as well
+    return math.log(a / b) if usable else math.nan
 
 
 def _widened_tail(count: int, confidence: float) -> float:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError
 from mlkit.load import analysis
 from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
 from mlkit.load.records import ClientCost, FailureSample, RequestRecord, parse_server_timing
+from mlkit.load.slo import SHARES, SLO, Outcome, Percentile, Verdict, percentile_of
 from mlkit.load.steered import Steered
-from mlkit.load.validity import void_reasons
+from mlkit.load.validity import lateness_limit_ms, void_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,32 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadResult", "Percentile"]
 
-SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 FORMAT = 1
+PARTS = 20
+"""Of a run, for the interval of its throughput."""
 
 
 def _no_times() -> NDArray[np.float64]:
     import numpy as np
 
     return np.empty(0)
-
-
-class Percentile(NamedTuple):
-    """A percentile of the latency in ms.
-
-    ``at_most_ms`` is its upper bound with 99% confidence; NaN where there were too few requests for
-    one.
-    """
-
-    name: str
-    share: float
-    value_ms: float
-    at_most_ms: float
-
-    @property
-    def certified(self) -> bool:
-        """Whether there were enough requests for an upper bound."""
-        return not math.isnan(self.at_most_ms)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -76,6 +60,8 @@ class LoadResult:
         columns: the raw records, an array per field of `RequestRecord`; ``items`` only of an app
             that streams.
         item_times: when each item arrived, in seconds from the start, request by request.
+        planned_s: length of the schedule in seconds, of which an interrupted run has sent a part;
+            None if that is ``duration_s``.
     """
 
     arrivals: Arrivals
@@ -93,6 +79,7 @@ class LoadResult:
     failures: tuple[FailureSample, ...]
     columns: Mapping[str, NDArray[Any]]
     item_times: NDArray[np.float64] = field(default_factory=_no_times)
+    planned_s: float | None = None
 
     # Records
 
@@ -198,13 +185,23 @@ class LoadResult:
         return tuple(notes.values())
 
     @cached_property
-    def asked_rate(self) -> float | None:
-        """Requests per second of the schedule; None for a closed loop."""
+    def schedule_s(self) -> NDArray[np.float64] | None:
+        """Scheduled send times within ``duration_s``; None for a closed loop."""
         if isinstance(self.arrivals, Closed):
             return None
         if isinstance(self.arrivals, Steered):
-            return _per_second(len(self), self.duration_s)
-        return _per_second(len(self.arrivals.times(self.duration_s)), self.duration_s)
+            intended: NDArray[np.float64] = self.columns["intended"]
+            return intended
+        # Of a run that was stopped early, the start of its schedule: a ramp over the shorter time
+        # would be another one.
+        times = self.arrivals.times(self.planned_s or self.duration_s)
+        return times[times < self.duration_s]
+
+    @cached_property
+    def asked_rate(self) -> float | None:
+        """Requests per second of the schedule; None for a closed loop."""
+        times = self.schedule_s
+        return None if times is None else _per_second(len(times), self.duration_s)
 
     @property
     def sent_rate(self) -> float:
@@ -219,10 +216,36 @@ class LoadResult:
         within = int((self.ok & (self.columns["finished"] <= self.duration_s)).sum())
         return _per_second(within + self.carried, self.duration_s)
 
+    def throughput(self, *, confidence: float = 0.95) -> analysis.Interval:
+        """`ok_rate` with its interval, by the means of 20 parts of the run."""
+        import numpy as np
+
+        counts, _ = np.histogram(
+            self.columns["finished"][self.ok], np.linspace(0, self.duration_s, PARTS + 1)
+        )
+        rates = counts * PARTS / max(self.duration_s, 1e-9)
+        interval = analysis.mean_interval(rates, confidence=confidence)
+        # Responses to warm-up requests count as well.
+        shift = self.ok_rate - interval.value
+        return analysis.Interval(self.ok_rate, interval.low + shift, interval.high + shift)
+
     @cached_property
     def percentiles(self) -> dict[str, Percentile]:
-        """p50, p95, p99 and p99_9 of the latency; that of failed requests is infinite."""
-        return _percentiles(self.latency_ms)
+        """p50, p95, p99 and p99_9 of the latency; that of failed requests is infinite.
+
+        A percentile has bounds only if the generator was on time for its share of the requests: to
+        1 ms, or to 5% of the objective or of the percentile where that is more.
+        """
+        return {
+            name: self._punctual(percentile)
+            for name, percentile in _percentiles(self.latency_ms).items()
+        }
+
+    def _punctual(self, percentile: Percentile) -> Percentile:
+        late_ms = analysis.percentile(self.lateness_ms, percentile.share)
+        if not late_ms > lateness_limit_ms(self.slo_ms or percentile.value_ms):
+            return percentile
+        return percentile._replace(at_least_ms=math.nan, at_most_ms=math.nan, late=True)
 
     @property
     def streams(self) -> bool:
@@ -275,18 +298,38 @@ class LoadResult:
         return None if self.slo_ms is None else int((self.latency_ms > self.slo_ms).sum())
 
     @property
-    def slo_verdict(self) -> str | None:
-        """``"met"`` (p99, with 99% confidence), ``"missed"``, or ``"unproven"``; None without SLO.
+    def slo(self) -> SLO | None:
+        """The objective that the test was given, or None."""
+        return None if self.slo_ms is None else SLO(p99_ms=self.slo_ms)
 
-        A void run proves nothing.
+    @property
+    def slo_verdict(self) -> Outcome | None:
+        """``"met"``, ``"missed"`` or ``"undecided"``; None without an objective.
+
+        See `verdict`, which says why.
         """
-        if self.slo_ms is None or self.over_slo is None:
-            return None
-        if self.void or not len(self):
-            return "unproven"
-        if analysis.certifies(len(self), self.over_slo):
-            return "met"
-        return "missed" if self.percentiles["p99"].value_ms > self.slo_ms else "unproven"
+        return None if self.slo is None else self.verdict().outcome
+
+    def verdict(self, slo: SLO | None = None) -> Verdict:
+        """Judge the run by an SLO. A void run proves nothing.
+
+        Args:
+            slo: the objectives; by default the one that the test was given.
+
+        Raises:
+            LoadError: there is none.
+        """
+        slo = slo or self.slo
+        if slo is None:
+            raise LoadError(
+                "there is no objective to judge by",
+                where="LoadResult.verdict()",
+                fix="result.verdict(SLO(p99_ms=150)), or load_test(..., slo_ms=150)",
+            )
+        verdict = slo.judge_percentiles(self.percentiles)
+        if self.void:
+            return replace(verdict, outcome="undecided", reason=f"void: {'; '.join(self.void)}")
+        return verdict
 
     @cached_property
     def void(self) -> tuple[str, ...]:
@@ -364,6 +407,7 @@ class LoadResult:
             "arrivals": self.arrivals.to_dict(),
             "client": self.client._asdict(),
             "failures": [list(sample) for sample in self.failures],
+            "planned_s": self.planned_s,
             **fields,
         }
         path = Path(path)
@@ -399,6 +443,7 @@ class LoadResult:
             failures=tuple(FailureSample(*sample) for sample in head["failures"]),
             columns=columns,
             item_times=item_times,
+            planned_s=head.get("planned_s"),
             **{name: head[name] for name in _PLAIN},
         )
 
@@ -434,13 +479,10 @@ _PLAIN = (
 
 
 def _percentiles(values_ms: NDArray[np.float64], *, bounded: bool = True) -> dict[str, Percentile]:
+    if bounded:
+        return {name: percentile_of(values_ms, name) for name in SHARES}
     return {
-        name: Percentile(
-            name,
-            share,
-            analysis.percentile(values_ms, share),
-            analysis.at_most(values_ms, share) if bounded else math.nan,
-        )
+        name: Percentile(name, share, analysis.percentile(values_ms, share), math.nan, math.nan)
         for name, share in SHARES.items()
     }
 

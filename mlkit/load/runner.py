@@ -20,10 +20,12 @@ from mlkit.load.spec import check_positive, check_seed
 from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LoadRun", "last_result", "load_test"]
+__all__ = ["LoadRun", "last_result", "load_test", "watch"]
 
 REFRESH_S = 0.1
 TIMEOUT_S = 30.0
@@ -134,7 +136,9 @@ def load_test(
     expected = expectation(expect, nonempty=hasattr(target, "graph"))
     plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed, expected)
     run = LoadRun(plan, WorkerProcess(job, target=plan.target, warmup_s=warmup_s))
-    return _watch(run, progress) if wait else run
+    if not wait:
+        return run
+    return _watch_with_bar(run) if progress else watch(run)
 
 
 def last_result() -> LoadResult | None:
@@ -166,13 +170,17 @@ class LoadRun:
         return self._plan.duration_s
 
     @property
-    @entry_point
-    def rate(self) -> float:
-        """Target rate in requests per second; it can be set for `steered` arrivals.
+    def rate(self) -> float | None:
+        """Target rate in requests per second, None for a closed loop.
+
+        It can be set for `steered` arrivals.
 
         Raises:
-            LoadError: the arrivals are not steered, or the rate is not positive and finite.
+            LoadError: on setting it, the arrivals are not steered, or the rate is not positive and
+                finite.
         """
+        if isinstance(self._plan.arrivals, Closed):
+            return None
         return self._plan.arrivals.opening_rate if self._rate is None else self._rate
 
     @rate.setter
@@ -304,13 +312,22 @@ def _describe(target: Preparable | str, prepared: list[Any]) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _watch(run: LoadRun, progress: bool) -> LoadResult:
-    """Wait for the end; on an interrupt stop the test and return its records so far."""
+def watch(run: LoadRun, show: Callable[[LoadRun], None] | None = None) -> LoadResult:
+    """Wait for the end; on an interrupt stop the test and return its records so far.
+
+    Args:
+        run: the load test.
+        show: called ten times a second, and at the end.
+    """
     try:
         try:
-            _follow(run, progress)
+            while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
+                if show is not None:
+                    show(run)
         except KeyboardInterrupt:
             return run.stop()
+        if show is not None:
+            show(run)
         return run.result()
     except BaseException:
         if not run.done:
@@ -318,18 +335,12 @@ def _watch(run: LoadRun, progress: bool) -> LoadResult:
         raise
 
 
-def _follow(run: LoadRun, progress: bool) -> None:
-    if not progress:
-        while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
-            pass
-        return
+def _watch_with_bar(run: LoadRun) -> LoadResult:
     from tqdm.auto import tqdm
 
     layout = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s {postfix}"
     with tqdm(total=run.duration_s, desc="warming up", bar_format=layout) as bar:
-        while not run.wait(REFRESH_S):
-            _show(bar, run)
-        _show(bar, run)
+        return watch(run, lambda run: _show(bar, run))
 
 
 def _show(bar: Any, run: LoadRun) -> None:
@@ -374,6 +385,7 @@ def _collect(plan: LoadPlan, report: WorkerReport) -> LoadResult:
         arrivals=plan.arrivals,
         target=plan.target,
         duration_s=plan.duration_s if stopped is None else max(stopped, 0.0),
+        planned_s=plan.duration_s,
         warmup_s=plan.warmup_s,
         timeout_s=plan.timeout_s,
         slo_ms=plan.slo_ms,

@@ -5,12 +5,17 @@ from __future__ import annotations
 from mlkit.load.arrivals import Arrivals, Closed
 from mlkit.load.records import ClientCost
 
-__all__ = ["void_reasons"]
+__all__ = ["lateness_limit_ms", "void_reasons"]
 
 LATE_MS = 1.0
 LATE_SHARE_OF_SLO = 0.05
 LEAST_SHARE_OF_RATE = 0.99
 BUSY_CORES = 0.9
+
+
+def lateness_limit_ms(latency_ms: float | None) -> float:
+    """How late a generator may send, in ms: 1 ms, or 5% of a latency where that is more."""
+    return max(LATE_MS, LATE_SHARE_OF_SLO * (latency_ms or 0.0))
 
 
 def void_reasons(
@@ -38,7 +43,7 @@ def void_reasons(
             cores = f"({client.cores:.2f} cores)"
             reasons.append(f"the client itself was busy {cores}: it is the limit here")
     else:
-        limit_ms = max(LATE_MS, LATE_SHARE_OF_SLO * (slo_ms or 0.0))
+        limit_ms = lateness_limit_ms(slo_ms)
         if lateness_p99_ms > limit_ms:
             late = f"p99 {lateness_p99_ms:.1f} ms, the limit is {limit_ms:.1f} ms"
             reasons.append(f"requests left late: {late}")

@@ -152,6 +152,8 @@ def _row(result: LoadResult, percentile: Percentile) -> PercentileRow:
     if percentile.certified:
         note = f"≤ {amount(percentile.at_most_ms)}"
         note = "no upper bound" if math.isinf(percentile.at_most_ms) else note
+    elif percentile.late:
+        note = "sent late"
     else:
         note = "too few requests"
     over = result.slo_ms is not None and value > result.slo_ms
@@ -180,13 +182,13 @@ def _slo(result: LoadResult) -> dict[str, Any] | None:
         return None
     words = {
         "met": "met, with 99% confidence",
-        "missed": "missed",
-        "unproven": "inconclusive",
+        "missed": "missed, with 99% confidence",
+        "undecided": "undecided",
     }
-    verdict = result.slo_verdict or "unproven"
+    verdict = result.slo_verdict or "undecided"
     return {
         "verdict": verdict,
-        "sign": {"met": "●", "missed": "▲", "unproven": "○"}[verdict],
+        "sign": {"met": "●", "missed": "▲", "undecided": "○"}[verdict],
         "words": f"SLO p99 under {amount(result.slo_ms)} (dashed): {words[verdict]}.",
         "over": f"{result.over_slo or 0:,} of {len(result):,} exceeded it or failed.",
     }

@@ -59,8 +59,8 @@ def test_the_card_shows_percentiles_samples_and_what_is_not_proven(make_result):
     ("latency", "count", "words"),
     [
         (10.0, 500, "met, with 99% confidence"),
-        (200.0, 500, "SLO p99 under 100 ms (dashed): missed."),
-        (10.0, 100, "inconclusive"),
+        (200.0, 500, "SLO p99 under 100 ms (dashed): missed, with 99% confidence."),
+        (10.0, 100, "undecided"),
     ],
 )
 def test_the_card_says_what_became_of_the_slo(make_result, latency, count, words):

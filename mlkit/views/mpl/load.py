@@ -15,9 +15,16 @@ from matplotlib.ticker import MaxNLocator
 from mlkit.load import LoadResult
 from mlkit.media.preview import shorten
 from mlkit.views.load import amount, per_second, seconds
-from mlkit.views.measure import spread
 from mlkit.views.mpl import loadseries
-from mlkit.views.mpl.style import DOTS_PER_INCH, PERCENTILE_LINES, STYLE, WIDTH_IN, plain_log_ticks
+from mlkit.views.mpl.style import (
+    DOTS_PER_INCH,
+    PERCENTILE_LINES,
+    STYLE,
+    WIDTH_IN,
+    label_right,
+    plain_log_ticks,
+    set_title,
+)
 from mlkit.views.palette import ERROR, ERROR_TEXT, GROUND, INK, QUIET, SERVED, TINT
 
 __all__ = ["plot_load"]
@@ -143,10 +150,10 @@ def _draw_rate(axes: Axes, result: LoadResult) -> None:
     axes.stairs(series.answered, series.edges, baseline=None, color=SERVED, lw=1.2)
     axes.set_ylim(0, 1.15 * max(float(series.highest), 1e-9))
     axes.set_xlim(0, result.duration_s)
-    _set_title(axes, _rate_title(result))
+    set_title(axes, _rate_title(result))
     axes.tick_params(labelbottom=False)
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    _label_right(axes, [(result.ok_rate, f"throughput\n{per_second(result.ok_rate)}")])
+    label_right(axes, [(result.ok_rate, f"throughput\n{per_second(result.ok_rate)}")])
 
 
 def _rate_title(result: LoadResult) -> str:
@@ -171,10 +178,10 @@ def _draw_latency(axes: Axes, result: LoadResult) -> None:
         (result.percentiles[name].value_ms, f"{name}  {amount(result.percentiles[name].value_ms)}")
         for name in PERCENTILE_LINES
     ]
-    _label_right(axes, [(min(at, high), words) for at, words in labels])
+    label_right(axes, [(min(at, high), words) for at, words in labels])
     _mark_failed(axes, result)
     _draw_slo(axes, result, labelled=False)
-    _set_title(axes, _latency_title(result, list(series.values)))
+    set_title(axes, _latency_title(result, list(series.values)))
     axes.set_xlabel("time (s)", labelpad=2)
     axes.xaxis.set_major_formatter("{x:g}")
     plain_log_ticks(axes.yaxis)
@@ -226,7 +233,7 @@ def _draw_distribution(axes: Axes, result: LoadResult) -> None:
     _shade_unproven(axes, curve)
     _draw_slo(axes, result, labelled=True)
     _mark_percentiles(axes, result, high)
-    _set_title(axes, "latency by percentile (ms)")
+    set_title(axes, "latency by percentile (ms)")
     axes.set_xlabel("percentile (the tail stretched)", labelpad=2)
     axes.text(
         0.988, 0.03, f"{len(result):,} samples", transform=axes.transAxes, color=QUIET, ha="right"
@@ -253,7 +260,7 @@ def _mark_percentiles(axes: Axes, result: LoadResult, high: float) -> None:
         words = f"{name.replace('_', '.')}  {amount(percentile.value_ms)}"
         labels.append((at, words))
     proven = [percentile.certified for percentile in result.percentiles.values()]
-    _label_right(axes, labels, [INK if certain else QUIET for certain in proven])
+    label_right(axes, labels, [INK if certain else QUIET for certain in proven])
 
 
 def _shade_failed(axes: Axes, curve: loadseries.Distribution, result: LoadResult) -> None:
@@ -313,14 +320,14 @@ def _draw_items(axes: Axes, result: LoadResult) -> None:
     axes.set_xticklabels([f"{100 * share:g}%" for share in shares])
     axes.grid(axis="x")
     since = "send" if result.asked_rate is None else "scheduled send"
-    _set_title(axes, f"ms from the {since} to the first item (line), and between items (dashed)")
+    set_title(axes, f"ms from the {since} to the first item (line), and between items (dashed)")
     axes.set_xlabel("percentile (the tail stretched)", labelpad=2)
     if not drawn:
         return
     axes.set_yscale("log")
     positive = [values[values > 0] for values in drawn]
     axes.set_ylim(max(min((float(v.min()) for v in positive if len(v)), default=0.1), 0.01) / 1.5)
-    _label_right(axes, labels)
+    label_right(axes, labels)
     plain_log_ticks(axes.yaxis)
 
 
@@ -332,41 +339,15 @@ def _draw_slo(axes: Axes, result: LoadResult, *, labelled: bool) -> None:
         return
     axes.axhline(result.slo_ms, color=INK, lw=1, ls=(0, (4, 2)))
     if labelled:
-        verdict = {"met": "met", "missed": "missed"}.get(result.slo_verdict or "", "not proven")
         # Above the line until the curve crosses it, below the line from there on.
         within = loadseries.stretch(float((result.latency_ms <= result.slo_ms).mean()))
         left = within > 0.45 * axes.get_xlim()[1]
         axes.text(
             0.012 if left else 0.988,
             result.slo_ms,
-            f"SLO: p99 under {amount(result.slo_ms)}, {verdict}",
+            f"SLO: p99 under {amount(result.slo_ms)}, {result.slo_verdict}",
             transform=axes.get_yaxis_transform(),
             ha="left" if left else "right",
             va="bottom" if left else "top",
             size=8.5,
         )
-
-
-def _set_title(axes: Axes, words: str) -> None:
-    axes.set_title(words, loc="left", size=9, color=QUIET, pad=5)
-
-
-def _label_right(
-    axes: Axes, labels: Sequence[tuple[float, str]], inks: Sequence[str] | None = None
-) -> None:
-    """Labels to the right of the axes at the heights of their values, without overlaps."""
-    height = axes.get_window_extent().height
-    lines = max(words.count("\n") + 1 for _, words in labels)
-    wanted = [_share_of_height(axes, value) * height for value, _ in labels]
-    placed = spread(wanted, gap=17 * lines - 3.5, low=5 * lines, high=height - 5 * lines)
-    inks = inks or [INK] * len(labels)
-    for at, (_, words), ink in zip(placed, labels, inks, strict=True):
-        axes.text(
-            1.015, at / height, words, transform=axes.transAxes, va="center", size=9, color=ink
-        )
-
-
-def _share_of_height(axes: Axes, value: float) -> float:
-    _, at = axes.transData.transform((0, value))
-    _, share = axes.transAxes.inverted().transform((0, at))
-    return min(1.0, max(0.0, float(share)))

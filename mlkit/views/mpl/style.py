@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from mlkit.views.measure import spread
 from mlkit.views.palette import GROUND, INK, LINE, QUIET, SERVED, SERVED_DARK, SERVED_LIGHT
 
-__all__ = ["DOTS_PER_INCH", "PERCENTILE_LINES", "STYLE", "WIDTH_IN", "plain_log_ticks", "subplots"]
+__all__ = [
+    "DOTS_PER_INCH",
+    "PERCENTILE_LINES",
+    "STYLE",
+    "WIDTH_IN",
+    "label_right",
+    "plain_log_ticks",
+    "set_title",
+    "subplots",
+]
 
 DOTS_PER_INCH = 100
 WIDTH_IN = 7.2
@@ -64,3 +76,29 @@ def plain_log_ticks(axis: Axis, most: int = 12) -> None:
     axis.set_major_locator(LogLocator(subs=subs, numticks=most))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def set_title(axes: Axes, words: str) -> None:
+    """Write a quiet title above the left end of the axes."""
+    axes.set_title(words, loc="left", size=9, color=QUIET, pad=5)
+
+
+def label_right(
+    axes: Axes, labels: Sequence[tuple[float, str]], inks: Sequence[str] | None = None
+) -> None:
+    """Write labels to the right of the axes at the heights of their values, without overlaps."""
+    height = axes.get_window_extent().height
+    lines = max(words.count("\n") + 1 for _, words in labels)
+    wanted = [_share_of_height(axes, value) * height for value, _ in labels]
+    placed = spread(wanted, gap=17 * lines - 3.5, low=5 * lines, high=height - 5 * lines)
+    inks = inks or [INK] * len(labels)
+    for at, (_, words), ink in zip(placed, labels, inks, strict=True):
+        axes.text(
+            1.015, at / height, words, transform=axes.transAxes, va="center", size=9, color=ink
+        )
+
+
+def _share_of_height(axes: Axes, value: float) -> float:
+    _, at = axes.transData.transform((0, value))
+    _, share = axes.transAxes.inverted().transform((0, at))
+    return min(1.0, max(0.0, float(share)))

@@ -54,3 +54,33 @@ def test_what_answered_nothing_is_drawn_too(load_result) -> None:
 def test_what_is_no_result_is_refused(results) -> None:
     with pytest.raises(InputError):
         compare(results)
+
+
+def test_each_is_compared_with_the_first(load_result) -> None:
+    before, after, same = load_result(), load_result(typical_ms=20.0), load_result(typical_ms=30.2)
+    verdicts = compare({"before": before, "after": after, "same": same}).verdicts().verdict
+    assert verdicts["after"].to_dict() == {
+        "throughput": "undecided",  # both answered all that was sent
+        "p50": "faster",
+        "p95": "faster",
+        "p99": "faster",
+    }
+    assert set(verdicts["same"]) == {"undecided"}
+    (slower, *_) = (c for c in compare(after, before).contrasts if c.figure == "p50")
+    assert slower.verdict == "slower"
+    assert slower.ratio.low < 1.5 < slower.ratio.high
+    assert str(slower).endswith(", slower")
+    assert "slower" in repr(compare(after, before))
+
+
+def test_a_void_run_is_neither_faster_nor_slower(load_result) -> None:
+    verdicts = compare(load_result(), load_result(typical_ms=5.0, late_ms=50.0)).verdicts()
+    assert set(verdicts.verdict) == {"undecided"}
+
+
+def test_results_are_given_by_name_or_one_after_the_other(load_result) -> None:
+    one = load_result()
+    assert list(compare(one, one).results) == ["first", "second"]
+    assert list(compare(one, one, one).results) == ["1", "2", "3"]
+    with pytest.raises(InputError, match="either by name or"):
+        compare({"one": one}, one)
