@@ -20,8 +20,8 @@ from mlkit.metrics.context import current_request
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.observer import HOPS, Hop
 from mlkit.serving.http.outcome import cause_of, outcome_of
-from mlkit.serving.replica.affinity import model_key
 from mlkit.serving.http.terms import TERMS, Terms
+from mlkit.serving.replica.affinity import model_key
 from mlkit.serving.retries import Retries, RetryBudget
 
 __all__ = ["Answer", "Fault", "Route", "Router", "fault_of", "pack", "unpack"]
