@@ -33,6 +33,7 @@ input()
 
 SECOND = """
 from mlkit.serving import attach
+input()
 app = attach()
 print(app.name, app(5), app.status().ready)
 """
@@ -71,18 +72,17 @@ def kernel(runtime_folder):
 
 def test_a_killed_kernels_app_is_found_again_and_then_goes_with_its_lease(kernel, live) -> None:
     first = kernel(FIRST, "one.ipynb")
+    # They import what they need meanwhile: the lease is short.
+    second, stranger = kernel(SECOND, "one.ipynb"), kernel(SECOND, "two.ipynb")
     answer, session = first.stdout.readline().split()  # nothing is printed before it
     assert answer == "8"
     first.send_signal(signal.SIGKILL)
     first.wait()
-
-    second = kernel(SECOND, "one.ipynb")
-    assert second.communicate(timeout=60)[0] == "double 10 True\n"
+    assert second.communicate("\n", timeout=60)[0] == "double 10 True\n"
 
     host = [p for p in processes_of(session) if "mlkit.serving.port" in p.cmdline()]
     assert len(host) == 1  # it waits for its lease to run out
-    stranger = kernel(SECOND, "two.ipynb")
-    assert "there is no app to attach to" in stranger.communicate(timeout=60)[0]
+    assert "there is no app to attach to" in stranger.communicate("\n", timeout=60)[0]
 
     psutil.wait_procs(host, timeout=60)
     end = time.monotonic() + 10

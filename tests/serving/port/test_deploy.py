@@ -68,7 +68,7 @@ def answer(x: str) -> str:
 SLOW = """
 @step
 def first(path: str) -> str:
-    time.sleep(0.6)
+    time.sleep(1.2)
     return path
 
 @step
@@ -166,7 +166,7 @@ def test_steps_stop_when_the_client_disconnects(live, cell, tmp_path) -> None:
     for request in requests:
         with pytest.raises(httpx2.TimeoutException):
             httpx2.post(request.url, headers=request.headers, content=request.body, timeout=0.2)
-    time.sleep(1.5)
+    time.sleep(2)
     assert not path.exists()
     app(str(path))
     assert path.exists()
@@ -222,7 +222,7 @@ def test_a_changed_model_file_is_deployed_or_the_old_one_goes_on_serving(model) 
         model("broken")
     assert "this model is broken" in str(caught.value)
     assert app("x") == "two x"
-    timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
+    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(Cancelled, match="interrupted"):
         model("slow")

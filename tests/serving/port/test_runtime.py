@@ -33,18 +33,18 @@ def test_variables_levels_streams_and_resources_are_those_of_the_notebook(
 ) -> None:
     closed = tmp_path / "closed"
     pipe = cell(RUNTIME.format(file=str(closed)))["looked"]
-    assert live(pipe)("SHOP_MODE") == (None, True)
-    monkeypatch.setenv("SHOP_MODE", "late")
+    monkeypatch.setenv("SHOP_MODE", "late")  # later than the session
     logging.getLogger("shop").setLevel(logging.DEBUG)
     try:
         app = live(pipe)
     finally:
         logging.getLogger("shop").setLevel(logging.NOTSET)
     assert app("SHOP_MODE") == ("late", True)
-    deadline = time.monotonic() + 30
-    while not (closed.exists() and closed.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert closed.read_text() == "True"  # on its loop, when the first replica stopped
     lines = [line.text for line in app.logs("look")]
     assert "DEBUG shop: looked at SHOP_MODE" in lines
     assert "bytes" in lines
+    app.shutdown()
+    deadline = time.monotonic() + 30
+    while not (closed.exists() and closed.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert closed.read_text() == "True"  # on its loop
