@@ -1,4 +1,4 @@
-"""Which replica Serve's router sends a call to, with replicas that are none; without Ray running."""
+"""Which replica Serve's router sends a call to: with replicas that are none, and no Ray running."""
 
 import asyncio
 import itertools
