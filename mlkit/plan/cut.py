@@ -265,7 +265,7 @@ def model_parameter(step: Step[..., Any]) -> str | None:
 
 def _models(node: Node) -> Iterator[Atom]:
     parameter = model_parameter(node.step)
-    if parameter in node.inputs:
+    if parameter is not None and parameter in node.inputs:
         yield from _atoms(node.inputs[parameter])
 
 

@@ -182,7 +182,7 @@ def _application(target: ApplicationTarget) -> Any:
     if target.has_pools:
         from ray.serve.config import RequestRouterConfig
 
-        router = "mlkit.serving.port.routing.ModelRouter"
+        router: Any = "mlkit.serving.port.routing.ModelRouter"
         options["request_router_config"] = RequestRouterConfig(request_router_class=router)
     kind: Any = _KINDS[target.kind]
     if target.route_prefix is not None:
