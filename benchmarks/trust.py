@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -161,7 +161,7 @@ class Redeploys:
 def _redeploy(check: Callable[[], None]) -> dict[str, Any]:
     with _deployed() as app:
         rate, steady_ms = _rate_of(app, check)
-        redeploys, took = Redeploys(app), Counter[str]()
+        redeploys, took = Redeploys(app), defaultdict[str, float](float)
         counts: Counter[str] = Counter()
         kinds = redeploys.kinds
         with _under_load(app, rate) as test:
