@@ -36,6 +36,7 @@ LEAST_REQUESTS = 4000
 PAUSE_S = 1.0
 """Between two changes, so that requests meet each version."""
 DEPLOY_S, TOLD_IN_S = 300.0, 30.0
+MISSING = "no_such_package_at_all"
 VARIABLE = "TRUST_SETTING"
 """An environment variable whose change takes new processes, as that of a package does."""
 
@@ -190,7 +191,7 @@ def _raises() -> Any:
 
 
 def _imports() -> Any:
-    return import_module("no_such_package_at_all")
+    return import_module(MISSING)
 
 
 def _allocates() -> Any:
