@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +36,7 @@ LEAST_REQUESTS = 4000
 PAUSE_S = 1.0
 """Between two changes, so that requests meet each version."""
 DEPLOY_S, TOLD_IN_S = 300.0, 30.0
+MISSING = "no_such_package_at_all"
 VARIABLE = "TRUST_SETTING"
 """An environment variable whose change takes new processes, as that of a package does."""
 
@@ -161,7 +162,7 @@ class Redeploys:
 def _redeploy(check: Callable[[], None]) -> dict[str, Any]:
     with _deployed() as app:
         rate, steady_ms = _rate_of(app, check)
-        redeploys, took = Redeploys(app), Counter[str]()
+        redeploys, took = Redeploys(app), defaultdict[str, float](float)
         counts: Counter[str] = Counter()
         kinds = redeploys.kinds
         with _under_load(app, rate) as test:
@@ -190,7 +191,7 @@ def _raises() -> Any:
 
 
 def _imports() -> Any:
-    return import_module("no_such_package_at_all")
+    return import_module(MISSING)
 
 
 def _allocates() -> Any:

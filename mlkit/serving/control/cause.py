@@ -12,9 +12,9 @@ LONGEST = 300
 _FRAME = re.compile(r'^\s*File ".*", line \d+', re.MULTILINE)
 _WRAPPED = re.compile(r"^(?:[\w.]+\.)?(?:DeployError|RayTaskError\(\w+\)): (?=\w+(?:Error|Exit|:))")
 _MODULE = re.compile(r"^(?:\w+\.)+(?=\w+(?::|$))")
-_KILLED = re.compile(r"ActorDiedError|ActorUnavailableError|worker died|died unexpectedly|SIGKILL")
+_KILLED = re.compile(r"ActorDiedError|ActorUnavailableError|[Tt]he actor died unexpectedly")
 _MEMORY = re.compile(
-    r"MemoryError|out of memory|OutOfMemory|OOM|low on memory|Unable to allocate|"
+    r"MemoryError|out of memory|OutOfMemory|\bOOM\b|low on memory|Unable to allocate|"
     r"Cannot allocate memory|its process was killed",
     re.IGNORECASE,
 )

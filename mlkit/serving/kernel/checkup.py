@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 from mlkit.define.code import captured
@@ -131,6 +132,7 @@ def sizes_of(graph: Graph) -> dict[tuple[str, str], int]:
     return {
         (node.step.name, name): size
         for node in graph
+        if isinstance(node.step.fn, FunctionType)
         for name, value in captured(node.step.fn).items()
         if (size := size_of(value)) > 0
     }

@@ -290,7 +290,7 @@ def holder_of(port: int) -> str | None:
         listening = [
             c.pid
             for c in psutil.net_connections("tcp")
-            if c.status == psutil.CONN_LISTEN and c.laddr.port == port and c.pid
+            if c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port and c.pid
         ]
         return f"process {listening[0]} ({psutil.Process(listening[0]).name()})"
     except (psutil.Error, IndexError, OSError):

@@ -150,6 +150,8 @@ class Kept:
 
     def __init__(self, folder: Path | None, app: str) -> None:
         prefix = None if folder is None else folder / f"{app}.{os.getpid()}"
+        if folder is not None:
+            _sweep(folder, app)
         self.failed = Inputs(prefix, KEPT_FAILED)
         self.slow = Inputs(prefix, KEPT_SLOW)
         self._slowest: list[tuple[float, float, str]] = []
@@ -188,6 +190,17 @@ class Kept:
         if self.slow.keep(trace.id, InputsOf(dict(execution.arguments))):
             slowest.append((trace.total_s, trace.at, trace.id))
             slowest.sort()
+
+
+def _sweep(folder: Path, app: str) -> None:
+    """Delete what replicas that have ended left, but for the last of it."""
+    left = []
+    for path in folder.glob(f"{app}.*.inputs"):
+        with suppress(OSError):  # another replica is doing the same
+            if not Path("/proc", path.name.split(".")[1]).exists():
+                left.append((path.stat().st_mtime, path))
+    for _, path in sorted(left)[: -(KEPT_FAILED + KEPT_SLOW)]:
+        path.unlink(missing_ok=True)
 
 
 def _of_failed(execution: Execution) -> InputsOf:

@@ -181,5 +181,9 @@ def test_a_long_cause_is_cut() -> None:
     assert len(cause_in("ValueError: " + "x" * 10_000)) == LONGEST
 
 
-def test_a_cause_of_an_unknown_kind_leads_to_the_traceback() -> None:
-    assert "app.failures" in advice("ValueError: no")
+@pytest.mark.parametrize(
+    "cause", ["ValueError: no", "ValueError: no such room", "RuntimeError: a worker died, SIGKILL"]
+)
+def test_a_cause_of_an_unknown_kind_leads_to_the_traceback(cause) -> None:
+    assert cause_in(cause) == cause
+    assert "app.failures" in advice(cause)

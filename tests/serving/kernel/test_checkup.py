@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,10 @@ import pytest
 from mlkit import batched_step, each, pipeline, step
 from mlkit.plan import plan
 from mlkit.serving import Limits
+from mlkit.serving.kernel import app as app_module
+from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.checkup import LARGE, Facts, about_app, size_of, sizes_of
+from mlkit.serving.kernel.doctor import Finding
 
 TABLE = pd.DataFrame({"x": np.zeros(1000)})
 
@@ -86,6 +90,25 @@ def test_what_will_go_wrong_is_said_with_a_way_out(changes, words) -> None:
 )
 def test_what_just_fits_is_not_complained_about(changes) -> None:
     assert found(**changes) == []
+
+
+def test_an_app_is_looked_at_where_it_runs(record_of, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(app_module, "about_machine", lambda: [Finding("the disk is full", "fix")])
+    planned = plan(shop)
+    node = {"node": "a", "address": "10.0.0.1", "resources": {"CPU": 0.25}}
+    placement = {"replicas": [], "nodes": [node, node], "taken": {}}
+    session = SimpleNamespace(
+        folder=tmp_path,
+        store=SimpleNamespace(get=None),
+        about=lambda: SimpleNamespace(address=address),
+        call=lambda call, **options: placement,
+    )
+    app = App(session, planned, record_of(planned))
+    address = "local"
+    assert "the disk is full" in str(app.doctor())
+    address = "ray://10.0.0.1:10001"  # its nodes have half a CPU, and another disk
+    (finding,) = app.doctor()
+    assert "needs" in finding.what
 
 
 def test_a_batch_over_a_list_fills_from_one_request() -> None:

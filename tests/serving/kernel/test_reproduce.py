@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import threading
 from types import SimpleNamespace
@@ -199,6 +200,24 @@ def test_only_the_last_failures_are_kept_and_none_once_it_is_switched_off(tmp_pa
     kept.enable(False)
     assert list(tmp_path.iterdir()) == []
     assert not inputs.keep("later", InputsOf({}))
+
+
+def test_of_replicas_that_have_ended_only_the_last_are_kept(tmp_path) -> None:
+    most = KEPT_FAILED + KEPT_SLOW
+    for pid in (2**22 + 1, 2**22 + 2):  # above any process id
+        for i in range(most):
+            file = tmp_path / f"app.{pid}.{i}.inputs"
+            file.touch()
+            os.utime(file, (pid, pid))
+    (tmp_path / f"app.{os.getpid()}.alive.inputs").touch()
+    (tmp_path / f"other.{2**22 + 1}.0.inputs").touch()
+    Kept(tmp_path, "app")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {
+        f"app.{os.getpid()}.alive.inputs",
+        f"other.{2**22 + 1}.0.inputs",
+        *(f"app.{2**22 + 2}.{i}.inputs" for i in range(most)),
+    }
 
 
 def test_what_is_large_or_cannot_be_pickled_is_left_out(tmp_path, monkeypatch) -> None:
