@@ -10,6 +10,7 @@ import pytest
 from mlkit.execute.priority import HORIZON_S, Priority, places
 from mlkit.fetch import hosts
 from mlkit.serving import Limits, retries
+from mlkit.serving.http import idempotency
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_the_page_runs_from_top_to_bottom(page: str) -> None:
     names = {"__name__": "__main__"}
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"<snippet {number}>", "exec", dont_inherit=True), names)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
 
 
 def test_its_numbers_are_those_of_the_code(page: str) -> None:
@@ -36,4 +37,7 @@ def test_its_numbers_are_those_of_the_code(page: str) -> None:
     assert f"at most {hosts.MAX_PER_HOST} run at a time" in text
     assert f"not completed one for {hosts.STALLED_S:g} s" in text
     assert f"not asked for {hosts.OPEN_S:g} s" in text
+    assert (idempotency.KEEP_S, idempotency.MAX_KEY) == (600, 255)
+    assert f"up to {idempotency.MAX_BYTES >> 20} MiB of responses" in text
+    assert f"responses of over {idempotency.MAX_REPLY_BYTES >> 20} MiB" in text
     assert (hosts.FAILURES, hosts.MAX_OPEN_S) == (5, 60)
