@@ -251,7 +251,8 @@ def test_a_client_that_leaves_says_nothing_about_the_host() -> None:
         return web.Response()
 
     async def main() -> None:
-        downloader = Downloader(resolver=Names(slow_test=["127.0.0.1"]), public=lambda a: True)
+        names, patient = Names(slow_test=["127.0.0.1"]), {"connect_s": 60.0, "total_s": 60.0}
+        downloader = Downloader(resolver=names, public=lambda address: True, **patient)
         async with server(hang) as (port, asked):
             for i in range(FAILURES + 2):
                 leaving = asyncio.create_task(downloader.fetch(f"http://slow.test:{port}/"))
@@ -277,7 +278,8 @@ def test_slow_hosts_hold_their_own_places_and_none_of_others() -> None:
 
     async def main() -> None:
         names = Names(a_test=["127.0.0.1"], b_test=["127.0.0.1"], good_test=["127.0.0.1"])
-        downloader = Downloader(resolver=names, public=lambda address: True)
+        patient = {"connect_s": 60.0, "total_s": 60.0}
+        downloader = Downloader(resolver=names, public=lambda address: True, **patient)
         async with server(hang) as (slow, asked), server(Answers(200)) as (good, _):
             urls = [f"http://{name}.test:{slow}/" for name in "ab"]
             hanging = [

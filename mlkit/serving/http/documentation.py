@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from mlkit.define.jsonform import REF_TEMPLATE, documented
 from mlkit.serving.http import problem
+from mlkit.serving.http.idempotency import PARAMETER as IDEMPOTENCY_KEY
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.terms import PARAMETERS
@@ -71,7 +72,7 @@ class Documents:
         files, names = payloads.arguments.files, payloads.arguments.names
         binary = {"type": "string", "format": "binary"}
         content: dict[str, Any] = {"application/json": {"schema": reference}}
-        parameters = [*PARAMETERS]
+        parameters = [*PARAMETERS, IDEMPOTENCY_KEY]
         if payloads.arguments.raw is not None:
             content |= {
                 kind: {"schema": binary} for kind in files[payloads.arguments.raw].port.media_types
@@ -105,7 +106,8 @@ class Documents:
             for status, text in _STATUSES.items()
             if status != 424 or fetches
         }
-        errors[503]["headers"] = {"Retry-After": _RETRY_AFTER}
+        for status in (502, 503):
+            errors[status]["headers"] = {"Retry-After": _RETRY_AFTER}
         return errors
 
 
@@ -132,6 +134,7 @@ _STATUSES = {
     422: "invalid input",
     424: "a URL in the request cannot be fetched",
     500: "a step failed; `failure_id` identifies the traceback",
+    502: "the replica died during the request",
     503: "too many requests in flight, or not ready yet",
     504: "deadline exceeded",
 }

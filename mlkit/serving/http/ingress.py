@@ -13,8 +13,10 @@ from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Mount, Route, compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,12 +24,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlkit.define.docstring import words
 from mlkit.define.exact import PROCESS_KEY
 from mlkit.define.graph import Graph
+from mlkit.errors import MlkitError
 from mlkit.metrics.context import context_of, entered
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
+from mlkit.serving.http.idempotency import Idempotency
 from mlkit.serving.http.inference import add_inference, declares_inference
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
@@ -106,7 +110,7 @@ def create_app(
     documents = Documents(codings)
     theirs, app.router.routes = app.router.routes, []  # a pipeline is called whatever they match
     handlers = {
-        f"/{name}": _add_pipeline(app, each, *codings[name], documents, ready, respond)
+        f"/{name}": _add_pipeline(app, each, *codings[name], documents, ready, respond, limits)
         for name, (each, ready) in pipelines.items()
     }
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
@@ -163,9 +167,10 @@ def _add_pipeline(
     documents: Documents,
     served: Ready,
     handlers: Handlers | None,
+    limits: Limits,
 ) -> Handler:
     doc = words(graph.doc)
-    handle = _handler(served, payloads, results, handlers)
+    handle = _handler(served, payloads, results, handlers, Idempotency(limits))
 
     async def route(request: Request) -> Response:
         return _Exchange(handle, request)
@@ -189,18 +194,32 @@ def _add_pipeline(
 
 
 def _handler(
-    served: Ready, payloads: Payloads, results: Results, handlers: Handlers | None
+    served: Ready,
+    payloads: Payloads,
+    results: Results,
+    handlers: Handlers | None,
+    idempotency: Idempotency | None = None,
 ) -> Handler:
     """Return a function that responds to a request to a pipeline."""
 
     async def handle(request: Request, send: Send) -> None:
         pipeline = served()
-        if pipeline is not None:
-            respond = None if handlers is None else partial(handlers, request)
-            await pipeline.answer(request, send, payloads, results, respond)
+        if pipeline is None:
+            response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
+            await response(request.scope, request.receive, send)
             return
-        response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
-        await response(request.scope, request.receive, send)
+        respond = None if handlers is None else partial(handlers, request)
+
+        async def answer(send: Send) -> None:
+            await pipeline.answer(request, send, payloads, results, respond)
+
+        if idempotency is None:
+            await answer(send)
+            return
+        try:
+            await idempotency.answer(request, send, answer)
+        except (ClientDisconnect, HTTPException, MlkitError) as error:  # before it began
+            await pipeline.refuse(request, send, error, respond)
 
     return handle
 

@@ -120,6 +120,14 @@ class Served:
         finally:
             self.ongoing -= admitted
 
+    async def refuse(
+        self, request: Request, send: Send, error: Exception, respond: Respond | None = None
+    ) -> None:
+        """Respond to a request with an error, and record it, without running the pipeline."""
+        headers: Headers = dict(request.scope["headers"])
+        response = await self._ended(error, None, self._terms(), headers, respond)
+        await response(request.scope, request.receive, send)
+
     async def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], headers: Headers) -> Any:
         """Run the pipeline for a route of the user's.
 

@@ -390,6 +390,8 @@ def test_an_interactive_request_passes_a_job_in_the_queue_and_at_the_door(held) 
             await turns()
             assert one.ongoing == 6
             assert [await exchange.status() for exchange in job[6:]] == [503, 503]
+            while one.executor.queued()["hold"] != 5:  # the first one runs
+                await asyncio.sleep(0.001)
             calls = [ask(x) for x in (10, 11)]
             await turns()
             assert await ask(12).status() == 503  # it is full

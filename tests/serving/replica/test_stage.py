@@ -251,13 +251,15 @@ def test_expired_calls_do_not_reach_the_step_of_a_stage(held) -> None:
         async with stage(a=held) as (one, want):
             await want("a")
             first = asyncio.create_task(ask(one, "a", 1))
-            await asyncio.sleep(0)
+            executor = one._versions["a"].executors["twice"]
+            while not executor.in_flight or executor.queued()["hold"]:
+                await asyncio.sleep(0.001)
             late = [one("a", "twice", pack({"x": x}), 0.01, 0) for x in range(2, 22)]
             answers = [unpack(packed) for packed in await asyncio.gather(*late)]
             assert {answer.fault.status for answer in answers} == {504}
             held.go.set()
             assert (await first).values == 1
-            assert one._versions["a"].executors["twice"].batch_sizes() == {"hold": {1: 1}}
+            assert executor.batch_sizes() == {"hold": {1: 1}}
 
     asyncio.run(main())
 
