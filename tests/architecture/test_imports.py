@@ -51,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "serving.limits": {"errors"},
     "serving.private": set(),
     "serving.sources": {"define"},
-    "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "serving.limits"},
+    "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "mlkit", "serving.limits"},
     "serving.bundle": {"errors", "serving.http", "serving.sources"} | STAGES,
     "serving.replica": BOTTOM
     | STAGES
