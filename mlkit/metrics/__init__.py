@@ -9,6 +9,7 @@ that a killed process had not pushed are lost. Requests that their client cancel
 response are not counted.
 """
 
+from mlkit.metrics.context import current_request, traceparent
 from mlkit.metrics.gather import Gatherer
 from mlkit.metrics.histogram import Histogram
 from mlkit.metrics.history import History, Sample
@@ -29,4 +30,6 @@ __all__ = [
     "Sample",
     "Span",
     "Trace",
+    "current_request",
+    "traceparent",
 ]

@@ -90,7 +90,8 @@ def exporter_of(environment: Mapping[str, str], app: str) -> Exporter | None:
     if not url or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     pairs = environment.get("OTEL_EXPORTER_OTLP_HEADERS", "").split(",")
-    headers = dict(map(str.strip, unquote(p).split("=", 1)) for p in pairs if "=" in p)
+    named = [pair.partition("=") for pair in pairs if "=" in pair]
+    headers = {name.strip(): unquote(value.strip()) for name, _, value in named}
     headers["Content-Type"] = "application/json"
 
     def post(body: bytes) -> None:

@@ -72,7 +72,7 @@ def card_of(app: App) -> Card:
         name=app.name,
         running=not app.closed,
         url=app.url,
-        routes=(f"POST /{app.name}", "GET /docs"),
+        routes=(f"POST /{app.name}", "GET /docs", "GET /try"),
         steps=tuple(node.name for node in app.graph),
         trial=f"{app.trial} of {app.trial.version}" if app.trial else "",
         outdated=", ".join(app.outdated) if not app.closed else "",

@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
     "serving.private": set(),
     "serving.retries": set(),
     "serving.sources": {"define"},
-    "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "serving.limits"},
+    "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "mlkit", "serving.limits"},
     "serving.bundle": {"errors", "serving.http", "serving.sources"} | STAGES,
     "serving.replica": BOTTOM
     | STAGES

@@ -55,9 +55,11 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.parametrize("dark", ["", "_DARK"])
 @pytest.mark.parametrize("name", ["INK", "QUIET", "ERROR_TEXT"])
-def test_text_has_contrast(name: str) -> None:
-    assert contrast(getattr(palette, name), palette.GROUND) > 4.5
+def test_text_has_contrast(name: str, dark: str) -> None:
+    ground = getattr(palette, f"GROUND{dark}")
+    assert contrast(getattr(palette, f"{name}{dark}"), ground) > 4.5
 
 
 @pytest.mark.parametrize(

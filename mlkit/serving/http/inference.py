@@ -11,7 +11,7 @@ import json
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -57,6 +57,9 @@ _REQUEST = "mlkit.infer"
 
 _SCALARS = {"boolean": "BOOL", "integer": "INT64", "number": "FP64", "string": "BYTES"}
 """Datatypes by type of a JSON schema."""
+
+
+_DEEPEST = 8
 
 
 @dataclass(frozen=True)
@@ -106,9 +109,14 @@ def _form(
     depth = 0
     definitions = schema.get("$defs", {})
     bare = without_null(schema, definitions)
-    while bare.get("type") == "array" and isinstance(bare.get("items"), Mapping):
-        bare, depth = without_null(bare["items"], definitions), depth + 1
+    nullable = False
+    while isinstance(bare.get("items"), Mapping) and depth < _DEEPEST:  # a list may hold itself
+        items = bare["items"]
+        nullable = nullable or {"type": "null"} in items.get("anyOf", ())
+        bare, depth = without_null(items, definitions), depth + 1
     datatype = _SCALARS.get(str(bare.get("type")))
+    if nullable and datatype != "FP64":  # where null is NaN
+        datatype = None
     if datatype is None or target.packed_type is not None:
         return form("json", "BYTES", (1,), "application/json")
     kind = "text/plain" if datatype == "BYTES" else "np"
@@ -122,7 +130,7 @@ def output_form(target: Port) -> TensorForm:
 
     Lists of lists are JSON, as they may be ragged, and so is what may be None.
     """
-    files = Files(target, many=False) if target.upload else None
+    files = Files(target, many=False) if target.upload and not target.url else None
     form = _form(OUTPUT, target, target.output_schema, files, True)
     nullable = type(None) in typing.get_args(target.type)
     if nullable or (form.content == "list" and len(form.shape) > 1):
@@ -136,7 +144,11 @@ class _TensorPayloads(Payloads):
     def __init__(self, payloads: Payloads) -> None:
         self.arguments = payloads.arguments
         self.max_body_bytes = payloads.max_body_bytes
-        self.forms = {
+
+    @cached_property
+    def forms(self) -> dict[str, TensorForm]:
+        """The forms of the arguments, by their names in requests."""
+        return {
             key: _form(
                 key,
                 self.arguments.ports[name],
@@ -283,7 +295,7 @@ def _tensor(form: TensorForm, target: Port, value: Any, binary: bool) -> Any:
     return np.asarray(elements, DATATYPES[form.datatype])  # null is NaN
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Model:
     """A pipeline as the protocol sees it."""
 
@@ -291,8 +303,11 @@ class _Model:
     version: str
     ready: Ready
     payloads: _TensorPayloads
-    output: TensorForm
     returns: Port
+
+    @cached_property
+    def output(self) -> TensorForm:
+        return output_form(self.returns)
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -375,7 +390,6 @@ def add_inference(
             version or "1",
             ready,
             _TensorPayloads(payloads),
-            output_form(results.returns),
             results.returns,
         )
         for name, (payloads, results, ready) in pipelines.items()

@@ -118,7 +118,7 @@ def create_app(
     add_docs(own, app, documents, graph.name, secured=token is not None)
     if not declares_playground(theirs, graph.name):
         payloads, _ = codings[graph.name]
-        page = TryPage.of(graph, payloads.arguments, secured=token is not None)
+        page = partial(TryPage.of, graph, payloads.arguments, secured=token is not None)
         attempt = _handler(served, payloads, RenderedResults(graph), None)
         add_playground(own, page, partial(_Exchange, attempt))
     if not declares_inference(theirs):

@@ -129,7 +129,8 @@ class Observer:
         hops = HOPS.get() or ()
         trace, local = trace_of(execution, received_at, status, own_id, hops, self.version)
         if self.export is not None and context is not None:
-            self.export(trace, context)
+            # A route of the user's may call the pipeline more than once.
+            self.export(trace, context if headers else context._replace(span_id=new_id()))
         if response is not None:
             sent += len(getattr(response, "body", b""))  # a user's handler may stream
             response.headers["Server-Timing"] = as_header(

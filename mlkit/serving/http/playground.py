@@ -69,18 +69,20 @@ def declares_playground(routes: Sequence[BaseRoute], name: str) -> bool:
     return bool(paths & {PATH, f"/{name}{PATH}"})
 
 
-def add_playground(own: FastAPI, page: TryPage, respond: Callable[[Request], Response]) -> None:
+def add_playground(
+    own: FastAPI, page: Callable[[], TryPage], respond: Callable[[Request], Response]
+) -> None:
     """Add the page and its route for requests.
 
     Args:
         own: application to add them to.
-        page: the page.
+        page: returns the page; called for each reader.
         respond: returns the response to a request to the pipeline, with `RenderedResults`.
     """
 
     @own.get(PATH, include_in_schema=False)
     async def show() -> Response:
-        html, policy = page.view()
+        html, policy = page().view()
         headers = {
             "Content-Security-Policy": policy,
             "Cache-Control": "no-store",
@@ -109,7 +111,7 @@ class _Answer:
 def _encoded(port: Port, value: Any) -> bytes:
     """A value as HTML, and as the JSON that other clients get."""
     shown: dict[str, Any] = {"html": _Answer(value)._repr_html_()}
-    if port.to_bytes is None or port.packed_type:
+    if port.to_bytes is None or port.packed_type or port.url:
         shown["json"] = port.to_text(value).decode()
     return json_text(shown)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 from starlette.testclient import TestClient
 
-from mlkit import Image, InputError, pipeline, step
+from mlkit import Image, ImageSource, InputError, pipeline, step
 from mlkit.serving import asgi
 
 ADDRESS = "http://127.0.0.1"
@@ -166,6 +166,8 @@ def test_a_request_with_binary_tensors(client) -> None:
         (NDArray[np.uint8], "UINT8", [1, 255], "np"),
         (Label, "BYTES", ['{"name":"a","score":0.5}'], "application/json"),
         (dict[str, int], "BYTES", ['{"a":1}'], "application/json"),
+        (list[str | None], "BYTES", ['["a",null]'], "application/json"),
+        (ImageSource, "BYTES", ["https://example.com/shoe.jpg"], "text/plain"),
         (int | None, None, None, "application/json"),
     ],
 )

@@ -116,3 +116,35 @@ def test_an_app_that_was_shut_down_is_not_scaled(app) -> None:
     app.shutdown()
     with pytest.raises(DeployError, match="the app was shut down"):
         app.scale("joined", 2)
+
+
+def test_the_playground_is_a_link_without_the_token(app, monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    link = app.playground()
+    assert str(link).startswith("http://127.0.0.1:1/try?code=")
+    assert "secret-token" not in str(link)
+    assert "code=" not in repr(link)
+    html = link._repr_html_()
+    assert "/try?code=" in html
+    assert "<iframe" not in html
+    assert "<script" not in html
+    assert opened == []
+    app.playground(open=True)
+    assert len(opened) == 1
+    assert opened[0] != str(link)
+
+
+def test_logs_are_those_of_a_request(app, tmp_path) -> None:
+    folder = tmp_path / "gone" / "logs"
+    folder.mkdir()
+    lines = [
+        {"time": i, "replica": 1, "step": step, "stream": "out", "text": step, "request": request}
+        for i, (step, request) in enumerate([("join", "a"), ("join", "b"), ("join", None)])
+    ]
+    older = {"time": 9, "replica": 1, "step": None, "stream": "out", "text": "of an older version"}
+    text = "\n".join(json.dumps(line) for line in [*lines, older])
+    (folder / "joined.1.log.jsonl").write_text(text)
+    assert [line.time for line in app.logs(request="a")] == [0]
+    assert [line.time for line in app.logs("join")] == [0, 1, 2]
+    assert len(app.logs()) == 4

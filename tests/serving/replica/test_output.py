@@ -12,6 +12,7 @@ import pytest
 from tqdm import tqdm
 
 from mlkit.define.step import inside
+from mlkit.metrics.context import RequestContext, entered
 from mlkit.serving.replica.levels import levels_here, set_levels
 from mlkit.serving.replica.output import MAX_LINE, _display, _Logging, _Tee
 
@@ -33,6 +34,14 @@ def test_a_line_is_recorded_when_it_is_complete(tee) -> None:
     assert texts(records) == []
     stream.write("b\nc\n")
     assert texts(records) == ["a b", "c"]
+
+
+def test_a_line_names_the_request_that_it_was_written_for(tee) -> None:
+    stream, records = tee
+    stream.write("before\n")
+    with entered(RequestContext("abc-1")):
+        stream.write("within\n")
+    assert [record["request"] for record in records] == [None, "abc-1"]
 
 
 def test_a_progress_bar_is_its_last_state(tee) -> None:

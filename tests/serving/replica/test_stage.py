@@ -15,7 +15,8 @@ from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.items import Items
 from mlkit.execute.priority import Priority
-from mlkit.metrics import Recorder
+from mlkit.metrics import Recorder, traceparent
+from mlkit.metrics.context import RequestContext
 from mlkit.plan import plan
 from mlkit.serving import Limits
 from mlkit.serving.bundle import digest_of
@@ -90,6 +91,27 @@ async def ask(one: StageReplica, version: str, x: int, segment: str = "twice") -
 
 def counted(one: StageReplica) -> dict[str, int]:
     return one._observer.recorder.take()["status"]
+
+
+def test_a_stage_knows_the_request_that_it_runs_for() -> None:
+    @step
+    def told(x: int) -> str:
+        return traceparent()
+
+    @pipeline
+    def telling(x: int) -> str:
+        return told(x)
+
+    request = RequestContext("r1", "a" * 32, "b" * 16, "", True)
+
+    async def main() -> None:
+        async with stage(a=telling) as (one, want):
+            await want("a")
+            packed = await one("a", "twice", pack({"x": 1}), request)
+            assert unpack(packed).values == request.traceparent
+            assert (await ask(one, "a", 1)).values == ""
+
+    asyncio.run(main())
 
 
 @pytest.fixture
