@@ -92,6 +92,12 @@ class _Writer:
             return {"~": "dict", "v": self._pairs(value, path)}
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value, path)
+        return self._other(value, path)
+
+    def _other(self, value: Any, path: str) -> Any:
+        import numpy as np
+
+        kind = type(value)
         if kind.__name__ == "RandomState" and kind.__module__.startswith("numpy.random"):
             return {"~": "random", "v": self.tree(value.get_state(legacy=False), path)}
         if kind is np.random.Generator:
