@@ -146,7 +146,8 @@ class _Writer:
         if kind.__module__.startswith("scipy.sparse"):
             parts = {k: v for k, v in vars(value).items() if k in _OF_SPARSE}
             return {"~": "state", "c": name, "v": self.tree(parts, path)}
-        if kind.__reduce__ is not object.__reduce__ and not hasattr(value, "__dict__"):
+        reduces = any("__reduce__" in vars(base) for base in kind.__mro__[:-1])
+        if reduces and not hasattr(value, "__dict__"):
             made, arguments, *state = value.__reduce__()  # an extension type
             return {
                 "~": "made",
