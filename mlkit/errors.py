@@ -17,6 +17,7 @@
     │   ├── SessionError        the session process could not be started, or has ended
     │   │   └── SessionTimeout  the session process did not answer in time
     │   └── DeployConflict      the app was changed by another handle in the meantime
+    ├── ExportError             a pipeline cannot be exported, or an export cannot be verified
     ├── RequestError            an app responded with an error
     ├── LoadError               a load test could not run, or its result is void
     └── MissingExtra            an optional dependency is not installed
@@ -44,6 +45,7 @@ __all__ = [
     "DefinitionError",
     "DeployConflict",
     "DeployError",
+    "ExportError",
     "FetchError",
     "InputError",
     "LoadError",
@@ -228,6 +230,10 @@ class SessionError(DeployError):
 
 class SessionTimeout(SessionError):
     """The session process did not answer in time; it may still be running."""
+
+
+class ExportError(MlkitError):
+    """A pipeline cannot be exported, or an export cannot be verified; all problems are listed."""
 
 
 class RequestError(MlkitError):

@@ -26,6 +26,7 @@ __all__ = [
     "Golden",
     "HttpAnswer",
     "call",
+    "command",
     "compare",
     "exchange_with",
     "read",
@@ -172,6 +173,17 @@ def write(folder: Path, recorded: Sequence[Golden]) -> None:
             }
         )
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def command(recorded: Golden) -> str:
+    """Return a shell command that sends a golden request to a server on this machine."""
+    request = recorded.request
+    headers = "".join(f' -H "{name}: {value}"' for name, value in request.headers.items())
+    body = f"golden/{recorded.name}-request.{_suffix(request.headers['Content-Type'])}"
+    return (
+        f'curl -H "Authorization: Bearer $MLKIT_TOKEN"{headers} --data-binary @{body} '
+        f'"http://127.0.0.1:8000{request.url.removeprefix(BASE_URL)}"'
+    )
 
 
 def _suffix(content_type: str) -> str:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from mlkit.errors import MlkitError, entry_point
+from mlkit.errors import ExportError, MlkitError, entry_point
 from mlkit.export import golden
-from mlkit.export.exporting import DETAILS, ExportError, replayed
+from mlkit.export.exporting import DETAILS, replayed
 
 __all__ = ["Verification", "verify"]
 
@@ -28,6 +28,18 @@ ATTEMPTS = 3
 """Starts of Ray: on a busy machine, its own timeout of 30 s may be too short."""
 
 POLL_S = 0.5
+
+
+_SERVE_RUN = """
+import sys
+
+import ray
+from ray.serve.scripts import cli
+
+ray.init(address="local", include_dashboard=False, namespace="serve")
+cli(["run", sys.argv[1]])
+"""
+"""``serve run``, without Ray's dashboard, which takes longer to start than all else."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +159,7 @@ def _started(
     for left in reversed(range(ATTEMPTS)):
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ray.serve.scripts", "run", str(config)],
+                [sys.executable, "-c", _SERVE_RUN, str(config)],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

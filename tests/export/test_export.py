@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ray.serve.schema import ServeDeploySchema
 
 from mlkit.cli import main
-from mlkit.export import ExportError, Verification, export, exporting, verify
+from mlkit.errors import ExportError
+from mlkit.export import Verification, export, exporting, verify
 from mlkit.tagging import tag
 from tests.zoo import classes, models, scalars
 
