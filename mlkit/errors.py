@@ -17,6 +17,7 @@
     │   ├── SessionError        the session process could not be started, or has ended
     │   │   └── SessionTimeout  the session process did not answer in time
     │   └── DeployConflict      the app was changed by another handle in the meantime
+    ├── ExportError             a pipeline cannot be exported, or an export cannot be verified
     ├── RequestError            an app responded with an error
     ├── LoadError               a load test could not run, or its result is void
     ├── BudgetError             a performance budget is exceeded or undecided
@@ -46,6 +47,7 @@ __all__ = [
     "DefinitionError",
     "DeployConflict",
     "DeployError",
+    "ExportError",
     "FetchError",
     "InputError",
     "LoadError",
@@ -230,6 +232,10 @@ class SessionError(DeployError):
 
 class SessionTimeout(SessionError):
     """The session process did not answer in time; it may still be running."""
+
+
+class ExportError(MlkitError):
+    """A pipeline cannot be exported, or an export cannot be verified; all problems are listed."""
 
 
 class RequestError(MlkitError):

@@ -72,22 +72,23 @@ def _same_numpy(left: Any, right: Any) -> bool:
         return repr(left) == repr(right)
     if left.dtype.hasobject:
         return same(left.ravel().tolist(), right.ravel().tolist())
-    return left.tobytes() == right.tobytes()
+    return bool(left.tobytes() == right.tobytes())
 
 
 def _same_pandas(left: Any, right: Any) -> bool:
     import pandas as pd
 
+    testing: Any = pd.testing
     try:
         if isinstance(left, pd.DataFrame):
-            pd.testing.assert_frame_equal(left, right, check_exact=True, check_index_type="exact")
+            testing.assert_frame_equal(left, right, check_exact=True, check_index_type="exact")
             pairs = zip(_columns(left), _columns(right), strict=True)
             return left.attrs == right.attrs and all(_same_objects(a, b) for a, b in pairs)
         if isinstance(left, pd.Series):
-            pd.testing.assert_series_equal(left, right, check_exact=True, check_index_type="exact")
+            testing.assert_series_equal(left, right, check_exact=True, check_index_type="exact")
             return type(left.name) is type(right.name) and _same_objects(left, right)
         if isinstance(left, pd.Index):
-            pd.testing.assert_index_equal(left, right, exact=True)
+            testing.assert_index_equal(left, right, exact=True)
             return bool(getattr(left, "freq", None) == getattr(right, "freq", None))
     except AssertionError:
         return False

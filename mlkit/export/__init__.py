@@ -5,7 +5,7 @@ reads its data by `Artefacts`. See docs/production.md.
 """
 
 from mlkit.export.artefacts import Artefacts
-from mlkit.export.exporting import Exported, ExportError, export
+from mlkit.export.exporting import Exported, export
 from mlkit.export.verifying import Verification, verify
 
-__all__ = ["Artefacts", "ExportError", "Exported", "Verification", "export", "verify"]
+__all__ = ["Artefacts", "Exported", "Verification", "export", "verify"]

@@ -92,6 +92,12 @@ class _Writer:
             return {"~": "dict", "v": self._pairs(value, path)}
         if isinstance(value, np.ndarray | np.generic):
             return self._array(value, path)
+        return self._other(value, path)
+
+    def _other(self, value: Any, path: str) -> Any:
+        import numpy as np
+
+        kind = type(value)
         if kind.__name__ == "RandomState" and kind.__module__.startswith("numpy.random"):
             return {"~": "random", "v": self.tree(value.get_state(legacy=False), path)}
         if kind is np.random.Generator:
@@ -140,7 +146,8 @@ class _Writer:
         if kind.__module__.startswith("scipy.sparse"):
             parts = {k: v for k, v in vars(value).items() if k in _OF_SPARSE}
             return {"~": "state", "c": name, "v": self.tree(parts, path)}
-        if kind.__reduce__ is not object.__reduce__ and not hasattr(value, "__dict__"):
+        reduces = any("__reduce__" in vars(base) for base in kind.__mro__[:-1])
+        if reduces and not hasattr(value, "__dict__"):
             made, arguments, *state = value.__reduce__()  # an extension type
             return {
                 "~": "made",

@@ -23,7 +23,7 @@ from mlkit.define.check import check
 from mlkit.define.docstring import words
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.modules import ModuleSource, local_sources
-from mlkit.errors import MlkitError, entry_point
+from mlkit.errors import ExportError, MlkitError, entry_point
 from mlkit.execute.inputs import rows
 from mlkit.execute.local import localise_arguments
 from mlkit.export import golden, manifests
@@ -38,17 +38,13 @@ from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.client import Codec
 from mlkit.serving.kernel.example import example
 
-__all__ = ["DETAILS", "ExportError", "Exported", "export", "replayed"]
+__all__ = ["DETAILS", "Exported", "export", "replayed"]
 
 DETAILS = "export.json"
 """File that says what a folder is: version of mlkit, module and pipeline."""
 
 MAX_GOLDEN = 20
 REPLAY_S = 600
-
-
-class ExportError(MlkitError):
-    """A pipeline cannot be exported; all problems are listed."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +188,7 @@ def _write(
     examples: Iterable[Any] | App | None,
     image: str,
 ) -> Exported:
+    """Write everything, and have it answer in a fresh process."""
     graph = pipeline.graph
     local = local_sources(source.reach.modules)
     module = _module_name(graph.name, {name.partition(".")[0] for name in local})
@@ -220,13 +217,26 @@ def _write(
             where=f"pipeline {graph.name!r}",
         )
     _write_code(graph, source, folder, module, local, files)
-    golden.write(folder / "golden", golden.record(pipeline, inputs, modules))
+    recorded = golden.record(pipeline, inputs, modules)
+    golden.write(folder / "golden", recorded)
     target = f"{module}:{source.variable}"
     details = {"mlkit": __version__, "target": target}
     (folder / DETAILS).write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
     loaded = _check_parity(folder, target)
     notes = tuple(shared_state(graph))
-    _write_manifests(pipeline, folder, module, image, loaded | _tops(source.reach), notes)
+    pins, wheels = manifests.requirements(loaded | _tops(source.reach))
+    planned = plan(pipeline)
+    (folder / "wheels").mkdir()
+    (folder / "wheels" / ".gitkeep").touch()
+    for name, text in {
+        "requirements.txt": pins,
+        "serve_app.py": manifests.serve_app(target),
+        "serve.yaml": manifests.serve_config(planned),
+        "rayservice.yaml": manifests.ray_service(planned, image),
+        "Dockerfile": manifests.dockerfile(),
+        "README.md": manifests.readme(planned, module, golden.command(recorded[0]), wheels, notes),
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
     return Exported(folder, module, len(inputs), notes)
 
 
@@ -282,30 +292,6 @@ def _write_code(
             shutil.copytree(file, copy, dirs_exist_ok=True)
         else:
             shutil.copy2(file, copy)
-
-
-def _write_manifests(
-    pipeline: Pipeline[..., Any],
-    folder: Path,
-    module: str,
-    image: str,
-    loaded: set[str],
-    notes: Iterable[str],
-) -> None:
-    planned = plan(pipeline)
-    pins, wheels = manifests.requirements(loaded)
-    (folder / "wheels").mkdir()
-    (folder / "wheels" / ".gitkeep").touch()
-    target = f"{module}:{json.loads((folder / DETAILS).read_text())['target'].partition(':')[2]}"
-    for name, text in {
-        "requirements.txt": pins,
-        "serve_app.py": manifests.serve_app(target),
-        "serve.yaml": manifests.serve_config(planned),
-        "rayservice.yaml": manifests.ray_service(planned, image),
-        "Dockerfile": manifests.dockerfile(),
-        "README.md": manifests.readme(planned, module, wheels, notes),
-    }.items():
-        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _files_of(graph: Graph) -> tuple[dict[str, Path], list[Problem]]:

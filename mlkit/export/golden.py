@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp
-
 from mlkit.define.equality import same
 from mlkit.define.exact import Exact
 from mlkit.define.source import brief
@@ -25,9 +23,10 @@ from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 
 __all__ = [
-    "Answer",
     "Golden",
+    "HttpAnswer",
     "call",
+    "command",
     "compare",
     "exchange_with",
     "read",
@@ -50,7 +49,7 @@ _SUFFIXES = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """An HTTP response, as far as it is compared."""
 
     status: int
@@ -74,7 +73,7 @@ class Golden:
     arguments: bytes
     result: bytes
     request: PreparedRequest
-    answer: Answer
+    answer: HttpAnswer
 
 
 def record(
@@ -100,11 +99,11 @@ def record(
 
 def exchange_with(
     pipeline: Pipeline[..., Any], requests: Sequence[PreparedRequest]
-) -> list[Answer]:
+) -> list[HttpAnswer]:
     """Send requests to the application of a pipeline in this process, one after the other."""
     import httpx2
 
-    async def send_all() -> list[Answer]:
+    async def send_all() -> list[HttpAnswer]:
         app = asgi(pipeline)
         transport = httpx2.ASGITransport(app=app)
         async with _running(app), httpx2.AsyncClient(transport=transport) as client:
@@ -114,11 +113,12 @@ def exchange_with(
             ]
         return [_answer(response) for response in responses]
 
-    return _run(send_all())
+    answers: list[HttpAnswer] = _run(send_all())
+    return answers
 
 
 @asynccontextmanager
-async def _running(app: ASGIApp) -> AsyncIterator[None]:
+async def _running(app: Any) -> AsyncIterator[None]:
     """Start an application, and stop it at the end, as a server does."""
     received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     sent: asyncio.Queue[Any] = asyncio.Queue()
@@ -141,8 +141,10 @@ def _run(coroutine: Any) -> Any:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _answer(response: Any) -> Answer:
-    return Answer(response.status_code, response.headers.get("content-type", ""), response.content)
+def _answer(response: Any) -> HttpAnswer:
+    return HttpAnswer(
+        response.status_code, response.headers.get("content-type", ""), response.content
+    )
 
 
 def write(folder: Path, recorded: Sequence[Golden]) -> None:
@@ -173,6 +175,17 @@ def write(folder: Path, recorded: Sequence[Golden]) -> None:
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def command(recorded: Golden) -> str:
+    """Return a shell command that sends a golden request to a server on this machine."""
+    request = recorded.request
+    headers = "".join(f' -H "{name}: {value}"' for name, value in request.headers.items())
+    body = f"golden/{recorded.name}-request.{_suffix(request.headers['Content-Type'])}"
+    return (
+        f'curl -H "Authorization: Bearer $MLKIT_TOKEN"{headers} --data-binary @{body} '
+        f'"http://127.0.0.1:8000{request.url.removeprefix(BASE_URL)}"'
+    )
+
+
 def _suffix(content_type: str) -> str:
     return _SUFFIXES.get(content_type.partition(";")[0], "bin")
 
@@ -197,7 +210,7 @@ def _read(folder: Path, entry: Mapping[str, Any]) -> Golden:
         data["arguments"],
         data["result"],
         PreparedRequest("POST", entry["path"], dict(entry["headers"]), data["request"]),
-        Answer(entry["status"], entry["content_type"], data["response"]),
+        HttpAnswer(entry["status"], entry["content_type"], data["response"]),
     )
 
 
@@ -213,7 +226,7 @@ def call(pipeline: Pipeline[..., Any], golden: Golden, modules: Mapping[str, str
     return f"it returned {brief(returned)}, not {brief(expected)}"
 
 
-def compare(expected: Answer, got: Answer) -> str | None:
+def compare(expected: HttpAnswer, got: HttpAnswer) -> str | None:
     """Return how a response differs from the one that is expected; None if it does not."""
     if expected.status != got.status:
         detail = got.body[:200].decode("utf-8", "replace")
@@ -224,7 +237,7 @@ def compare(expected: Answer, got: Answer) -> str | None:
     return None if same(left, right) else f"it responded {brief(right)}, not {brief(left)}"
 
 
-def _content(answer: Answer) -> Any:
+def _content(answer: HttpAnswer) -> Any:
     kind = answer.content_type.partition(";")[0]
     if kind == "application/json":
         return json.loads(answer.body)

@@ -213,12 +213,15 @@ _FILES = {
 }
 
 
-def readme(plan: Plan, module: str, wheels: Iterable[str], notes: Iterable[str]) -> str:
+def readme(
+    plan: Plan, module: str, command: str, wheels: Iterable[str], notes: Iterable[str]
+) -> str:
     """Return a README.
 
     Args:
         plan: the planned pipeline.
         module: name of the module.
+        command: sends a request.
         wheels: files that are to be built before the image.
         notes: what differs between one process and many.
     """
@@ -232,7 +235,7 @@ def readme(plan: Plan, module: str, wheels: Iterable[str], notes: Iterable[str])
         "    pip install -r requirements.txt\n"
         "    export MLKIT_TOKEN=$(openssl rand -hex 32)\n"
         "    serve run serve.yaml\n"
-        f'    curl -H "Authorization: Bearer $MLKIT_TOKEN" ... http://127.0.0.1:{PORT}/{name}',
+        f"    {command}",
         "## Check it\n"
         "    mlkit verify .                              # in a fresh process\n"
         "    mlkit verify . --serve                      # under `serve run`\n"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
-from mlkit.export.reach import Imported, Part, Reach, constructor
+from mlkit.export.reach import Excerpt, Imported, Reach, constructor
 
 __all__ = ["import_block", "module_text"]
 
@@ -47,7 +47,7 @@ def module_text(
         for value, (at, statement) in reach.values.items():
             text = _load(variable, value, formats.get(value), constructor(statement.node))
             before = f"{parts[at].text}\n" if at in parts else ""
-            parts[at] = Part(at, before + text, statement)
+            parts[at] = Excerpt(at, before + text, statement)
     blocks = [_docstring(doc)]
     if imports:
         blocks.append(import_block(imports, own_modules))
@@ -79,15 +79,15 @@ def _load(variable: str, name: str, format_: str | None, build: ast.Call | None)
     return f'{name} = {variable}.weights("{name}", {maker})'
 
 
-def _joined(parts: Sequence[Part]) -> Iterator[str]:
+def _joined(parts: Sequence[Excerpt]) -> Iterator[str]:
     """Parts with the blank lines between them."""
-    before: Part | None = None
+    before: Excerpt | None = None
     for part in parts:
         yield "\n" * (1 + _blank_lines(before, part)) + part.text
         before = part
 
 
-def _blank_lines(before: Part | None, part: Part) -> int:
+def _blank_lines(before: Excerpt | None, part: Excerpt) -> int:
     if _is_block(part) or (before is not None and _is_block(before)):
         return 2
     if before is None or before.origin.cell is not part.origin.cell:
@@ -96,7 +96,7 @@ def _blank_lines(before: Part | None, part: Part) -> int:
     return int(first - (before.origin.node.end_lineno or 0) > 1)
 
 
-def _is_block(part: Part) -> bool:
+def _is_block(part: Excerpt) -> bool:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return isinstance(part.origin.node, kinds)
 

@@ -15,7 +15,7 @@ from mlkit.define.graph import Problem
 from mlkit.export.cells import Statement
 from mlkit.export.values import Home, home_of, literal_of
 
-__all__ = ["Imported", "Part", "Reach", "calls", "constructor", "needed", "reached"]
+__all__ = ["Excerpt", "Imported", "Reach", "calls", "constructor", "needed", "reached"]
 
 
 @dataclass(frozen=True, order=True)
@@ -34,7 +34,7 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Part:
+class Excerpt:
     """Code in a module, at the place of the statement that it comes from.
 
     Attributes:
@@ -62,7 +62,7 @@ class Reach:
     """
 
     imports: set[Imported] = field(default_factory=set)
-    parts: dict[int, Part] = field(default_factory=dict)
+    parts: dict[int, Excerpt] = field(default_factory=dict)
     values: dict[str, tuple[int, Statement]] = field(default_factory=dict)
     modules: set[str] = field(default_factory=set)
     imported_at: set[int] = field(default_factory=set)
@@ -180,7 +180,7 @@ class _Walk:
         elif home is Home.LITERAL:
             assert self._namespace is not None
             text = f"{name} = {literal_of(self._namespace[name])}"
-            self.found.parts.setdefault(at, Part(at, text, statement))
+            self.found.parts.setdefault(at, Excerpt(at, text, statement))
         elif home is Home.FILE:
             self.found.values.setdefault(name, (at, statement))
             self._build(statement)
@@ -211,7 +211,7 @@ class _Walk:
         if at in self.found.parts:
             return
         statement = self._statements[at]
-        self.found.parts[at] = Part(at, statement.text, statement)
+        self.found.parts[at] = Excerpt(at, statement.text, statement)
         self.found.problems += _paths_in(statement)
         self.found.problems += _inline_values(statement)
         self.found.modules |= late_imports(statement.code)

@@ -12,19 +12,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from mlkit.errors import MlkitError, entry_point
+from mlkit.errors import ExportError, MlkitError, entry_point
 from mlkit.export import golden
-from mlkit.export.exporting import DETAILS, ExportError, replayed
+from mlkit.export.exporting import DETAILS, replayed
 
 __all__ = ["Verification", "verify"]
 
-START_S = 120.0
+START_S = 300.0
+ATTEMPTS = 3
+"""Starts of Ray: on a busy machine, its own timeout of 30 s may be too short."""
+
 POLL_S = 0.5
+
+
+_SERVE_RUN = """
+import sys
+
+import ray
+from ray.serve.scripts import cli
+
+ray.init(address="local", include_dashboard=False, namespace="serve")
+cli(["run", sys.argv[1]])
+"""
+"""``serve run``, without Ray's dashboard, which takes longer to start than all else."""
 
 
 @dataclass(frozen=True)
@@ -113,15 +128,38 @@ def _serving(folder: Path) -> Iterator[tuple[str, str]]:
         else line
         for line in config.splitlines()
     ]
-    environment = {**os.environ, "MLKIT_TOKEN": token, "PYTHONPATH": _search_path(folder)}
+    environment = {
+        **os.environ,
+        "MLKIT_TOKEN": token,
+        "PYTHONPATH": _search_path(folder),
+        # Otherwise Ray writes a token of its own into the home directory.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
     environment.pop("RAY_ADDRESS", None)
+    base = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory(prefix="mlkit-serve-") as scratch:
-        file = Path(scratch) / "serve.yaml"
+        file, log = Path(scratch) / "serve.yaml", Path(scratch) / "serve.log"
         file.write_text("\n".join(lines), encoding="utf-8")
-        log = Path(scratch) / "serve.log"
+        process = _started(file, folder, environment, base, log)
+        try:
+            yield base, token
+        finally:
+            _stop(process)
+
+
+def _started(
+    config: Path, folder: Path, environment: Mapping[str, str], base: str, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start ``serve run`` and wait until its application is ready.
+
+    Raises:
+        MlkitError: it ends, or it takes too long.
+    """
+    for left in reversed(range(ATTEMPTS)):
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ray.serve.scripts", "run", str(file)],
+                [sys.executable, "-c", _SERVE_RUN, str(config)],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -129,12 +167,17 @@ def _serving(folder: Path) -> Iterator[tuple[str, str]]:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        try:
-            base = f"http://127.0.0.1:{port}"
-            _wait(base, process, log)
-            yield base, token
-        finally:
-            _stop(process)
+        if _is_ready(base, process):
+            return process
+        _stop(process)
+        text = log.read_text(errors="replace")
+        if not left or "timed out during startup" not in text:
+            break
+    raise MlkitError(
+        "`serve run` did not become ready",
+        where=str(folder),
+        got="\n".join(text.splitlines()[-15:]),
+    )
 
 
 def _search_path(folder: Path) -> str:
@@ -147,27 +190,17 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait(base: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the application is ready.
-
-    Raises:
-        MlkitError: the process ends, or it takes too long.
-    """
+def _is_ready(base: str, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the application is ready; False if the process ends, or it takes too long."""
     import httpx2
 
     until = time.monotonic() + START_S
     while time.monotonic() < until and process.poll() is None:
-        try:
+        with suppress(httpx2.TransportError):
             if httpx2.get(f"{base}/readyz", timeout=2.0).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
+                return True
         time.sleep(POLL_S)
-    raise MlkitError(
-        "`serve run` did not become ready",
-        where=str(log.parent),
-        got="\n".join(log.read_text(errors="replace").splitlines()[-15:]),
-    )
+    return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

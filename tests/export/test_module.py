@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from mlkit.export import ExportError, export
+from mlkit.errors import ExportError
+from mlkit.export import export
 from mlkit.export.cells import Cell, cells_of_main, read_notebook, statements_of
 from mlkit.export.module import import_block, module_text
 from mlkit.export.reach import Imported, needed, reached
