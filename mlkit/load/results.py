@@ -185,7 +185,7 @@ class LoadResult:
         return tuple(notes.values())
 
     @cached_property
-    def schedule_s(self) -> NDArray[np.float64] | None:
+    def asked_s(self) -> NDArray[np.float64] | None:
         """Scheduled send times within ``duration_s``; None for a closed loop."""
         if isinstance(self.arrivals, Closed):
             return None
@@ -200,7 +200,7 @@ class LoadResult:
     @cached_property
     def asked_rate(self) -> float | None:
         """Requests per second of the schedule; None for a closed loop."""
-        times = self.schedule_s
+        times = self.asked_s
         return None if times is None else _per_second(len(times), self.duration_s)
 
     @property

@@ -94,7 +94,7 @@ def test_a_ramp_that_was_stopped_early_is_held_against_the_start_of_its_schedule
     result = make_result([5.0] * count, **fields)
     assert result.asked_rate == count / 5
     assert not result.void
-    assert np.array_equal(result.schedule_s, times[:count])
+    assert np.array_equal(result.asked_s, times[:count])
 
 
 def test_what_a_stopped_run_had_planned_is_saved(make_result, tmp_path):

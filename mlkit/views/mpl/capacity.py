@@ -135,7 +135,7 @@ def _set_rates(axes: Axes, points: list[AtRate]) -> None:
         axes.set_xlim(low / 1.15, high * 1.15)
         plain_log_ticks(axes.xaxis)
     else:
-        axes.set_xlim(0, high * 1.05)
+        axes.set_xlim(max(0.0, low - 0.15 * (high - low or low)), high * 1.03)
         axes.xaxis.set_major_formatter("{x:,g}")
 
 
