@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load import analysis
 from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
@@ -310,6 +310,7 @@ class LoadResult:
         """
         return None if self.slo is None else self.verdict().outcome
 
+    @entry_point
     def verdict(self, slo: SLO | None = None) -> Verdict:
         """Judge the run by an SLO. A void run proves nothing.
 
