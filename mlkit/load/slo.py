@@ -220,7 +220,6 @@ def _bounds(objective: Objective, percentile: Percentile) -> str:
         return f"{name} {high if outcome == 'met' else low}"
     if not percentile.certified:
         least = analysis.needed(0, share=percentile.share)
-        high = f"no upper bound: the run is worth {percentile.worth:,} independent requests, "
-        high += f"{least:,} is the least"
+        high = f"no upper bound (worth {percentile.worth:,} independent requests of {least:,})"
     known = [high] if math.isnan(percentile.at_least_ms) else [low, high]
     return f"{name} {', '.join(known)}"

@@ -39,7 +39,7 @@ PANELS = ((0.43, 0.36), (0.09, 0.23))
 """Bottom and height of each panel, as fractions of the height."""
 LOG_RANGE = 20.0
 """Ratio of the highest to the lowest rate from which on the axis is logarithmic."""
-MAX_CHARS = 108
+MAX_CHARS = 98
 MARKS: dict[str, dict[str, Any]] = {
     "met": {"marker": "o", "color": READY, "mec": GROUND},
     "missed": {"marker": "^", "color": ERROR, "mec": GROUND},
