@@ -359,7 +359,8 @@ def _load(arguments: argparse.Namespace) -> int:
         print(json.dumps(_finite({**result.summary(), **words})))
     else:
         print(result)
-        print(verdict if slo is None else f"{slo}: {verdict}")
+        if verdict is not None:
+            print(f"{slo}: {verdict}")
     return _exit_code(result, verdict)
 
 

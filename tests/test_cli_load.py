@@ -94,6 +94,11 @@ def test_the_verdict_is_printed_with_its_reason(asked, capsys):
     assert (figures["outcome"], figures["p99_ms"]) == ("met", pytest.approx(5))
 
 
+def test_without_an_objective_nothing_is_said_of_one(asked, capsys):
+    exit_code(URL, "--rate", "100")
+    assert capsys.readouterr().out == f"{asked.result}\n"
+
+
 def test_json_has_no_infinities(asked, capsys):
     asked.result = made(error="timeout")
     exit_code(URL, "--rate", "100", "--json")

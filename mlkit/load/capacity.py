@@ -12,7 +12,7 @@ from mlkit.load.arrivals import closed, poisson
 from mlkit.load.requests import Preparable, as_list
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import LoadRun, load_test, watch
-from mlkit.load.search import INTERRUPTED, Effort, Probe, Trial, drive, evidence, search
+from mlkit.load.search import INTERRUPTED, Effort, Probe, RateTrial, drive, evidence, search
 from mlkit.load.slo import SLO, Outcome, Verdict
 from mlkit.load.spec import check_positive, is_integer
 
@@ -47,7 +47,7 @@ class Capacity:
 
     target: str
     slo: SLO
-    trials: tuple[Trial, ...]
+    trials: tuple[RateTrial, ...]
     saturated: LoadResult | None
     verify: int
     reason: str
@@ -127,7 +127,7 @@ _COLUMNS = [
 ]
 
 
-def _row(trial: Trial, slo: SLO) -> dict[str, Any]:
+def _row(trial: RateTrial, slo: SLO) -> dict[str, Any]:
     result = cast("LoadResult", trial.measured)
     percentiles = result.percentiles
     return {
@@ -223,7 +223,7 @@ def capacity(
             min_rate=min(min_rate or SLOWEST_SHARE * start_rate, max_rate or math.inf),
             max_rate=max_rate or math.inf,
         )
-        trials: list[Trial] = []
+        trials: list[RateTrial] = []
 
         def measure(probe: Probe) -> LoadResult:
             status.begin(f"{probe.phase} {probe.rate:.3g}/s")

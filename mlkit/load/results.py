@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load import analysis
 from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
@@ -185,7 +185,7 @@ class LoadResult:
         return tuple(notes.values())
 
     @cached_property
-    def schedule_s(self) -> NDArray[np.float64] | None:
+    def asked_s(self) -> NDArray[np.float64] | None:
         """Scheduled send times within ``duration_s``; None for a closed loop."""
         if isinstance(self.arrivals, Closed):
             return None
@@ -200,7 +200,7 @@ class LoadResult:
     @cached_property
     def asked_rate(self) -> float | None:
         """Requests per second of the schedule; None for a closed loop."""
-        times = self.schedule_s
+        times = self.asked_s
         return None if times is None else _per_second(len(times), self.duration_s)
 
     @property
@@ -310,6 +310,7 @@ class LoadResult:
         """
         return None if self.slo is None else self.verdict().outcome
 
+    @entry_point
     def verdict(self, slo: SLO | None = None) -> Verdict:
         """Judge the run by an SLO. A void run proves nothing.
 

@@ -136,9 +136,7 @@ def load_test(
     expected = expectation(expect, nonempty=hasattr(target, "graph"))
     plan, job = _prepare(target, as_list(payloads), arrivals, durations, slo_ms, seed, expected)
     run = LoadRun(plan, WorkerProcess(job, target=plan.target, warmup_s=warmup_s))
-    if not wait:
-        return run
-    return _watch_with_bar(run) if progress else watch(run)
+    return watch(run, progress) if wait else run
 
 
 def last_result() -> LoadResult | None:
@@ -170,17 +168,20 @@ class LoadRun:
         return self._plan.duration_s
 
     @property
-    def rate(self) -> float | None:
-        """Target rate in requests per second, None for a closed loop.
-
-        It can be set for `steered` arrivals.
+    @entry_point
+    def rate(self) -> float:
+        """Target rate in requests per second; it can be set for `steered` arrivals.
 
         Raises:
-            LoadError: on setting it, the arrivals are not steered, or the rate is not positive and
-                finite.
+            LoadError: it is a closed loop, which has none; or the rate is set, and the arrivals are
+                not steered or the rate is not positive and finite.
         """
         if isinstance(self._plan.arrivals, Closed):
-            return None
+            raise LoadError(
+                "a closed loop has no rate: its clients send on each response",
+                got=repr(self._plan.arrivals),
+                fix="load_test(..., poisson(rate=50)); the throughput is result.ok_rate",
+            )
         return self._plan.arrivals.opening_rate if self._rate is None else self._rate
 
     @rate.setter
@@ -312,22 +313,18 @@ def _describe(target: Preparable | str, prepared: list[Any]) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def watch(run: LoadRun, show: Callable[[LoadRun], None] | None = None) -> LoadResult:
+def watch(run: LoadRun, progress: bool | Callable[[LoadRun], None]) -> LoadResult:
     """Wait for the end; on an interrupt stop the test and return its records so far.
 
     Args:
         run: the load test.
-        show: called ten times a second, and at the end.
+        progress: whether to show a progress bar; or what to call ten times a second instead.
     """
     try:
         try:
-            while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
-                if show is not None:
-                    show(run)
+            _follow(run, progress)
         except KeyboardInterrupt:
             return run.stop()
-        if show is not None:
-            show(run)
         return run.result()
     except BaseException:
         if not run.done:
@@ -335,12 +332,19 @@ def watch(run: LoadRun, show: Callable[[LoadRun], None] | None = None) -> LoadRe
         raise
 
 
-def _watch_with_bar(run: LoadRun) -> LoadResult:
+def _follow(run: LoadRun, progress: bool | Callable[[LoadRun], None]) -> None:
+    if not progress or callable(progress):
+        while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
+            if callable(progress):
+                progress(run)
+        return
     from tqdm.auto import tqdm
 
     layout = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s {postfix}"
     with tqdm(total=run.duration_s, desc="warming up", bar_format=layout) as bar:
-        return watch(run, lambda run: _show(bar, run))
+        while not run.wait(REFRESH_S):
+            _show(bar, run)
+        _show(bar, run)
 
 
 def _show(bar: Any, run: LoadRun) -> None:

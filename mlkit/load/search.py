@@ -1,6 +1,6 @@
 """The search for a capacity: which rate to measure next, as a function of what was measured.
 
-`search` is a generator that yields a `Probe` and is sent its `Trial`; it neither measures nor
+`search` is a generator that yields a `Probe` and is sent its `RateTrial`; it neither measures nor
 waits. `drive` connects it with a function that does. Four phases:
 
 1. **bracket**: short runs, faster by half or slower by a third, until one looks good and one bad.
@@ -30,7 +30,7 @@ __all__ = [
     "Measured",
     "Phase",
     "Probe",
-    "Trial",
+    "RateTrial",
     "drive",
     "evidence",
     "search",
@@ -83,7 +83,7 @@ class Probe(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """A rate measured against an SLO.
 
     Attributes:
@@ -123,10 +123,12 @@ class Effort:
     max_rate: float = math.inf
 
 
-Steps: TypeAlias = Generator[Probe, Trial, str]
+Steps: TypeAlias = Generator[Probe, RateTrial, str]
 
 
-def drive(steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: list[Trial]) -> str:
+def drive(
+    steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: list[RateTrial]
+) -> str:
     """Measure what a search asks for, and append each trial; return why the search ended.
 
     What was measured is kept: an interrupted run ends the search, as does an error after the first
@@ -145,7 +147,7 @@ def drive(steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: 
             if not trials:
                 raise
             return f"at {probe.rate:.3g}/s: {error.what}"
-        trials.append(Trial(probe, measured, measured.verdict(slo)))
+        trials.append(RateTrial(probe, measured, measured.verdict(slo)))
         if measured.interrupted:
             return INTERRUPTED
         try:
@@ -154,19 +156,19 @@ def drive(steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: 
             return str(end.value)
 
 
-def evidence(trials: Iterable[Trial], slo: SLO) -> dict[float, Verdict]:
+def evidence(trials: Iterable[RateTrial], slo: SLO) -> dict[float, Verdict]:
     """The verdict on each rate of which a verdict was sought, from all its valid runs together.
 
     Runs are joined in the order measured, so that differences between them count as dependence.
     """
-    rates: dict[float, list[Trial]] = {}
+    rates: dict[float, list[RateTrial]] = {}
     for trial in trials:
         if trial.probe.phase in DECIDING and not trial.measured.void:
             rates.setdefault(trial.probe.rate, []).append(trial)
     return {rate: _pooled(at_rate, slo) for rate, at_rate in rates.items()}
 
 
-def _pooled(trials: Sequence[Trial], slo: SLO) -> Verdict:
+def _pooled(trials: Sequence[RateTrial], slo: SLO) -> Verdict:
     import numpy as np
 
     if len(trials) == 1:
@@ -190,7 +192,7 @@ def search(slo: SLO, start_rate: float, effort: Effort) -> Steps:
 # ---- by looks -------------------------------------------------------------------------------
 
 
-def _bracket(rate: float, effort: Effort) -> Generator[Probe, Trial, tuple[float, float]]:
+def _bracket(rate: float, effort: Effort) -> Generator[Probe, RateTrial, tuple[float, float]]:
     """A rate that looks good (0 if none does), and one that does not (infinite if all do)."""
     good, bad, rate = 0.0, math.inf, min(max(rate, effort.min_rate), effort.max_rate)
     for _ in range(MAX_BRACKET):
@@ -206,7 +208,7 @@ def _bracket(rate: float, effort: Effort) -> Generator[Probe, Trial, tuple[float
 
 def _bisect(
     good: float, bad: float, effort: Effort
-) -> Generator[Probe, Trial, tuple[float, float]]:
+) -> Generator[Probe, RateTrial, tuple[float, float]]:
     """Rates with the same meaning, as close as the precision asks."""
     while good and bad < math.inf and bad / good > 1 + effort.precision:
         middle = math.sqrt(good * bad)
@@ -217,12 +219,12 @@ def _bisect(
     return good, bad
 
 
-def _looks_good(rate: float, phase: Phase, effort: Effort) -> Generator[Probe, Trial, bool]:
+def _looks_good(rate: float, phase: Phase, effort: Effort) -> Generator[Probe, RateTrial, bool]:
     duration_s = min(max(effort.probe_s, LEAST_REQUESTS / rate), effort.max_run_s)
     return (yield from _try(Probe(rate, duration_s, phase))).looks_good
 
 
-def _try(probe: Probe) -> Generator[Probe, Trial, Trial]:
+def _try(probe: Probe) -> Generator[Probe, RateTrial, RateTrial]:
     trial = yield probe
     if trial.measured.void and trial.verdict.looks_met:
         # The generator was disturbed, not the server: once more.
@@ -254,11 +256,13 @@ def _settle(slo: SLO, good: float, bad: float, effort: Effort) -> Steps:
     return f"ended after {MAX_CERTIFY} rates"
 
 
-def _examine(slo: SLO, rate: float, effort: Effort) -> Generator[Probe, Trial, tuple[bool, str]]:
+def _examine(
+    slo: SLO, rate: float, effort: Effort
+) -> Generator[Probe, RateTrial, tuple[bool, str]]:
     """Whether the SLO holds at a rate, and why no lower rate can be shown to hold either."""
     enough = analysis.needed(0, share=SHARES[slo.objectives[-1].name])
     first_s = min(max(effort.probe_s, SPARE * enough / rate), effort.max_run_s)
-    trials: list[Trial] = []
+    trials: list[RateTrial] = []
     spent_s, duration_s = 0.0, first_s
     while True:
         trial = yield from _try(Probe(rate, duration_s, "certify"))
@@ -283,7 +287,7 @@ def _examine(slo: SLO, rate: float, effort: Effort) -> Generator[Probe, Trial, t
     return _pooled(trials, slo).outcome == "met", ""
 
 
-def _within_reach(slo: SLO, trials: Sequence[Trial], growth: float) -> bool:
+def _within_reach(slo: SLO, trials: Sequence[RateTrial], growth: float) -> bool:
     """Whether ``growth`` times as many requests like these would meet the SLO."""
     import numpy as np
 

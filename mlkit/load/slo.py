@@ -7,6 +7,7 @@ limit, computed from as many independent requests as the dependent ones are wort
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 __all__ = ["SHARES", "SLO", "Objective", "Outcome", "Percentile", "Verdict", "percentile_of"]
 
@@ -34,7 +35,7 @@ class Percentile(NamedTuple):
 
     ``at_least_ms`` and ``at_most_ms`` are its bounds, each with 99% confidence; NaN where there
     were too few requests for one, or where the generator sent too late for this percentile
-    (``late``).
+    (``late``). ``worth`` is the number of independent requests with as much evidence.
     """
 
     name: str
@@ -43,11 +44,12 @@ class Percentile(NamedTuple):
     at_least_ms: float
     at_most_ms: float
     late: bool = False
+    worth: int = 0
 
     @property
     def certified(self) -> bool:
         """Whether there is an upper bound."""
-        return self.at_most_ms == self.at_most_ms
+        return not math.isnan(self.at_most_ms)
 
     def outcome(self, limit_ms: float) -> Outcome:
         """Whether it is at most ``limit_ms``, as far as its bounds tell."""
@@ -57,7 +59,7 @@ class Percentile(NamedTuple):
 
 
 def percentile_of(
-    latency_ms: ArrayLike,
+    latency_ms: NDArray[np.float64],
     name: str,
     *,
     inflation: float | None = None,
@@ -76,7 +78,8 @@ def percentile_of(
         inflation = analysis.inflation(latency_ms, share)
     low = analysis.at_least(latency_ms, share, confidence=confidence, inflation=inflation)
     high = analysis.at_most(latency_ms, share, confidence=confidence, inflation=inflation)
-    return Percentile(name, share, analysis.percentile(latency_ms, share), low, high)
+    value, worth = analysis.percentile(latency_ms, share), int(len(latency_ms) / inflation)
+    return Percentile(name, share, value, low, high, worth=worth)
 
 
 class Objective(NamedTuple):
@@ -138,7 +141,7 @@ class SLO:
         """The limit of its highest percentile: a slower response is no use to anyone."""
         return self.objectives[-1].limit_ms
 
-    def judge(self, latency_ms: ArrayLike, *, confidence: float = CONFIDENCE) -> Verdict:
+    def judge(self, latency_ms: NDArray[np.float64], *, confidence: float = CONFIDENCE) -> Verdict:
         """Judge the latencies of requests.
 
         Args:
@@ -209,14 +212,14 @@ def _reason(outcome: Outcome, judged: tuple[tuple[Objective, Percentile], ...]) 
 
 def _bounds(objective: Objective, percentile: Percentile) -> str:
     name = objective.name.replace("_", ".")
-    known = [
-        f"{words} {bound:.3g} ms"
-        for words, bound in (("≥", percentile.at_least_ms), ("≤", percentile.at_most_ms))
-        if bound == bound
-    ]
     if percentile.late:
         return f"{name} unknown, requests left late"
-    if not known:
-        return f"{name} unknown, too few requests"
-    wanted = {"met": known[-1:], "missed": known[:1]}.get(percentile.outcome(objective.limit_ms))
-    return f"{name} {' and '.join(wanted or known)}"
+    low, high = f"≥ {percentile.at_least_ms:.3g} ms", f"≤ {percentile.at_most_ms:.3g} ms"
+    outcome = percentile.outcome(objective.limit_ms)
+    if outcome != "undecided":
+        return f"{name} {high if outcome == 'met' else low}"
+    if not percentile.certified:
+        least = analysis.needed(0, share=percentile.share)
+        high = f"no upper bound (worth {percentile.worth:,} independent requests of {least:,})"
+    known = [high] if math.isnan(percentile.at_least_ms) else [low, high]
+    return f"{name} {', '.join(known)}"

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from mlkit.load import LoadResult
 from mlkit.load.capacity import Capacity
-from mlkit.load.search import Trial
+from mlkit.load.search import RateTrial
 from mlkit.media.preview import shorten
 from mlkit.views.load import amount, per_second, seconds
 from mlkit.views.templating import render
@@ -62,7 +62,7 @@ def to_html(capacity: Capacity) -> str:
     )
 
 
-def _row(trial: Trial, capacity: Capacity) -> dict[str, Any]:
+def _row(trial: RateTrial, capacity: Capacity) -> dict[str, Any]:
     result = cast("LoadResult", trial.measured)
     goodput = capacity.slo.within(result.latency_ms) / max(result.duration_s, 1e-9)
     return {

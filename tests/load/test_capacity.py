@@ -10,7 +10,7 @@ import pytest
 from mlkit.errors import BudgetError, LoadError
 from mlkit.load import SLO, assert_budget, capacity, closed, constant, poisson, sweep
 from mlkit.load.capacity import Capacity
-from mlkit.load.search import Probe, Trial
+from mlkit.load.search import Probe, RateTrial
 from mlkit.load.slo import Verdict
 
 MODULE = sys.modules["mlkit.load.capacity"]  # the function has the name of its module
@@ -224,7 +224,7 @@ def found(make_result):
 
     def trial(rate, phase, latency_ms):
         result = make_result([latency_ms] * 1000, duration_s=1000 / rate)
-        return Trial(Probe(rate, 1000 / rate, phase), result, result.verdict(slo))
+        return RateTrial(Probe(rate, 1000 / rate, phase), result, result.verdict(slo))
 
     trials = (
         trial(20.0, "bracket", 10.0),

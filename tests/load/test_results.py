@@ -68,7 +68,9 @@ def test_a_verdict_says_why(make_result):
     assert str(result.verdict(SLO(p99_ms=10))) == "met: p99 ≤ 5 ms"
     assert str(result.verdict(SLO(p99_ms=4))) == "missed: p99 ≥ 5 ms"
     verdict = result.verdict(SLO(p50_ms=10, p99_9_ms=100))
-    assert str(verdict) == "undecided: p99.9 ≥ 5 ms"
+    assert str(verdict) == (
+        "undecided: p99.9 ≥ 5 ms, no upper bound (worth 500 independent requests of 4,603)"
+    )
     assert result.verdict(SLO(p50_ms=4, p99_9_ms=100)).outcome == "missed"
     with pytest.raises(LoadError, match="no objective"):
         result.verdict()
@@ -94,7 +96,7 @@ def test_a_ramp_that_was_stopped_early_is_held_against_the_start_of_its_schedule
     result = make_result([5.0] * count, **fields)
     assert result.asked_rate == count / 5
     assert not result.void
-    assert np.array_equal(result.schedule_s, times[:count])
+    assert np.array_equal(result.asked_s, times[:count])
 
 
 def test_what_a_stopped_run_had_planned_is_saved(make_result, tmp_path):

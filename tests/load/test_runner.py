@@ -207,6 +207,13 @@ def test_the_rate_of_other_arrivals_is_fixed(hello):
     run.kill()
 
 
+def test_a_closed_loop_has_no_rate(hello):
+    run = quick(hello, closed(concurrency=1), duration_s=60, wait=False)
+    with pytest.raises(LoadError, match="a closed loop has no rate"):
+        run.rate  # noqa: B018
+    run.kill()
+
+
 @pytest.mark.parametrize(
     "wrong", [{"rate": 0}, {"rate": 5, "shape": "even"}, {"rate": 5, "seed": -1}]
 )

@@ -39,7 +39,7 @@ PANELS = ((0.43, 0.36), (0.09, 0.23))
 """Bottom and height of each panel, as fractions of the height."""
 LOG_RANGE = 20.0
 """Ratio of the highest to the lowest rate from which on the axis is logarithmic."""
-MAX_CHARS = 108
+MAX_CHARS = 98
 MARKS: dict[str, dict[str, Any]] = {
     "met": {"marker": "o", "color": READY, "mec": GROUND},
     "missed": {"marker": "^", "color": ERROR, "mec": GROUND},
@@ -135,7 +135,7 @@ def _set_rates(axes: Axes, points: list[AtRate]) -> None:
         axes.set_xlim(low / 1.15, high * 1.15)
         plain_log_ticks(axes.xaxis)
     else:
-        axes.set_xlim(0, high * 1.05)
+        axes.set_xlim(max(0.0, low - 0.15 * (high - low or low)), high * 1.03)
         axes.xaxis.set_major_formatter("{x:,g}")
 
 

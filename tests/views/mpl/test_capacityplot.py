@@ -6,7 +6,7 @@ import pytest
 from mlkit.errors import InputError
 from mlkit.load import SLO, poisson
 from mlkit.load.capacity import Capacity
-from mlkit.load.search import Probe, Trial
+from mlkit.load.search import Probe, RateTrial
 from mlkit.load.sweep import Sweep
 from mlkit.views.mpl.capacity import AtRate, at_rates, knee, plot_capacity
 
@@ -32,7 +32,7 @@ def make(load_result):
             busy = typical_ms * (3 if rate >= 90 else 1)
             run = load_result(poisson(rate=rate, seed=number), typical_ms=busy, **fields)
             probe = Probe(rate, run.duration_s, "certify")
-            trials.append(Trial(probe, run, run.verdict(slo)))
+            trials.append(RateTrial(probe, run, run.verdict(slo)))
         return Capacity(
             target="http://127.0.0.1:8000/tag",
             slo=slo,
