@@ -17,11 +17,23 @@ response, which measures the saturated throughput and nothing else. The generato
 of its own and reports its own lateness and CPU time.
 """
 
-from mlkit.load.arrivals import closed, constant, jump, poisson, ramp, spike
+from mlkit.load.arrivals import (
+    closed,
+    constant,
+    diurnal,
+    gamma,
+    jump,
+    poisson,
+    ramp,
+    spike,
+)
 from mlkit.load.compare import Comparison, compare
+from mlkit.load.payloads import mix, part, sampled, template
 from mlkit.load.records import RequestRecord
+from mlkit.load.replay import replay
 from mlkit.load.results import LoadResult
-from mlkit.load.runner import LoadRun, last_result, load_test
+from mlkit.load.runner import last_result, load_test
+from mlkit.load.running import LoadRun
 from mlkit.load.steered import steered
 
 __all__ = [
@@ -32,11 +44,18 @@ __all__ = [
     "closed",
     "compare",
     "constant",
+    "diurnal",
+    "gamma",
     "jump",
     "last_result",
     "load_test",
+    "mix",
+    "part",
     "poisson",
     "ramp",
+    "replay",
+    "sampled",
     "spike",
     "steered",
+    "template",
 ]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlkit.errors import LoadError
 from mlkit.load import analysis
-from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
+from mlkit.load.arrivals import Arrivals, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
 from mlkit.load.records import ClientCost, FailureSample, RequestRecord, parse_server_timing
-from mlkit.load.steered import Steered
+from mlkit.load.replay import RecordedTimes
 from mlkit.load.validity import void_reasons
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class LoadResult:
         columns: the raw records, an array per field of `RequestRecord`; ``items`` only of an app
             that streams.
         item_times: when each item arrived, in seconds from the start, request by request.
+        planned_s: length of the measured part as it was requested; None if not known.
+        parts: number of payloads by part of a `mix`; empty without one.
     """
 
     arrivals: Arrivals
@@ -93,6 +95,8 @@ class LoadResult:
     failures: tuple[FailureSample, ...]
     columns: Mapping[str, NDArray[Any]]
     item_times: NDArray[np.float64] = field(default_factory=_no_times)
+    planned_s: float | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     # Records
 
@@ -113,7 +117,7 @@ class LoadResult:
         """A row per request: times in s, latency, lateness and phases in ms.
 
         Of an app that streams also the number of ``items``, ``first_item_ms`` from the scheduled
-        time, and the mean of ``between_items_ms``.
+        time, and the mean of ``between_items_ms``; of a mix also the ``part``.
         """
         import pandas as pd
 
@@ -132,6 +136,8 @@ class LoadResult:
                 "error": [error or None for error in columns["error"].tolist()],
             }
         )
+        if self.parts:
+            frame["part"] = self._part_of(columns["payload"])
         if self.streams:
             first_s, last_s = self._item_ends_s
             frame["items"] = columns["items"]
@@ -142,6 +148,12 @@ class LoadResult:
             timings = [parse_server_timing(text) for text in columns["server_timing"].tolist()]
             frame = frame.join(pd.DataFrame(timings, index=frame.index).add_suffix("_ms"))
         return frame
+
+    def _part_of(self, payload: NDArray[np.int64]) -> NDArray[np.str_]:
+        import numpy as np
+
+        ends = np.cumsum(list(self.parts.values()))
+        return np.array(list(self.parts))[np.searchsorted(ends, payload, side="right")]
 
     @cached_property
     def ok(self) -> NDArray[np.bool_]:
@@ -200,11 +212,24 @@ class LoadResult:
     @cached_property
     def asked_rate(self) -> float | None:
         """Requests per second of the schedule; None for a closed loop."""
-        if isinstance(self.arrivals, Closed):
-            return None
-        if isinstance(self.arrivals, Steered):
-            return _per_second(len(self), self.duration_s)
-        return _per_second(len(self.arrivals.times(self.duration_s)), self.duration_s)
+        asked = self.asked_s
+        return None if asked is None else _per_second(len(asked), self.duration_s)
+
+    @cached_property
+    def asked_s(self) -> NDArray[np.float64] | None:
+        """Send times of the schedule, in seconds from the start; None for a closed loop."""
+        planned_s = self.duration_s if self.planned_s is None else self.planned_s
+        return self.arrivals.asked(planned_s, self.duration_s, self.columns["intended"])
+
+    def schedule(self) -> RecordedTimes:
+        """Return the send times of this run as a schedule, which sends the same again.
+
+        For instance those of a `steered` run.
+
+        Raises:
+            LoadError: nothing was sent.
+        """
+        return RecordedTimes.of(self.columns["intended"], self.duration_s)
 
     @property
     def sent_rate(self) -> float:
@@ -399,7 +424,7 @@ class LoadResult:
             failures=tuple(FailureSample(*sample) for sample in head["failures"]),
             columns=columns,
             item_times=item_times,
-            **{name: head[name] for name in _PLAIN},
+            **{name: head[name] for name in _PLAIN if name in head},
         )
 
     def plot(self) -> matplotlib.figure.Figure:
@@ -430,6 +455,8 @@ _PLAIN = (
     "started",
     "interrupted",
     "carried",
+    "planned_s",
+    "parts",
 )
 
 

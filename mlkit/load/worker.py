@@ -21,6 +21,7 @@ import signal
 import sys
 import time
 from array import array
+from collections.abc import Iterable
 from typing import Any
 
 from mlkit.load.client import Endpoint, Pool, new_event_loop, resolve
@@ -40,10 +41,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     _allow_many_connections()
     job = json.loads(_read(LENGTH.unpack(_read(LENGTH.size))[0]))
-    times = array("d", _read(job["times"]))
+    times, order = array("d", _read(job["times"])), array("I", _read(job["order"]))
     requests = [_read(size) for size in job["sizes"]]
     loop = new_event_loop()
-    loop.run_until_complete(JobRun(loop, job, times, requests).run())
+    loop.run_until_complete(JobRun(loop, job, times, order, requests).run())
 
 
 class JobRun:
@@ -54,9 +55,11 @@ class JobRun:
         loop: asyncio.AbstractEventLoop,
         job: dict[str, Any],
         times: array[float],
+        order: array[int],
         requests: list[bytes],
     ) -> None:
-        self.loop, self.job, self.times, self.requests = loop, job, times, requests
+        self.loop, self.job, self.times = loop, job, times
+        self.order, self.requests = order, requests
         self.limits = RunLimits(**job["limits"])
         self.ended = loop.create_future()
         self.marks: dict[str, tuple[float, float]] = {}
@@ -76,7 +79,7 @@ class JobRun:
         gc.collect()
         gc.freeze()
         gc.disable()
-        self.realtime = self.job["concurrency"] is None and _request_realtime()
+        self.realtime = self.job["loop"]["kind"] != "closed" and _request_realtime()
         with _nonblocking(1):
             self._begin(generator)
             await self.ended
@@ -95,6 +98,7 @@ class JobRun:
                 self.loop,
                 endpoint,
                 self.requests,
+                order=self.order,
                 first=sum(1 for t in self.times if t < 0),
                 headless=frozenset(job["headless"]),
                 statuses=frozenset(job["statuses"]),
@@ -115,20 +119,8 @@ class JobRun:
         def end() -> None:
             self.ended.set_result(None)
 
-        generator: Generator
-        steered = self.job.get("steered")
-        if steered is not None:
-            draw = random.Random(steered["seed"])
-            even = steered["shape"] == "constant"
-            gap = (lambda: 1.0) if even else (lambda: draw.expovariate(1.0))
-            generator = SteeredLoop(
-                steered["rate"], gap, self.loop, pool, self.limits, zero=zero, on_end=end
-            )
-        elif self.job["concurrency"] is None:
-            generator = OpenLoop(self.times, self.loop, pool, self.limits, zero=zero, on_end=end)
-        else:
-            concurrency = self.job["concurrency"]
-            generator = ClosedLoop(concurrency, self.loop, pool, self.limits, zero=zero, on_end=end)
+        run = (self.loop, pool, self.limits)
+        generator = _loop(self.job["loop"], self.times, *run, zero=zero, on_end=end)
         pool.answered = generator.answered
         return generator
 
@@ -171,9 +163,9 @@ class JobRun:
                 {
                     "event": "progress",
                     "elapsed_s": generator.now(),
-                    "sent": len(generator.log.sent),
+                    "sent": generator.log.opened,
                     "answered": generator.answers,
-                    "failed": len(generator.log.errors),
+                    "failed": generator.log.failed,
                     "in_flight": len(generator.in_flight),
                 }
             )
@@ -204,6 +196,19 @@ class JobRun:
         bodies = [body for _, body in log.bodies]
         times = [log.item_times[slot].tobytes() for slot in sorted(log.item_times)]
         _write(json.dumps(done).encode() + b"\n", *_columns(log), *times, *bodies)
+
+
+def _loop(spec: dict[str, Any], times: Iterable[float], *args: Any, **kwargs: Any) -> Generator:
+    """Build the loop that `mlkit.load.spec.Arrivals.loop` describes."""
+    match spec:
+        case {"kind": "closed", "concurrency": concurrency}:
+            return ClosedLoop(concurrency, *args, **kwargs)
+        case {"kind": "steered", "rate": rate, "shape": shape, "seed": seed}:
+            draw = random.Random(seed)
+            gap = (lambda: 1.0) if shape == "constant" else (lambda: draw.expovariate(1.0))
+            return SteeredLoop(rate, gap, *args, **kwargs)
+        case _:
+            return OpenLoop(times, *args, **kwargs)
 
 
 def _reason(error: OSError) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlkit.load import LoadResult, analysis
-from mlkit.load.steered import Steered
 
 __all__ = [
     "END",
@@ -90,11 +89,7 @@ def rates(result: LoadResult) -> Rates:
     def rate(times: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.histogram(times[~np.isnan(times)], edges)[0] * per_second
 
-    asked = None
-    if result.asked_rate is not None:
-        steered = isinstance(result.arrivals, Steered)
-        times = result.columns["intended"] if steered else result.arrivals.times(result.duration_s)
-        asked = rate(times)
+    asked = None if result.asked_s is None else rate(result.asked_s)
     return Rates(edges, rate(finished[result.ok]), rate(finished[~result.ok]), asked)
 
 
