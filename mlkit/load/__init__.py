@@ -34,6 +34,7 @@ from mlkit.load.replay import replay
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import last_result, load_test
 from mlkit.load.running import LoadRun
+from mlkit.load.soak import SoakResult, soak
 from mlkit.load.steered import steered
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "LoadResult",
     "LoadRun",
     "RequestRecord",
+    "SoakResult",
     "closed",
     "compare",
     "constant",
@@ -55,6 +57,7 @@ __all__ = [
     "ramp",
     "replay",
     "sampled",
+    "soak",
     "spike",
     "steered",
     "template",

@@ -73,7 +73,8 @@ def record_columns(plan: LoadPlan, report: WorkerReport) -> dict[str, NDArray[An
 
 def payload_of(plan: LoadPlan, slots: Any) -> NDArray[np.int64]:
     """Return the indices of the payloads that requests carry, by their slots."""
-    return plan.order[(slots - plan.first) % len(plan.order)]
+    payload: NDArray[np.int64] = plan.order[(slots - plan.first) % len(plan.order)]
+    return payload
 
 
 def failure_samples(plan: LoadPlan, facts: dict[str, Any]) -> tuple[FailureSample, ...]:

@@ -15,6 +15,8 @@ from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from mlkit.load.job import COLUMNS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -23,6 +25,7 @@ __all__ = [
     "ClosedLoop",
     "Generator",
     "Log",
+    "LogReport",
     "OpenLoop",
     "RequestLog",
     "Response",
@@ -88,6 +91,18 @@ class RunLimits(NamedTuple):
     max_in_flight: int
 
 
+class LogReport(NamedTuple):
+    """A log as it is sent to the parent process.
+
+    ``facts`` are plain data, by row or by slot; ``rows`` has the columns of
+    `mlkit.load.job.COLUMNS` as raw bytes, the times of items of each row that streams, and the
+    different bodies.
+    """
+
+    facts: dict[str, Any]
+    rows: list[bytes]
+
+
 class RequestLog(Protocol):
     """Where a generator logs its requests: `Log`, or one of bounded size."""
 
@@ -107,6 +122,9 @@ class RequestLog(Protocol):
 
     def fail(self, slot: int, error: str, detail: str = "") -> None:
         """Log why a request failed that was not sent."""
+
+    def report(self) -> LogReport:
+        """Return what is logged."""
 
 
 class Log:
@@ -172,6 +190,28 @@ class Log:
             self.fail(slot, response.error, response.detail)
         elif response.body is not None:
             self._keep(slot, (response.media_type, response.body))
+
+    def reopen(self, row: int, intended: float, sent: float) -> None:
+        """Use a row again, for another request."""
+        self.intended[row], self.sent[row] = intended, sent
+        self.first_byte[row] = self.finished[row] = NEVER
+        self.status[row] = self.size[row] = self.items[row] = 0
+        for sparse in (self.item_times, self.timings, self.errors, self.body_of):
+            sparse.pop(row, None)  # type: ignore[attr-defined]
+
+    def report(self) -> LogReport:
+        """Return all rows."""
+        facts = {
+            "rows": len(self.sent),
+            "timings": self.timings,
+            "errors": self.errors,
+            "samples": self.samples,
+            "body_of": self.body_of,
+            "bodies": [(media_type, len(body)) for media_type, body in self.bodies],
+        }
+        columns = [getattr(self, name).tobytes() for name in COLUMNS]
+        times = [self.item_times[row].tobytes() for row in sorted(self.item_times)]
+        return LogReport(facts, [*columns, *times, *(body for _, body in self.bodies)])
 
     def _keep(self, slot: int, content: tuple[str, bytes]) -> None:
         """Keep a body once, however many responses have it."""

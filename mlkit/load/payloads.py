@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from mlkit.errors import LoadError, entry_point
 from mlkit.load.requests import HttpRequest, Preparable, as_list
-from mlkit.load.spec import is_integer
+from mlkit.load.spec import check_positive, is_integer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -230,7 +230,10 @@ def template(payload: Any, /, *, distinct: int = DISTINCT, **placeholders: Place
             yield from itertools.count()
 
         product = {"title": "{colour} shoe {number}", "price": "{price}"}
-        template(product, colour=["red", "blue"], number=number, price=lambda rng: rng.uniform(9, 99))
+        def price(rng):
+            return rng.uniform(9, 99)
+
+        template(product, colour=["red", "blue"], number=number, price=price)
 
     A text that is nothing but a placeholder becomes the value itself, of whatever type.
 
@@ -259,6 +262,7 @@ def template(payload: Any, /, *, distinct: int = DISTINCT, **placeholders: Place
             expected="template({'title': '{colour} shoe'}, colour=['red', 'blue'])",
             got="none",
         )
+    source: Any
     for name, source in placeholders.items():
         usable = isinstance(source, Sequence) and not isinstance(source, (str, bytes)) and source
         if not (usable or callable(source)):
@@ -295,14 +299,7 @@ def part(payloads: Any, *, share: float, target: Preparable | str | None = None)
     Raises:
         LoadError: the share is not positive and finite.
     """
-    number = isinstance(share, (int, float)) and not isinstance(share, bool)
-    if not number or not 0 < share < math.inf:
-        raise LoadError(
-            "share is not usable",
-            where="part(..., share=...)",
-            expected="a finite number above 0",
-            got=repr(share),
-        )
+    check_positive("part", "share", share, "a finite number above 0")
     return MixPart(payloads, float(share), target)
 
 
@@ -322,7 +319,8 @@ def mix(**parts: MixPart) -> Mix:
     Raises:
         LoadError: there is no part, or one is not from `part`.
     """
-    wrong = [name for name, one in parts.items() if not isinstance(one, MixPart)]
+    given: dict[str, Any] = parts
+    wrong = [name for name, one in given.items() if not isinstance(one, MixPart)]
     if wrong or not parts:
         raise LoadError(
             "a mix needs parts",

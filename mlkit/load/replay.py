@@ -187,6 +187,7 @@ def _seconds(stamps: pd.Series[Any], unit: str) -> NDArray[np.float64]:
         raise _unusable(str(stamps.dtype))
     # The first is subtracted before anything is rounded to a double: nanoseconds since 1970 are
     # larger than its 53 bits.
+    times: NDArray[np.float64]
     if is_time:
         times = (stamps - stamps.min()).dt.total_seconds().to_numpy(np.float64)
     else:

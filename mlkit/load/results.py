@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlkit.errors import LoadError
-from mlkit.load import analysis
+from mlkit.load import analysis, hdr
 from mlkit.load.arrivals import Arrivals, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
 from mlkit.load.records import ClientCost, FailureSample, RequestRecord, parse_server_timing
@@ -401,6 +401,13 @@ class LoadResult:
                 **self.columns,
             )
         return path
+
+    def save_hgrm(self, path: str | Path) -> Path:
+        """Write the percentiles as HdrHistogram's text (``.hgrm``), which its plotters read.
+
+        In ms, to three significant digits. Failed requests count as ``timeout_s``.
+        """
+        return hdr.write(path, hdr.exact(self.latency_ms, self.timeout_s))
 
     @classmethod
     def load(cls, path: str | Path) -> LoadResult:

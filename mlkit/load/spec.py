@@ -72,6 +72,13 @@ class Arrivals:
         """Whether the rate can be changed during the run."""
         return False
 
+    def check(self, duration_s: float) -> None:
+        """Check that it can last for ``duration_s`` seconds, which may be infinite.
+
+        Raises:
+            LoadError: it cannot.
+        """
+
     def planned(
         self, duration_s: float, warmup_s: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -128,6 +135,10 @@ class Schedule(Arrivals):
         """
         raise NotImplementedError
 
+    def check(self, duration_s: float) -> None:
+        """Draw the first batch; a ramp without an end fails there."""
+        next(self.batches(duration_s), None)
+
     def times(self, duration_s: float) -> NDArray[np.float64]:
         """Send times in seconds, ascending, from 0 up to but not including ``duration_s``."""
         import numpy as np
@@ -163,7 +174,7 @@ class Schedule(Arrivals):
 
     @entry_point
     def lasting(self, duration_s: float) -> Composed:
-        """Return the same schedule with a length, so that another can follow: ``a.lasting(30) + b``.
+        """Return the same schedule with a length, so that another can follow.
 
         Raises:
             LoadError: the length is not positive and finite.
@@ -202,7 +213,8 @@ class Leg(NamedTuple):
         inner = repr(self.schedule)
         if self.length_s == self.schedule.length_s:
             return inner
-        return f"{f'({inner})' if len(self.schedule.as_legs()) > 1 else inner}.lasting({self.length_s:g})"
+        composed = len(self.schedule.as_legs()) > 1
+        return f"{f'({inner})' if composed else inner}.lasting({self.length_s:g})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -31,7 +31,7 @@ def test_plain_data_goes_there_and_back(spec):
 
 def test_unknown_kind_says_what_is_known():
     with pytest.raises(LoadError, match="poisson"):
-        arrivals_from_dict({"kind": "diurnal", "rate": 3})
+        arrivals_from_dict({"kind": "lunar", "rate": 3})
 
 
 @settings(deadline=None)

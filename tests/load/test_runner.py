@@ -52,12 +52,13 @@ def test_a_closed_loop_finds_the_throughput(serve, read_request):
 
 def test_a_server_that_stalls_is_seen_to_stall(serve, read_request):
     """The coordinated omission test: one second of silence is in p99, and sending goes on."""
-    began = time.monotonic()
+    began = []
 
     async def stalls(reader, writer):
         while True:
             await read_request(reader)
-            since = time.monotonic() - began
+            began.append(time.monotonic())
+            since = began[-1] - began[0]
             if 1.0 < since < 2.0:
                 await asyncio.sleep(2.0 - since)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -260,12 +261,12 @@ def test_the_worker_imports_nothing_heavy_and_nothing_from_the_working_folder(tm
     [
         ({"duration_s": 0}, "duration_s"),
         ({"duration_s": float("inf")}, "duration_s"),
+        ({"duration_s": None}, "how long"),
         ({"warmup_s": -1}, "warmup_s"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"slo_ms": -5}, "slo_ms"),
         ({"seed": -1}, "seed"),
         ({"arrivals": 50}, "an arrival process"),
-        ({"arrivals": closed(concurrency=5000)}, "too many clients"),
         ({"payloads": []}, "no payload"),
     ],
 )
