@@ -197,7 +197,7 @@ class Log:
         self.first_byte[row] = self.finished[row] = NEVER
         self.status[row] = self.size[row] = self.items[row] = 0
         for sparse in (self.item_times, self.timings, self.errors, self.body_of):
-            sparse.pop(row, None)  # type: ignore[attr-defined]
+            sparse.pop(row, None)
 
     def report(self) -> LogReport:
         """Return all rows."""

@@ -103,6 +103,11 @@ class LoadResult:
     def __len__(self) -> int:
         return len(self.columns["intended"])
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the raw records in memory, in bytes."""
+        return sum(column.nbytes for column in self.columns.values()) + self.item_times.nbytes
+
     @cached_property
     def records(self) -> list[RequestRecord]:
         """The raw records, in the order of sending."""

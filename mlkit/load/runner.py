@@ -14,6 +14,7 @@ from mlkit.load.process import WorkerProcess, WorkerReport
 from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
 from mlkit.load.running import LoadRun, watch
+from mlkit.load.runs import record
 from mlkit.load.spec import check_seed
 
 __all__ = ["last_result", "load_test"]
@@ -122,4 +123,5 @@ def last_result() -> LoadResult | None:
 def _finish(plan: LoadPlan, report: WorkerReport) -> LoadResult:
     global _last
     _last = collect(plan, report)
+    record(_last, code=plan.versions, options=plan.settings._asdict())
     return _last

@@ -20,6 +20,7 @@ from mlkit.load.records import ClientCost, FailureSample
 from mlkit.load.requests import Preparable
 from mlkit.load.results import SHARES, LoadResult
 from mlkit.load.running import LoadRun, watch
+from mlkit.load.runs import record
 from mlkit.load.spec import check_positive, check_seed, is_integer
 from mlkit.load.validity import void_reasons
 from mlkit.metrics.histogram import Histogram
@@ -362,7 +363,7 @@ def soak(
 
 def _collect(plan: LoadPlan, report: WorkerReport, intervals: Intervals) -> SoakResult:
     sample = collect(plan, report)
-    return SoakResult(
+    result = SoakResult(
         arrivals=plan.arrivals,
         target=plan.target,
         duration_s=sample.duration_s,
@@ -374,3 +375,5 @@ def _collect(plan: LoadPlan, report: WorkerReport, intervals: Intervals) -> Soak
         intervals=intervals.get(),
         sample=sample,
     )
+    record(result, code=plan.versions, options=plan.settings._asdict())
+    return result
