@@ -34,7 +34,7 @@ from mlkit.load.replay import replay
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import last_result, load_test
 from mlkit.load.running import LoadRun
-from mlkit.load.runs import runs
+from mlkit.load.runstore import runs
 from mlkit.load.soak import SoakResult, soak
 from mlkit.load.steered import steered
 

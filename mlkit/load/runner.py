@@ -14,7 +14,7 @@ from mlkit.load.process import WorkerProcess, WorkerReport
 from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
 from mlkit.load.running import LoadRun, watch
-from mlkit.load.runs import record
+from mlkit.load.runstore import record
 from mlkit.load.spec import check_seed
 
 __all__ = ["last_result", "load_test"]

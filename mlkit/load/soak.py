@@ -20,7 +20,7 @@ from mlkit.load.records import ClientCost, FailureSample
 from mlkit.load.requests import Preparable
 from mlkit.load.results import SHARES, LoadResult
 from mlkit.load.running import LoadRun, watch
-from mlkit.load.runs import record
+from mlkit.load.runstore import record
 from mlkit.load.spec import check_positive, check_seed, is_integer
 from mlkit.load.validity import void_reasons
 from mlkit.metrics.histogram import Histogram
@@ -322,6 +322,7 @@ def soak(
     Raises:
         LoadError: an argument is not usable, or nothing answers at the target.
     """
+    check_positive("soak", "interval_s", interval_s, "seconds above 0")
     if timeout_s is None:
         timeout_s = timeout_of(target)
     if duration_s is None:
@@ -329,7 +330,6 @@ def soak(
     duration_s = duration_of(arrivals, duration_s)
     finite = interval_s if math.isinf(duration_s) else duration_s
     check(slo_ms, duration_s=finite, warmup_s=warmup_s, timeout_s=timeout_s)
-    check_positive("soak", "interval_s", interval_s, "seconds above 0")
     check_seed("soak", seed)
     if not is_integer(keep) or keep < 1:
         raise LoadError(

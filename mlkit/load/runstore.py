@@ -270,8 +270,8 @@ class Runs:
 
     def _shown(self) -> pd.DataFrame:
         frame = self.to_frame()
-        shown = [name for name in _SHOWN if name in frame]
-        return frame[shown].round(2)
+        frame["started"] = frame["started"].dt.strftime("%Y-%m-%d %H:%M")
+        return frame[[name for name in _SHOWN if name in frame]].round(2)
 
 
 _SHOWN = (
