@@ -9,7 +9,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlkit.errors import LoadError, entry_point, require_extra
+from mlkit.errors import LoadError, entry_point
+from mlkit.load import parquet
 from mlkit.load.spec import Schedule, check_positive
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ def _read(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
         return pd.read_csv(path)
     if path.suffix == ".parquet":
-        require_extra("frames", "pyarrow")
-        return pd.read_parquet(path)
+        return parquet.read(path)
     raise LoadError(
         "this kind of file cannot be replayed",
         where=WHERE,

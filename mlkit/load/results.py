@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlkit.errors import LoadError
+from mlkit.errors import LoadError, entry_point
 from mlkit.load import analysis, hdr
 from mlkit.load.arrivals import Arrivals, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
@@ -226,6 +226,7 @@ class LoadResult:
         planned_s = self.duration_s if self.planned_s is None else self.planned_s
         return self.arrivals.asked(planned_s, self.duration_s, self.columns["intended"])
 
+    @entry_point
     def schedule(self) -> RecordedTimes:
         """Return the send times of this run as a schedule, which sends the same again.
 

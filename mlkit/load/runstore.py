@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlkit.errors import LoadError, entry_point, require_extra
+from mlkit.errors import LoadError, entry_point
+from mlkit.load import parquet
 from mlkit.load.compare import Comparison, compare
 from mlkit.load.results import LoadResult
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = ["Runs", "RunsStore", "record", "runs"]
+__all__ = ["RecordedRun", "Runs", "RunsStore", "record", "runs"]
 
 VARIABLE = "MLKIT_RUNS_DIR"
 MAX_BYTES = 2**30
@@ -54,7 +55,7 @@ CREATE TABLE IF NOT EXISTS runs (
 _warned: set[str] = set()
 
 
-class RunRow(NamedTuple):
+class RecordedRun(NamedTuple):
     """A load test in the store.
 
     Attributes:
@@ -98,7 +99,7 @@ class RunsStore:
         """Add a load test, and delete what there is no space for any more; return its id.
 
         Args:
-            figures: the fields of `RunRow` but ``id`` and ``bytes``.
+            figures: the fields of `RecordedRun` but ``id`` and ``bytes``.
             result: for the raw records; None if there are none to keep.
 
         Raises:
@@ -118,13 +119,15 @@ class RunsStore:
             self._prune(database)
         return run
 
-    def rows(self) -> list[RunRow]:
+    def rows(self) -> list[RecordedRun]:
         """Return all load tests, oldest first."""
         if not (self.folder / "runs.db").exists():
             return []
         with closing(self._connect()) as database:
-            found = database.execute(f"SELECT {', '.join(RunRow._fields)} FROM runs ORDER BY id")
-            return [RunRow(*row[:4], *map(json.loads, row[4:8]), row[8]) for row in found]
+            found = database.execute(
+                f"SELECT {', '.join(RecordedRun._fields)} FROM runs ORDER BY id"
+            )
+            return [RecordedRun(*row[:4], *map(json.loads, row[4:8]), row[8]) for row in found]
 
     def file(self, run: int) -> Path:
         """Return where the raw records of a load test are, or were."""
@@ -248,18 +251,17 @@ class Runs:
         Raises:
             MissingExtra: pyarrow is not installed.
         """
-        require_extra("frames", "pyarrow")
         frame = self.to_frame()
         for name in ("options", "machine", "versions"):
             frame[name] = [json.dumps(getattr(row, name)) for row in self._rows]
         path = Path(path)
-        frame.reset_index().to_parquet(path, index=False)
+        parquet.write(frame.reset_index(), path)
         return path
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __iter__(self) -> Iterator[RunRow]:
+    def __iter__(self) -> Iterator[RecordedRun]:
         return iter(self._rows)
 
     def __repr__(self) -> str:
@@ -312,7 +314,7 @@ def _folder() -> Path | None:
     return platformdirs.user_data_path("mlkit", appauthor=False) / "runs"
 
 
-def _flat(row: RunRow) -> dict[str, Any]:
+def _flat(row: RecordedRun) -> dict[str, Any]:
     """A row of the table: scalars of the summary between what identifies the test."""
     summary = dict(row.summary)
     errors, void = summary.pop("errors", {}), summary.pop("void", [])
