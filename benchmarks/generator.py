@@ -93,7 +93,7 @@ def limit(rows: Sequence[dict[str, Any]]) -> float | None:
 
 
 def _memory(url: str, rate: float, minutes: float) -> dict[str, Any]:
-    """Resident memory of the generator in MB: after a tenth of a soak, and at its end."""
+    """Resident memory of the generator in MB, ten times in a soak."""
     run = soak(url, [BODY], poisson(rate=rate), duration_s=60 * minutes, wait=False)
     children = psutil.Process().children()
     (worker,) = [one for one in children if "mlkit.load.worker" in " ".join(one.cmdline())]
@@ -104,8 +104,7 @@ def _memory(url: str, rate: float, minutes: float) -> dict[str, Any]:
     return {
         "minutes": minutes,
         "requests": len(result),
-        "mb_after_a_tenth": sizes[0],
-        "mb_at_the_end": sizes[-1],
+        "mb": [round(size, 1) for size in sizes],
         "cores": result.client.cores,
         "lateness_p99_ms": result.lateness_p99_ms,
         "void": list(result.void),

@@ -76,7 +76,8 @@ class LoadResult:
         columns: the raw records, an array per field of `RequestRecord`; ``items`` only of an app
             that streams.
         item_times: when each item arrived, in seconds from the start, request by request.
-        planned_s: length of the measured part as it was requested; None if not known.
+        planned_s: length of the schedule in seconds, of which an interrupted run has sent a part;
+            None if that is ``duration_s``.
         parts: number of payloads by part of a `mix`; empty without one.
     """
 
@@ -215,16 +216,16 @@ class LoadResult:
         return tuple(notes.values())
 
     @cached_property
-    def asked_rate(self) -> float | None:
-        """Requests per second of the schedule; None for a closed loop."""
-        asked = self.asked_s
-        return None if asked is None else _per_second(len(asked), self.duration_s)
-
-    @cached_property
-    def asked_s(self) -> NDArray[np.float64] | None:
-        """Send times of the schedule, in seconds from the start; None for a closed loop."""
+    def schedule_s(self) -> NDArray[np.float64] | None:
+        """Scheduled send times within ``duration_s``; None for a closed loop."""
         planned_s = self.duration_s if self.planned_s is None else self.planned_s
         return self.arrivals.asked(planned_s, self.duration_s, self.columns["intended"])
+
+    @cached_property
+    def asked_rate(self) -> float | None:
+        """Requests per second of the schedule; None for a closed loop."""
+        times = self.schedule_s
+        return None if times is None else _per_second(len(times), self.duration_s)
 
     @entry_point
     def schedule(self) -> RecordedTimes:

@@ -13,11 +13,11 @@ from mlkit.load.preparation import LoadPlan, Settings, prepare, timeout_of
 from mlkit.load.process import WorkerProcess, WorkerReport
 from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
-from mlkit.load.running import LoadRun, watch
+from mlkit.load.running import LoadRun, watch, watch_with_bar
 from mlkit.load.runstore import record
 from mlkit.load.spec import check_seed
 
-__all__ = ["last_result", "load_test"]
+__all__ = ["LoadRun", "last_result", "load_test", "watch"]
 
 _last: LoadResult | None = None
 
@@ -112,7 +112,9 @@ def load_test(
     plan, job = prepare(target, payloads, arrivals, settings, expect)
     worker = WorkerProcess(job, target=plan.target, warmup_s=warmup_s)
     run = LoadRun(plan, worker, _finish)
-    return watch(run, progress) if wait else run
+    if not wait:
+        return run
+    return watch_with_bar(run) if progress else watch(run)
 
 
 def last_result() -> LoadResult | None:

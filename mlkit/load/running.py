@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlkit.load.preparation import LoadPlan
     from mlkit.load.process import Progress, WorkerProcess, WorkerReport
 
-__all__ = ["LoadRun", "watch"]
+__all__ = ["LoadRun", "watch", "watch_with_bar"]
 
 R = TypeVar("R", default=LoadResult)
 REFRESH_S = 0.1
@@ -54,22 +54,16 @@ class LoadRun(Generic[R]):
         return self._plan.settings.duration_s
 
     @property
-    @entry_point
-    def rate(self) -> float:
-        """Target rate in requests per second; it can be set for `steered` arrivals.
+    def rate(self) -> float | None:
+        """Target rate in requests per second, None for a closed loop.
+
+        It can be set for `steered` arrivals.
 
         Raises:
-            LoadError: it is a closed loop, which has none; or the rate is set, and the arrivals are
-                not steered or the rate is not positive and finite.
+            LoadError: on setting it, the arrivals are not steered, or the rate is not positive and
+                finite.
         """
-        rate = self._plan.arrivals.opening_rate if self._rate is None else self._rate
-        if rate is None:
-            raise LoadError(
-                "a closed loop has no rate: its clients send on each response",
-                got=repr(self._plan.arrivals),
-                fix="load_test(..., poisson(rate=50)); the throughput is result.ok_rate",
-            )
-        return rate
+        return self._plan.arrivals.opening_rate if self._rate is None else self._rate
 
     @rate.setter
     @entry_point
@@ -126,13 +120,22 @@ class LoadRun(Generic[R]):
         return f"<LoadRun {load}: {state}, {now.in_flight:,} in flight>"
 
 
-def watch(run: LoadRun[R], progress: bool) -> R:
-    """Wait for the end; on an interrupt stop the test and return its records so far."""
+def watch(run: LoadRun[R], show: Callable[[LoadRun[R]], None] | None = None) -> R:
+    """Wait for the end; on an interrupt stop the test and return its records so far.
+
+    Args:
+        run: the load test.
+        show: called ten times a second, and at the end.
+    """
     try:
         try:
-            _follow(run, progress)
+            while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
+                if show is not None:
+                    show(run)
         except KeyboardInterrupt:
             return run.stop()
+        if show is not None:
+            show(run)
         return run.result()
     except BaseException:
         if not run.done:
@@ -140,21 +143,16 @@ def watch(run: LoadRun[R], progress: bool) -> R:
         raise
 
 
-def _follow(run: LoadRun[R], progress: bool) -> None:
-    if not progress:
-        while not run.wait(REFRESH_S):  # in slices, so that an interrupt gets through
-            pass
-        return
+def watch_with_bar(run: LoadRun[R]) -> R:
+    """Watch it with a progress bar."""
     from tqdm.auto import tqdm
 
     total, layout = None, "{desc} {n:.0f} s {postfix}"
-    if not math.isinf(run.duration_s):
+    if math.isfinite(run.duration_s):
         total = run.duration_s
         layout = "{desc} {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s {postfix}"
     with tqdm(total=total, desc="warming up", bar_format=layout) as bar:
-        while not run.wait(REFRESH_S):
-            _show(bar, run)
-        _show(bar, run)
+        return watch(run, lambda run: _show(bar, run))
 
 
 def _show(bar: Any, run: LoadRun[R]) -> None:

@@ -223,7 +223,7 @@ class Runs:
             kept = [str(row.id) for row in self._rows if row.bytes]
             raise LoadError(
                 "there is no such load test" if row is None else "its records are not kept",
-                where=f"runs().load({run!r})",
+                where=f"runs().load({run})",
                 expected=f"one of {', '.join(kept[-10:])}" if kept else "a load test with records",
                 fix=None if row is None else "result.save(path) keeps those of a test for good",
             )
@@ -312,6 +312,11 @@ def _folder() -> Path | None:
     import platformdirs
 
     return platformdirs.user_data_path("mlkit", appauthor=False) / "runs"
+
+
+def _restored(row: dict[str, Any]) -> RecordedRun:
+    plain = ("options", "machine", "versions", "summary")
+    return RecordedRun(**row | {name: json.loads(row[name]) for name in plain})
 
 
 def _flat(row: RecordedRun) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from mlkit.load.process import WorkerProcess, WorkerReport
 from mlkit.load.records import ClientCost, FailureSample
 from mlkit.load.requests import Preparable
 from mlkit.load.results import SHARES, LoadResult
-from mlkit.load.running import LoadRun, watch
+from mlkit.load.running import LoadRun, watch, watch_with_bar
 from mlkit.load.runstore import record
 from mlkit.load.spec import check_positive, check_seed, is_integer
 from mlkit.load.validity import void_reasons
@@ -358,7 +358,9 @@ def soak(
     intervals = Intervals()
     worker = WorkerProcess(job, target=plan.target, warmup_s=warmup_s, on_interval=intervals.add)
     run = LoadRun(plan, worker, lambda plan, report: _collect(plan, report, intervals))
-    return watch(run, progress) if wait else run
+    if not wait:
+        return run
+    return watch_with_bar(run) if progress else watch(run)
 
 
 def _collect(plan: LoadPlan, report: WorkerReport, intervals: Intervals) -> SoakResult:

@@ -89,7 +89,7 @@ def rates(result: LoadResult) -> Rates:
     def rate(times: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.histogram(times[~np.isnan(times)], edges)[0] * per_second
 
-    asked = None if result.asked_s is None else rate(result.asked_s)
+    asked = None if result.schedule_s is None else rate(result.schedule_s)
     return Rates(edges, rate(finished[result.ok]), rate(finished[~result.ok]), asked)
 
 
