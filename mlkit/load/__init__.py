@@ -10,11 +10,15 @@
     result.to_frame()     # every request
     compare({"here": result, "there": other}).plot()
 
-`poisson` and `constant` send at scheduled times, however long responses take; so do `ramp`, `jump`
-and `spike`, at a rate that changes, and `steered`, whose rate you change while it runs. Latency
-counts from the scheduled time, so there is no coordinated omission. `closed` sends on each
-response, which measures the saturated throughput and nothing else. The generator runs in a process
-of its own and reports its own lateness and CPU time.
+`poisson`, `constant` and `gamma` send at scheduled times, however long responses take; so do
+`ramp`, `jump`, `spike` and `diurnal`, at a rate that changes, `replay`, at recorded times, and
+``a + b``, one after another. The rate of `steered` is changed while it runs. Latency counts from
+the scheduled time, so there is no coordinated omission. `closed` sends on each response, which
+measures the saturated throughput and nothing else. The generator runs in a process of its own and
+reports its own lateness and CPU time.
+
+`sampled`, `template` and `mix` choose the payload of each request, `soak` runs for hours, and
+`runs` lists what has been run.
 """
 
 from mlkit.load.arrivals import (

@@ -276,6 +276,9 @@ class Generator:
             self._finish_sending()
         self.clock.call_at(self.clock.time() + grace_s, self._give_up_all, "stopped")
 
+    def steer(self, rate: float) -> None:
+        """Change the rate, where there is one to change."""
+
     def now(self) -> float:
         """Seconds since the start; negative during the warm-up."""
         return self.clock.time() - self.zero

@@ -386,8 +386,13 @@ class LoadResult:
 
     # Storage and display
 
-    def save(self, path: str | Path) -> Path:
-        """Write the raw records to a ``.npz`` file (numpy's format, without pickle)."""
+    def save(self, path: str | Path, *, compress: bool = True) -> Path:
+        """Write the raw records to a ``.npz`` file (numpy's format, without pickle).
+
+        Args:
+            path: the file.
+            compress: False is many times as fast, and the file several times as large.
+        """
         import numpy as np
 
         fields = {name: getattr(self, name) for name in _PLAIN}
@@ -399,8 +404,9 @@ class LoadResult:
             **fields,
         }
         path = Path(path)
+        write = np.savez_compressed if compress else np.savez
         with path.open("wb") as file:
-            np.savez_compressed(
+            write(
                 file,
                 allow_pickle=False,
                 head=np.array(json.dumps(head)),

@@ -108,13 +108,12 @@ class RunsStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as database, database:
-            database.execute(_SCHEMA)
             texts = [v if isinstance(v, (str, float)) else json.dumps(v) for v in figures.values()]
             names, marks = ", ".join(figures), ", ".join("?" * len(figures))
             added = database.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", texts)
             run = int(added.lastrowid or 0)
             if result is not None:
-                size = result.save(self.file(run)).stat().st_size
+                size = result.save(self.file(run), compress=False).stat().st_size
                 database.execute("UPDATE runs SET bytes = ? WHERE id = ?", (size, run))
             self._prune(database)
         return run
@@ -124,10 +123,9 @@ class RunsStore:
         if not (self.folder / "runs.db").exists():
             return []
         with closing(self._connect()) as database:
-            found = database.execute(
-                f"SELECT {', '.join(RecordedRun._fields)} FROM runs ORDER BY id"
-            )
-            return [RecordedRun(*row[:4], *map(json.loads, row[4:8]), row[8]) for row in found]
+            names = ", ".join(RecordedRun._fields)
+            found = database.execute(f"SELECT {names} FROM runs ORDER BY id").fetchall()
+        return [RecordedRun._make(map(_restored, RecordedRun._fields, row)) for row in found]
 
     def file(self, run: int) -> Path:
         """Return where the raw records of a load test are, or were."""
@@ -139,7 +137,8 @@ class RunsStore:
         if version not in (0, FORMAT):
             database.close()
             raise sqlite3.DatabaseError("the runs were recorded by a newer mlkit")
-        database.execute(f"PRAGMA user_version = {FORMAT}")
+        if version == 0:
+            database.executescript(f"{_SCHEMA}; PRAGMA user_version = {FORMAT}")
         return database
 
     def _prune(self, database: sqlite3.Connection) -> None:
@@ -314,9 +313,8 @@ def _folder() -> Path | None:
     return platformdirs.user_data_path("mlkit", appauthor=False) / "runs"
 
 
-def _restored(row: dict[str, Any]) -> RecordedRun:
-    plain = ("options", "machine", "versions", "summary")
-    return RecordedRun(**row | {name: json.loads(row[name]) for name in plain})
+def _restored(name: str, value: Any) -> Any:
+    return json.loads(value) if name in ("options", "machine", "versions", "summary") else value
 
 
 def _flat(row: RecordedRun) -> dict[str, Any]:

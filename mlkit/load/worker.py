@@ -176,7 +176,7 @@ class JobRun:
             if command == "stop":
                 self._mark(generator, "end")
                 generator.stop(GRACE_S)
-            elif isinstance(generator, SteeredLoop):
+            else:
                 generator.steer(float(command))
 
     def _check_parent(self) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -156,9 +155,18 @@ def test_a_run_in_the_background_reports_and_stops(hello):
     assert run.stop() is run.result() is result
 
 
-def test_an_interrupt_ends_a_blocking_test_and_keeps_its_records(hello):
-    threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
-    result = quick(hello, constant(rate=50), duration_s=60)
+def test_an_interrupt_ends_a_blocking_test_and_keeps_its_records(serve, read_request):
+    answered = []
+
+    async def interrupts(reader, writer):
+        while True:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            answered.append(1)
+            if len(answered) == 20:
+                signal.raise_signal(signal.SIGINT)
+
+    result = quick(serve(interrupts), constant(rate=50), duration_s=60)
     assert result.interrupted
     assert len(result) > 5
     assert result is last_result()
