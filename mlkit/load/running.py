@@ -54,6 +54,7 @@ class LoadRun(Generic[R]):
         return self._plan.settings.duration_s
 
     @property
+    @entry_point
     def rate(self) -> float | None:
         """Target rate in requests per second, None for a closed loop.
 

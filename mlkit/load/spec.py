@@ -179,7 +179,7 @@ class Schedule(Arrivals):
         Raises:
             LoadError: the length is not positive and finite.
         """
-        check_positive(self.kind, "lasting", duration_s, "seconds above 0")
+        check_positive(f"{self.kind}(...).lasting", "duration_s", duration_s, "seconds above 0")
         return Composed(legs=(Leg(self, float(duration_s)),))
 
     def as_legs(self) -> tuple[Leg, ...]:

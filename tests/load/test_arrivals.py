@@ -253,8 +253,8 @@ def test_a_ramp_in_stages_does_not_depend_on_the_run():
         (lambda: poisson(rate=5) + constant(rate=5), r"needs a length(.|\n)*lasting\(30\)"),
         (lambda: poisson(rate=5).lasting(3) + closed(concurrency=2), "only schedules"),
         (lambda: poisson(rate=5).lasting(3) + steered(rate=2), "only schedules"),
-        (lambda: poisson(rate=5).lasting(0), "lasting is not usable"),
-        (lambda: poisson(rate=5).lasting(float("inf")), "lasting is not usable"),
+        (lambda: poisson(rate=5).lasting(0), "duration_s is not usable"),
+        (lambda: poisson(rate=5).lasting(float("inf")), "duration_s is not usable"),
     ],
 )
 def test_what_cannot_be_composed_is_told(compose, words):
