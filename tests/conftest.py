@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_configure() -> None:
-    """Answer to interrupts, also where a shell in the background has had them ignored."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Answer to interrupts, and keep load tests out of the user's store of runs.
+
+    A shell in the background may have had interrupts ignored.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder = tempfile.TemporaryDirectory(prefix="mlkit-runs-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["MLKIT_RUNS_DIR"] = folder.name
 
 
 @pytest.fixture(scope="session")

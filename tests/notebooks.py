@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
@@ -10,8 +11,14 @@ from mlkit.serving.kernel.session import Session
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Name the session; the kernels inherit it. Workers of a parallel run have one each."""
+    """Name the session, and keep load tests out of the user's store; the kernels inherit both.
+
+    Workers of a parallel run have a session each.
+    """
     os.environ["MLKIT_SESSION"] = f"notebooks-{os.getpid()}"
+    folder = tempfile.TemporaryDirectory(prefix="mlkit-runs-")
+    session.config.add_cleanup(folder.cleanup)
+    os.environ["MLKIT_RUNS_DIR"] = folder.name
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -12,21 +12,39 @@
     capacity(app, payloads, SLO(p99_ms=150)).plot()   # the highest rate that meets it
     assert_budget(result, SLO(p99_ms=150))            # in a test
 
-`poisson` and `constant` send at scheduled times, however long responses take; so do `ramp`, `jump`
-and `spike`, at a rate that changes, and `steered`, whose rate you change while it runs. Latency
-counts from the scheduled time, so there is no coordinated omission. `closed` sends on each
-response, which measures the saturated throughput and nothing else. The generator runs in a process
-of its own and reports its own lateness and CPU time.
+`poisson`, `constant` and `gamma` send at scheduled times, however long responses take; so do
+`ramp`, `jump`, `spike` and `diurnal`, at a rate that changes, `replay`, at recorded times, and
+``a + b``, one after another. The rate of `steered` is changed while it runs. Latency counts from
+the scheduled time, so there is no coordinated omission. `closed` sends on each response, which
+measures the saturated throughput and nothing else. The generator runs in a process of its own and
+reports its own lateness and CPU time.
+
+`sampled`, `template` and `mix` choose the payload of each request, `soak` runs for hours, and
+`runs` lists what has been run.
 """
 
-from mlkit.load.arrivals import closed, constant, jump, poisson, ramp, spike
+from mlkit.load.arrivals import (
+    closed,
+    constant,
+    diurnal,
+    gamma,
+    jump,
+    poisson,
+    ramp,
+    spike,
+)
 from mlkit.load.budget import Budget, assert_budget
 from mlkit.load.capacity import Capacity, capacity
 from mlkit.load.compare import Comparison, compare
+from mlkit.load.payloads import mix, part, sampled, template
 from mlkit.load.records import RequestRecord
+from mlkit.load.replay import replay
 from mlkit.load.results import LoadResult
-from mlkit.load.runner import LoadRun, last_result, load_test
+from mlkit.load.runner import last_result, load_test
+from mlkit.load.running import LoadRun
+from mlkit.load.runstore import runs
 from mlkit.load.slo import SLO, Verdict
+from mlkit.load.soak import SoakResult, soak
 from mlkit.load.steered import steered
 from mlkit.load.sweep import Sweep, sweep
 
@@ -38,6 +56,7 @@ __all__ = [
     "LoadResult",
     "LoadRun",
     "RequestRecord",
+    "SoakResult",
     "Sweep",
     "Verdict",
     "assert_budget",
@@ -45,12 +64,21 @@ __all__ = [
     "closed",
     "compare",
     "constant",
+    "diurnal",
+    "gamma",
     "jump",
     "last_result",
     "load_test",
+    "mix",
+    "part",
     "poisson",
     "ramp",
+    "replay",
+    "runs",
+    "sampled",
+    "soak",
     "spike",
     "steered",
     "sweep",
+    "template",
 ]

@@ -1,8 +1,7 @@
 """When requests are sent: seeded schedules of send times, and the closed loop.
 
-A schedule is an array of send times, in seconds from the start, computed before the first request
-is sent. The same arguments give the same times on every machine, so that two servers get exactly
-the same load.
+A schedule gives send times in seconds from the start, before the first request is sent. The same
+arguments give the same times on every machine, so that two servers get exactly the same load.
 
 >>> constant(rate=4).times(1.0)
 array([0.  , 0.25, 0.5 , 0.75])
@@ -15,34 +14,53 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError, entry_point
-from mlkit.load.spec import Arrivals, is_integer
+from mlkit.load.replay import RecordedTimes
+from mlkit.load.spec import (
+    Arrivals,
+    Composed,
+    Leg,
+    Schedule,
+    is_integer,
+)
 from mlkit.load.steered import Steered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = [
+    "MAX_IN_FLIGHT",
     "Arrivals",
     "Closed",
     "ConstantRate",
+    "Diurnal",
+    "Gamma",
     "Jump",
     "Poisson",
     "Ramp",
+    "Schedule",
     "Spike",
     "closed",
     "constant",
+    "diurnal",
+    "gamma",
     "jump",
     "poisson",
     "ramp",
     "spike",
 ]
 
+BATCH = 1024
+"""Send times are drawn this many at a time from one stream, whatever the duration: so a shorter
+schedule is a prefix of a longer one."""
+MAX_IN_FLIGHT = 2000
+MAX_CV = 100.0
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ConstantRate(Arrivals):
+class ConstantRate(Schedule):
     """Evenly spaced sends; see `constant`."""
 
     rate: float
@@ -52,18 +70,21 @@ class ConstantRate(Arrivals):
         """The rate, from start to end."""
         return self.rate
 
-    def times(self, duration_s: float) -> NDArray[np.float64]:
-        """Multiples of ``1 / rate`` from 0 up."""
+    def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
+        """Yield multiples of ``1 / rate`` from 0 up."""
         import numpy as np
 
-        # Not a running sum, which would drift.
-        times = np.arange(math.ceil(duration_s * self.rate) + 1, dtype=np.float64) / self.rate
-        return times[times < duration_s]
+        first = 0
+        while first / self.rate < duration_s:
+            # Not a running sum, which would drift.
+            times = np.arange(first, first + BATCH, dtype=np.float64) / self.rate
+            yield times[times < duration_s]
+            first += BATCH
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Poisson(Arrivals):
-    """Independent sends at a mean rate; see `poisson`."""
+class Renewal(Schedule):
+    """Independent gaps of one distribution."""
 
     rate: float
     seed: int = 0
@@ -73,22 +94,54 @@ class Poisson(Arrivals):
         """The rate, from start to end."""
         return self.rate
 
-    def times(self, duration_s: float) -> NDArray[np.float64]:
-        """Cumulated exponential gaps; a shorter schedule is a prefix of a longer one."""
+    def gaps(self, stream: np.random.Generator) -> NDArray[np.float64]:
+        """Draw a batch of gaps, in seconds."""
+        raise NotImplementedError
+
+    def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
+        """Yield cumulated gaps."""
         import numpy as np
 
-        # Blocks of fixed size from one stream, so that the duration does not change the draws.
-        stream, blocks, end = np.random.default_rng(self.seed), [], 0.0
+        stream, end = np.random.default_rng(self.seed), 0.0
         while end < duration_s:
-            block = end + np.cumsum(stream.exponential(1 / self.rate, size=1024))
-            blocks.append(block)
-            end = float(block[-1])
-        times = np.concatenate(blocks) if blocks else np.empty(0)
-        return times[times < duration_s]
+            times = end + np.cumsum(self.gaps(stream))
+            end = float(times[-1])
+            yield times[times < duration_s]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class VaryingRate(Arrivals):
+class Poisson(Renewal):
+    """Independent sends at a mean rate; see `poisson`."""
+
+    def gaps(self, stream: np.random.Generator) -> NDArray[np.float64]:
+        """Draw exponential gaps."""
+        return stream.exponential(1 / self.rate, size=BATCH)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Gamma(Renewal):
+    """Bursts at a mean rate; see `gamma`."""
+
+    cv: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cv > MAX_CV:
+            raise LoadError(
+                "cv is not usable",
+                where="gamma(cv=...)",
+                expected=f"at most {MAX_CV:g}; a Poisson process has 1",
+                got=repr(self.cv),
+            )
+
+    def gaps(self, stream: np.random.Generator) -> NDArray[np.float64]:
+        """Draw gamma-distributed gaps, whose deviation is ``cv`` times their mean."""
+        variance = self.cv**2
+        return stream.gamma(1 / variance, variance / self.rate, size=BATCH)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class VaryingRate(Schedule):
     """Independent sends at a varying rate: a nonhomogeneous Poisson process.
 
     After Lewis and Shedler, "Simulation of nonhomogeneous Poisson processes by thinning" (1979):
@@ -106,13 +159,14 @@ class VaryingRate(Arrivals):
         """Maximum of the rate, in requests per second."""
         raise NotImplementedError
 
-    def times(self, duration_s: float) -> NDArray[np.float64]:
-        """Exponential gaps at the highest rate, thinned."""
+    def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
+        """Yield times at the highest rate, thinned."""
         import numpy as np
 
-        times = Poisson(rate=self.highest_rate, seed=self.seed).times(duration_s)
-        share = self.rate_at(times, duration_s) / self.highest_rate
-        return times[np.random.default_rng([self.seed, 1]).random(len(times)) < share]
+        keep = np.random.default_rng([self.seed, 1])
+        for times in Poisson(rate=self.highest_rate, seed=self.seed).batches(duration_s):
+            share = self.rate_at(times, duration_s) / self.highest_rate
+            yield times[keep.random(len(times)) < share]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -134,6 +188,8 @@ class Ramp(VaryingRate):
 
     def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
         """Interpolate linearly between both rates."""
+        if math.isinf(duration_s):
+            raise LoadError("a ramp needs an end", got=repr(self), fix=f"{self!r}.lasting(600)")
         return self.start + (self.end - self.start) * times / duration_s
 
 
@@ -190,6 +246,32 @@ class Spike(VaryingRate):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
+class Diurnal(VaryingRate):
+    """A rate that rises and falls once in each compressed day; see `diurnal`."""
+
+    low: float
+    high: float
+    day_s: float
+
+    @property
+    def opening_rate(self) -> float:
+        """The rate at night."""
+        return self.low
+
+    @property
+    def highest_rate(self) -> float:
+        """The higher of both rates."""
+        return max(self.low, self.high)
+
+    def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
+        """``low`` at the start of each day, ``high`` in its middle, a cosine between them."""
+        import numpy as np
+
+        daylight = (1 - np.cos(2 * math.pi * times / self.day_s)) / 2
+        return self.low + (self.high - self.low) * daylight
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Closed(Arrivals):
     """No schedule: each client sends its next request on a response; see `closed`."""
 
@@ -204,6 +286,29 @@ class Closed(Arrivals):
                 got=repr(self.concurrency),
                 fix="for a rate independent of the responses, use poisson(rate=...)",
             )
+        if self.concurrency > MAX_IN_FLIGHT:
+            raise LoadError(
+                "too many clients for one generator",
+                where="closed(concurrency=...)",
+                expected=f"at most {MAX_IN_FLIGHT:,}",
+                got=f"{self.concurrency:,}",
+            )
+
+    @property
+    def loop(self) -> dict[str, Any]:
+        """The closed loop."""
+        return {"kind": "closed", "concurrency": self.concurrency}
+
+    @property
+    def opening_rate(self) -> float | None:
+        """None: the rate is up to the server."""
+        return None
+
+    def asked(
+        self, planned_s: float, duration_s: float, intended: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        """Return None: no rate is asked for."""
+        return None
 
 
 @entry_point
@@ -229,6 +334,21 @@ def poisson(*, rate: float, seed: int = 0) -> Poisson:
         LoadError: ``rate`` is not positive and finite, or ``seed`` not an integer of at least 0.
     """
     return Poisson(rate=rate, seed=seed)
+
+
+@entry_point
+def gamma(*, rate: float, cv: float, seed: int = 0) -> Gamma:
+    """Send requests in bursts, ``rate`` per second on average.
+
+    Gaps are gamma-distributed, with the coefficient of variation ``cv`` (standard deviation over
+    mean). With 1 it is a Poisson process; above 1 requests come in bursts with pauses between them,
+    as from clients that send several at once; below 1 they are more evenly spaced.
+
+    Raises:
+        LoadError: ``rate`` or ``cv`` is not positive and finite, ``cv`` is over 100, or ``seed``
+            not an integer of at least 0.
+    """
+    return Gamma(rate=rate, cv=cv, seed=seed)
 
 
 @entry_point
@@ -268,6 +388,19 @@ def spike(*, rate: float, peak: float, at_s: float, width_s: float, seed: int = 
 
 
 @entry_point
+def diurnal(*, low: float, high: float, day_s: float, seed: int = 0) -> Diurnal:
+    """Send requests as over days, each compressed into ``day_s`` seconds.
+
+    The rate is ``low`` when a day begins, at night, rises to ``high`` in its middle, and falls
+    again, as a cosine. Shows what autoscaling saves, and whether it follows in time.
+
+    Raises:
+        LoadError: a number is not positive and finite, or ``seed`` not an integer of at least 0.
+    """
+    return Diurnal(low=low, high=high, day_s=day_s, seed=seed)
+
+
+@entry_point
 def closed(*, concurrency: int) -> Closed:
     """Run ``concurrency`` clients that each send their next request on the previous response.
 
@@ -275,7 +408,7 @@ def closed(*, concurrency: int) -> Closed:
     requests, so that its stalls hardly show (coordinated omission).
 
     Raises:
-        LoadError: ``concurrency`` is not an integer of at least 1.
+        LoadError: ``concurrency`` is not an integer from 1 to 2,000.
     """
     return Closed(concurrency=concurrency)
 
@@ -286,17 +419,24 @@ def arrivals_from_dict(data: Mapping[str, Any]) -> Arrivals:
     Raises:
         LoadError: unknown kind.
     """
+    fields = dict(data)
+    kind = fields.pop("kind", None)
+    if kind == "composed":
+        legs = [(arrivals_from_dict(schedule), length_s) for schedule, length_s in fields["legs"]]
+        return Composed(legs=tuple(Leg(schedule, length_s) for schedule, length_s in legs))  # type: ignore[arg-type]
+    if kind == "replay":
+        return RecordedTimes.from_dict(fields)
     kinds: dict[str | None, type[Arrivals]] = {
         "steered": Steered,
         "constant": ConstantRate,
         "poisson": Poisson,
+        "gamma": Gamma,
         "closed": Closed,
         "ramp": Ramp,
         "jump": Jump,
         "spike": Spike,
+        "diurnal": Diurnal,
     }
-    fields = dict(data)
-    kind = fields.pop("kind", None)
     if kind not in kinds:
         raise LoadError(
             "unknown kind of arrivals",

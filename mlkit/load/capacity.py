@@ -11,7 +11,8 @@ from mlkit.errors import LoadError, entry_point
 from mlkit.load.arrivals import closed, poisson
 from mlkit.load.requests import Preparable, as_list
 from mlkit.load.results import LoadResult
-from mlkit.load.runner import LoadRun, load_test, watch
+from mlkit.load.runner import load_test
+from mlkit.load.running import LoadRun, watch
 from mlkit.load.search import INTERRUPTED, Effort, Probe, RateTrial, drive, evidence, search
 from mlkit.load.slo import SLO, Outcome, Verdict
 from mlkit.load.spec import check_positive, is_integer

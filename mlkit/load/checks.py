@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from mlkit.errors import LoadError
-from mlkit.load.arrivals import Arrivals, Closed
+from mlkit.load.arrivals import Arrivals
 
-__all__ = ["MAX_IN_FLIGHT", "check"]
-
-MAX_IN_FLIGHT = 2000
+__all__ = ["check", "duration_of"]
 
 
-def check(arrivals: object, slo_ms: float | None, **durations: float) -> None:
-    """Raise a `LoadError` where an argument of `load_test` is not usable."""
+def duration_of(arrivals: object, duration_s: float | None) -> float:
+    """Return the length of a load test in seconds: the given one, or else that of the arrivals.
+
+    Raises:
+        LoadError: the arrivals have none, or are not arrivals.
+    """
     if not isinstance(arrivals, Arrivals):
         raise LoadError(
             "arrivals must be an arrival process",
@@ -19,13 +21,20 @@ def check(arrivals: object, slo_ms: float | None, **durations: float) -> None:
             expected="poisson(rate=50), constant(rate=50) or closed(concurrency=16)",
             got=repr(arrivals),
         )
-    if isinstance(arrivals, Closed) and arrivals.concurrency > MAX_IN_FLIGHT:
+    length_s = arrivals.length_s if duration_s is None else duration_s
+    if length_s is None:
         raise LoadError(
-            "too many clients for one generator",
-            where="closed(concurrency=...)",
-            expected=f"at most {MAX_IN_FLIGHT:,}",
-            got=f"{arrivals.concurrency:,}",
+            "how long should it last?",
+            where="load_test(..., duration_s=...)",
+            expected="seconds, or arrivals with a length",
+            got=repr(arrivals),
+            fix="duration_s=20, or soak(...) for a test without an end",
         )
+    return length_s
+
+
+def check(slo_ms: float | None, **durations: float) -> None:
+    """Raise a `LoadError` where a duration or the objective of `load_test` is not usable."""
     positive = {"duration_s": durations["duration_s"], "timeout_s": durations["timeout_s"]}
     if slo_ms is not None:
         positive["slo_ms"] = slo_ms

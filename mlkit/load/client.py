@@ -254,7 +254,8 @@ class Pool:
         loop: the running loop.
         endpoint: where all requests are sent.
         requests: complete requests, as bytes.
-        first: the slot that sends the first of them; the others follow, over and over.
+        order: positions in ``requests``, in the order of sending, over and over; by default all.
+        first: the slot that sends the first in this order.
         headless: the positions in ``requests`` whose responses have no body (HEAD).
         statuses: statuses of successes; any 2xx if there are none.
         nonempty: whether a success has a body.
@@ -268,6 +269,7 @@ class Pool:
         endpoint: Endpoint,
         requests: Sequence[bytes],
         *,
+        order: Sequence[int] | None = None,
         first: int = 0,
         headless: frozenset[int] = frozenset(),
         statuses: frozenset[int] = frozenset(),
@@ -278,6 +280,7 @@ class Pool:
         self._statuses, self._nonempty = statuses, nonempty
         self.keeps_bodies, self.streams = keeps_bodies, streams
         self._loop, self._endpoint, self._requests = loop, endpoint, requests
+        self._order: Sequence[int] = range(len(requests)) if order is None else order
         self._first, self._headless = first, headless
         self._tls = ssl.create_default_context() if endpoint.tls else None
         self._idle: list[Connection] = []
@@ -352,7 +355,7 @@ class Pool:
             unused.close()
 
     def _send_on(self, connection: Connection, slot: int) -> None:
-        position = (slot - self._first) % len(self._requests)
+        position = self._order[(slot - self._first) % len(self._order)]
         self._busy[slot] = connection
         connection.send(slot, self._requests[position], no_body=position in self._headless)
 

@@ -10,19 +10,24 @@ each response.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from mlkit.load.job import COLUMNS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = [
     "Clock",
     "ClosedLoop",
     "Generator",
     "Log",
+    "LogReport",
     "OpenLoop",
+    "RequestLog",
     "Response",
     "RunLimits",
     "SteeredLoop",
@@ -86,6 +91,42 @@ class RunLimits(NamedTuple):
     max_in_flight: int
 
 
+class LogReport(NamedTuple):
+    """A log as it is sent to the parent process.
+
+    ``facts`` are plain data, by row or by slot; ``rows`` has the columns of
+    `mlkit.load.job.COLUMNS` as raw bytes, the times of items of each row that streams, and the
+    different bodies.
+    """
+
+    facts: dict[str, Any]
+    rows: list[bytes]
+
+
+class RequestLog(Protocol):
+    """Where a generator logs its requests: `Log`, or one of bounded size."""
+
+    @property
+    def opened(self) -> int:
+        """Number of requests."""
+
+    @property
+    def failed(self) -> int:
+        """Number of those that failed."""
+
+    def open(self, intended: float, sent: float) -> int:
+        """Log a request that is sent, and return its slot: the number of those before it."""
+
+    def close(self, slot: int, response: Response, zero: float) -> None:
+        """Log the response of a request; ``zero`` is the start on the response's clock."""
+
+    def fail(self, slot: int, error: str, detail: str = "") -> None:
+        """Log why a request failed that was not sent."""
+
+    def report(self) -> LogReport:
+        """Return what is logged."""
+
+
 class Log:
     """A row per request, stored in columns: cheap to append to and to transfer.
 
@@ -107,6 +148,21 @@ class Log:
         self.bodies: dict[tuple[str, bytes], int] = {}
         self.body_of: dict[int, int] = {}
         self._kept_bytes = 0
+
+    @property
+    def opened(self) -> int:
+        """Number of requests."""
+        return len(self.sent)
+
+    @property
+    def failed(self) -> int:
+        """Number of those that failed."""
+        return len(self.errors)
+
+    @property
+    def slot(self) -> array[int]:
+        """The slot of each row: its number."""
+        return array("q", range(len(self.sent)))
 
     def open(self, intended: float, sent: float) -> int:
         """Start a row and return its number."""
@@ -135,6 +191,28 @@ class Log:
         elif response.body is not None:
             self._keep(slot, (response.media_type, response.body))
 
+    def reopen(self, row: int, intended: float, sent: float) -> None:
+        """Use a row again, for another request."""
+        self.intended[row], self.sent[row] = intended, sent
+        self.first_byte[row] = self.finished[row] = NEVER
+        self.status[row] = self.size[row] = self.items[row] = 0
+        for sparse in (self.item_times, self.timings, self.errors, self.body_of):
+            sparse.pop(row, None)
+
+    def report(self) -> LogReport:
+        """Return all rows."""
+        facts = {
+            "rows": len(self.sent),
+            "timings": self.timings,
+            "errors": self.errors,
+            "samples": self.samples,
+            "body_of": self.body_of,
+            "bodies": [(media_type, len(body)) for media_type, body in self.bodies],
+        }
+        columns = [getattr(self, name).tobytes() for name in COLUMNS]
+        times = [self.item_times[row].tobytes() for row in sorted(self.item_times)]
+        return LogReport(facts, [*columns, *times, *(body for _, body in self.bodies)])
+
     def _keep(self, slot: int, content: tuple[str, bytes]) -> None:
         """Keep a body once, however many responses have it."""
         if content not in self.bodies:
@@ -161,6 +239,7 @@ class Generator:
         limits: of the run.
         zero: the clock's time at which the measured part starts.
         on_end: called once, when the last request has been answered or abandoned.
+        log: where requests are logged.
     """
 
     def __init__(
@@ -171,9 +250,10 @@ class Generator:
         *,
         zero: float,
         on_end: Callable[[], None],
+        log: RequestLog | None = None,
     ) -> None:
         self.clock, self.transport, self.limits, self.zero = clock, transport, limits, zero
-        self.log = Log()
+        self.log: RequestLog = Log() if log is None else log
         self.in_flight: dict[int, float] = {}
         self.most_in_flight = 0
         self.answers = 0
@@ -181,7 +261,7 @@ class Generator:
         self.stopped_at: float | None = None
         self._on_end = on_end
         self._sending = True
-        self._timeouts: deque[int] = deque()
+        self._timeouts: deque[tuple[int, float]] = deque()
         self._watching = False
         self._ended = False
 
@@ -195,6 +275,9 @@ class Generator:
             self.stopped_at = self.now()
             self._finish_sending()
         self.clock.call_at(self.clock.time() + grace_s, self._give_up_all, "stopped")
+
+    def steer(self, rate: float) -> None:
+        """Change the rate, where there is one to change."""
 
     def now(self) -> float:
         """Seconds since the start; negative during the warm-up."""
@@ -222,25 +305,25 @@ class Generator:
         self.in_flight[slot] = sent
         if len(self.in_flight) > self.most_in_flight:
             self.most_in_flight = len(self.in_flight)
-        self._timeouts.append(slot)
+        self._timeouts.append((slot, sent))
         if not self._watching:
             self._watch()
         self.transport.send(slot)
 
     def _watch(self) -> None:
         """Set one timer, for the oldest request in flight: all have the same timeout."""
-        while self._timeouts and self._timeouts[0] not in self.in_flight:
+        while self._timeouts and self._timeouts[0][0] not in self.in_flight:
             self._timeouts.popleft()
         self._watching = bool(self._timeouts)
         if self._watching:
-            sent = self.log.sent[self._timeouts[0]]
+            _, sent = self._timeouts[0]
             self.clock.call_at(self.zero + sent + self.limits.timeout_s, self._expire)
 
     def _expire(self) -> None:
         # A timer can come early by the clock's resolution, hence the small allowance.
         limit = self.now() - self.limits.timeout_s + 1e-6
-        while self._timeouts and self.log.sent[self._timeouts[0]] <= limit:
-            slot = self._timeouts.popleft()
+        while self._timeouts and self._timeouts[0][1] <= limit:
+            slot, _ = self._timeouts.popleft()
             if slot in self.in_flight:
                 self._give_up(slot, "timeout")
         self._watch()
@@ -253,6 +336,10 @@ class Generator:
     def _give_up_all(self, reason: str) -> None:
         for slot in list(self.in_flight):
             self._give_up(slot, reason)
+
+    def _end_in_time(self) -> None:
+        if math.isfinite(self.limits.duration_s):  # else `stop` ends it
+            self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
 
     def _finish_sending(self) -> None:
         self._sending = False
@@ -268,30 +355,30 @@ class OpenLoop(Generator):
     """Sends at scheduled times; a slow response never delays the next request.
 
     Args:
-        times: seconds from the start, ascending; those below 0 are the warm-up.
+        times: seconds from the start, ascending; those below 0 are the warm-up. It may be endless.
     """
 
-    def __init__(self, times: Sequence[float], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, times: Iterable[float], *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._times = times
-        self._next = 0
+        self._times = iter(times)
+        self._due = next(self._times, None)
 
     def start(self) -> None:
         """Send at the scheduled times, from the first on."""
-        first = self._times[0] if self._times else self.limits.duration_s
-        self.clock.call_at(self.zero + first, self._send_due)
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._due is not None:
+            self.clock.call_at(self.zero + self._due, self._send_due)
+        else:
+            self._end_in_time()
 
     def _send_due(self) -> None:
-        times, count = self._times, len(self._times)
-        while self._sending and self._next < count and times[self._next] <= self.now() + 1e-6:
-            self._next += 1
-            self._dispatch(times[self._next - 1])
-        if not self._sending:
-            return
-        if self._next < count:
-            self.clock.call_at(self.zero + times[self._next], self._send_due)
-        else:
-            self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+        while self._sending and self._due is not None and self._due <= self.now() + 1e-6:
+            intended, self._due = self._due, next(self._times, None)
+            self._dispatch(intended)
+        if self._sending:
+            self._wait()
 
 
 class SteeredLoop(Generator):
@@ -311,7 +398,7 @@ class SteeredLoop(Generator):
 
     def start(self) -> None:
         """Send the first request one gap from now."""
-        self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+        self._end_in_time()
         self._draw()
 
     def steer(self, rate: float) -> None:
@@ -347,7 +434,7 @@ class ClosedLoop(Generator):
     def start(self) -> None:
         """Send the first requests together, when the warm-up starts."""
         self.clock.call_at(self.zero - self.limits.warmup_s, self._send_first)
-        self.clock.call_at(self.zero + self.limits.duration_s, self._finish_sending)
+        self._end_in_time()
 
     def _send_first(self) -> None:
         for _ in range(self._concurrency):

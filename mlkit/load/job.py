@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "LENGTH", "pack"]
 
 COLUMNS = {
+    "slot": "q",
     "intended": "d",
     "sent": "d",
     "first_byte": "d",
@@ -24,8 +25,18 @@ COLUMNS = {
 LENGTH = struct.Struct("<Q")
 
 
-def pack(job: dict[str, Any], times: bytes, bodies: Iterable[bytes]) -> Iterable[bytes]:
-    """Encode a job for the worker: a JSON header, the schedule as doubles, the requests."""
+def pack(
+    job: dict[str, Any], times: bytes, order: bytes, bodies: Iterable[bytes]
+) -> Iterable[bytes]:
+    """Encode a job for the worker: a JSON header, then the raw bytes.
+
+    Args:
+        job: plain data.
+        times: the schedule as doubles, in seconds.
+        order: which of the requests is sent when, as unsigned 32-bit integers.
+        bodies: the different requests.
+    """
     bodies = list(bodies)
-    header = json.dumps({**job, "times": len(times), "sizes": [len(b) for b in bodies]}).encode()
-    return [LENGTH.pack(len(header)) + header, times, *bodies]
+    sizes = {"times": len(times), "order": len(order), "sizes": [len(body) for body in bodies]}
+    header = json.dumps(job | sizes).encode()
+    return [LENGTH.pack(len(header)) + header, times, order, *bodies]

@@ -17,7 +17,7 @@ from mlkit.errors import LoadError
 from mlkit.load.job import COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Progress", "WorkerProcess", "WorkerReport"]
 
@@ -56,9 +56,18 @@ class WorkerProcess:
         job: from `mlkit.load.job.pack`.
         target: the server, for messages.
         warmup_s: for the progress before the first message.
+        on_interval: gets the figures of each interval of a test with a bounded log.
     """
 
-    def __init__(self, job: Iterable[bytes], *, target: str, warmup_s: float) -> None:
+    def __init__(
+        self,
+        job: Iterable[bytes],
+        *,
+        target: str,
+        warmup_s: float,
+        on_interval: Callable[[dict[str, Any]], None] = lambda figures: None,
+    ) -> None:
+        self._on_interval = on_interval
         self.progress = Progress(elapsed_s=-warmup_s)
         self.ended = threading.Event()
         self._outcome: WorkerReport | None = None
@@ -150,6 +159,8 @@ class WorkerProcess:
         event = message.pop("event")
         if event == "progress":
             self.progress = Progress(**message)
+        elif event == "interval":
+            self._on_interval(message)
         elif event == "failed":
             self._unreachable = message["reason"]
         elif event == "done":

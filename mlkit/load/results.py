@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError, entry_point
-from mlkit.load import analysis
-from mlkit.load.arrivals import Arrivals, Closed, arrivals_from_dict
+from mlkit.load import analysis, hdr
+from mlkit.load.arrivals import Arrivals, arrivals_from_dict
 from mlkit.load.items import gaps_ms, item_ends_s
 from mlkit.load.records import ClientCost, FailureSample, RequestRecord, parse_server_timing
+from mlkit.load.replay import RecordedTimes
 from mlkit.load.slo import SHARES, SLO, Outcome, Percentile, Verdict, percentile_of
-from mlkit.load.steered import Steered
 from mlkit.load.validity import lateness_limit_ms, void_reasons
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class LoadResult:
         item_times: when each item arrived, in seconds from the start, request by request.
         planned_s: length of the schedule in seconds, of which an interrupted run has sent a part;
             None if that is ``duration_s``.
+        parts: number of payloads by part of a `mix`; empty without one.
     """
 
     arrivals: Arrivals
@@ -80,11 +81,17 @@ class LoadResult:
     columns: Mapping[str, NDArray[Any]]
     item_times: NDArray[np.float64] = field(default_factory=_no_times)
     planned_s: float | None = None
+    parts: Mapping[str, int] = field(default_factory=dict)
 
     # Records
 
     def __len__(self) -> int:
         return len(self.columns["intended"])
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the raw records in memory, in bytes."""
+        return sum(column.nbytes for column in self.columns.values()) + self.item_times.nbytes
 
     @cached_property
     def records(self) -> list[RequestRecord]:
@@ -100,7 +107,7 @@ class LoadResult:
         """A row per request: times in s, latency, lateness and phases in ms.
 
         Of an app that streams also the number of ``items``, ``first_item_ms`` from the scheduled
-        time, and the mean of ``between_items_ms``.
+        time, and the mean of ``between_items_ms``; of a mix also the ``part``.
         """
         import pandas as pd
 
@@ -119,6 +126,8 @@ class LoadResult:
                 "error": [error or None for error in columns["error"].tolist()],
             }
         )
+        if self.parts:
+            frame["part"] = self._part_of(columns["payload"])
         if self.streams:
             first_s, last_s = self._item_ends_s
             frame["items"] = columns["items"]
@@ -129,6 +138,12 @@ class LoadResult:
             timings = [parse_server_timing(text) for text in columns["server_timing"].tolist()]
             frame = frame.join(pd.DataFrame(timings, index=frame.index).add_suffix("_ms"))
         return frame
+
+    def _part_of(self, payload: NDArray[np.int64]) -> NDArray[np.str_]:
+        import numpy as np
+
+        ends = np.cumsum(list(self.parts.values()))
+        return np.array(list(self.parts))[np.searchsorted(ends, payload, side="right")]
 
     @cached_property
     def ok(self) -> NDArray[np.bool_]:
@@ -187,21 +202,25 @@ class LoadResult:
     @cached_property
     def asked_s(self) -> NDArray[np.float64] | None:
         """Scheduled send times within ``duration_s``; None for a closed loop."""
-        if isinstance(self.arrivals, Closed):
-            return None
-        if isinstance(self.arrivals, Steered):
-            intended: NDArray[np.float64] = self.columns["intended"]
-            return intended
-        # Of a run that was stopped early, the start of its schedule: a ramp over the shorter time
-        # would be another one.
-        times = self.arrivals.times(self.planned_s or self.duration_s)
-        return times[times < self.duration_s]
+        planned_s = self.duration_s if self.planned_s is None else self.planned_s
+        return self.arrivals.asked(planned_s, self.duration_s, self.columns["intended"])
 
     @cached_property
     def asked_rate(self) -> float | None:
         """Requests per second of the schedule; None for a closed loop."""
         times = self.asked_s
         return None if times is None else _per_second(len(times), self.duration_s)
+
+    @entry_point
+    def schedule(self) -> RecordedTimes:
+        """Return the send times of this run as a schedule, which sends the same again.
+
+        For instance those of a `steered` run.
+
+        Raises:
+            LoadError: nothing was sent.
+        """
+        return RecordedTimes.of(self.columns["intended"], self.duration_s)
 
     @property
     def sent_rate(self) -> float:
@@ -398,8 +417,13 @@ class LoadResult:
 
     # Storage and display
 
-    def save(self, path: str | Path) -> Path:
-        """Write the raw records to a ``.npz`` file (numpy's format, without pickle)."""
+    def save(self, path: str | Path, *, compress: bool = True) -> Path:
+        """Write the raw records to a ``.npz`` file (numpy's format, without pickle).
+
+        Args:
+            path: the file.
+            compress: False is many times as fast, and the file several times as large.
+        """
         import numpy as np
 
         fields = {name: getattr(self, name) for name in _PLAIN}
@@ -412,8 +436,9 @@ class LoadResult:
             **fields,
         }
         path = Path(path)
+        write = np.savez_compressed if compress else np.savez
         with path.open("wb") as file:
-            np.savez_compressed(
+            write(
                 file,
                 allow_pickle=False,
                 head=np.array(json.dumps(head)),
@@ -421,6 +446,13 @@ class LoadResult:
                 **self.columns,
             )
         return path
+
+    def save_hgrm(self, path: str | Path) -> Path:
+        """Write the percentiles as HdrHistogram's text (``.hgrm``), which its plotters read.
+
+        In ms, to three significant digits. Failed requests count as ``timeout_s``.
+        """
+        return hdr.write(path, hdr.exact(self.latency_ms, self.timeout_s))
 
     @classmethod
     def load(cls, path: str | Path) -> LoadResult:
@@ -444,8 +476,7 @@ class LoadResult:
             failures=tuple(FailureSample(*sample) for sample in head["failures"]),
             columns=columns,
             item_times=item_times,
-            planned_s=head.get("planned_s"),
-            **{name: head[name] for name in _PLAIN},
+            **{name: head[name] for name in _PLAIN if name in head},
         )
 
     def plot(self) -> matplotlib.figure.Figure:
@@ -476,6 +507,8 @@ _PLAIN = (
     "started",
     "interrupted",
     "carried",
+    "planned_s",
+    "parts",
 )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlkit.errors import LoadError, entry_point
 from mlkit.load.spec import Arrivals
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["Steered", "steered"]
 
@@ -15,7 +19,7 @@ SHAPES = ("poisson", "constant")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Steered(Arrivals):
-    """No schedule computed beforehand; see `steered`."""
+    """No schedule known beforehand; see `steered`. `LoadResult.schedule` is what it became."""
 
     rate: float
     shape: str = "poisson"
@@ -32,9 +36,25 @@ class Steered(Arrivals):
             )
 
     @property
+    def loop(self) -> dict[str, Any]:
+        """The loop that draws one send time after another."""
+        return asdict(self) | {"kind": "steered"}
+
+    @property
     def opening_rate(self) -> float:
         """The initial rate."""
         return self.rate
+
+    @property
+    def steerable(self) -> bool:
+        """Always."""
+        return True
+
+    def asked(
+        self, planned_s: float, duration_s: float, intended: NDArray[np.float64]
+    ) -> NDArray[np.float64] | None:
+        """Return the times that were drawn."""
+        return intended
 
 
 @entry_point
@@ -50,7 +70,8 @@ def steered(
         run.stop()
 
     They are sent at the times drawn for them, however long responses take, as with `poisson` and
-    `constant`; a new rate applies from the moment it is set.
+    `constant`; a new rate applies from the moment it is set. ``run.result().schedule()`` sends the
+    same again.
 
     Raises:
         LoadError: ``rate`` is not positive and finite, ``seed`` not an integer of at least 0, or

@@ -2,9 +2,9 @@
 
 Standard input: a job from `mlkit.load.job.pack`, then commands, one per line: ``stop``, or a new
 rate. At its end the parent is gone, and the process exits. Standard output: a JSON document per
-line (``ready``, ``progress``, finally ``done`` or ``failed``); after ``done`` the columns of the
-log as raw bytes, the times of items of each request that streams, and the different bodies that are
-to be checked.
+line (``ready``, ``progress``, ``interval``, finally ``done`` or ``failed``); after ``done`` the
+columns of the log as raw bytes, the times of items of each request that streams, and the different
+bodies that are to be checked.
 
 Nothing heavy is imported here, so that the process starts within a few tenths of a second.
 """
@@ -15,17 +15,23 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import os
 import random
 import signal
 import sys
 import time
 from array import array
-from typing import Any
+from collections.abc import Iterable
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from mlkit.load.client import Endpoint, Pool, new_event_loop, resolve
-from mlkit.load.generator import ClosedLoop, Generator, Log, OpenLoop, RunLimits, SteeredLoop
-from mlkit.load.job import COLUMNS, LENGTH
+from mlkit.load.generator import ClosedLoop, Generator, OpenLoop, RunLimits, SteeredLoop
+from mlkit.load.job import LENGTH
+
+if TYPE_CHECKING:
+    from mlkit.load.sampledlog import SampledLog
 
 __all__ = ["main"]
 
@@ -40,10 +46,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles interrupts
     _allow_many_connections()
     job = json.loads(_read(LENGTH.unpack(_read(LENGTH.size))[0]))
-    times = array("d", _read(job["times"]))
+    times, order = array("d", _read(job["times"])), array("I", _read(job["order"]))
     requests = [_read(size) for size in job["sizes"]]
     loop = new_event_loop()
-    loop.run_until_complete(JobRun(loop, job, times, requests).run())
+    loop.run_until_complete(JobRun(loop, job, times, order, requests).run())
 
 
 class JobRun:
@@ -54,14 +60,18 @@ class JobRun:
         loop: asyncio.AbstractEventLoop,
         job: dict[str, Any],
         times: array[float],
+        order: array[int],
         requests: list[bytes],
     ) -> None:
-        self.loop, self.job, self.times, self.requests = loop, job, times, requests
+        self.loop, self.job, self.times = loop, job, times
+        self.order, self.requests = order, requests
         self.limits = RunLimits(**job["limits"])
         self.ended = loop.create_future()
         self.marks: dict[str, tuple[float, float]] = {}
         self.parent = os.getppid()
         self.realtime = False
+        self.outbox = bytearray()
+        self.sampled = self._sampled_log()
 
     async def run(self) -> None:
         """Connect, generate, report."""
@@ -75,8 +85,9 @@ class JobRun:
         _emit({"event": "ready"})
         gc.collect()
         gc.freeze()
-        gc.disable()
-        self.realtime = self.job["concurrency"] is None and _request_realtime()
+        if self.sampled is None:  # without an end, what little garbage there is adds up
+            gc.disable()
+        self.realtime = self.job["loop"]["kind"] != "closed" and _request_realtime()
         with _nonblocking(1):
             self._begin(generator)
             await self.ended
@@ -95,6 +106,7 @@ class JobRun:
                 self.loop,
                 endpoint,
                 self.requests,
+                order=self.order,
                 first=sum(1 for t in self.times if t < 0),
                 headless=frozenset(job["headless"]),
                 statuses=frozenset(job["statuses"]),
@@ -109,33 +121,44 @@ class JobRun:
                 problem = error
         raise problem
 
+    def _sampled_log(self) -> SampledLog | None:
+        endless = self.job["endless"]
+        if endless is None:
+            return None
+        from mlkit.load.sampledlog import SampledLog
+
+        keep, interval_s, seed = endless["keep"], endless["interval_s"], endless["seed"]
+        return SampledLog(keep, interval_s, seed, self._on_interval)
+
+    def _times(self) -> Iterable[float]:
+        """The schedule; one without an end is made while it is sent."""
+        endless = self.job["endless"]
+        if endless is None or self.job["loop"]["kind"] != "open":
+            return self.times
+        from mlkit.load.arrivals import arrivals_from_dict
+
+        schedule: Any = arrivals_from_dict(endless["arrivals"])
+        warmup = schedule.warmup_times(self.limits.warmup_s).tolist()
+        batches = schedule.batches(self.limits.duration_s)
+        return chain(warmup, chain.from_iterable(batch.tolist() for batch in batches))
+
     def _build(self, pool: Pool) -> Generator:
+        times = self._times()
         zero = self.loop.time() + LEAD_S + self.limits.warmup_s
 
         def end() -> None:
             self.ended.set_result(None)
 
-        generator: Generator
-        steered = self.job.get("steered")
-        if steered is not None:
-            draw = random.Random(steered["seed"])
-            even = steered["shape"] == "constant"
-            gap = (lambda: 1.0) if even else (lambda: draw.expovariate(1.0))
-            generator = SteeredLoop(
-                steered["rate"], gap, self.loop, pool, self.limits, zero=zero, on_end=end
-            )
-        elif self.job["concurrency"] is None:
-            generator = OpenLoop(self.times, self.loop, pool, self.limits, zero=zero, on_end=end)
-        else:
-            concurrency = self.job["concurrency"]
-            generator = ClosedLoop(concurrency, self.loop, pool, self.limits, zero=zero, on_end=end)
+        run = (self.loop, pool, self.limits)
+        generator = _loop(self.job["loop"], times, *run, zero=zero, on_end=end, log=self.sampled)
         pool.answered = generator.answered
         return generator
 
     def _begin(self, generator: Generator) -> None:
-        end = generator.zero + self.limits.duration_s
         self.loop.call_at(generator.zero, self._mark, generator, "zero")
-        self.loop.call_at(end, self._mark, generator, "end")
+        if math.isfinite(self.limits.duration_s):
+            end = generator.zero + self.limits.duration_s
+            self.loop.call_at(end, self._mark, generator, "end")
         self.loop.add_reader(0, self._on_command, generator)
         self.loop.call_later(PROGRESS_EVERY_S, self._progress, generator)
         self.loop.call_later(PARENT_CHECK_S, self._check_parent)
@@ -153,7 +176,7 @@ class JobRun:
             if command == "stop":
                 self._mark(generator, "end")
                 generator.stop(GRACE_S)
-            elif isinstance(generator, SteeredLoop):
+            else:
                 generator.steer(float(command))
 
     def _check_parent(self) -> None:
@@ -165,24 +188,26 @@ class JobRun:
     def _progress(self, generator: Generator) -> None:
         if self.ended.done():
             return
-        # Dropped when the reader does not keep up: sending on time matters more.
-        with contextlib.suppress(BlockingIOError):
-            _emit(
-                {
-                    "event": "progress",
-                    "elapsed_s": generator.now(),
-                    "sent": len(generator.log.sent),
-                    "answered": generator.answers,
-                    "failed": len(generator.log.errors),
-                    "in_flight": len(generator.in_flight),
-                }
-            )
+        progress = {
+            "event": "progress",
+            "elapsed_s": generator.now(),
+            "sent": generator.log.opened,
+            "answered": generator.answers,
+            "failed": generator.log.failed,
+            "in_flight": len(generator.in_flight),
+        }
+        self._post()
+        if not self.outbox:  # dropped when the reader does not keep up
+            with contextlib.suppress(BlockingIOError):
+                _emit(progress)
         self.loop.call_later(PROGRESS_EVERY_S, self._progress, generator)
 
     def _report(self, generator: Generator, pool: Pool, started: float) -> None:
-        log = generator.log
         end, cpu_at_end = self.marks["end"]
         zero, cpu_at_zero = self.marks.get("zero", (end, cpu_at_end))
+        if self.sampled is not None:
+            self.sampled.end(generator.now())
+        log = generator.log.report()
         done = {
             "event": "done",
             "started": started,
@@ -194,16 +219,31 @@ class JobRun:
             "realtime": self.realtime,
             "connections": pool.opened,
             "short_of": pool.short_of,
-            "rows": len(log.sent),
-            "timings": log.timings,
-            "errors": log.errors,
-            "samples": log.samples,
-            "body_of": log.body_of,
-            "bodies": [(media_type, len(body)) for media_type, body in log.bodies],
         }
-        bodies = [body for _, body in log.bodies]
-        times = [log.item_times[slot].tobytes() for slot in sorted(log.item_times)]
-        _write(json.dumps(done).encode() + b"\n", *_columns(log), *times, *bodies)
+        _write(bytes(self.outbox), json.dumps(done | log.facts).encode() + b"\n", *log.rows)
+
+    def _on_interval(self, figures: dict[str, Any]) -> None:
+        self.outbox += json.dumps({"event": "interval", **figures}).encode() + b"\n"
+        self._post()
+
+    def _post(self) -> None:
+        """Write what fits into the pipe now: sending on time matters more."""
+        with contextlib.suppress(BlockingIOError):
+            while self.outbox:
+                del self.outbox[: os.write(1, self.outbox)]
+
+
+def _loop(spec: dict[str, Any], times: Iterable[float], *args: Any, **kwargs: Any) -> Generator:
+    """Build the loop that `mlkit.load.spec.Arrivals.loop` describes."""
+    match spec:
+        case {"kind": "closed", "concurrency": concurrency}:
+            return ClosedLoop(concurrency, *args, **kwargs)
+        case {"kind": "steered", "rate": rate, "shape": shape, "seed": seed}:
+            draw = random.Random(seed)
+            gap = (lambda: 1.0) if shape == "constant" else (lambda: draw.expovariate(1.0))
+            return SteeredLoop(rate, gap, *args, **kwargs)
+        case _:
+            return OpenLoop(times, *args, **kwargs)
 
 
 def _reason(error: OSError) -> str:
@@ -211,10 +251,6 @@ def _reason(error: OSError) -> str:
         return "no connection in time"
     known = error.errno is not None and error.errno > 0
     return os.strerror(error.errno or 0).lower() if known else error.strerror or str(error)
-
-
-def _columns(log: Log) -> list[bytes]:
-    return [getattr(log, name).tobytes() for name in COLUMNS]
 
 
 def _emit(message: dict[str, Any]) -> None:

@@ -53,6 +53,10 @@ class Histogram:
             record(min(max(1, int(value * 1e6 + 0.5)), _LONGEST_US))
         return histogram
 
+    def record(self, seconds: float) -> None:
+        """Count a duration."""
+        self._hdr.record_value(min(max(1, int(seconds * 1e6 + 0.5)), _LONGEST_US))
+
     def add(self, other: Histogram) -> None:
         """Add the counts of another histogram."""
         if other._counts is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from mlkit.load.arrivals import Closed
 from mlkit.load.results import LoadResult, Percentile
 from mlkit.media.preview import shorten
 from mlkit.views.templating import render
@@ -86,7 +85,7 @@ def to_html(result: LoadResult) -> str:
         "load.html.j2",
         title=repr(result.arrivals),
         caption=f"{seconds(result.duration_s)} on {result.target}",
-        closed=isinstance(result.arrivals, Closed),
+        closed=result.asked_rate is None,
         interrupted=result.interrupted,
         void=result.void,
         facts=_facts(result),

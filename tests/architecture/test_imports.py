@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "fetch": BOTTOM,
     "metrics": BOTTOM,
     "autoscale": {"errors"},
-    "load": {"errors"},
+    "load": {"errors", "metrics"},
     "define": BOTTOM,
     "execute": {"errors", "define"},
     "pipelines": {"errors", "define", "execute"},

@@ -1,3 +1,4 @@
+import json
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -6,32 +7,55 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlkit.errors import LoadError
-from mlkit.load import closed, constant, jump, poisson, ramp, spike
+from mlkit.load import (
+    closed,
+    constant,
+    diurnal,
+    gamma,
+    jump,
+    poisson,
+    ramp,
+    replay,
+    spike,
+    steered,
+)
 from mlkit.load.arrivals import arrivals_from_dict
 
 CHANGING = [
     ramp(start=20, end=200, seed=3),
     jump(before=30, after=90, at_s=20),
     spike(rate=20, peak=200, at_s=10, width_s=5),
+    diurnal(low=20, high=150, day_s=25, seed=2),
 ]
-SPECS = [constant(rate=2.5), poisson(rate=50, seed=7), closed(concurrency=16), *CHANGING]
+COMPOSED = [
+    poisson(rate=20).lasting(30) + ramp(start=20, end=90).lasting(10) + constant(rate=5),
+    (constant(rate=2).lasting(5) + gamma(rate=9, cv=3)).lasting(20) + poisson(rate=1),
+]
+SPECS = [
+    constant(rate=2.5),
+    poisson(rate=50, seed=7),
+    gamma(rate=50, cv=2.5, seed=7),
+    closed(concurrency=16),
+    steered(rate=20, shape="constant"),
+    *CHANGING,
+    *COMPOSED,
+]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=repr)
 def test_repr_is_the_code_that_makes_it(spec):
-    makers = {"constant": constant, "poisson": poisson, "closed": closed}
-    makers |= {"ramp": ramp, "jump": jump, "spike": spike}
-    assert eval(repr(spec), makers) == spec
+    makers = [closed, constant, diurnal, gamma, jump, poisson, ramp, spike, steered]
+    assert eval(repr(spec), {make.__name__: make for make in makers}) == spec
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=repr)
+@pytest.mark.parametrize("spec", [*SPECS, replay([3, 1, 2])], ids=repr)
 def test_plain_data_goes_there_and_back(spec):
-    assert arrivals_from_dict(spec.to_dict()) == spec
+    assert arrivals_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
 def test_unknown_kind_says_what_is_known():
     with pytest.raises(LoadError, match="poisson"):
-        arrivals_from_dict({"kind": "diurnal", "rate": 3})
+        arrivals_from_dict({"kind": "lunar", "rate": 3})
 
 
 @settings(deadline=None)
@@ -128,3 +152,129 @@ def test_a_changing_rate_is_followed(spec):
 def test_a_changing_rate_that_cannot_be_is_told(make):
     with pytest.raises(LoadError):
         make()
+
+
+RATES = st.floats(0.5, 200)
+SEEDS = st.integers(0, 5)
+LENGTHS = st.floats(0.1, 10)
+ENDLESS = st.one_of(
+    st.builds(constant, rate=RATES),
+    st.builds(poisson, rate=RATES, seed=SEEDS),
+    st.builds(gamma, rate=RATES, cv=st.floats(0.05, 8), seed=SEEDS),
+    st.builds(jump, before=RATES, after=RATES, at_s=LENGTHS, seed=SEEDS),
+    st.builds(spike, rate=RATES, peak=RATES, at_s=LENGTHS, width_s=LENGTHS, seed=SEEDS),
+    st.builds(diurnal, low=RATES, high=RATES, day_s=LENGTHS, seed=SEEDS),
+    st.builds(replay, st.lists(st.floats(0, 20), min_size=1, max_size=50)),
+)
+STAGE = st.builds(
+    lambda schedule, length_s: schedule.lasting(length_s),
+    ENDLESS | st.builds(ramp, start=RATES, end=RATES, seed=SEEDS),
+    LENGTHS,
+)
+SCHEDULES = st.one_of(ENDLESS, STAGE, st.builds(lambda a, b: a + b, STAGE, ENDLESS))
+
+
+@settings(deadline=None, max_examples=200)
+@given(schedule=SCHEDULES, duration_s=st.floats(0, 20))
+def test_every_schedule_ascends_within_the_duration_and_its_own_length(schedule, duration_s):
+    times = schedule.times(duration_s)
+    assert (np.diff(times) >= 0).all()
+    assert (times >= 0).all()
+    assert (times < duration_s).all()
+    assert schedule.length_s is None or (times < schedule.length_s).all()
+
+
+@settings(deadline=None, max_examples=200)
+@given(schedule=SCHEDULES, short_s=st.floats(0, 10), long_s=st.floats(10, 20))
+def test_a_shorter_schedule_is_a_prefix_of_a_longer_one(schedule, short_s, long_s):
+    long = schedule.times(long_s)
+    assert np.array_equal(schedule.times(short_s), long[long < short_s])
+
+
+@settings(deadline=None)
+@given(a=STAGE, b=STAGE, c=SCHEDULES)
+def test_composition_is_associative(a, b, c):
+    assert (a + b) + c == a + (b + c)
+    assert np.array_equal(((a + b) + c).times(25), (a + (b + c)).times(25))
+
+
+@settings(deadline=None)
+@given(first=ENDLESS, length_s=LENGTHS, then=SCHEDULES)
+def test_a_composed_schedule_is_one_after_another(first, length_s, then):
+    times = (first.lasting(length_s) + then).times(30)
+    head = first.times(length_s)
+    assert np.array_equal(times[: len(head)], head)
+    assert times[len(head) :] == pytest.approx(then.times(30 - length_s) + length_s, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("make", "rate", "deviations"),
+    [
+        (lambda seed: poisson(rate=80, seed=seed), 80, 1),
+        (lambda seed: gamma(rate=80, cv=0.2, seed=seed), 80, 0.2),
+        (lambda seed: gamma(rate=80, cv=4, seed=seed), 80, 4),
+        (lambda seed: diurnal(low=10, high=150, day_s=20, seed=seed), 80, 1),
+        (lambda seed: spike(rate=60, peak=160, at_s=30, width_s=20, seed=seed), 80, 1),
+    ],
+)
+def test_the_mean_rate_is_the_one_asked_for(make, rate, deviations, seed):
+    expected = 100 * rate
+    # A count's deviation is that of the gaps, in units of the square root of the count.
+    assert abs(len(make(seed).times(100)) - expected) < 4 * deviations * np.sqrt(expected) + 5
+
+
+@pytest.mark.parametrize("cv", [0.3, 1, 3])
+def test_gamma_gaps_vary_as_asked_for(cv):
+    gaps = np.diff(gamma(rate=200, cv=cv, seed=1).times(500))
+    assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.05)
+
+
+def test_a_schedule_can_be_endless_and_is_drawn_in_batches():
+    batches = poisson(rate=1000).batches(float("inf"))
+    ahead = np.concatenate([next(batches) for _ in range(5)])
+    assert np.array_equal(ahead, poisson(rate=1000).times(60)[: len(ahead)])
+
+
+def test_a_ramp_needs_an_end():
+    with pytest.raises(LoadError, match=r"a ramp needs an end(.|\n)*lasting"):
+        ramp(start=1, end=2).check(float("inf"))
+    ramp(start=1, end=2).lasting(5).check(float("inf"))
+
+
+def test_a_ramp_in_stages_does_not_depend_on_the_run():
+    stages = ramp(start=5, end=50).lasting(20) + constant(rate=1)
+    assert np.array_equal(stages.times(20), ramp(start=5, end=50).times(20))
+
+
+@pytest.mark.parametrize(
+    ("compose", "words"),
+    [
+        (lambda: poisson(rate=5) + constant(rate=5), r"needs a length(.|\n)*lasting\(30\)"),
+        (lambda: poisson(rate=5).lasting(3) + closed(concurrency=2), "only schedules"),
+        (lambda: poisson(rate=5).lasting(3) + steered(rate=2), "only schedules"),
+        (lambda: poisson(rate=5).lasting(0), "duration_s is not usable"),
+        (lambda: poisson(rate=5).lasting(float("inf")), "duration_s is not usable"),
+    ],
+)
+def test_what_cannot_be_composed_is_told(compose, words):
+    with pytest.raises(LoadError, match=words):
+        compose()
+
+
+@pytest.mark.parametrize("cv", [0, -1, float("nan"), 1e6, "2", None])
+def test_a_burstiness_that_cannot_be_is_told(cv):
+    with pytest.raises(LoadError, match="cv is not usable"):
+        gamma(rate=5, cv=cv)
+
+
+def test_only_a_closed_loop_asks_for_no_times():
+    sent = np.array([0.0, 0.5])
+    assert closed(concurrency=2).asked(10, 10, sent) is None
+    assert steered(rate=2).asked(10, 10, sent) is sent
+    assert len(constant(rate=2).asked(10, 4, sent)) == 8
+
+
+def test_a_ramp_that_was_stopped_early_asked_for_its_beginning():
+    asked = ramp(start=1, end=100).asked(planned_s=100, duration_s=10, intended=np.empty(0))
+    assert len(asked) == pytest.approx(10 * 5.95, abs=4 * np.sqrt(60))

@@ -15,11 +15,12 @@ import pytest
 
 from mlkit.errors import LoadError
 from mlkit.load import constant, load_test
+from mlkit.load.collect import _judge
 from mlkit.load.expect import Expectation, Received, expectation
 from mlkit.load.generator import Log, Response
+from mlkit.load.preparation import timeout_of
 from mlkit.load.process import WorkerReport
 from mlkit.load.requests import HttpRequest
-from mlkit.load.runner import _judge, _timeout_of
 
 
 class Tags(pydantic.BaseModel):
@@ -168,5 +169,5 @@ def test_an_app_is_waited_for_as_long_as_it_may_take(
     request_timeout_s: float, waits_s: float
 ) -> None:
     app = SimpleNamespace(limits=SimpleNamespace(request_timeout_s=request_timeout_s))
-    assert _timeout_of(app) == waits_s
-    assert _timeout_of("http://127.0.0.1/x") == 30.0
+    assert timeout_of(app) == waits_s
+    assert timeout_of("http://127.0.0.1/x") == 30.0

@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -54,12 +53,13 @@ def test_a_closed_loop_finds_the_throughput(serve, read_request):
 @pytest.mark.timing
 def test_a_server_that_stalls_is_seen_to_stall(serve, read_request):
     """The coordinated omission test: one second of silence is in p99, and sending goes on."""
-    began = time.monotonic()
+    began = []
 
     async def stalls(reader, writer):
         while True:
             await read_request(reader)
-            since = time.monotonic() - began
+            began.append(time.monotonic())
+            since = began[-1] - began[0]
             if 1.0 < since < 2.0:
                 await asyncio.sleep(2.0 - since)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
@@ -157,9 +157,18 @@ def test_a_run_in_the_background_reports_and_stops(hello):
     assert run.stop() is run.result() is result
 
 
-def test_an_interrupt_ends_a_blocking_test_and_keeps_its_records(hello):
-    threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
-    result = quick(hello, constant(rate=50), duration_s=60)
+def test_an_interrupt_ends_a_blocking_test_and_keeps_its_records(serve, read_request):
+    answered = []
+
+    async def interrupts(reader, writer):
+        while True:
+            await read_request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            answered.append(1)
+            if len(answered) == 20:
+                signal.raise_signal(signal.SIGINT)
+
+    result = quick(serve(interrupts), constant(rate=50), duration_s=60)
     assert result.interrupted
     assert len(result) > 5
     assert result is last_result()
@@ -194,6 +203,7 @@ def test_the_rate_of_a_steered_run_is_changed_while_it_runs(hello):
     assert gaps[-50:] == pytest.approx(1 / 200, rel=0.01)
     assert result.asked_rate == pytest.approx(len(result) / result.duration_s)
     assert arrivals_from_dict(result.arrivals.to_dict()) == result.arrivals
+    assert np.array_equal(result.schedule().times(60), result.columns["intended"])
     assert result.plot() is not None
     with pytest.raises(LoadError, match="rate is not usable"):
         run.rate = -1
@@ -269,12 +279,12 @@ def test_the_worker_imports_nothing_heavy_and_nothing_from_the_working_folder(tm
     [
         ({"duration_s": 0}, "duration_s"),
         ({"duration_s": float("inf")}, "duration_s"),
+        ({"duration_s": None}, "how long"),
         ({"warmup_s": -1}, "warmup_s"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"slo_ms": -5}, "slo_ms"),
         ({"seed": -1}, "seed"),
         ({"arrivals": 50}, "an arrival process"),
-        ({"arrivals": closed(concurrency=5000)}, "too many clients"),
         ({"payloads": []}, "no payload"),
     ],
 )

@@ -169,7 +169,9 @@ def _figures(measured: Measured) -> dict[str, Any]:
 
 def rate_of(result: LoadResult) -> float:
     """The rate that an open loop was asked for, before chance had its part."""
-    return result.arrivals.opening_rate
+    rate = result.arrivals.opening_rate
+    assert rate is not None, f"{result.arrivals!r} is no open loop"
+    return rate
 
 
 def _load(result: LoadResult) -> dict[str, Any]:
