@@ -432,7 +432,6 @@ class LoadResult:
             "arrivals": self.arrivals.to_dict(),
             "client": self.client._asdict(),
             "failures": [list(sample) for sample in self.failures],
-            "planned_s": self.planned_s,
             **fields,
         }
         path = Path(path)

@@ -64,7 +64,7 @@ class FakeHandle:
         changed.chosen, changed.called = self.chosen | options, self.called
         return changed
 
-    def remote(self, version: str, segment: str, inputs: bytes) -> Any:
+    def remote(self, *arguments: Any) -> Any:
         self.called.update(self.chosen)
         return self._stream() if self.chosen.get("stream") else self._call()
 

@@ -405,7 +405,7 @@ def test_a_call_takes_its_remaining_time_and_its_priority_along() -> None:
     assert 0 < left_s <= 10.0
     assert priority == Priority.BULK
     (call,), _, _ = asyncio.run(routed(lookup, [DONE]))
-    assert call == ("v", "book", pack({"in_0": 1}))
+    assert call == ("v", "book", pack({"in_0": 1}), None)
 
 
 # ---- streams
