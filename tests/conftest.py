@@ -31,12 +31,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-def pytest_collection_finish() -> None:
-    """Keeps what is imported by now out of collections, which would look through it each time."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_configure() -> None:
     """Answer to interrupts, also where a shell in the background has had them ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -54,3 +48,9 @@ def browser_path() -> str:
     path = find_browser()
     assert path, "no Chromium here: `make browser` installs one"
     return path
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what is imported by now out of collections, which would look through it each time."""
+    gc.collect()
+    gc.freeze()
