@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-plain test-timing test-ray test-notebooks lab lint bench bench-models bench-observe bench-trust model-card figures zoo contract browser lock environment clean distclean
+.PHONY: help demo test test-code test-notebooks lab lint bench bench-models bench-observe bench-trust model-card figures zoo contract browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,6 +42,7 @@ test-code: $(STAMP) ## the tests alone, without a browser; TESTS=tests/define na
 	for kind in plain timing ray; do $(MAKE) --no-print-directory test-$$kind || status=1; done; \
 	exit $$status
 
+.PHONY: test-plain test-timing test-ray
 test-plain: $(STAMP)
 	@nice $(PYTEST) -n $(WORKERS) --dist loadfile -m "not (serve or timing or browser)" $(TESTS) $(none-is-fine)
 

@@ -32,12 +32,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-def pytest_collection_finish() -> None:
-    """Keeps what is imported by now out of collections, which would look through it each time."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Answer to interrupts, and keep load tests out of the user's store of runs.
 
@@ -61,3 +55,9 @@ def browser_path() -> str:
     path = find_browser()
     assert path, "no Chromium here: `make browser` installs one"
     return path
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what is imported by now out of collections, which would look through it each time."""
+    gc.collect()
+    gc.freeze()

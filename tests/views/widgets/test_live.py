@@ -111,9 +111,14 @@ class App:
         return (SimpleNamespace(stage=name, action="scaled", why="as asked"),)
 
 
+@pytest.fixture(scope="module")
+def minute() -> list[dict]:
+    return counted(["load", "judge"])
+
+
 @pytest.fixture
-def app() -> App:
-    return App(counted(["load", "judge"]))
+def app(minute: list[dict]) -> App:
+    return App(minute)
 
 
 def shown(app: App, **more: Any) -> Any:
@@ -152,18 +157,24 @@ def test_the_step_that_most_requests_wait_for_is_marked() -> None:
     assert shown(App(counted(["load", "judge"]))).slow == ""
 
 
-@pytest.mark.parametrize("window", [60, 300, 900])
-def test_a_look_is_small_and_whole(window: int) -> None:
+@pytest.fixture(scope="module")
+def tagger() -> App:
+    """The shipped pipeline, after a quarter of an hour."""
     names = [node.name for node in tag.graph]
     made = plan(tag, options={"download": {"autoscaling_config": {"max_replicas": 4}}})
-    app = App(with_pool(counted(names, seconds=window, rate=6, slow="look")), made)
-    html = shown(app, window_s=window).html
+    return App(with_pool(counted(names, seconds=900, rate=4, slow="look")), made)
+
+
+@pytest.mark.parametrize("window", [60, 300, 900])
+def test_a_look_is_small_and_whole(tagger: App, window: int) -> None:
+    live = shown(tagger, window_s=window)
+    html = live.html
     assert len(html.encode()) <= 20_000
     assert "<script" not in html
     assert "http" not in html.replace("http://www.w3.org", "")
     twin = html[html.index("<pre") :]
     assert "colours" in twin
-    ElementTree.fromstring(shown(app, window_s=window).svg)
+    ElementTree.fromstring(live.svg)
 
 
 def test_a_stage_on_a_gpu_shows_its_memory(app: App) -> None:
