@@ -207,7 +207,7 @@ class AppVersion(Frozen):
     """
 
     version: str
-    spec: AppSpec | None
+    spec: AppSpec | None = Field(repr=False)
     since: float
     how: str
     changed: str
