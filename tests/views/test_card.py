@@ -15,6 +15,7 @@ READY = Card(
     routes=("POST /tag", "GET /docs"),
     steps=("decode", "look"),
     trial="",
+    outdated="",
     since=datetime(2026, 1, 2, 14, 3, 12),
     curl="curl -H @/tmp/tag.header ...",
     doc="Tag one product.",
@@ -37,6 +38,13 @@ def test_a_ready_one_says_where_it_is_and_how_to_call_it() -> None:
 def test_a_version_on_trial_is_named() -> None:
     card = replace(READY, trial="canary 0.1 of 3f2a")
     assert "  on trial  canary 0.1 of 3f2a" in to_text(card).splitlines()
+
+
+def test_cells_that_have_changed_since_are_named() -> None:
+    card = replace(READY, outdated="decode")
+    assert any(line.startswith("  changed   decode: deploy") for line in to_text(card).splitlines())
+    assert "decode: deploy again" in to_html(card)
+    assert "&lt;b&gt;" in to_html(replace(READY, outdated="<b>"))
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,7 @@ def views(tagging: Pipeline[..., Any], troubled: Pipeline[..., Any]) -> dict[str
                 since=datetime(2026, 1, 2),
                 call='app("shoe.jpg")',
                 trial="canary 10%, shadow 20% of 9f8a1c2b3d4e5f60",
+                outdated="decode, look",
             )
         ),
         "live": live_view(tagging),

@@ -209,7 +209,7 @@ class AppVersion(Frozen):
     """
 
     version: str
-    spec: AppSpec | None
+    spec: AppSpec | None = Field(repr=False)
     since: float
     how: str
     changed: str
