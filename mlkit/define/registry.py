@@ -186,17 +186,22 @@ def _codec_port(type_: type) -> Port:
     )
 
 
+def _is_url(value: Any) -> bool:
+    return isinstance(value, str) and value.lower().startswith(("http://", "https://", "data:"))
+
+
 def _source_port(annotation: Any, mark: Upload) -> Port:
     def local(value: Any) -> bytes | str:
-        if isinstance(value, str) and value.lower().startswith(("http://", "https://", "data:")):
-            return value
-        return _content(value)
+        return value if _is_url(value) else _content(value)
 
     def from_json(value: Any) -> str:
         if not isinstance(value, str):
             raise InputError(
                 "not text", expected="an http(s) or data: URL", got=type(value).__name__
             )
+        # In the notebook a path is a source, too: a client's would name a file of the server.
+        if not _is_url(value):
+            raise InputError("not a URL", expected="an http(s) or data: URL", got=f"{value[:80]!r}")
         return value
 
     def to_bytes(value: Any) -> tuple[bytes, str]:

@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from PIL import Image as PILImage
 from pydantic import BaseModel
+from starlette.testclient import TestClient
 
 from mlkit import Image, codec, pipeline, step
 from mlkit.errors import InputError, RequestError
+from mlkit.serving import asgi
+from mlkit.types import ImageSource
 
 
 def through(type_):
@@ -224,3 +227,23 @@ def test_the_server_takes_the_form_in_which_a_load_test_sends(face, uploads, arg
     response = client.post(request.url, headers=request.headers, content=request.body)
     assert response.status_code == 200, response.text
     assert response.json() == uploads(**arguments)
+
+
+@step
+def same(source: ImageSource) -> ImageSource:
+    return source
+
+
+@pipeline
+def echo(source: ImageSource) -> ImageSource:
+    return same(source)
+
+
+@pytest.mark.parametrize("prefix", ["", "file://", "FILE://localhost", "./", "~/../"])
+def test_a_client_cannot_name_a_file_of_the_server(tmp_path, prefix) -> None:
+    (tmp_path / "secret").write_text("the content of a file")
+    client = TestClient(asgi(echo))
+    response = client.post("/echo", json={"source": f"{prefix}{tmp_path / 'secret'}"})
+    assert response.status_code == 422
+    assert "an http(s) or data: URL" in response.text
+    assert client.post("/echo", json={"source": "https://example.com/a.jpg"}).status_code == 200
