@@ -21,6 +21,7 @@ from typing import Any
 from mlkit import __version__
 from mlkit.define.check import check
 from mlkit.define.docstring import words
+from mlkit.define.example import example
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.modules import ModuleSource, local_sources
 from mlkit.errors import ExportError, MlkitError, entry_point
@@ -36,7 +37,6 @@ from mlkit.plan import plan
 from mlkit.serving.bundle import shared_state
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.client import Codec
-from mlkit.serving.kernel.example import example
 
 __all__ = ["DETAILS", "Exported", "export", "replayed"]
 
