@@ -180,10 +180,10 @@ def _application(target: ApplicationTarget) -> Any:
         running = _status([target.name])[target.name].replicas.get("RUNNING", 0)
         options["autoscaling_config"] = serve_config(options["autoscaling_config"], running)
     if target.has_pools:
-        from ray.serve.config import RequestRouterConfig
+        from mlkit.serving.port.routing import StageRouting
 
         router: Any = "mlkit.serving.port.routing.ModelRouter"
-        options["request_router_config"] = RequestRouterConfig(request_router_class=router)
+        options["request_router_config"] = StageRouting(request_router_class=router)
     kind: Any = _KINDS[target.kind]
     if target.route_prefix is not None:
         kind = serve.ingress()(kind)

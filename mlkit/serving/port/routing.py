@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ray.serve.config import RequestRouterConfig
 from ray.serve.request_router import (
     FIFOMixin,
     MultiplexMixin,
@@ -14,7 +15,19 @@ from ray.serve.request_router import (
 
 from mlkit.serving.replica.affinity import by_preference
 
-__all__ = ["ModelRouter"]
+__all__ = ["ModelRouter", "StageRouting"]
+
+
+class StageRouting(RequestRouterConfig):
+    """The configuration of a stage's router.
+
+    Serve refuses a router for the root of an application while HAProxy is on, which would go past
+    it. A stage is such a root, but no HTTP request reaches it.
+    """
+
+    def is_default_request_router(self) -> bool:
+        """Return what Serve accepts of a root."""
+        return True
 
 
 class ModelRouter(FIFOMixin, MultiplexMixin, RequestRouter):
