@@ -219,8 +219,7 @@ def test_the_rate_of_other_arrivals_is_fixed(hello):
 
 def test_a_closed_loop_has_no_rate(hello):
     run = quick(hello, closed(concurrency=1), duration_s=60, wait=False)
-    with pytest.raises(LoadError, match="a closed loop has no rate"):
-        run.rate  # noqa: B018
+    assert run.rate is None
     run.kill()
 
 

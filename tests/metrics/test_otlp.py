@@ -1,6 +1,7 @@
 """Traces as a collector gets them."""
 
 import json
+import logging
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -90,7 +91,11 @@ def test_a_trace_without_parent_and_a_failure(sent) -> None:
     assert own["status"] == {"code": 2}
 
 
-def test_a_collector_that_is_away_is_named_once_and_costs_no_memory(caplog) -> None:
+def test_a_collector_that_is_away_is_named_once_and_costs_no_memory(caplog, monkeypatch) -> None:
+    logger = logging.getLogger("mlkit")  # another library's configuration may have disabled it
+    for name, value in {"disabled": False, "propagate": True, "level": logging.NOTSET}.items():
+        monkeypatch.setattr(logger, name, value)
+
     def refuse(body):
         raise ConnectionError("refused")
 

@@ -17,7 +17,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NoReturn, TypeAlias, get_origin
 
@@ -164,7 +164,7 @@ class RoutePipeline:
     served: Served
     loop: asyncio.AbstractEventLoop
     calls: set[_Call]
-    headers: Headers
+    headers: Headers = field(repr=False)
 
     def stream(self, /, *args: Any, **kwargs: Any) -> RouteItems:
         """Iterate over the items of a pipeline that streams; see `Served.stream`."""
