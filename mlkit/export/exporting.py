@@ -117,6 +117,8 @@ def export(
         fresh = Path(scratch) / "export"
         exported = _write(pipeline, source, fresh, examples, manifests.image_of(target))
         target.parent.mkdir(parents=True, exist_ok=True)
+        for wheel in (target / "wheels").glob("*.whl"):
+            shutil.copy2(wheel, fresh / "wheels")
         if target.exists():
             shutil.rmtree(target)
         shutil.copytree(fresh, target)
@@ -125,12 +127,21 @@ def export(
 
 def _check_replaceable(folder: Path) -> None:
     occupied = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-    if occupied and not (folder / DETAILS).is_file():
+    if occupied and not _is_export(folder):
         raise ExportError(
             "the folder has other contents, which an export would delete",
             where=str(folder),
             fix="pass a folder that does not exist yet",
         )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        details = json.loads((folder / DETAILS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    is_one = isinstance(details, dict) and {"mlkit", "target"} <= details.keys()
+    return is_one and not (folder / ".git").exists()
 
 
 @dataclass(frozen=True)
@@ -231,8 +242,8 @@ def _write(
     for name, text in {
         "requirements.txt": pins,
         "serve_app.py": manifests.serve_app(target),
-        "serve.yaml": manifests.serve_config(planned),
-        "rayservice.yaml": manifests.ray_service(planned, image),
+        "serve.yaml": manifests.serve_config(planned, source.variable),
+        "rayservice.yaml": manifests.ray_service(planned, source.variable, image),
         "Dockerfile": manifests.dockerfile(),
         "README.md": manifests.readme(planned, module, golden.command(recorded[0]), wheels, notes),
     }.items():
@@ -443,10 +454,12 @@ def replayed(folder: Path, target: str) -> dict[str, Any]:
     Raises:
         ExportError: the process fails, such as on import.
     """
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": path}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "mlkit.export.replay", str(folder), target],
+        done = subprocess.run(  # with -P, nothing from the working directory
+            [sys.executable, "-P", "-m", "mlkit.export.replay", str(folder), target],
             capture_output=True,
             text=True,
             env=environment,

@@ -34,8 +34,8 @@ app = application("$target", folder=str(Path(__file__).parent))
 ''').substitute(name=name, target=target)
 
 
-def serve_config(plan: Plan) -> str:
-    """Return Serve's configuration: one deployment that runs all steps."""
+def serve_config(plan: Plan, deployment: str) -> str:
+    """Return Serve's configuration: one deployment, of this name, that runs all steps."""
     lines = [
         "# Start it with `serve run serve.yaml`, or on a cluster with `serve deploy serve.yaml`.",
         "# The replicas read the bearer token of requests from MLKIT_TOKEN.",
@@ -46,7 +46,7 @@ def serve_config(plan: Plan) -> str:
         "    route_prefix: /",
         "    import_path: serve_app:app",
         "    deployments:",
-        f"      - name: {plan.graph.name}",
+        f"      - name: {deployment}",
         *(f"        {key}: {json.dumps(value)}" for key, value in _deployment(plan).items()),
     ]
     return "\n".join(lines) + "\n"
@@ -73,15 +73,16 @@ def _actor(plan: Plan) -> dict[str, float]:
     return {key: value for key, value in wanted.items() if value or key == "num_cpus"}
 
 
-def ray_service(plan: Plan, image: str) -> str:
+def ray_service(plan: Plan, deployment: str, image: str) -> str:
     """Return a RayService for KubeRay, with Serve's configuration in it.
 
     Args:
         plan: the planned pipeline.
+        deployment: name of the deployment; see `mlkit.serving.port.application`.
         image: the image that the Dockerfile builds.
     """
     name = plan.graph.name.lower().replace("_", "-").strip("-")
-    config = serve_config(plan).split("proxy_location", 1)[1]
+    config = serve_config(plan, deployment).split("proxy_location", 1)[1]
     serve = "".join(f"    {line}\n" for line in f"proxy_location{config}".splitlines())
     gpus = -(-sum(stage.num_gpus for stage in plan.stages) // 1)
     limits = {"cpu": "2", "memory": "4Gi"} | ({"nvidia.com/gpu": str(int(gpus))} if gpus else {})

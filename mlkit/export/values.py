@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import io
+import os
+import re
 import sys
 import types
 from collections.abc import Iterator, Mapping
@@ -45,6 +47,11 @@ _ONCE = ("mlkit.load", "mlkit.models.optimized", "mlkit.serving", "mlkit.views")
 """Modules whose objects belong to a session or to one measurement."""
 
 
+MIN_SECRET = 6
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|DSN|AUTH", re.IGNORECASE)
+"""Names of environment variables whose values are secrets."""
+
+
 def home_of(name: str, node: ast.stmt, namespace: Mapping[str, Any]) -> Home:
     """Decide where a variable gets its value from.
 
@@ -61,6 +68,8 @@ def home_of(name: str, node: ast.stmt, namespace: Mapping[str, Any]) -> Home:
     if name not in namespace:
         return Home.SOURCE
     value = namespace[name]
+    if _is_plain(value) and _is_secret(node, value):
+        return Home.NOWHERE if "getpass" in _names(node) else Home.SOURCE
     if _is_plain(value):
         if _is_written(node, value, namespace):
             return Home.SOURCE
@@ -75,6 +84,25 @@ def home_of(name: str, node: ast.stmt, namespace: Mapping[str, Any]) -> Home:
     if isinstance(node, _ASSIGNMENTS) or type(node).__name__ == "TypeAlias":
         return Home.SOURCE
     return Home.FILE if kind == "exact" else Home.NOWHERE
+
+
+def _names(node: ast.stmt) -> set[str]:
+    return {str(getattr(part, "attr", getattr(part, "id", ""))) for part in ast.walk(node)}
+
+
+def _is_secret(node: ast.stmt, value: Any) -> bool:
+    """Whether a value comes from the environment, or has a secret of it in it: it is not written.
+
+    The exported module reads it where it runs.
+    """
+    if _names(node) & {"environ", "environb", "getenv", "getpass"}:
+        return True
+    text = repr(value)
+    return any(
+        len(secret) >= MIN_SECRET and secret in text
+        for variable, secret in os.environ.items()
+        if _SECRET.search(variable)
+    )
 
 
 def _is_used_up(value: Any) -> bool:

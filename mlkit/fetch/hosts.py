@@ -57,6 +57,7 @@ class Breaker:
     open_until: float = -inf
     trial: bool = False
     last_success: float = -inf
+    full_since: float = -inf
 
     def refuses(self, now: float, *, full: bool) -> bool:
         """Whether a download fails at once, instead of waiting for a place.
@@ -67,7 +68,7 @@ class Breaker:
         """
         if self.failures >= FAILURES:
             return self.trial or now < self.open_until
-        return full and now - self.last_success > STALLED_S
+        return full and now - max(self.last_success, self.full_since) > STALLED_S
 
     def begin(self, now: float) -> Visit | None:
         """Start a download; None if the host is not to be asked."""
@@ -118,7 +119,10 @@ class Gate:
             raise RefusedHostError
         self.users += 1
         try:
+            was_full = self.places.locked()
             async with self.places:
+                if self.places.locked() and not was_full:
+                    self.breaker.full_since = self.now()
                 visit = self.breaker.begin(self.now())
                 if visit is None:
                     raise RefusedHostError

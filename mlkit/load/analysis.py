@@ -160,9 +160,14 @@ def inflation(values: ArrayLike, share: float) -> float:
     if len(series) < 2:
         return 1.0
     shares = {max(1 - factor * (1 - share), min(share, 0.5)) for factor in THRESHOLDS}
-    # Equal latencies differ by the rounding of their times, which is no dependence.
-    limits = {percentile(series, s) * (1 + 1e-9) for s in shares}
-    return max(_autocorrelation_time(series > limit) for limit in limits)
+    limits = {percentile(series, s) for s in shares}
+    return max(_autocorrelation_time(_above(series, limit)) for limit in limits)
+
+
+def _above(series: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
+    # At the maximum, as where many requests failed (latency infinite), nothing is above. Otherwise,
+    # equal latencies differ by the rounding of their times, which is no dependence.
+    return series >= limit if limit >= series.max() else series > limit * (1 + 1e-9)
 
 
 def _autocorrelation_time(indicator: NDArray[np.bool_]) -> float:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mlkit.errors import LoadError, entry_point
 from mlkit.load.arrivals import closed, poisson
-from mlkit.load.requests import Preparable, as_list
+from mlkit.load.payloads import reusable
+from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import load_test
 from mlkit.load.running import LoadRun, watch
@@ -75,7 +76,14 @@ class Capacity:
 
         `evidence` has the verdict on it, if one was sought: it may be undecided.
         """
-        unmet = {t.probe.rate for t in self.trials if not t.looks_good}
+        good = {t.probe for t in self.trials if t.looks_good}
+        unmet = {
+            t.probe.rate
+            for t in self.trials
+            # A void run that looked good was repeated.
+            if not t.looks_good
+            and not (t.measured.void and t.verdict.looks_met and t.probe in good)
+        }
         unmet |= {rate for rate, verdict in self.evidence.items() if verdict.outcome != "met"}
         return min((rate for rate in unmet if rate > (self.rate or 0.0)), default=None)
 
@@ -202,7 +210,7 @@ def capacity(
         "expect": expect,
         "seed": seed,
     }
-    payloads = as_list(payloads)  # an iterator would be exhausted by the first run
+    payloads = reusable(payloads)
     with _Status(progress) as status:
 
         def run(arrivals: Any, duration_s: float, **more: Any) -> LoadResult:

@@ -31,6 +31,7 @@ __all__ = [
     "Template",
     "mix",
     "part",
+    "reusable",
     "sampled",
     "select",
     "template",
@@ -409,3 +410,8 @@ def _fill(value: Any, pattern: re.Pattern[str], values: Mapping[str, Any]) -> An
 def _latin(value: Any) -> str:
     """A value as text whose latin-1 bytes are its UTF-8 bytes."""
     return str(value).encode().decode("latin-1")
+
+
+def reusable(payloads: Any) -> Any:
+    """Return payloads for several load tests; an iterator would be exhausted by the first."""
+    return payloads if isinstance(payloads, (Sampled, Mix, Template)) else as_list(payloads)

@@ -63,6 +63,7 @@ class LoadResult:
         planned_s: length of the schedule in seconds, of which an interrupted run has sent a part;
             None if that is ``duration_s``.
         parts: number of payloads by part of a `mix`; empty without one.
+        sampled: whether the records are a sample, with no schedule to compare with.
     """
 
     arrivals: Arrivals
@@ -82,6 +83,7 @@ class LoadResult:
     item_times: NDArray[np.float64] = field(default_factory=_no_times)
     planned_s: float | None = None
     parts: Mapping[str, int] = field(default_factory=dict)
+    sampled: bool = False
 
     # Records
 
@@ -201,7 +203,9 @@ class LoadResult:
 
     @cached_property
     def asked_s(self) -> NDArray[np.float64] | None:
-        """Scheduled send times within ``duration_s``; None for a closed loop."""
+        """Scheduled send times within ``duration_s``; None for a closed loop, and a sample."""
+        if self.sampled:
+            return None
         planned_s = self.duration_s if self.planned_s is None else self.planned_s
         return self.arrivals.asked(planned_s, self.duration_s, self.columns["intended"])
 
@@ -508,6 +512,7 @@ _PLAIN = (
     "carried",
     "planned_s",
     "parts",
+    "sampled",
 )
 
 

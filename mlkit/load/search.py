@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 from mlkit.errors import LoadError
@@ -173,7 +173,11 @@ def _pooled(trials: Sequence[RateTrial], slo: SLO) -> Verdict:
 
     if len(trials) == 1:
         return trials[0].verdict
-    return slo.judge(np.concatenate([trial.measured.latency_ms for trial in trials]))
+    verdict = slo.judge(np.concatenate([trial.measured.latency_ms for trial in trials]))
+    late = any(percentile.late for trial in trials for _, percentile in trial.verdict.judged)
+    if late and verdict.outcome == "missed":  # lateness only makes latencies longer
+        return replace(verdict, outcome="undecided", reason="requests were sent late")
+    return verdict
 
 
 def search(slo: SLO, start_rate: float, effort: Effort) -> Steps:

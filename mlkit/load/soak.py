@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -364,8 +364,22 @@ def soak(
     return watch_with_bar(run) if progress else watch(run)
 
 
+def _in_order(sample: LoadResult) -> LoadResult:
+    """Sort sampled records by their scheduled times; the reservoir is in no order."""
+    import numpy as np
+
+    order = np.argsort(sample.columns["intended"], kind="stable")
+    item_times = sample.item_times
+    if "items" in sample.columns and len(order):
+        ends = np.cumsum(sample.columns["items"])[:-1]
+        of_request = np.split(item_times, ends)
+        item_times = np.concatenate([of_request[position] for position in order])
+    columns = {name: column[order] for name, column in sample.columns.items()}
+    return replace(sample, columns=columns, item_times=item_times, sampled=True)
+
+
 def _collect(plan: LoadPlan, report: WorkerReport, intervals: Intervals) -> SoakResult:
-    sample = collect(plan, report)
+    sample = _in_order(collect(plan, report))
     result = SoakResult(
         arrivals=plan.arrivals,
         target=plan.target,

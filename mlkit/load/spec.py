@@ -167,8 +167,15 @@ class Schedule(Arrivals):
         self, planned_s: float, duration_s: float, intended: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
         """Return the schedule of the planned run, up to its end."""
-        times = self.times(planned_s)
-        return times[times < duration_s]
+        import numpy as np
+
+        # The planned run may have no end.
+        batches = []
+        for batch in self.batches(planned_s):
+            batches.append(batch[batch < duration_s])
+            if len(batches[-1]) < len(batch):
+                break
+        return np.concatenate(batches) if batches else np.empty(0)
 
     # Composition
 
@@ -250,6 +257,16 @@ class Composed(Schedule):
     def as_legs(self) -> tuple[Leg, ...]:
         """Return its legs, so that composing is associative."""
         return self.legs
+
+    def check(self, duration_s: float) -> None:
+        """Check each schedule over its own length."""
+        start_s = 0.0
+        for schedule, length_s in self.legs:
+            if start_s >= duration_s:
+                return
+            length_s = duration_s - start_s if length_s is None else length_s
+            schedule.check(length_s)
+            start_s += length_s
 
     def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
         """Yield the times of each schedule, moved to its start."""

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlkit.errors import LoadError, entry_point
 from mlkit.load.arrivals import Arrivals
 from mlkit.load.compare import Comparison
-from mlkit.load.requests import Preparable, as_list
+from mlkit.load.payloads import reusable
+from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
 from mlkit.load.runner import load_test
 
@@ -95,7 +96,7 @@ def sweep(
     Raises:
         LoadError: the knob cannot be set, there is no value, or a load test could not run.
     """
-    payloads, listed = as_list(payloads), list(values)
+    payloads, listed = reusable(payloads), list(values)
     if not listed or len(set(listed)) < len(listed):
         raise LoadError(
             "a sweep needs different values",

@@ -45,6 +45,7 @@ class Exporter:
         self._waiting: deque[tuple[Trace, RequestContext]] = deque(maxlen=MAX_WAITING)
         self._closing = threading.Event()
         self._failed = False
+        self._sending = threading.Lock()
         if start:
             threading.Thread(target=self._run, name="mlkit-otlp", daemon=True).start()
 
@@ -55,6 +56,10 @@ class Exporter:
 
     def flush(self) -> None:
         """Send what is waiting."""
+        with self._sending:
+            self._flush()
+
+    def _flush(self) -> None:
         spans: list[dict[str, Any]] = []
         while self._waiting:
             spans += spans_of(*self._waiting.popleft(), self._service)
@@ -66,7 +71,7 @@ class Exporter:
         try:
             self._post(json.dumps(document).encode())
             self._failed = False
-        except OSError as error:  # URLError among them
+        except Exception as error:  # such as of a collector that does not speak HTTP
             if not self._failed:  # once, until it works again
                 logging.getLogger("mlkit").warning("traces cannot be exported: %s", error)
             self._failed = True

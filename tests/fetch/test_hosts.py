@@ -297,3 +297,25 @@ def test_slow_hosts_hold_their_own_places_and_none_of_others() -> None:
         await downloader.close()
 
     asyncio.run(main())
+
+
+def test_a_burst_to_a_host_that_was_idle_waits_for_places() -> None:
+    async def main() -> int:
+        now = 1000.0
+        gate = Hosts(lambda: now).gate("cdn:443")
+        release = asyncio.Event()
+
+        async def download() -> None:
+            async with gate.visited() as visit:
+                await release.wait()
+                visit.healthy = True
+
+        burst = [asyncio.ensure_future(download()) for _ in range(3 * MAX_PER_HOST)]
+        await asyncio.sleep(0)
+        later = asyncio.ensure_future(download())  # all places are taken by now
+        await asyncio.sleep(0)
+        release.set()
+        outcomes = await asyncio.gather(*burst, later, return_exceptions=True)
+        return sum(outcome is not None for outcome in outcomes)
+
+    assert asyncio.run(main()) == 0

@@ -32,7 +32,7 @@ def before(record: AppRecord) -> AppVersion | None:
     Versions that were rolled back from are skipped.
     """
     others = (v for v in reversed(record.versions) if v.version != record.version)
-    return next((v for v in others if v.spec is not None and not v.left), None)
+    return next((v for v in others if v.spec is not None and not v.left and not v.error), None)
 
 
 def named(record: AppRecord, name: str) -> AppVersion:
@@ -41,7 +41,7 @@ def named(record: AppRecord, name: str) -> AppVersion:
     Raises:
         DeployError: there is no such version, or several.
     """
-    known = [v for v in record.versions if v.spec is not None]
+    known = [v for v in record.versions if v.spec is not None and not v.error]
     exact = [v for v in known if v.version == name]
     found = exact or [v for v in known if len(name) >= LEAST_PREFIX and v.version.startswith(name)]
     if len(found) == 1:
@@ -66,7 +66,7 @@ def entered(
         back_to: the entry of ``versions`` that a rollback went to.
     """
     if new.version == serving:  # the same, run in another way
-        return tuple(_updated(v, new) if v.version == serving else v for v in versions)
+        return tuple(_updated(v, new) if _serves(v, serving) else v for v in versions)
     left: set[str] = set()
     if back_to is not None and not back_to.left:  # going back; returning to what was left is not
         left = {v.version for v in versions[list(versions).index(back_to) + 1 :]}
@@ -84,7 +84,7 @@ def scaled(versions: Sequence[AppVersion], serving: str, new: AppVersion) -> tup
     It may have another name by that, but is none to go back to.
     """
     others = [v for v in versions if v.version != new.version or v.version == serving]
-    return tuple(_updated(v, new) if v.version == serving else v for v in others)
+    return tuple(_updated(v, new) if _serves(v, serving) else v for v in others)
 
 
 def failed(versions: Sequence[AppVersion], new: AppVersion) -> tuple[AppVersion, ...]:
@@ -102,6 +102,10 @@ def summary(changes: Sequence[Change], first: bool) -> str:
         if change.action != "kept" and change.why != "a called stage changed":
             changed.setdefault(change.why, []).append(change.stage)
     return "; ".join(f"{', '.join(stages)}: {why}" for why, stages in changed.items())
+
+
+def _serves(version: AppVersion, serving: str) -> bool:
+    return version.version == serving and not version.error
 
 
 def _updated(version: AppVersion, new: AppVersion) -> AppVersion:

@@ -7,11 +7,12 @@ bound. Server errors and overloads are not kept: such a request runs again.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from starlette.types import Message, Send
 
 from mlkit.errors import DeadlineExceeded, Overloaded, PayloadTooLarge
 from mlkit.serving.http.payload import EXACT_HEADER, Invalid
+from mlkit.serving.http.terms import Terms
 from mlkit.serving.limits import Limits
 
 __all__ = ["PARAMETER", "Idempotency", "Replies", "Reply"]
@@ -54,6 +56,9 @@ _VARYING = (b"accept", b"content-type", b"content-encoding", EXACT_HEADER)
 
 _PASSING = {408, 425, 429, 499}
 """Client errors that may not happen again."""
+
+_PROBLEM = re.compile(rb'event: problem\n|\{"event": ?"problem"|.{5}problem', re.DOTALL)
+"""The last event of a stream that fails, in each of its forms; see `mlkit.serving.http.stream`."""
 
 _OF_ONE_REQUEST = {b"server-timing", b"x-request-id"}
 
@@ -159,7 +164,9 @@ class Idempotency:
 
     async def _once(self, key: bytes, request: Request, send: Send, answer: Answer) -> None:
         try:
-            async with asyncio.timeout(self._limits.request_timeout_s) as timer:
+            limit = Terms(perf_counter(), self._limits.request_timeout_s)
+            terms = limit.asked(dict(request.scope["headers"]))
+            async with asyncio.timeout(terms.left_s) as timer:
                 fingerprint = await self._fingerprint(request)
                 while (running := self._running.get(key)) is not None:
                     await asyncio.shield(running)
@@ -213,14 +220,17 @@ class _Recorder:
         self._send = send
         self._complete = False
         self._length = 0
+        self._failed = False
         self.start: Message = {}
         self.body: list[bytes] = []
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.start = message
+            # Middleware around this changes the list, such as for compression or cookies.
+            self.start = {**message, "headers": list(message.get("headers", ()))}
         elif message["type"] == "http.response.body":
             part = bytes(message.get("body", b""))
+            self._failed |= bool(_PROBLEM.match(part))
             self._length += len(part)
             self.body.append(part)
             if self._length > MAX_REPLY_BYTES:
@@ -233,4 +243,5 @@ class _Recorder:
         """Whether the response is complete, short enough, and would be the same again."""
         status = self.start.get("status", 500)
         short = self._length <= MAX_REPLY_BYTES
-        return self._complete and short and status < 500 and status not in _PASSING
+        lasting = status < 500 and status not in _PASSING and not self._failed
+        return self._complete and short and lasting

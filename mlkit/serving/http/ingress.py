@@ -116,12 +116,14 @@ def create_app(
     own = FastAPI(openapi_url=None)  # routes other than the pipelines' and the user's
     _add_health(own, served, version)
     add_docs(own, app, documents, graph.name, secured=token is not None)
-    if not declares_playground(theirs, graph.name):
+    # Dependencies of the whole application, such as authentication, would not run on these.
+    guards = bool(app.router.dependencies)
+    if not guards and not declares_playground(theirs, graph.name):
         payloads, _ = codings[graph.name]
         page = partial(TryPage.of, graph, payloads.arguments, secured=token is not None)
         attempt = _handler(served, payloads, RenderedResults(graph), None)
         add_playground(own, page, partial(_Exchange, attempt))
-    if not declares_inference(theirs):
+    if not guards and not declares_inference(theirs):
         models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
         add_inference(own, models, version, _Exchange)
     if fastapi is not None:

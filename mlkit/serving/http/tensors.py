@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, NonNegativeInt
+from pydantic import BaseModel, Field
 
 from mlkit.define.port import json_text
 from mlkit.errors import InputError
@@ -55,11 +55,14 @@ DATATYPES: Mapping[str, str] = {
 _LENGTH = struct.Struct("<I")
 
 
+MAX_AXES = 32
+
+
 class Tensor(BaseModel):
     """A tensor of a request."""
 
     name: str
-    shape: list[NonNegativeInt]
+    shape: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(max_length=MAX_AXES)
     datatype: str
     parameters: dict[str, Any] = Field(default_factory=dict)
     data: Any = None
@@ -142,7 +145,10 @@ def array_of(tensor: Tensor, data: Any) -> Any:
         raise InputError(
             f"{tensor.name}: {len(flat):,} values do not have the shape {tensor.shape}"
         )
-    return flat.reshape(tensor.shape)
+    try:
+        return flat.reshape(tensor.shape)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{tensor.name}: shape {tensor.shape}: {error}") from None
 
 
 def _numbers(tensor: Tensor, data: memoryview) -> Any:

@@ -22,7 +22,7 @@ from mlkit.execute.cores import cores
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
-from mlkit.execute.priority import Priority
+from mlkit.execute.priority import Priority, places
 from mlkit.metrics import History, Trace
 from mlkit.metrics.compare import Comparisons, Disagreements
 from mlkit.metrics.peek import Peek
@@ -159,7 +159,7 @@ class App:
         Args:
             inputs: dicts of arguments, a DataFrame with columns named like the parameters, or bare
                 values if one parameter is required.
-            concurrency: maximum of requests in flight.
+            concurrency: maximum of requests in flight, at most as many as the app admits.
             on_error: "raise" stops at the first failure; "keep" puts the error in its place.
             progress: whether to show a progress bar.
             priority: of the requests; those of a bulk job give way to interactive calls.
@@ -169,7 +169,11 @@ class App:
             early, with a `Cancelled` error in place of each missing result.
         """
         arguments = rows(inputs, self.graph.parameters)
-        send = partial(self._call, priority=Priority.named(priority))
+        order = Priority.named(priority)
+        send = partial(self._call, priority=order)
+        if isinstance(concurrency, int):  # anything else is rejected below
+            admitted = places(self.limits.max_ongoing_requests, order)
+            concurrency = min(concurrency, admitted * max(1, self.plan.front.least_replicas))
         calls = Calls(send, arguments, concurrency, stop_at_failure=on_error == "raise")
         results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results

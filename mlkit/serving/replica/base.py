@@ -147,7 +147,7 @@ class BaseReplica(ABC):
 
     async def __del__(self) -> None:
         if hasattr(self, "_observer"):  # it has started
-            self._observer.close()
+            await asyncio.to_thread(self._observer.close)  # it may send what is left
             for executor in self._executors():
                 executor.close(wait=False)
             await self._loader.close()
