@@ -165,9 +165,9 @@ def inflation(values: ArrayLike, share: float) -> float:
 
 
 def _above(series: NDArray[np.float64], limit: float) -> NDArray[np.bool_]:
-    # At the maximum, as where many requests failed (latency infinite), nothing is above. Otherwise,
-    # equal latencies differ by the rounding of their times, which is no dependence.
-    return series >= limit if limit >= series.max() else series > limit * (1 + 1e-9)
+    # Where many requests failed, the limit is infinite like their latencies. Otherwise, equal
+    # latencies differ by the rounding of their times, which is no dependence.
+    return series >= limit if math.isinf(limit) else series > limit * (1 + 1e-9)
 
 
 def _autocorrelation_time(indicator: NDArray[np.bool_]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -151,9 +152,11 @@ def _failures(result: LoadResult, failed: float) -> Check:
             expected="a share above 0 and below 1",
             got=repr(failed),
         )
+    import numpy as np
+
     # A failed request is infinitely slow: the share holds if that percentile of 0 and 1 is 0.
     errors, share = (~result.ok).astype(float), 1 - failed
-    inflation = analysis.inflation(errors, share)
+    inflation = analysis.inflation(np.where(result.ok, 0.0, math.inf), share)
     bounds = (
         bound(errors, share, confidence=CONFIDENCE, inflation=inflation)
         for bound in (analysis.at_least, analysis.at_most)

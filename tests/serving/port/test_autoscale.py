@@ -90,13 +90,12 @@ def test_a_load_brings_replicas_with_the_reason_and_they_go_again(scaling):
 
 
 def test_a_policy_of_a_cell_and_one_that_replaces_it(scaling):
-    for number in (2, 1):
-        scaling.scale("load", policy=lambda told, number=number: number)
-        until(lambda number=number: running(scaling) == number)
-    reasons = {d.why for d in scaling.scaling.decisions}
-    assert {"<lambda> wants 2", "<lambda> wants 1"} <= reasons
+    scaling.scale("load", policy=lambda told: 2)
+    until(lambda: running(scaling) == 2)
+    assert "<lambda> wants 2" in [d.why for d in scaling.scaling.decisions]
     changed = scaling.scale("load", policy=None)
     assert {c.stage: c.action for c in changed} == {"growing": "kept", "load": "scaled"}
+    until(lambda: running(scaling) == 1)
 
 
 def test_zero_and_back_loses_no_request(scaling):
