@@ -9,7 +9,12 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A pause of the machine is no failure.
+hypothesis.settings.register_profile("mlkit", deadline=None)
+hypothesis.settings.load_profile("mlkit")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -91,10 +91,10 @@ def test_a_trace_without_parent_and_a_failure(sent) -> None:
     assert own["status"] == {"code": 2}
 
 
-def test_a_collector_that_is_away_is_named_once_and_costs_no_memory(caplog, monkeypatch) -> None:
-    logger = logging.getLogger("mlkit")  # another library's configuration may have disabled it
-    for name, value in {"disabled": False, "propagate": True, "level": logging.NOTSET}.items():
-        monkeypatch.setattr(logger, name, value)
+def test_a_collector_that_is_away_is_named_once_and_costs_no_memory(monkeypatch) -> None:
+    said: list[tuple[object, ...]] = []
+    # Not caplog: another library's configuration may have disabled the logger.
+    monkeypatch.setattr(logging.getLogger("mlkit"), "warning", lambda *words: said.append(words))
 
     def refuse(body):
         raise ConnectionError("refused")
@@ -106,7 +106,7 @@ def test_a_collector_that_is_away_is_named_once_and_costs_no_memory(caplog, monk
     exporter.flush()
     exporter(TRACE, CONTEXT)
     exporter.flush()
-    assert len([r for r in caplog.records if "cannot be exported" in r.message]) == 1
+    assert ["cannot be exported" in str(words[0]) for words in said] == [True]
     assert not exporter._waiting
 
 
