@@ -123,9 +123,7 @@ def format_of(value: Any) -> str | None:
         return "heads"
     try:
         Exact().encode(value)
-    except InputError:
-        return None
-    except Exception:
+    except Exception:  # of the value's own code, too: it has no exact form
         return None
     return "exact"
 

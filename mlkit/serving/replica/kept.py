@@ -33,7 +33,7 @@ MAX_BYTES = 4 * 2**20
 KEPT_FAILED, KEPT_SLOW = 20, 10
 SLOW_FOR_S = 900.0
 """A slow request is kept for as long as `App.slowest` shows it."""
-REST = 10
+REST = 50
 """Writing takes at most one part in so many of the time: after it, nothing is kept for a while."""
 
 LAST: ContextVar[Execution | None] = ContextVar("mlkit-last-execution", default=None)
