@@ -20,7 +20,7 @@ from mlkit.load.spec import (
     Composed,
     Leg,
     Schedule,
-    is_integer,
+    check_integer,
 )
 from mlkit.load.steered import Steered
 
@@ -278,14 +278,13 @@ class Closed(Arrivals):
     concurrency: int
 
     def __post_init__(self) -> None:
-        if not is_integer(self.concurrency) or self.concurrency < 1:
-            raise LoadError(
-                "a closed loop needs at least one client",
-                where="closed(concurrency=...)",
-                expected="an integer of at least 1",
-                got=repr(self.concurrency),
-                fix="for a rate independent of the responses, use poisson(rate=...)",
-            )
+        check_integer(
+            "closed",
+            "concurrency",
+            self.concurrency,
+            1,
+            fix="for a rate independent of the responses, use poisson(rate=...)",
+        )
         if self.concurrency > MAX_IN_FLIGHT:
             raise LoadError(
                 "too many clients for one generator",

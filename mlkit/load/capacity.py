@@ -16,7 +16,7 @@ from mlkit.load.runner import load_test
 from mlkit.load.running import LoadRun, watch
 from mlkit.load.search import INTERRUPTED, Effort, Probe, RateTrial, drive, evidence, search
 from mlkit.load.slo import SLO, Outcome, Verdict
-from mlkit.load.spec import check_positive, is_integer
+from mlkit.load.spec import check_integer, check_positive
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -295,13 +295,7 @@ def _check_effort(precision: float, probe_s: float, max_run_s: float, verify: in
     check_positive("capacity", "precision", precision, "a share above 0, e.g. 0.05")
     check_positive("capacity", "probe_s", probe_s, "seconds above 0")
     check_positive("capacity", "max_run_s", max_run_s, "seconds above 0")
-    if not is_integer(verify) or verify < 0:
-        raise LoadError(
-            "verify is not usable",
-            where="capacity(verify=...)",
-            expected="an integer of at least 0",
-            got=repr(verify),
-        )
+    check_integer("capacity", "verify", verify, 0)
 
 
 class _Status:

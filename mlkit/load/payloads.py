@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from mlkit.errors import LoadError, entry_point
 from mlkit.load.requests import HttpRequest, Preparable, as_list
-from mlkit.load.spec import check_positive, is_integer
+from mlkit.load.spec import check_integer, check_positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -249,13 +249,7 @@ def template(payload: Any, /, *, distinct: int = DISTINCT, **placeholders: Place
     Raises:
         LoadError: a placeholder is not in the payload, or has no usable values.
     """
-    if not is_integer(distinct) or distinct < 1:
-        raise LoadError(
-            "distinct is not usable",
-            where="template(..., distinct=...)",
-            expected="an integer of at least 1",
-            got=repr(distinct),
-        )
+    check_integer("template", "distinct", distinct, 1)
     if not placeholders:
         raise LoadError(
             "a template needs placeholders",

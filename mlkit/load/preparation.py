@@ -10,6 +10,7 @@ from mlkit.errors import LoadError
 from mlkit.load.arrivals import MAX_IN_FLIGHT, Arrivals
 from mlkit.load.expect import Expect, Expectation, expectation
 from mlkit.load.job import pack
+from mlkit.load.options import Settings
 from mlkit.load.payloads import select
 from mlkit.load.requests import Preparable, Server, preparer, wire
 
@@ -19,20 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["LoadPlan", "Settings", "prepare", "timeout_of"]
-
-TIMEOUT_S = 30.0
-RESPONSE_MARGIN_S = 5.0
-
-
-class Settings(NamedTuple):
-    """Arguments of a load test: durations in seconds, the objective in ms."""
-
-    duration_s: float
-    warmup_s: float
-    timeout_s: float
-    slo_ms: float | None
-    seed: int
+__all__ = ["LoadPlan", "prepare"]
 
 
 class LoadPlan(NamedTuple):
@@ -134,12 +122,6 @@ def prepare(
     }
     schedule = np.concatenate([warmup, times]).tobytes()
     return plan, pack(job, schedule, order.astype(np.uint32).tobytes(), requests)
-
-
-def timeout_of(target: Any) -> float:
-    """Seconds to wait for a response: longer than an app may take for it."""
-    limits = getattr(target, "limits", None)
-    return max(TIMEOUT_S, getattr(limits, "request_timeout_s", 0.0) + RESPONSE_MARGIN_S)
 
 
 def _streams(targets: Sequence[Any]) -> bool:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 from mlkit.errors import entry_point
 from mlkit.load.arrivals import Arrivals
-from mlkit.load.checks import check, duration_of
 from mlkit.load.collect import collect
 from mlkit.load.expect import Expect
-from mlkit.load.preparation import LoadPlan, Settings, prepare, timeout_of
+from mlkit.load.options import LoadOptions, settings_of
+from mlkit.load.preparation import LoadPlan, prepare
 from mlkit.load.process import WorkerProcess, WorkerReport
 from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
-from mlkit.load.running import LoadRun, watch, watch_with_bar
+from mlkit.load.running import LoadRun, follow, watch
 from mlkit.load.runstore import record
-from mlkit.load.spec import check_seed
 
 __all__ = ["LoadRun", "last_result", "load_test", "watch"]
 
@@ -28,14 +27,8 @@ def load_test(
     payloads: Any,
     arrivals: Arrivals,
     *,
-    duration_s: float | None = ...,
-    warmup_s: float = ...,
-    timeout_s: float | None = ...,
-    slo_ms: float | None = ...,
-    expect: Expect | None = ...,
     wait: Literal[True] = ...,
-    progress: bool = ...,
-    seed: int = ...,
+    **options: Unpack[LoadOptions],
 ) -> LoadResult: ...
 @overload
 def load_test(
@@ -43,14 +36,8 @@ def load_test(
     payloads: Any,
     arrivals: Arrivals,
     *,
-    duration_s: float | None = ...,
-    warmup_s: float = ...,
-    timeout_s: float | None = ...,
-    slo_ms: float | None = ...,
-    expect: Expect | None = ...,
     wait: Literal[False],
-    progress: bool = ...,
-    seed: int = ...,
+    **options: Unpack[LoadOptions],
 ) -> LoadRun: ...
 @entry_point
 def load_test(
@@ -103,18 +90,20 @@ def load_test(
     Raises:
         LoadError: an argument is not usable, or nothing answers at the target.
     """
-    if timeout_s is None:
-        timeout_s = timeout_of(target)
-    duration_s = duration_of(arrivals, duration_s)
-    check(slo_ms, duration_s=duration_s, warmup_s=warmup_s, timeout_s=timeout_s)
-    check_seed("load_test", seed)
-    settings = Settings(duration_s, warmup_s, timeout_s, slo_ms, seed)
+    settings = settings_of(
+        "load_test",
+        target,
+        arrivals,
+        duration_s=duration_s,
+        warmup_s=warmup_s,
+        timeout_s=timeout_s,
+        slo_ms=slo_ms,
+        seed=seed,
+    )
     plan, job = prepare(target, payloads, arrivals, settings, expect)
     worker = WorkerProcess(job, target=plan.target, warmup_s=warmup_s)
     run = LoadRun(plan, worker, _finish)
-    if not wait:
-        return run
-    return watch_with_bar(run) if progress else watch(run)
+    return follow(run, wait=wait, progress=progress)
 
 
 def last_result() -> LoadResult | None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mlkit.load.preparation import LoadPlan
     from mlkit.load.process import Progress, WorkerProcess, WorkerReport
 
-__all__ = ["LoadRun", "watch", "watch_with_bar"]
+__all__ = ["LoadRun", "follow", "watch"]
 
 R = TypeVar("R", default=LoadResult)
 REFRESH_S = 0.1
@@ -144,8 +144,14 @@ def watch(run: LoadRun[R], show: Callable[[LoadRun[R]], None] | None = None) -> 
         raise
 
 
-def watch_with_bar(run: LoadRun[R]) -> R:
-    """Watch it with a progress bar."""
+def follow(run: LoadRun[R], *, wait: bool, progress: bool) -> R | LoadRun[R]:
+    """Return the result of a load test once it is there; with ``wait=False`` the running test."""
+    if not wait:
+        return run
+    return _watch_with_bar(run) if progress else watch(run)
+
+
+def _watch_with_bar(run: LoadRun[R]) -> R:
     from tqdm.auto import tqdm
 
     total, layout = None, "{desc} {n:.0f} s {postfix}"

@@ -7,22 +7,22 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
 from mlkit.errors import LoadError, entry_point
 from mlkit.load import hdr
 from mlkit.load.arrivals import Arrivals
-from mlkit.load.checks import check, duration_of
 from mlkit.load.collect import client_cost, collect, failure_samples
-from mlkit.load.preparation import LoadPlan, Settings, prepare, timeout_of
+from mlkit.load.options import SoakOptions, settings_of
+from mlkit.load.preparation import LoadPlan, prepare
 from mlkit.load.process import WorkerProcess, WorkerReport
 from mlkit.load.records import ClientCost, FailureSample
 from mlkit.load.requests import Preparable
 from mlkit.load.results import LoadResult
-from mlkit.load.running import LoadRun, watch, watch_with_bar
+from mlkit.load.running import LoadRun, follow
 from mlkit.load.runstore import record
 from mlkit.load.slo import SHARES
-from mlkit.load.spec import check_positive, check_seed, is_integer
+from mlkit.load.spec import check_integer, check_positive
 from mlkit.load.validity import void_reasons
 from mlkit.metrics.histogram import Histogram
 
@@ -248,16 +248,8 @@ def soak(
     payloads: Any,
     arrivals: Arrivals,
     *,
-    duration_s: float | None = ...,
-    warmup_s: float = ...,
-    timeout_s: float | None = ...,
-    slo_ms: float | None = ...,
-    expect: int | Collection[int] | None = ...,
-    keep: int = ...,
-    interval_s: float = ...,
     wait: Literal[True] = ...,
-    progress: bool = ...,
-    seed: int = ...,
+    **options: Unpack[SoakOptions],
 ) -> SoakResult: ...
 @overload
 def soak(
@@ -265,16 +257,8 @@ def soak(
     payloads: Any,
     arrivals: Arrivals,
     *,
-    duration_s: float | None = ...,
-    warmup_s: float = ...,
-    timeout_s: float | None = ...,
-    slo_ms: float | None = ...,
-    expect: int | Collection[int] | None = ...,
-    keep: int = ...,
-    interval_s: float = ...,
     wait: Literal[False],
-    progress: bool = ...,
-    seed: int = ...,
+    **options: Unpack[SoakOptions],
 ) -> LoadRun[SoakResult]: ...
 @entry_point
 def soak(
@@ -324,23 +308,19 @@ def soak(
         LoadError: an argument is not usable, or nothing answers at the target.
     """
     check_positive("soak", "interval_s", interval_s, "seconds above 0")
-    if timeout_s is None:
-        timeout_s = timeout_of(target)
-    if duration_s is None:
-        duration_s = getattr(arrivals, "length_s", None) or math.inf
-    duration_s = duration_of(arrivals, duration_s)
-    finite = interval_s if math.isinf(duration_s) else duration_s
-    check(slo_ms, duration_s=finite, warmup_s=warmup_s, timeout_s=timeout_s)
-    check_seed("soak", seed)
-    if not is_integer(keep) or keep < 1:
-        raise LoadError(
-            "keep is not usable",
-            where="soak(..., keep=...)",
-            expected="an integer of at least 1",
-            got=repr(keep),
-        )
-    arrivals.check(duration_s)
-    settings = Settings(duration_s, warmup_s, timeout_s, slo_ms, seed)
+    check_integer("soak", "keep", keep, 1)
+    settings = settings_of(
+        "soak",
+        target,
+        arrivals,
+        duration_s=duration_s,
+        warmup_s=warmup_s,
+        timeout_s=timeout_s,
+        slo_ms=slo_ms,
+        seed=seed,
+        endless=True,
+    )
+    arrivals.check(settings.duration_s)
     endless = {
         "arrivals": arrivals.to_dict(),
         "keep": keep,
@@ -359,9 +339,7 @@ def soak(
     intervals = Intervals()
     worker = WorkerProcess(job, target=plan.target, warmup_s=warmup_s, on_interval=intervals.add)
     run = LoadRun(plan, worker, lambda plan, report: _collect(plan, report, intervals))
-    if not wait:
-        return run
-    return watch_with_bar(run) if progress else watch(run)
+    return follow(run, wait=wait, progress=progress)
 
 
 def _in_order(sample: LoadResult) -> LoadResult:

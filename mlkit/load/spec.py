@@ -24,9 +24,8 @@ __all__ = [
     "Composed",
     "Leg",
     "Schedule",
+    "check_integer",
     "check_positive",
-    "check_seed",
-    "is_integer",
 ]
 
 
@@ -43,7 +42,7 @@ class Arrivals:
         for parameter in fields(self):
             value = getattr(self, parameter.name)
             if parameter.name == "seed":
-                check_seed(self.kind, value)
+                check_integer(self.kind, "seed", value, 0)
             elif parameter.type == "float":  # as text: annotations are not evaluated
                 check_positive(self.kind, parameter.name, value, f"{_unit(parameter.name)} above 0")
 
@@ -308,17 +307,15 @@ def check_positive(kind: str, name: str, value: Any, expected: str) -> None:
         )
 
 
-def is_integer(value: object) -> bool:
-    """Whether a value is an integer, and not a `bool`."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_seed(kind: str, seed: int) -> None:
-    """Raise a `LoadError` unless the seed is an integer of at least 0."""
-    if not is_integer(seed) or seed < 0:
+def check_integer(
+    kind: str, name: str, value: object, least: int, *, fix: str | None = None
+) -> None:
+    """Raise a `LoadError` unless the value is an integer (not a `bool`) of at least ``least``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise LoadError(
-            "seed is not usable",
-            where=f"{kind}(seed=...)",
-            expected="an integer of at least 0",
-            got=repr(seed),
+            f"{name} is not usable",
+            where=f"{kind}({name}=...)",
+            expected=f"an integer of at least {least}",
+            got=repr(value),
+            fix=fix,
         )

@@ -18,7 +18,7 @@ from mlkit.load import constant, load_test
 from mlkit.load.collect import _judge
 from mlkit.load.expect import Expectation, Received, expectation
 from mlkit.load.generator import Log, Response
-from mlkit.load.preparation import timeout_of
+from mlkit.load.options import timeout_of
 from mlkit.load.process import WorkerReport
 from mlkit.load.requests import HttpRequest
 
