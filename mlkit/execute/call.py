@@ -54,13 +54,10 @@ def call_single(task: Task, execution: Work) -> CallResult:
         if task.conform is not None:
             value = task.conform(value)
     except BaseException as raised:
-        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
-            return outcome
+            return CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         finally:
-            # The traceback keeps this frame alive, which must not hold the request, nor a
-            # reference cycle through it.
-            del execution, outcome
+            del execution  # the traceback keeps this frame alive, which must not hold the request
     return CallResult(execution, task, value, None, start, perf_counter(), 1)
 
 
@@ -211,11 +208,10 @@ async def call_async(task: Task, execution: Work) -> CallResult | None:
             raise
         if isinstance(raised, TimeoutError) and scope.expired():
             return None
-        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
-            return outcome
+            return CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         finally:
-            del execution, outcome
+            del execution
     finally:
         running_step.reset(token)
     return CallResult(execution, task, value, None, start, perf_counter(), 1)
@@ -241,11 +237,10 @@ def call_streaming(task: Task, execution: Work, deliver: Callable[[Any], bool]) 
                     if not deliver(fresh(item)):  # it may be changed while it waits
                         break
     except BaseException as raised:
-        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
-            return outcome
+            return CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         finally:
-            del execution, outcome
+            del execution
     return CallResult(execution, task, None, None, start, perf_counter(), 1)
 
 
@@ -272,11 +267,10 @@ async def call_streaming_async(
     except BaseException as raised:
         if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
             raise
-        outcome = CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         try:
-            return outcome
+            return CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         finally:
-            del execution, outcome
+            del execution
     return CallResult(execution, task, None, None, start, perf_counter(), 1)
 
 

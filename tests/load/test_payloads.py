@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mlkit.errors import LoadError
 from mlkit.load import constant, mix, part, poisson, sampled, steered, template
-from mlkit.load.payloads import CYCLE, select
 from mlkit.load.options import Settings
+from mlkit.load.payloads import CYCLE, select
 from mlkit.load.preparation import prepare
 from mlkit.load.requests import HttpRequest
 
