@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mlkit.define import border, shipping
+from mlkit.define import border, shippable
 from mlkit.define.graph import (
     Argument,
     Choice,
@@ -38,7 +38,7 @@ def check(graph: Graph) -> tuple[Problem, ...]:
         *_names(graph),
         *_dead_ends(graph),
         *border.problems(graph),
-        *shipping.problems(graph),
+        *shippable.problems(graph),
     )
 
 

@@ -7,8 +7,8 @@ detached session process, `replica` and `http` run in Ray's processes. Only `por
 it through `served`. `asgi` creates the same application in this process, without Ray.
 """
 
+from mlkit.serving.http.dependency import served
 from mlkit.serving.http.inprocess import asgi
-from mlkit.serving.http.userapp import served
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.deployment import attach, deploy
 from mlkit.serving.kernel.status import AppStatus

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlkit.define.shipping import problems
+from mlkit.define.shippable import problems
 
 Cell = Callable[..., dict[str, Any]]
 NAMES = {

@@ -16,7 +16,8 @@ import pytest
 
 from mlkit.define import resource, step
 from mlkit.define.code import captured, is_local, local_modules
-from mlkit.define.shipping import LARGE_BYTES, dumps, loads, problems
+from mlkit.define.shippable import problems
+from mlkit.define.shipping import LARGE_BYTES, dumps, loads
 from mlkit.errors import MlkitError
 from mlkit.pipelines import pipeline
 

@@ -20,9 +20,9 @@ from starlette.websockets import WebSocket, WebSocketState
 
 from mlkit.errors import MlkitError
 from mlkit.serving.http import problem
+from mlkit.serving.http.dependency import unawaited
 from mlkit.serving.http.lifecycle import Ready
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
-from mlkit.serving.http.userapp import unawaited
 
 __all__ = ["Handlers"]
 

@@ -29,6 +29,7 @@ from mlkit.metrics.context import context_of, entered
 from mlkit.metrics.prometheus import CONTENT_TYPE
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
+from mlkit.serving.http.dependency import FAULT_KEY, SCOPE_KEY
 from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.idempotency import Idempotency
@@ -42,7 +43,7 @@ from mlkit.serving.http.playground import (
     declares_playground,
 )
 from mlkit.serving.http.results import Results
-from mlkit.serving.http.userapp import FAULT_KEY, SCOPE_KEY, check_paths, derived
+from mlkit.serving.http.userapp import check_paths, derived
 from mlkit.serving.http.userdocs import complete
 from mlkit.serving.limits import Limits
 
