@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,30 +18,25 @@ from typing import Any
 from mlkit import __version__
 from mlkit.define.check import check
 from mlkit.define.docstring import words
-from mlkit.define.example import example
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.modules import ModuleSource, local_sources
-from mlkit.errors import ExportError, MlkitError, entry_point
-from mlkit.execute.inputs import rows
-from mlkit.execute.local import localise_arguments
+from mlkit.errors import ExportError, entry_point
 from mlkit.export import golden, manifests
 from mlkit.export.artefacts import format_of, write_values
 from mlkit.export.cells import Statement, cells_of_main, statements_of
+from mlkit.export.examples import golden_inputs
 from mlkit.export.module import module_text
-from mlkit.export.reach import Imported, Reach, calls, constructor, reached
+from mlkit.export.parity import check_parity
+from mlkit.export.reach import Imported, Reach, constructor, reached
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import plan
 from mlkit.serving.bundle import shared_state
 from mlkit.serving.kernel.app import App
-from mlkit.serving.kernel.client import Codec
 
-__all__ = ["DETAILS", "Exported", "export", "replayed"]
+__all__ = ["DETAILS", "Exported", "export"]
 
 DETAILS = "export.json"
 """File that says what a folder is: version of mlkit, module and pipeline."""
-
-MAX_GOLDEN = 20
-REPLAY_S = 600
 
 
 @dataclass(frozen=True)
@@ -219,7 +211,11 @@ def _write(
             for name, error in unsaved.items()
         ),
     ]
-    inputs = [] if problems else _inputs(pipeline, source, examples, problems)
+    inputs = []
+    if not problems:
+        inputs = golden_inputs(pipeline, source.variable, source.statements, examples)
+        if not inputs:
+            problems.append(_without_example(graph))
     if problems:
         listed = sorted(map(str, problems), key=_natural)
         raise ExportError(
@@ -233,7 +229,7 @@ def _write(
     target = f"{module}:{source.variable}"
     details = {"mlkit": __version__, "target": target}
     (folder / DETAILS).write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
-    loaded = _check_parity(folder, target)
+    loaded = check_parity(folder, target)
     notes = tuple(shared_state(graph))
     pins, wheels = manifests.requirements(loaded | _tops(source.reach))
     planned = plan(pipeline)
@@ -249,6 +245,14 @@ def _write(
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
     return Exported(folder, module, len(inputs), notes)
+
+
+def _without_example(graph: Graph) -> Problem:
+    return Problem(
+        f"pipeline {graph.name!r}",
+        "there is no example for a golden request",
+        fix="pass some: export(..., examples=[...]), as to pipeline.map",
+    )
 
 
 def _natural(problem: str) -> list[Any]:
@@ -354,129 +358,3 @@ def _unbuildable(reach: Reach, namespace: Mapping[str, Any]) -> Iterator[Problem
                 fix=f"assign it by its class, and load its weights in a line of their own; or keep "
                 f'it as a model: models.save({name}, "{name}", ...)',
             )
-
-
-def _inputs(
-    pipeline: Pipeline[..., Any],
-    source: _Source,
-    examples: Iterable[Any] | App | None,
-    problems: list[Problem],
-) -> list[dict[str, Any]]:
-    """Arguments of the golden requests; without any, that is a problem."""
-    graph = pipeline.graph
-    if isinstance(examples, App):
-        decoder = Codec(graph)
-        sent = [decoder.sent(request) for request in examples.sent]
-        given = [arguments for arguments in sent if arguments is not None]
-    elif examples is not None:
-        given = rows(examples, graph.parameters)
-    else:
-        given = _called(pipeline, source) or _made_up(pipeline)
-    if not given:
-        problems.append(
-            Problem(
-                f"pipeline {graph.name!r}",
-                "there is no example for a golden request",
-                fix="pass some: export(..., examples=[...]), as to pipeline.map",
-            )
-        )
-    return given[-MAX_GOLDEN:]
-
-
-def _called(pipeline: Pipeline[..., Any], source: _Source) -> list[dict[str, Any]]:
-    """Arguments with which cells call the pipeline, where these are literals and variables."""
-    namespace = vars(sys.modules["__main__"])
-    found: dict[str, dict[str, Any]] = {}
-    for _, call in calls(source.variable, source.statements):
-        try:
-            args = [_value(argument, namespace) for argument in call.args]
-            kwargs = {str(k.arg): _value(k.value, namespace) for k in call.keywords}
-            given = inspect.signature(pipeline.fn).bind(*args, **kwargs).arguments
-        except (NameError, TypeError):
-            continue
-        if _answers(pipeline, given):
-            found.setdefault(ast.unparse(call), given)
-    return list(found.values())
-
-
-def _value(argument: ast.expr, namespace: Mapping[str, Any]) -> Any:
-    return eval(compile(ast.Expression(argument), "", "eval"), dict(namespace))
-
-
-def _made_up(pipeline: Pipeline[..., Any]) -> list[dict[str, Any]]:
-    """Example values of the types of required parameters, if the pipeline accepts them."""
-    codec = Codec(pipeline.graph)
-    try:
-        given = {
-            p.name: codec.ports[p.name].from_json(example(codec.ports[p.name].schema))
-            for p in pipeline.graph.parameters
-            if p.required
-        }
-    except (MlkitError, KeyError, TypeError, ValueError):
-        return []
-    return [given] if _answers(pipeline, given) else []
-
-
-def _answers(pipeline: Pipeline[..., Any], arguments: Mapping[str, Any]) -> bool:
-    try:
-        localise_arguments(pipeline.graph, arguments)
-        pipeline(**arguments)
-    except Exception:
-        return False
-    return True
-
-
-def _check_parity(folder: Path, target: str) -> set[str]:
-    """Have a fresh process answer the golden requests; return the modules that it loaded.
-
-    Raises:
-        ExportError: it fails, or its answers differ.
-    """
-    report = replayed(folder, target)
-    differences = [
-        f"  - request {name}, {way}: {difference}"
-        for way, outcomes in report["ways"].items()
-        for name, difference in outcomes.items()
-        if difference is not None
-    ]
-    if differences:
-        raise ExportError(
-            "the exported module does not answer as the pipeline does:\n" + "\n".join(differences),
-            where=f"module {target}",
-            fix="look for values that differ from run to run, and for state that calls change",
-        )
-    return set(report["modules"])
-
-
-def replayed(folder: Path, target: str) -> dict[str, Any]:
-    """Return the report of `mlkit.export.replay` in a fresh process.
-
-    Raises:
-        ExportError: the process fails, such as on import.
-    """
-    root = str(Path(__file__).parents[2])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": path}
-    try:
-        done = subprocess.run(  # with -P, nothing from the working directory
-            [sys.executable, "-P", "-m", "mlkit.export.replay", str(folder), target],
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=REPLAY_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(
-            f"the exported module did not answer within {REPLAY_S} s", where=f"module {target}"
-        ) from None
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise ExportError(
-            "the exported module fails in a fresh process: "
-            + (lines[-1] if lines else "no output"),
-            where=f"module {target}",
-            got="\n".join(lines[-12:]),
-        )
-    report: dict[str, Any] = json.loads(done.stdout)
-    return report

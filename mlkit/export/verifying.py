@@ -19,7 +19,8 @@ from pathlib import Path
 
 from mlkit.errors import ExportError, MlkitError, entry_point
 from mlkit.export import golden
-from mlkit.export.exporting import DETAILS, replayed
+from mlkit.export.exporting import DETAILS
+from mlkit.export.parity import replayed
 
 __all__ = ["Verification", "verify"]
 

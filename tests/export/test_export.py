@@ -17,7 +17,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from mlkit.cli import main
 from mlkit.errors import ExportError
-from mlkit.export import Verification, export, exporting, verify
+from mlkit.export import Verification, export, parity, verify
 from mlkit.tagging import tag
 from tests.zoo import classes, models, scalars
 
@@ -100,7 +100,7 @@ print(json.dumps(reports))
 def test_types_of_all_kinds_are_answered_equally(
     notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "replayed", lambda *_: {"ways": {}, "modules": []})
+    monkeypatch.setattr(parity, "replayed", lambda *_: {"ways": {}, "modules": []})
     for name, (cells, examples) in ZOO.items():
         namespace = notebook(*cells)
         inputs = eval(examples, dict(namespace))
@@ -197,7 +197,7 @@ def test_the_folder_has_all_that_a_pipeline_needs(
     assert not outcome.equal
     assert "request 1: it returned" in str(outcome)
     assert set(outcome.differences) == {"module", "application"}
-    monkeypatch.setattr(exporting, "replayed", lambda *_: {"ways": {}, "modules": []})
+    monkeypatch.setattr(parity, "replayed", lambda *_: {"ways": {}, "modules": []})
     export(species, folder)  # a former export is replaced
     assert '"d"' not in changed.read_text()
 

@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 from mlkit.autoscale import Count, Decision
 from mlkit.errors import DeployConflict, DeployError
 from mlkit.serving.control import protocol
+from mlkit.serving.control.changes import changes, set_replicas
 from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
 from mlkit.serving.control.folders import BUNDLES, LOGS
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState, AppVersion, Trial
-from mlkit.serving.control.rollout import Environment, Rollout, changes, rollout, set_replicas
+from mlkit.serving.control.rollout import Environment, Rollout, rollout
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
