@@ -84,13 +84,13 @@ def held(aliases: Aliases, depth: int = 1) -> Aliases:
 def sliced(aliases: Aliases) -> Aliases:
     """What a slice of a value may be: a new list, or a view of an array."""
     single = ({key: type_} for key, type_ in aliases.items())
-    return merged(*(held(parts(one)) if _is_list(one) else one for one in single))
+    return merged(*(held(parts(aliases)) if _is_list(aliases) else aliases for aliases in single))
 
 
 def copied(aliases: Aliases) -> Aliases:
     """What a shallow copy of a value may be."""
     single = ({key: type_} for key, type_ in aliases.items())
-    return merged(*(held(parts(one)) for one in single if not _is_array(one)))
+    return merged(*(held(parts(aliases)) for aliases in single if not _is_array(aliases)))
 
 
 def merged(*several: Aliases) -> Aliases:

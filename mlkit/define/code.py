@@ -61,12 +61,12 @@ def is_local(module: types.ModuleType) -> bool:
 def has_no_file(module: types.ModuleType) -> bool:
     """Whether a user's code has made a module: ``types.ModuleType("settings")``."""
     members = vars(module)
-    found = any(members.get(name) is not None for name in ("__file__", "__loader__", "__spec__"))
+    has_file = any(members.get(name) is not None for name in ("__file__", "__loader__", "__spec__"))
     package = sys.modules.get(module.__name__.partition(".")[0], module)
     of_library = getattr(package, "__spec__", None) is not None
     # Cython makes `_cython_3_0` and `cython_runtime` in this way.
     hidden = module.__name__.startswith(("_", "cython_"))
-    return type(module) is types.ModuleType and not (found or of_library or hidden)
+    return type(module) is types.ModuleType and not (has_file or of_library or hidden)
 
 
 @cache

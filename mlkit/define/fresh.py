@@ -68,8 +68,8 @@ def is_shared(value: Any) -> bool:
     return fresh(value) is value
 
 
-def _same(one: object, other: object) -> bool:
-    return one is other
+def _same(value: object, other: object) -> bool:
+    return value is other
 
 
 def _container(value: Any, copied: Callable[[Any], Any]) -> Any:

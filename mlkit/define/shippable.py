@@ -61,11 +61,11 @@ def _undefined(step: Any) -> Iterator[Problem]:
 def _looked_up(step: Any) -> Iterator[Problem]:
     """Global variables that a step, or a function that it uses, looks up as text."""
     for user in functions_of([step.fn]):
-        for what, fix in dict(lookups(user)).items():
+        for lookup, fix in dict(lookups(user)).items():
             yield Problem(
                 f"step {step.name!r}",
-                f"{'it' if user is step.fn else user.__name__} uses {what}, which is not there in "
-                "a replica: only what code names is sent",
+                f"{'it' if user is step.fn else user.__name__} uses {lookup}, which does not exist "
+                "in a replica: only what code names is sent",
                 fix=fix,
                 node=step.name,
             )

@@ -127,7 +127,7 @@ def _stored(node: ast.AST) -> Iterator[str]:
 
 def statements_of(cells: Sequence[Cell]) -> list[Statement]:
     """Return the statements of cells in order; a cell that is not Python has none."""
-    found: list[Statement] = []
+    statements: list[Statement] = []
     flags = 0
     for cell in cells:
         try:
@@ -135,8 +135,8 @@ def statements_of(cells: Sequence[Cell]) -> list[Statement]:
         except SyntaxError:
             continue
         flags |= _future_flags(tree)
-        found += [Statement(cell, node, _text(cell, node), flags) for node in tree.body]
-    return found
+        statements += [Statement(cell, node, _text(cell, node), flags) for node in tree.body]
+    return statements
 
 
 def _future_flags(tree: ast.Module) -> int:

@@ -131,10 +131,10 @@ class _Writer:
         if module == "builtins" and isinstance(value, type) and value in (*_SCALARS, object):
             return name
         try:
-            found = _named(name)
+            named = _named(name)
         except MlkitError:
-            found = None
-        if found is not value:
+            named = None
+        if named is not value:
             raise NoState(f"{path} is {name.replace(':', '.')}, which is not scikit-learn's")
         return name
 
@@ -148,10 +148,10 @@ class _Writer:
             return {"~": "state", "c": name, "v": self.tree(parts, path)}
         reduces = any("__reduce__" in vars(base) for base in kind.__mro__[:-1])
         if reduces and not hasattr(value, "__dict__"):
-            made, arguments, *state = value.__reduce__()  # an extension type
+            factory, arguments, *state = value.__reduce__()  # an extension type
             return {
                 "~": "made",
-                "c": self._name(made, path),
+                "c": self._name(factory, path),
                 "v": self.tree(list(arguments), path),
                 "state": self.tree(state[0] if state else None, path),
             }
@@ -181,9 +181,9 @@ class _Reader:
         if kind in _CONTAINERS:
             return _CONTAINERS[kind](self.value(content))
         if kind in ("dict", "items"):
-            made = {} if kind == "dict" else _dict_of(_class(tree["c"]))
-            dict.update(made, [(self.value(key), self.value(item)) for key, item in content])
-            return made
+            restored = {} if kind == "dict" else _dict_of(_class(tree["c"]))
+            dict.update(restored, [(self.value(key), self.value(item)) for key, item in content])
+            return restored
         if kind == "array":
             return self._arrays[str(content)]
         if kind == "scalar":
@@ -215,21 +215,21 @@ class _Reader:
         if kind == "name":
             return _named(content)
         if kind == "made":
-            made = _class(tree["c"])(*self.value(content))
-            return _with_state(made, self.value(tree["state"]))
+            restored = _class(tree["c"])(*self.value(content))
+            return _with_state(restored, self.value(tree["state"]))
         if kind == "state":
             cls = _class(tree["c"])
             return _with_state(cls.__new__(cls), self.value(content))
         raise MlkitError(f"not the state of an estimator: unknown kind {kind!r}")
 
 
-def _with_state(made: Any, state: Any) -> Any:
-    if hasattr(made, "__setstate__"):
+def _with_state(restored: Any, state: Any) -> Any:
+    if hasattr(restored, "__setstate__"):
         if state is not None:
-            made.__setstate__(state)
+            restored.__setstate__(state)
     elif state:
-        made.__dict__.update(state)
-    return made
+        restored.__dict__.update(state)
+    return restored
 
 
 def _dict_of(cls: Any) -> Any:
@@ -256,12 +256,12 @@ def _named(name: str) -> Any:
     if module.partition(".")[0] not in _PACKAGES:
         raise MlkitError(f"not the state of an estimator: {name} is not scikit-learn's")
     try:
-        found: Any = importlib.import_module(module)
+        named: Any = importlib.import_module(module)
         for part in path.split("."):
-            found = getattr(found, part)
+            named = getattr(named, part)
     except (AttributeError, ImportError) as error:
         raise MlkitError(f"not the state of an estimator: {error}") from error
-    home = getattr(found, "__module__", None) or "numpy"  # ufuncs have none
-    if isinstance(found, types.ModuleType) or home.partition(".")[0] not in _PACKAGES:
+    home = getattr(named, "__module__", None) or "numpy"  # ufuncs have none
+    if isinstance(named, types.ModuleType) or home.partition(".")[0] not in _PACKAGES:
         raise MlkitError(f"not the state of an estimator: {name} is not scikit-learn's")
-    return found
+    return named

@@ -93,8 +93,8 @@ def record(
     arguments = [exact.encode(dict(call)) for call in calls]
     results = [exact.encode_result(pipeline(**call)) for call in calls]
     answers = exchange_with(pipeline, requests)
-    made = zip(arguments, results, requests, answers, strict=True)
-    return [Golden(str(number), *parts) for number, parts in enumerate(made, 1)]
+    requests_and_answers = zip(arguments, results, requests, answers, strict=True)
+    return [Golden(str(number), *parts) for number, parts in enumerate(requests_and_answers, 1)]
 
 
 def exchange_with(

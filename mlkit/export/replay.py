@@ -30,15 +30,15 @@ def replay(folder: Path, target: str) -> dict[str, dict[str, str | None]]:
     module, _, name = target.partition(":")
     pipeline = getattr(importlib.import_module(module), name)
     called: dict[str, str | None] = {}
-    for one in recorded:
+    for example in recorded:
         try:
-            called[one.name] = golden.call(pipeline, one, {})
+            called[example.name] = golden.call(pipeline, example, {})
         except Exception as error:
-            called[one.name] = f"{type(error).__name__}: {error}"
-    answers = golden.exchange_with(pipeline, [one.request for one in recorded])
+            called[example.name] = f"{type(error).__name__}: {error}"
+    answers = golden.exchange_with(pipeline, [example.request for example in recorded])
     compared = {
-        one.name: golden.compare(one.answer, answer)
-        for one, answer in zip(recorded, answers, strict=True)
+        example.name: golden.compare(example.answer, answer)
+        for example, answer in zip(recorded, answers, strict=True)
     }
     return {"module": called, "application": compared}
 

@@ -139,11 +139,11 @@ class Template:
         }
         pattern = _pattern(self.placeholders)
         filled = []
-        for made in range(count):
+        for number in range(count):
             values = {name: next(source, _END) for name, source in sources.items()}
             if ended := [name for name, value in values.items() if value is _END]:
                 raise LoadError(
-                    f"the values of {ended[0]!r} run out after {made:,}",
+                    f"the values of {ended[0]!r} run out after {number:,}",
                     where="template(...)",
                     expected=f"at least {count:,}, one for each request",
                     fix="yield in `while True`, or send fewer requests",
@@ -173,19 +173,19 @@ class Mix:
         import numpy as np
 
         size = CYCLE if needed is None else needed
-        shares = np.array([one.share for one in self.parts.values()])
+        shares = np.array([part.share for part in self.parts.values()])
         stream = np.random.default_rng([seed, 4])
         chosen = stream.choice(len(shares), size=size, p=shares / shares.sum())
         order = np.empty(size, dtype=np.int64)
         payloads: list[Any] = []
         targets: list[Preparable | str | None] = []
         parts: dict[str, int] = {}
-        for number, (name, one) in enumerate(self.parts.items()):
+        for number, (name, part) in enumerate(self.parts.items()):
             mine = chosen == number
-            own = select(one.payloads, None if needed is None else int(mine.sum()), seed)
+            own = select(part.payloads, None if needed is None else int(mine.sum()), seed)
             order[mine] = np.resize(own.order, int(mine.sum())) + len(payloads)
             payloads += own.payloads
-            targets += [one.target] * len(own.payloads)
+            targets += [part.target] * len(own.payloads)
             parts[name] = len(own.payloads)
         return Selection(payloads, order, targets, parts)
 
@@ -269,9 +269,9 @@ def template(payload: Any, /, *, distinct: int = DISTINCT, **placeholders: Place
                 fix="write [value] for a single one; a generator function instead of a generator,"
                 " which the first test would use up",
             )
-    found: set[str] = set()
-    _fill(payload, _pattern(placeholders), _Found(found))
-    if unused := sorted(placeholders.keys() - found):
+    used: set[str] = set()
+    _fill(payload, _pattern(placeholders), _Found(used))
+    if unused := sorted(placeholders.keys() - used):
         raise LoadError(
             "a placeholder is not in the payload",
             where="template(...)",
@@ -314,8 +314,8 @@ def mix(**parts: MixPart) -> Mix:
     Raises:
         LoadError: there is no part, or one is not from `part`.
     """
-    given: dict[str, Any] = parts
-    wrong = [name for name, one in given.items() if not isinstance(one, MixPart)]
+    parts_by_name: dict[str, Any] = parts
+    wrong = [name for name, part in parts_by_name.items() if not isinstance(part, MixPart)]
     if wrong or not parts:
         raise LoadError(
             "a mix needs parts",

@@ -85,11 +85,11 @@ def prepare(
     used, order = np.unique(selection.order, return_inverse=True)
     targets = [selection.targets[index] or target for index in used]
     prepared = [
-        preparer(one).prepare(selection.payloads[index])
-        for one, index in zip(targets, used, strict=True)
+        preparer(target).prepare(selection.payloads[index])
+        for target, index in zip(targets, used, strict=True)
     ]
     server, requests = _to_wire(prepared)
-    expected = expectation(expect, nonempty=all(hasattr(one, "graph") for one in targets))
+    expected = expectation(expect, nonempty=all(hasattr(target, "graph") for target in targets))
     plan = LoadPlan(
         target=_describe(target, prepared),
         arrivals=arrivals,
@@ -125,7 +125,7 @@ def prepare(
 
 
 def _streams(targets: Sequence[Any]) -> bool:
-    kinds = {bool(getattr(getattr(one, "graph", None), "streams", False)) for one in targets}
+    kinds = {bool(getattr(getattr(target, "graph", None), "streams", False)) for target in targets}
     if len(kinds) > 1:
         raise LoadError(
             "an app that streams and one that does not cannot be mixed",
@@ -136,7 +136,7 @@ def _streams(targets: Sequence[Any]) -> bool:
 
 
 def _versions(targets: Sequence[Any]) -> tuple[str, ...]:
-    versions = (getattr(one, "version", None) for one in targets)
+    versions = (getattr(target, "version", None) for target in targets)
     return tuple(dict.fromkeys(version for version in versions if isinstance(version, str)))
 
 

@@ -124,8 +124,8 @@ class RunsStore:
             return []
         with closing(self._connect()) as database:
             names = ", ".join(RecordedRun._fields)
-            found = database.execute(f"SELECT {names} FROM runs ORDER BY id").fetchall()
-        return [RecordedRun._make(map(_restored, RecordedRun._fields, row)) for row in found]
+            rows = database.execute(f"SELECT {names} FROM runs ORDER BY id").fetchall()
+        return [RecordedRun._make(map(_restored, RecordedRun._fields, row)) for row in rows]
 
     def file(self, run: int) -> Path:
         """Return where the raw records of a load test are, or were."""

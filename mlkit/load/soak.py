@@ -99,13 +99,13 @@ def merged(intervals: Collection[SoakInterval]) -> SoakInterval:
     """Merge intervals: the histograms are those of all their requests."""
     latency, lateness = Histogram(), Histogram()
     errors: dict[str, int] = {}
-    for one in intervals:
-        latency.add(one.latency)
-        lateness.add(one.lateness)
-        for kind, count in one.errors.items():
+    for interval in intervals:
+        latency.add(interval.latency)
+        lateness.add(interval.lateness)
+        for kind, count in interval.errors.items():
             errors[kind] = errors.get(kind, 0) + count
-    start_s = min((one.start_s for one in intervals), default=0.0)
-    end_s = max((one.end_s for one in intervals), default=0.0)
+    start_s = min((interval.start_s for interval in intervals), default=0.0)
+    end_s = max((interval.end_s for interval in intervals), default=0.0)
     return SoakInterval(start_s, end_s, errors, latency, lateness)
 
 
@@ -194,14 +194,14 @@ class SoakResult:
 
         rows = [
             {
-                "start_s": one.start_s,
-                "end_s": one.end_s,
-                "ok": one.ok,
-                "failed": one.failed,
-                "ok_rate": one.ok / (one.end_s - one.start_s),
-                **{f"{name}_ms": one.percentile_ms(share) for name, share in SHARES.items()},
+                "start_s": interval.start_s,
+                "end_s": interval.end_s,
+                "ok": interval.ok,
+                "failed": interval.failed,
+                "ok_rate": interval.ok / (interval.end_s - interval.start_s),
+                **{f"{name}_ms": interval.percentile_ms(share) for name, share in SHARES.items()},
             }
-            for one in self.intervals
+            for interval in self.intervals
         ]
         return pd.DataFrame(rows)
 

@@ -104,10 +104,10 @@ def context_of(headers: Iterable[tuple[bytes, bytes]], *, traced: bool) -> Reque
 
 def _parsed(value: bytes) -> tuple[str, str, bool] | None:
     """Trace, parent and whether it is sampled; None for what the specification ignores."""
-    found = _TRACEPARENT.fullmatch(value.strip())
-    if found is None:
+    match = _TRACEPARENT.fullmatch(value.strip())
+    if match is None:
         return None
-    version, trace, parent, flags, more = found.groups()
+    version, trace, parent, flags, more = match.groups()
     if version == b"ff" or (version == b"00" and more) or not (int(trace, 16) and int(parent, 16)):
         return None
     return trace.decode(), parent.decode(), bool(int(flags, 16) & 1)

@@ -207,8 +207,8 @@ class CompiledModel(ABC):
         )
 
 
-def check_rows(matrix: Array, values: Array, what: str, *, where: str, expected: str) -> None:
+def check_rows(matrix: Array, values: Array, message: str, *, where: str, expected: str) -> None:
     """Raise `DefinitionError` unless there is one of the values [N] for each row [N, M]."""
     if matrix.ndim != 2 or values.shape != matrix.shape[:1]:
         got = f"{list(matrix.shape)} and {list(values.shape)}"
-        raise DefinitionError(what, where=where, expected=expected, got=got)
+        raise DefinitionError(message, where=where, expected=expected, got=got)

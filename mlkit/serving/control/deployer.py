@@ -172,8 +172,8 @@ def _check_failed(
             raise _failed("the replicas do not start", target.deployment, status.message)
 
 
-def _failed(what: str, where: str, cause: str) -> DeployError:
-    return DeployError(what, where=where, got=cause, fix=advice(cause))
+def _failed(message: str, where: str, cause: str) -> DeployError:
+    return DeployError(message, where=where, got=cause, fix=advice(cause))
 
 
 def _progress(status: ApplicationStatus) -> str:

@@ -43,11 +43,13 @@ def named(record: AppRecord, name: str) -> AppVersion:
     """
     known = [v for v in record.versions if v.spec is not None and not v.error]
     exact = [v for v in known if v.version == name]
-    found = exact or [v for v in known if len(name) >= LEAST_PREFIX and v.version.startswith(name)]
-    if len(found) == 1:
-        return found[0]
+    matches = exact or [
+        v for v in known if len(name) >= LEAST_PREFIX and v.version.startswith(name)
+    ]
+    if len(matches) == 1:
+        return matches[0]
     raise DeployError(
-        f"several versions begin with {name!r}" if found else f"there is no version {name!r}",
+        f"several versions begin with {name!r}" if matches else f"there is no version {name!r}",
         where=f"app {record.app!r}",
         expected=f"one of {', '.join(v.version for v in known)}" if known else None,
         fix="see app.versions",
