@@ -24,9 +24,9 @@ MIN_REPORTED_S = 1.0
 """Delays that are shorter, have just begun or are almost over are not recorded."""
 
 NOTE_AFTER_S = 5.0
-"""How long a note must last to be recorded: missing or fluctuating readings are common at first."""
+"""Minimum duration of a recorded note: missing or fluctuating readings are common at first."""
 NOTE_AGAIN_S = 60.0
-"""After how long the same note is recorded again."""
+"""Time after which the same note is recorded again."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Decider:
         target, now = signals.target_num_replicas, signals.current_time
         up = number > target
         if not up and target > 1:
-            number = max(1, number)  # the last replica stops by itself, after a delay of its own
+            number = max(1, number)  # the last replica stops after a delay of its own
         since = state["since"] if state.get("up") == up else now
         delay_s, delay = self._delay(up, target)
         left_s = since + delay_s - now

@@ -94,7 +94,7 @@ def copied(aliases: Aliases) -> Aliases:
 
 
 def merged(*several: Aliases) -> Aliases:
-    """What a value may be that is one of several."""
+    """The aliases of a value that is one of several."""
     either: Aliases = {}
     for aliases in several:
         for key, type_ in aliases.items():

@@ -214,7 +214,7 @@ class _Reader:
     # ---- expressions ------------------------------------------------------------------------
 
     def read(self, node: ast.expr, names: Names) -> Aliases:  # noqa: C901 - one for each kind
-        """Return what an expression may be; record what it changes."""
+        """Return the aliases of an expression; record what it changes."""
         match node:
             case ast.Name(id=name):
                 return names.get(name, {})
@@ -357,7 +357,7 @@ class _Reader:
         by_position: list[Aliases],
         by_name: Mapping[str | None, Aliases],
     ) -> Aliases:
-        """Call a function of one's own: it may change what it gets, and return it."""
+        """Call a user-defined function: it may change its arguments, and return them."""
         summary = _summary(fn, self._known)
         code = inspect.unwrap(fn).__code__
         parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -378,7 +378,7 @@ class _Reader:
         by_name: Mapping[str | None, Aliases],
         names: Names,
     ) -> Aliases:
-        """Call a function that is defined in this one; what it gets may be what it returns."""
+        """Call a nested function: it may return its arguments."""
         arguments = definition.args
         every = (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
         bound = dict.fromkeys((a.arg for a in every), typing.cast(Aliases, {}))
@@ -394,7 +394,7 @@ class _Reader:
         return result
 
     def _is_own(self, value: Any) -> bool:
-        """Whether it is a function of one's own, or of the same package."""
+        """Whether it is a user-defined function, or one of the same package."""
         if not isinstance(value, types.FunctionType):
             return False
         is_function = isinstance(inspect.unwrap(value), types.FunctionType)
@@ -468,7 +468,7 @@ _SAME = _VIEWS | {
 def _hints(fn: types.FunctionType) -> dict[str, Any]:
     try:
         return typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # it names what is not defined, or has no annotations
+    except Exception:  # undefined names, or no annotations
         return {}
 
 
@@ -478,7 +478,7 @@ def _join(names: Names, others: Names) -> None:
 
 
 def _add_own(annotation: Any, classes: list[type]) -> None:
-    """Add the classes of one's own in an annotation, and in the fields of those."""
+    """Add the user-defined classes in an annotation, and in their fields."""
     bare = strip(annotation)
     for argument in typing.get_args(bare):
         _add_own(argument, classes)

@@ -85,7 +85,7 @@ class Executor:
         self._alarms = [threading.Lock() for _ in range(self.workers)]
         # Wake-up time of each idle worker; the last to fall asleep is woken first.
         self._asleep: dict[threading.Lock, float] = {}
-        # What each worker has in hand: a call that goes on keeps it, though its request is over.
+        # The job of each worker: a running call keeps it after its request has ended.
         self._in_hand: list[list[Work] | None] = [None] * self.workers
         self._closed = False
         self._loop = loop
@@ -172,7 +172,9 @@ class Executor:
         future: asyncio.Future[Execution] = loop.create_future()
 
         def on_done(execution: Execution) -> None:
-            self._loops.post(loop, _settle, future, execution)  # if it is closed, nobody waits
+            self._loops.post(
+                loop, _settle, future, execution
+            )  # if it is closed, no one awaits the result
 
         execution = self.submit(
             arguments,
@@ -238,9 +240,9 @@ class Executor:
         return len(self._flow.open)
 
     def abandoned(self, after_s: float = 0.0) -> int:
-        """Count the workers held by calls that nobody waits for any more.
+        """Count the workers held by abandoned calls.
 
-        Their requests were given up or are late; Python cannot stop the functions.
+        Their requests were cancelled or are late; Python cannot stop the functions.
 
         Args:
             after_s: count only calls whose requests came longer ago than this, in seconds.
@@ -416,7 +418,7 @@ class Executor:
             listener(*args)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # there is nobody to raise to, and the worker must survive
+        except BaseException:  # there is no caller to raise to, and the worker must survive
             logger.exception("a listener of %r raised", self.program.graph.name)
 
     def add_item(

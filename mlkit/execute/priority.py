@@ -16,9 +16,9 @@ class Priority(IntEnum):
     """Class of a request; a lower value goes first."""
 
     INTERACTIVE = 0
-    """Somebody waits for the result."""
+    """A client waits for the result."""
     BULK = 1
-    """Part of a job; it gives way to interactive requests that come within `HORIZON_S`."""
+    """Part of a batch job; it yields to interactive requests that arrive within `HORIZON_S`."""
 
     @classmethod
     def named(cls, name: str) -> Priority:

@@ -191,7 +191,7 @@ def _write(
     examples: Iterable[Any] | App | None,
     image: str,
 ) -> Exported:
-    """Write everything, and have it answer in a fresh process."""
+    """Write everything, and replay the golden requests in a fresh process."""
     graph = pipeline.graph
     local = local_sources(source.reach.modules)
     module = _module_name(graph.name, {name.partition(".")[0] for name in local})

@@ -17,7 +17,7 @@ REPLAY_S = 600
 
 
 def check_parity(folder: Path, target: str) -> set[str]:
-    """Have a fresh process answer the golden requests; return the modules that it loaded.
+    """Replay the golden requests in a fresh process; return the modules that it loaded.
 
     Raises:
         ExportError: it fails, or its answers differ.

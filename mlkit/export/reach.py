@@ -126,7 +126,7 @@ def calls(name: str, statements: Sequence[Statement]) -> Iterator[tuple[int, ast
 
 
 def _is_given(argument: ast.expr, local: set[str]) -> bool:
-    """Whether an argument is there without a computation."""
+    """Whether an argument needs no computation."""
     nodes = list(ast.walk(argument))
     if any(isinstance(n, ast.Name) and n.id in local for n in nodes):
         return False

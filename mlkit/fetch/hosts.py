@@ -1,7 +1,7 @@
 """Isolation of hosts from one another: a bulkhead and a circuit breaker for each.
 
 A host that answers slowly, or not at all, holds a bounded number of downloads. After several
-failures in a row it is not asked for a while; then one download tries it again.
+consecutive failures its circuit opens for a while; then one download tries it again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ MAX_HOSTS = 1024
 """Hosts that are remembered, beyond those in use."""
 
 FAILURES = 5
-"""Failures in a row after which a host is not asked for a while."""
+"""Consecutive failures after which the circuit of a host opens."""
 
 OPEN_S, MAX_OPEN_S = 5.0, 60.0
-"""How long that is at first, and at most, in seconds; it doubles with each failed trial."""
+"""Initial and maximum time that it stays open, in seconds; it doubles with each failed trial."""
 
 STALLED_S = 2.0
-"""Time without a success, in seconds, after which a host without a free place is stalled."""
+"""Time without a success, in seconds, after which a host without a free slot is stalled."""
 
 
 @dataclass
@@ -60,18 +60,18 @@ class Breaker:
     full_since: float = -inf
 
     def refuses(self, now: float, *, full: bool) -> bool:
-        """Whether a download fails at once, instead of waiting for a place.
+        """Whether a download fails at once, instead of waiting for a slot.
 
         Args:
             now: the time.
-            full: whether all places of the host are taken.
+            full: whether all slots of the host are taken.
         """
         if self.failures >= FAILURES:
             return self.trial or now < self.open_until
         return full and now - max(self.last_success, self.full_since) > STALLED_S
 
     def begin(self, now: float) -> Visit | None:
-        """Start a download; None if the host is not to be asked."""
+        """Start a download; None if the circuit is open."""
         if self.refuses(now, full=False):
             return None
         self.trial = self.failures >= FAILURES

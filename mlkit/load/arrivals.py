@@ -306,7 +306,7 @@ class Closed(Arrivals):
     def asked(
         self, planned_s: float, duration_s: float, intended: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
-        """Return None: no rate is asked for."""
+        """Return None: a closed loop has no target rate."""
         return None
 
 

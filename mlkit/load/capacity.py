@@ -236,7 +236,7 @@ def capacity(
 
         def measure(probe: Probe) -> LoadResult:
             status.begin(f"{probe.phase} {probe.rate:.3g}/s")
-            # Another schedule each time: a fixed one is learnt by heart.
+            # Another schedule each time: the search would fit a fixed one.
             arrivals = poisson(rate=probe.rate, seed=seed + len(trials))
             return run(arrivals, probe.duration_s, slo_ms=slo.p99_ms)
 

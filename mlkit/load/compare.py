@@ -22,7 +22,7 @@ __all__ = ["Comparison", "Contrast", "compare"]
 COLUMNS = ("ok_rate", "p50_ms", "p95_ms", "p99_ms", "requests", "errors", "client_cores", "void")
 LATENCIES = ("p50", "p95", "p99")
 CONFIDENCE = 0.95
-"""Of the intervals of ratios."""
+"""Confidence of the intervals of ratios."""
 
 Direction: TypeAlias = Literal["faster", "slower", "undecided"]
 

@@ -91,7 +91,7 @@ def settings_of(
         duration_s = math.inf
     if duration_s is None:
         raise LoadError(
-            "how long should it last?",
+            "the load test has no duration",
             where=f"{function}(..., duration_s=...)",
             expected="seconds, or arrivals with a length",
             got=repr(arrivals),

@@ -30,7 +30,7 @@ __all__ = ["LoadResult", "Percentile"]
 
 FORMAT = 1
 PARTS = 20
-"""Of a run, for the interval of its throughput."""
+"""Number of batches of a run, for the interval of its throughput."""
 
 
 def _no_times() -> NDArray[np.float64]:

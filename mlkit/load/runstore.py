@@ -183,7 +183,7 @@ def record(result: Any, *, code: tuple[str, ...], options: Mapping[str, Any]) ->
         }
         raw = isinstance(result, LoadResult) and result.nbytes <= MAX_RAW_BYTES
         RunsStore(folder).add(figures, result if raw else None)
-    except Exception as error:  # whatever it is, the load test is what counts
+    except Exception as error:  # recording must never fail the load test
         _warn(str(folder), error)
 
 

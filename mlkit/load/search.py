@@ -39,7 +39,7 @@ __all__ = [
 FACTOR = 1.5
 """Ratio of one rate of the bracket to the next."""
 LEAST_REQUESTS = 200
-"""In a run of the bracket, so that its p99 is more than its slowest request."""
+"""Minimum requests in a run of the bracket, so that its p99 is not its slowest request."""
 SPARE = 3
 """Requests of a certifying run, as a multiple of the independent ones that could do."""
 MAX_BRACKET, MAX_CERTIFY = 24, 12
@@ -193,7 +193,7 @@ def search(slo: SLO, start_rate: float, effort: Effort) -> Steps:
     return (yield from _settle(slo, good, bad, effort))
 
 
-# ---- by looks -------------------------------------------------------------------------------
+# ---- by estimates ---------------------------------------------------------------------------
 
 
 def _bracket(rate: float, effort: Effort) -> Generator[Probe, RateTrial, tuple[float, float]]:
@@ -236,7 +236,7 @@ def _try(probe: Probe) -> Generator[Probe, RateTrial, RateTrial]:
     return trial
 
 
-# ---- by evidence ----------------------------------------------------------------------------
+# ---- by confidence bounds -------------------------------------------------------------------
 
 
 def _settle(slo: SLO, good: float, bad: float, effort: Effort) -> Steps:

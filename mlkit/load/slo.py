@@ -25,7 +25,7 @@ __all__ = ["SHARES", "SLO", "Objective", "Outcome", "Percentile", "Verdict", "pe
 
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p99_9": 0.999}
 CONFIDENCE = 0.99
-"""Of each bound of a percentile, and so of "met" and of "missed"."""
+"""Confidence of each bound of a percentile, and so of "met" and of "missed"."""
 
 Outcome: TypeAlias = Literal["met", "missed", "undecided"]
 

@@ -89,7 +89,7 @@ class Arrivals:
     def asked(
         self, planned_s: float, duration_s: float, intended: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
-        """Send times that a run asked for; None for a closed loop, which asks for none.
+        """Scheduled send times of a run; None for a closed loop, which has no schedule.
 
         Args:
             planned_s: duration for which the run was started.

@@ -251,7 +251,7 @@ _OTHERS = {
 
 
 def describe(data: bytes) -> str:
-    """Say what a file that is no picture or recording looks like."""
+    """Describe a file that is not an image, a sound or a video."""
     if data[4:8] == b"ftyp":
         return f"a container of brand {data[8:12].decode('ascii', 'replace')!r} (HEIC, AVIF, video)"
     for start, name in _OTHERS.items():

@@ -1,4 +1,4 @@
-"""Text of people and other programs, normalized and limited before a step sees it."""
+"""Untrusted text, normalized and limited before a step receives it."""
 
 from __future__ import annotations
 

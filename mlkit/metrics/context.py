@@ -103,7 +103,7 @@ def context_of(headers: Iterable[tuple[bytes, bytes]], *, traced: bool) -> Reque
 
 
 def _parsed(value: bytes) -> tuple[str, str, bool] | None:
-    """Trace, parent and whether it is sampled; None for what the specification ignores."""
+    """Trace, parent and whether it is sampled; None for a header that the specification ignores."""
     match = _TRACEPARENT.fullmatch(value.strip())
     if match is None:
         return None

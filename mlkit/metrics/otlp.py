@@ -23,7 +23,7 @@ __all__ = ["Exporter", "exporter_of", "spans_of"]
 
 FLUSH_S = 1.0
 MAX_WAITING = 2048
-"""Requests that wait to be sent; beyond, the oldest are dropped."""
+"""Maximum queued requests; beyond it, the oldest are dropped."""
 
 _TIMEOUT_S = 5.0
 _SERVER, _INTERNAL, _CLIENT = 2, 1, 3  # kinds of spans
@@ -31,7 +31,7 @@ _ERROR = 2  # a status
 
 
 class Exporter:
-    """Sends the spans of requests in the background; a collector that fails costs no request.
+    """Sends the spans of requests in the background; a failing collector affects no request.
 
     Args:
         service: name of the service.
@@ -87,7 +87,7 @@ class Exporter:
 
 
 def exporter_of(environment: Mapping[str, str], app: str) -> Exporter | None:
-    """Return the exporter that environment variables ask for; None if they ask for none."""
+    """Return the exporter that environment variables configure; None if they configure none."""
     endpoint = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").rstrip("/")
     url = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (
         f"{endpoint}/v1/traces" if endpoint else ""

@@ -119,7 +119,7 @@ class _Graph:
                 compute(*inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        # Other models may be at work in threads of their own.
+        # Other models may run in threads of their own.
         with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self._results = compute(*inputs)
 

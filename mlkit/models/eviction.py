@@ -1,4 +1,4 @@
-"""Which models a pool drops: a function of what is resident."""
+"""Eviction: which models a pool drops, as a function of those in memory."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ class ModelPool(Generic[M]):
             return {slot.id: slot.nbytes for slot in self._slots.values() if not slot.loading}
 
     def counts(self) -> dict[str, int]:
-        """Return what happened since the pool was made, and what is in memory.
+        """Return counters since the pool was created, and the bytes in memory.
 
         ``hits`` are calls that started no loading; ``failed`` is how often loading failed;
         ``bytes`` are those of models in memory, and of those that are being loaded.

@@ -113,7 +113,7 @@ def optimize(
         search.measure()
     except KeyboardInterrupt:
         interrupted = True
-        result.note = "Interrupted: what was measured until then is kept."
+        result.note = "Interrupted: the measurements until then are kept."
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -164,7 +164,7 @@ def _added(
     version: str | None,
     store: str | PathLike[str] | None,
 ) -> tuple[Place, ModelManifest]:
-    """Have a version written to an empty folder, and keep that."""
+    """Write a version to an empty folder, and publish it."""
     for word in filter(None, (name, version)):
         if not re.fullmatch(_WORD, word):
             raise DefinitionError(
@@ -264,7 +264,7 @@ def size_of(id: str, store: str | PathLike[str] | None = None) -> int:
 
 @entry_point
 def set_alias(id: str, version: str, *, store: str | PathLike[str] | None = None) -> None:
-    """Have an alias name a version: ``set_alias("garment@production", "v2")``; atomic.
+    """Point an alias at a version: ``set_alias("garment@production", "v2")``; atomic.
 
     Raises:
         DefinitionError: the id is not ``name@alias``.

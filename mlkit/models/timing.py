@@ -70,7 +70,7 @@ def fastest(
 def block(
     call: Callable[[], object], length_s: float, clock: Callable[[], float] = perf_counter
 ) -> list[float]:
-    """Call a function again and again for a while; the seconds that each call took.
+    """Call a function repeatedly for a while; return the seconds of each call.
 
     The first call only warms the caches that others have used in the meantime.
     """

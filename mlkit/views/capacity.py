@@ -34,7 +34,7 @@ def headline(capacity: Capacity) -> str:
 
 
 def remark(capacity: Capacity) -> str:
-    """How sure that is, what is known of higher rates, and why the search ended, if early."""
+    """The confidence, what is known of higher rates, and why the search ended, if early."""
     parts = []
     if capacity.rate is not None:
         runs = f", verified by {capacity.verify} runs" if capacity.verify else ""

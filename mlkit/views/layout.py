@@ -258,7 +258,7 @@ def _distances(row: list[Key], extents: Mapping[Key, Point], apart: float) -> li
 
 
 def _fitted(wishes: list[float], weights: list[float], distances: list[float]) -> list[float]:
-    """Positions nearest to the wishes, in order and at minimum distances.
+    """Positions nearest to the preferred ones, in order and at minimum distances.
 
     With the distances subtracted this is isotonic regression (Ayer et al., 1955).
     """

@@ -1,4 +1,4 @@
-"""A value as HTML: a picture, a table, or its fields; never raises, whatever a value does."""
+"""A value as HTML: an image, a table, or its fields; never raises, whatever a value does."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def node_of(value: Any, depth: int = 0) -> ValueNode:
 
 
 def _itself(value: Any) -> ValueNode | None:
-    """What a value shows of itself in a notebook, in the order in which IPython asks."""
+    """The rich representation of a value, by the order of precedence of IPython."""
     if isinstance(value, type):
         return None
     if callable(show := getattr(value, "_repr_html_", None)) and isinstance(html := show(), str):

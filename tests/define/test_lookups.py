@@ -74,7 +74,7 @@ def problems_of(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> Callable[..., li
 )
 def test_a_name_as_text_is_a_problem(problems_of, statement, what, fix, helper) -> None:
     (problem,) = problems_of(statement, helper=helper)
-    assert f"{'helper' if helper else 'it'} uses {what}, which is not there" in problem.what
+    assert f"{'helper' if helper else 'it'} uses {what}, which does not exist" in problem.what
     assert fix in problem.fix
     assert problem.node == "f"
 

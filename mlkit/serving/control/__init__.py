@@ -1,1 +1,1 @@
-"""The session process: which apps there are, rollouts, scaling and deletion, and its lease."""
+"""The session process: its apps, rollouts, scaling, deletion, and its lease."""

@@ -28,7 +28,7 @@ POLL_S = 0.05
 
 
 class Deployer:
-    """Rolls apps out and back and deletes them; stateless.
+    """Rolls out, rolls back and deletes apps; stateless.
 
     Args:
         cluster: the cluster to deploy to.
@@ -132,7 +132,7 @@ class Deployer:
                 return
             if clock() >= next_status_at:
                 status = (await self._cluster.status([stage.target.name]))[stage.target.name]
-                # A replica that loading has killed is started again, and dies again.
+                # A replica that was killed while loading is restarted, and killed again.
                 if status.failed or status.state == "UNHEALTHY":
                     raise _failed("its replicas died", stage.name, status.message)
                 next_status_at = clock() + EVERY_S

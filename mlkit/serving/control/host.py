@@ -214,7 +214,7 @@ class Host:
         before: Rollout | None,
         say: Say,
     ) -> None:
-        """Roll out, and back if that fails or is cancelled.
+        """Roll out; roll back if that fails or is cancelled.
 
         Raises:
             DeployError: it failed; the error says what serves now.
@@ -245,7 +245,7 @@ class Host:
             raise
 
     def _tell(self, name: str, version: AppVersion, error: BaseException) -> None:
-        """Add to an error what serves now, and to the versions one that failed."""
+        """Add the serving version to an error, and the failed one to the versions."""
         record = self.records.get(name)
         if record is None or not isinstance(error, DeployError):
             return

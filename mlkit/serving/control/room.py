@@ -12,7 +12,7 @@ from mlkit.serving.control.cluster import ApplicationTarget, ReplicaCounts, miss
 __all__ = ["EVERY_S", "NO_ROOM_S", "Room", "check_room"]
 
 NO_ROOM_S = 10.0
-"""How long stopping replicas may still hold resources on a local Ray."""
+"""Time for which stopping replicas may still hold resources on a local Ray."""
 REPORT_AFTER_S = 2.0
 EVERY_S = 0.5
 """Interval of checks."""
@@ -80,7 +80,7 @@ class Room:
         text = ""
         for stage, count in counts.items():
             lack = missing(count)
-            if not lack:  # none is pending, or a process is only slow to start
+            if not lack:  # none is pending, or a process is slow to start
                 self._since.pop(stage, None)
                 continue
             placed, since = self._since.get(stage, (-1, now))

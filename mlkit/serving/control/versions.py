@@ -90,7 +90,7 @@ def scaled(versions: Sequence[AppVersion], serving: str, new: AppVersion) -> tup
 
 
 def failed(versions: Sequence[AppVersion], new: AppVersion) -> tuple[AppVersion, ...]:
-    """Return the versions after one has failed to start; its error replaces an earlier one."""
+    """Return the versions with one that failed to start; its error replaces an earlier one."""
     past = [v for v in versions if not (v.error and v.version == new.version)]
     return _bounded([*past, new])
 

@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 EVERY_S = 0.5
 BLOCKED_AFTER_S = 1.5
-"""With free resources, a replica is scheduled in less than this."""
+"""Maximum time for scheduling a replica when resources are free."""
 REQUESTED_FOR_S = 5.0
-"""How long after a request of metrics apps without autoscaling are observed."""
+"""Time after a request for metrics during which apps without autoscaling are observed."""
 
 Read: TypeAlias = Callable[[Mapping[str, str]], Awaitable[Mapping[str, ReplicaCounts]]]
 Record: TypeAlias = Callable[[str, list[Decision], list[Count]], Awaitable[None]]

@@ -250,7 +250,7 @@ def _routes(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[str
 
 
 def _mounted(app: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """The parts of what is mounted: an application or a router, maybe within middleware."""
+    """The parts of a mounted application or router, possibly within middleware."""
     while not hasattr(app, "routes") and hasattr(app, "app"):  # a convention of ASGI middleware
         yield f"the middleware of the application mounted at {path}", type(app)
         yield f"the middleware of the application mounted at {path}", _options(app)
@@ -277,7 +277,7 @@ _CACHES = {"middleware_stack", "openapi_schema"}
 
 
 def _is_plain(option: Any) -> bool:
-    """Whether it is data or a type, in lists and dicts maybe."""
+    """Whether it is data or a type, possibly in lists and dicts."""
     if isinstance(option, (list, tuple, set, frozenset)):
         return all(map(_is_plain, option))
     if isinstance(option, dict):

@@ -22,7 +22,7 @@ __all__ = ["Dashboard"]
 
 REFRESH_INTERVAL_S = 0.5
 GONE_S = 60.0
-"""Refreshing ends after the session has not answered for this long."""
+"""Refreshing ends after the session has not responded for this long."""
 
 
 class Dashboard:
