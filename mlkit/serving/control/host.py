@@ -251,7 +251,7 @@ class Host:
             return
         cause = error.got or error.what
         if record.state is AppState.SERVING:
-            error.what += "; the previous version serves on"
+            error.what += "; the previous version keeps serving"
         else:
             error.what += "; restoring the previous version has not ended in time"
         failure = version.model_copy(update={"spec": None, "since": time.time(), "error": cause})

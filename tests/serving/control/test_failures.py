@@ -106,7 +106,7 @@ def test_a_bad_deployment_is_told_in_three_lines_and_the_old_version_serves(
     assert session.serving == before
     assert cause in record.versions[-1].error
     if record.state is AppState.SERVING:
-        assert lines[0].endswith("the previous version serves on")
+        assert lines[0].endswith("the previous version keeps serving")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -191,7 +191,7 @@ def test_a_rollback_that_fails_leaves_what_served_and_is_listed(session) -> None
         session.cluster.broken.add("models-v1")
         # The stage still has its version before; a third deployment drops it.
         third = await session.deploy("v3")
-        with pytest.raises(DeployError, match="the previous version serves on"):
+        with pytest.raises(DeployError, match="the previous version keeps serving"):
             await session.roll_back(to=record.versions[0].version)
         return third
 
