@@ -21,7 +21,7 @@ from typing import Any, TypeAlias
 from mlkit.define.aliases import Aliases, copied, held, merged, parts, sliced, typed
 from mlkit.define.code import captured, definition_of, travels
 from mlkit.define.shared import CHANGING
-from mlkit.define.typing import field_types, strip
+from mlkit.define.typing import field_types, hints_of, strip
 
 __all__ = ["changed_parameters"]
 
@@ -76,7 +76,7 @@ class _Reader:
         self.changed: set[str] = set()
         self.returned: Aliases = {}
         self._known = known
-        self._hints = _hints(fn)
+        self._hints = hints_of(fn)
         self._local = {*fn.__code__.co_varnames, *fn.__code__.co_cellvars}
         self._variables = ChainMap(captured(fn), fn.__globals__, vars(builtins))
         self._package = str(fn.__module__).partition(".")[0]
@@ -463,13 +463,6 @@ _SAME = _VIEWS | {
     *("expand_dims", "from_numpy"),
 }
 """Functions whose result may be their argument, or a view of it."""
-
-
-def _hints(fn: types.FunctionType) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(fn, include_extras=True)
-    except Exception:  # undefined names, or no annotations
-        return {}
 
 
 def _join(names: Names, others: Names) -> None:

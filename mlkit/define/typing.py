@@ -14,6 +14,7 @@ __all__ = [
     "UNIONS",
     "field_types",
     "fits",
+    "hints_of",
     "item_type",
     "iterated_type",
     "refreshed",
@@ -146,7 +147,7 @@ def tuple_types(annotation: Any) -> tuple[Any, ...] | None:
     if inspect.isclass(annotation) and issubclass(annotation, tuple):
         fields = getattr(annotation, "_fields", None)
         if fields is not None:
-            hints = _hints(annotation)
+            hints = hints_of(annotation)
             return tuple(hints.get(name, Any) for name in fields)
     args = typing.get_args(annotation)
     if typing.get_origin(annotation) is tuple and Ellipsis not in args and args:
@@ -167,18 +168,18 @@ def field_types(annotation: Any) -> dict[str, Any] | None:
             model_fields = typing.cast(Any, cls).model_fields
         return {name: field.annotation for name, field in model_fields.items()}
     if dataclasses.is_dataclass(cls):
-        hints = _hints(cls)
+        hints = hints_of(cls)
         return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        hints = _hints(cls)
+        hints = hints_of(cls)
         return {name: hints.get(name, Any) for name in cls._fields}
     return None
 
 
-def _hints(cls: type) -> dict[str, Any]:
-    """Types of a class's fields; empty if one cannot be resolved."""
+def hints_of(annotated: Any) -> dict[str, Any]:
+    """Annotations of a class or a function; empty if there is none, or one cannot be resolved."""
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        return typing.get_type_hints(annotated, include_extras=True)
     except Exception:
         return {}
 

@@ -21,6 +21,7 @@ from mlkit.errors import (
 )
 from mlkit.media.containers import DEMUXERS, check, corrupt, declared_s, decoding, file_bytes
 from mlkit.media.dataurl import to_data_url
+from mlkit.media.schema import annotated_schema, data_url_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,9 +88,7 @@ class AudioOptions:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Let `mlkit.define.nodes` recognize the annotation in models and containers."""
-        from typing import Annotated
-
-        return {**handler(source), "metadata": {"mlkit_type": Annotated[source, self]}}
+        return annotated_schema(self, source, handler)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -137,14 +136,7 @@ class Audio:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Allow sounds as fields of pydantic models; their JSON form is a data: URL."""
-        from pydantic_core import core_schema
-
-        return core_schema.is_instance_schema(
-            cls,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda audio: to_data_url(audio.wav(), "audio/wav"), when_used="json"
-            ),
-        )
+        return data_url_schema(cls, lambda audio: to_data_url(audio.wav(), "audio/wav"))
 
     @property
     def channels(self) -> int:

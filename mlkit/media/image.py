@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,8 @@ from mlkit.errors import InputError, PayloadTooLarge
 from mlkit.media import imagefile
 from mlkit.media.dataurl import to_data_url
 from mlkit.media.imagefile import Pixels
+from mlkit.media.preview import is_pil
+from mlkit.media.schema import data_url_schema
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -68,7 +69,7 @@ class Image:
             return decode(bytes(source))
         if isinstance(source, (str, os.PathLike)):
             return decode(_read(source))
-        if _is_pil(source):
+        if is_pil(source):
             return _from_pil(source)
         if hasattr(source, "__array__"):
             return _from_array(source)
@@ -81,14 +82,7 @@ class Image:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Allow images as fields of pydantic models; their JSON form is a data: URL."""
-        from pydantic_core import core_schema
-
-        return core_schema.is_instance_schema(
-            cls,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda image: to_data_url(encode_png(image), "image/png"), when_used="json"
-            ),
-        )
+        return data_url_schema(cls, lambda image: to_data_url(encode_png(image), "image/png"))
 
     def pil(self) -> PIL.Image.Image:
         """Return the pixels as a PIL image of mode RGB."""
@@ -230,12 +224,6 @@ def _as_uint8(array: NDArray[Any]) -> Pixels:
         got=f"{array.dtype} from {array.min()} to {array.max()}",
         fix="convert it to uint8 first",
     )
-
-
-def _is_pil(source: Any) -> bool:
-    # A PIL image can only exist once PIL is imported.
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(source, module.Image)
 
 
 def _png(image: PIL.Image.Image) -> bytes:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlkit.media.dataurl import to_data_url
 
-__all__ = ["Preview", "field_names", "has_fields", "preview", "shorten", "size", "words"]
+__all__ = ["Preview", "field_names", "has_fields", "is_pil", "preview", "shorten", "size", "words"]
 
 THUMBNAIL = 96
 """Maximum length of a thumbnail's longer side, in pixels."""
@@ -178,7 +178,8 @@ def _is_video(value: Any) -> bool:
     return type(value).__module__ == "mlkit.media.video" and type(value).__name__ == "Video"
 
 
-def _is_pil(value: Any) -> bool:
+def is_pil(value: Any) -> bool:
+    """Whether it is a PIL image, without importing PIL."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(value, module.Image)
 
@@ -205,7 +206,7 @@ def _thumbnails(value: Any) -> Iterator[str]:
 def _thumbnail(value: Any) -> str | None:
     if _is_video(value):
         value = next(value.frames())  # further ones would take longer to decode
-    if _is_pil(value):
+    if is_pil(value):
         small = value.reduce(_every(value.size))
     elif _is_own(value) or _looks_like_pixels(value):
         import PIL.Image
@@ -251,7 +252,7 @@ _DESCRIBERS: tuple[tuple[Callable[[Any], bool], Callable[[Any, int], str]], ...]
     (_of(float), _number),
     (_of(str), _text),
     (_of(bytes, bytearray, memoryview), _bytes),
-    (lambda value: _is_own(value) or _is_pil(value), _picture),
+    (lambda value: _is_own(value) or is_pil(value), _picture),
     (_is_frame, _frame),
     (_is_array, _array),
     (has_fields, _fields),

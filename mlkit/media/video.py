@@ -24,6 +24,7 @@ from mlkit.errors import (
 from mlkit.media.containers import DEMUXERS, check, corrupt, declared_s, decoding, file_bytes
 from mlkit.media.dataurl import to_data_url
 from mlkit.media.image import Image
+from mlkit.media.schema import annotated_schema, data_url_schema
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "MAX_S", "Video", "VideoOptions"]
 
@@ -82,9 +83,7 @@ class VideoOptions:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Let `mlkit.define.nodes` recognize the annotation in models and containers."""
-        from typing import Annotated
-
-        return {**handler(source), "metadata": {"mlkit_type": Annotated[source, self]}}
+        return annotated_schema(self, source, handler)
 
 
 _UNLIMITED = VideoOptions(max_s=math.inf, max_pixels=2**40)
@@ -163,14 +162,7 @@ class Video:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Allow videos as fields of pydantic models; their JSON form is a data: URL."""
-        from pydantic_core import core_schema
-
-        return core_schema.is_instance_schema(
-            cls,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda video: to_data_url(video.data, video.media_type), when_used="json"
-            ),
-        )
+        return data_url_schema(cls, lambda video: to_data_url(video.data, video.media_type))
 
     @property
     def media_type(self) -> str:

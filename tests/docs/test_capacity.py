@@ -63,12 +63,12 @@ def test_the_page_runs_from_top_to_bottom(repository: Path, monkeypatch: Any) ->
     snippets = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(snippets) == 6
     # The fake has no limit: a capacity needs one.
-    snippets = [text.replace("SLO(p99_ms=150))\nfound ", "SLO(p99_ms=150), max_rate=100)\nfound ")
+    snippets = [text.replace("SLO(p99_ms=150))\nlimit ", "SLO(p99_ms=150), max_rate=100)\nlimit ")
                 for text in snippets]  # fmt: skip
     for number, snippet in enumerate(snippets):
         exec(compile(snippet, f"<snippet {number}>", "exec"), names)
-    assert isinstance(names["found"], Capacity)
-    assert names["found"].rate == 100
+    assert isinstance(names["limit"], Capacity)
+    assert names["limit"].rate == 100
 
 
 def test_the_options_of_the_command_exist(
