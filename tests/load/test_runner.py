@@ -278,7 +278,7 @@ def test_the_worker_imports_nothing_heavy_and_nothing_from_the_working_folder(tm
     [
         ({"duration_s": 0}, "duration_s"),
         ({"duration_s": float("inf")}, "duration_s"),
-        ({"duration_s": None}, "how long"),
+        ({"duration_s": None}, "no duration"),
         ({"warmup_s": -1}, "warmup_s"),
         ({"timeout_s": 0}, "timeout_s"),
         ({"slo_ms": -5}, "slo_ms"),
