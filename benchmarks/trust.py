@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from fastapi import Depends, FastAPI
@@ -23,6 +23,7 @@ from mlkit.define import resource, step
 from mlkit.errors import DeployError
 from mlkit.load import LoadResult, LoadRun, closed, poisson
 from mlkit.load.expect import Received
+from mlkit.load.records import RequestRecord
 from mlkit.pipelines import Pipeline, pipeline
 from mlkit.serving import App, deploy, served
 from mlkit.serving.kernel.session import Session
@@ -162,25 +163,60 @@ class Redeploys:
 def _redeploy(check: Callable[[], None]) -> dict[str, Any]:
     with _deployed() as app:
         rate, steady_ms = _rate_of(app, check)
-        redeploys, took = Redeploys(app), defaultdict[str, float](float)
-        counts: Counter[str] = Counter()
+        redeploys = Redeploys(app)
+        changes: list[Change] = []
         kinds = redeploys.kinds
         with _under_load(app, rate) as test:
             number = 0
             while number < REDEPLOYS or _sent(test, rate) < LEAST_REQUESTS:
                 kind = list(kinds)[number % len(kinds)]
                 number += 1
-                began = time.perf_counter()
+                began, elapsed_s = time.perf_counter(), test.progress.elapsed_s
                 within(DEPLOY_S, f"redeploy {number}, {kind}", partial(kinds[kind], number))
-                took[kind] += time.perf_counter() - began
-                counts[kind] += 1
+                changes.append(Change(kind, elapsed_s, time.perf_counter() - began))
                 check()
                 time.sleep(PAUSE_S)
             result = within(GRACE_S, "the load test", test.stop)
-        mean_s = {kind: took[kind] / counts[kind] for kind in counts}
-        return {"redeploys": number, "kinds": dict(counts), "mean_s": mean_s} | _counts(
+        return {"redeploys": number, **by_kind(changes, result.records)} | _counts(
             result, rate, steady_ms
         )
+
+
+class Change(NamedTuple):
+    """A redeployment: its kind, and seconds, from the start of the load and of its duration."""
+
+    kind: str
+    began_s: float
+    took_s: float
+
+
+def by_kind(
+    changes: Sequence[Change], records: Sequence[RequestRecord]
+) -> dict[str, dict[str, float]]:
+    """How often each kind occurred, its mean duration, and what requests met during it.
+
+    A request belongs to a change if it was scheduled before the end of the pause after it.
+
+    Args:
+        changes: in order.
+        records: of the load.
+    """
+    latencies: dict[str, list[float]] = defaultdict(list)
+    took: dict[str, list[float]] = defaultdict(list)
+    intended = np.array([record.intended for record in records])
+    latency_ms = np.array([record.latency_ms for record in records])
+    for kind, began_s, took_s in changes:
+        during = (intended >= began_s) & (intended < began_s + took_s + PAUSE_S)
+        latencies[kind] += latency_ms[during].tolist()
+        took[kind].append(took_s)
+    return {
+        "kinds": {kind: len(seconds) for kind, seconds in took.items()},
+        "mean_s": {kind: float(np.mean(seconds)) for kind, seconds in took.items()},
+        "p99_ms_by_kind": {
+            kind: float(np.percentile(each, 99)) for kind, each in latencies.items() if each
+        },
+        "max_ms_by_kind": {kind: max(each) for kind, each in latencies.items() if each},
+    }
 
 
 # ---- bad deployments ----------------------------------------------------------------------------

@@ -65,3 +65,20 @@ def test_every_kind_changes_the_version_that_is_deployed(monkeypatch) -> None:
         redeploys.kinds[kind](number)
         assert redeploys.version != before
         assert deployed[-1] == redeploys.version
+
+
+def record(intended: float, latency_ms: float) -> SimpleNamespace:
+    return SimpleNamespace(intended=intended, latency_ms=latency_ms)
+
+
+def test_latencies_belong_to_the_change_they_arrived_in() -> None:
+    records = [record(at, latency) for at, latency in ((0.5, 10.0), (2.0, 3000.0), (6.5, 20.0))]
+    changes = [
+        trust.Change("code", 1.0, 2.0),
+        trust.Change("model", 6.0, 1.0),
+        trust.Change("code", 20.0, 4.0),
+    ]
+    account = trust.by_kind(changes, records)
+    assert account["kinds"] == {"code": 2, "model": 1}
+    assert account["mean_s"] == {"code": 3.0, "model": 1.0}
+    assert account["max_ms_by_kind"] == pytest.approx({"code": 3000.0, "model": 20.0})
