@@ -7,6 +7,7 @@ detached session process, `replica` and `http` run in Ray's processes. Only `por
 it through `served`. `asgi` creates the same application in this process, without Ray.
 """
 
+from mlkit.serving.http.holders import requires
 from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.http.userapp import served
 from mlkit.serving.kernel.app import App
@@ -14,4 +15,4 @@ from mlkit.serving.kernel.deployment import attach, deploy
 from mlkit.serving.kernel.status import AppStatus
 from mlkit.serving.limits import Limits
 
-__all__ = ["App", "AppStatus", "Limits", "asgi", "attach", "deploy", "served"]
+__all__ = ["App", "AppStatus", "Limits", "asgi", "attach", "deploy", "requires", "served"]

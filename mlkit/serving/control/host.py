@@ -27,9 +27,10 @@ from mlkit.serving.control.rollout import Environment, Rollout, changes, rollout
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
-from mlkit.serving.control.swap import Desired, deployed, promoted, rolled_back, swapped
+from mlkit.serving.control.swap import Desired, allowed, deployed, promoted, rolled_back, swapped
 from mlkit.serving.control.versions import entered, failed, scaled, summary
 from mlkit.serving.control.watch import Watch
+from mlkit.serving.grants import with_grant, without_grant
 
 __all__ = ["Host"]
 
@@ -102,6 +103,16 @@ class Host:
             case protocol.ScaleApp() | protocol.SwapResources():
                 async with self._changing:
                     return await self._change(self._desired(call), say)
+            case protocol.CreateToken(app=app, grant=grant):
+                async with self._changing:
+                    record = self._record(app)
+                    grants = with_grant(record.grants, grant, app)
+                    return await self._change(allowed(record, grants), say)
+            case protocol.RevokeToken(app=app, name=name):
+                async with self._changing:
+                    record = self._record(app)
+                    grants = without_grant(record.grants, name, app)
+                    return await self._change(allowed(record, grants), say)
             case protocol.PromoteTrial(app=app, version=version):
                 async with self._changing:
                     return await self._change(promoted(self._record(app), version), say)
@@ -161,11 +172,15 @@ class Host:
             root = not any(other.root for other in self.records.values())
         else:
             root = record.root
+        grants = desired.grants
+        if grants is None:
+            grants = record.grants if record else ()
         environment = Environment(
             logs=str(self.folder / LOGS),
             gatherer=self._telemetry.name,
             route_prefix="/" if root else f"/{spec.app}",
             locations=await self._publish(spec, trial),
+            grants=grants,
         )
         new = rollout(spec, environment, before, trial, check=desired.check)
         stage_changes = tuple(changes(before, new))
@@ -196,6 +211,7 @@ class Host:
             version=now.version,
             trial=trial and trial.model_copy(update={"version": new.trial_version}),
             versions=_versions(record, now, desired),
+            grants=grants,
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         if before is not None:

@@ -31,6 +31,7 @@ from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
+from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.idempotency import Idempotency
 from mlkit.serving.http.inference import add_inference, declares_inference
 from mlkit.serving.http.lifecycle import Ready, Served
@@ -67,6 +68,7 @@ def create_app(
     codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
     traced: bool = False,
+    holders: Holders | None = None,
 ) -> ASGIApp:
     """Create the ASGI application of a pipeline.
 
@@ -85,6 +87,7 @@ def create_app(
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
         traced: whether requests begin a trace, unless their clients have.
+        holders: the named tokens, beside ``token``.
 
     Raises:
         DeployError: the application declares the path of a pipeline itself.
@@ -131,8 +134,10 @@ def create_app(
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
     app.router.routes += [route for route in theirs if route not in everything]
     app.router.routes += own.routes
+    known = len(app.router.routes)
     if metrics is not None:
         _add_metrics(app, metrics, documents)
+    observed = app.router.routes[known:]
     app.router.routes += everything  # such as `mount("/", StaticFiles(...))`
     own_handlers.install(app)
     paths = [*handlers, *(route.path for route in own.routes if isinstance(route, Route))]
@@ -145,7 +150,17 @@ def create_app(
     origins: list[CORSMiddleware] = []
     if guarded:
         codes = codes or RedeemedCodes()
-        outer = Access(outer, own, app.router.routes, token, graph.name, codes, origins=origins)
+        outer = Access(
+            outer,
+            own,
+            app.router.routes,
+            token,
+            graph.name,
+            codes,
+            origins=origins,
+            holders=holders,
+            observed=observed,
+        )
     for layer in reversed(cors):
         # Around the authentication: a preflight has no token, and a page may read any error.
         crossing: Any = layer.cls(outer, *layer.args, **layer.kwargs)
@@ -282,6 +297,8 @@ def _add_metrics(
         responses={
             200: {"description": "metrics", "content": {"text/plain": {}}},
             401: {"description": "missing or invalid bearer token", "content": content},
+            403: {"description": "the token lacks the scope", "content": content},
+            429: {"description": "too many requests with the token", "content": content},
             503: {"description": "temporarily unavailable", "content": content},
         },
     )
