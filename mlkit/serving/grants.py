@@ -117,7 +117,7 @@ def after_request(
 
 
 def digest_of(token: bytes) -> str:
-    """Return what is kept of a token: its SHA-256. A token has 256 random bits and needs no salt."""
+    """Return what is kept of a token: its SHA-256; 256 random bits need no salt."""
     return hashlib.sha256(token).hexdigest()
 
 
