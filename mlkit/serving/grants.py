@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from mlkit.errors import DefinitionError, DeployError, did_you_mean
 
@@ -64,14 +65,16 @@ class Grant:
     created: float = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name == OWNER:
+        name: Any = self.name
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name == OWNER:
             raise DefinitionError(
                 "invalid name of a token",
                 expected=f"up to 64 letters, digits, '.', '_' and '-', and not {OWNER!r}",
                 got=f"{self.name!r:.80}",
             )
-        unknown = [scope for scope in self.scopes if scope not in SCOPES]
-        if unknown or not self.scopes or isinstance(self.scopes, str):
+        scopes: Any = self.scopes
+        unknown = [scope for scope in scopes if scope not in SCOPES]
+        if unknown or not scopes or isinstance(scopes, str):
             raise DefinitionError(
                 f"unknown scope {unknown[0]!r:.40}" if unknown else "a token needs a scope",
                 where=f"token {self.name!r}",
@@ -133,7 +136,7 @@ def parse_rate(rate: str | float | None) -> float | None:
     if isinstance(rate, str):
         if match := _RATE.fullmatch(rate.strip()):
             per_s = float(match["count"]) / _UNITS_S[match["unit"]]
-    elif isinstance(rate, (int, float)) and not isinstance(rate, bool):
+    elif type(rate) in (int, float):
         per_s = float(rate)
     if not 0 < per_s < float("inf"):
         raise DefinitionError(

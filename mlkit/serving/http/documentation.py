@@ -130,6 +130,7 @@ _RETRY_AFTER = {"description": "seconds to wait", "schema": {"type": "integer", 
 _STATUSES = {
     401: "missing or invalid bearer token",
     403: "the token lacks the scope",
+    408: "the body arrives too slowly",
     413: "body or file too large",
     415: "unsupported content type or file format",
     422: "invalid input",

@@ -35,6 +35,7 @@ from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.idempotency import Idempotency
 from mlkit.serving.http.inference import add_inference, declares_inference
 from mlkit.serving.http.lifecycle import Ready, Served
+from mlkit.serving.http.pace import paced
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.playground import (
     RenderedResults,
@@ -253,6 +254,7 @@ class _Exchange(Response):
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._request._receive = paced(self._request._receive)
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()
@@ -327,7 +329,7 @@ class Direct:
         if handler is None:
             await self.app(scope, receive, send)
             return
-        await handler(Request(scope, receive), send)
+        await handler(Request(scope, paced(receive)), send)
 
 
 class Identified:
