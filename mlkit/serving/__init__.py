@@ -8,10 +8,11 @@ it through `served`. `asgi` creates the same application in this process, withou
 """
 
 from mlkit.serving.http.dependency import served
+from mlkit.serving.http.holders import requires
 from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.deployment import attach, deploy
 from mlkit.serving.kernel.status import AppStatus
 from mlkit.serving.limits import Limits
 
-__all__ = ["App", "AppStatus", "Limits", "asgi", "attach", "deploy", "served"]
+__all__ = ["App", "AppStatus", "Limits", "asgi", "attach", "deploy", "requires", "served"]

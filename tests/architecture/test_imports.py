@@ -21,6 +21,7 @@ SERVING = {
     "serving",
     "serving.bundle",
     "serving.control",
+    "serving.grants",
     "serving.http",
     "serving.kernel",
     "serving.limits",
@@ -49,18 +50,22 @@ ARROWS: dict[str, set[str]] = {
     "types": {"define", "media"},
     "models": {"errors", "metrics"},
     "tagging": BOTTOM | {"define", "fetch", "models", "pipelines"},
+    "serving.grants": {"errors"},
     "serving.limits": {"errors"},
     "serving.private": set(),
     "serving.retries": set(),
     "serving.sources": {"define"},
-    "serving.http": BOTTOM | STAGES | {"fetch", "metrics", "mlkit", "serving.limits"},
+    "serving.http": BOTTOM
+    | STAGES
+    | {"fetch", "metrics", "mlkit", "serving.grants", "serving.limits"},
     "serving.bundle": {"errors", "serving.http", "serving.sources"} | STAGES,
     "serving.replica": BOTTOM
     | STAGES
-    | {"metrics", "serving.bundle", "serving.http", "serving.limits", "serving.retries"},
+    | {"metrics", "serving.bundle", "serving.grants", "serving.http", "serving.limits"}
+    | {"serving.retries"},
     "serving.control": BOTTOM
     | STAGES
-    | {"autoscale", "serving.bundle", "serving.limits", "serving.replica"},
+    | {"autoscale", "serving.bundle", "serving.grants", "serving.limits", "serving.replica"},
     "serving.port": BOTTOM
     | STAGES
     | {"autoscale", "metrics", "serving.control", "serving.http", "serving.limits"}

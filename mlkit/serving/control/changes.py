@@ -44,6 +44,8 @@ def _change(old: StageTarget | None, new: StageTarget) -> Change:
         action, why = "reconfigured", "logging levels changed"
     elif old.target.user_config.get("keep_inputs") != new.target.user_config.get("keep_inputs"):
         action, why = "reconfigured", "keep_inputs changed"
+    elif old.target.user_config.get("grants") != new.target.user_config.get("grants"):
+        action, why = "reconfigured", "tokens changed"
     else:
         action, why = "kept", "unchanged"
     # Each resource once, by the first step that uses it.

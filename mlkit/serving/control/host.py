@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from mlkit.autoscale import Count, Decision
 from mlkit.errors import DeployConflict, DeployError
 from mlkit.serving.control import protocol
+from mlkit.serving.control.audit import Audit, described
 from mlkit.serving.control.changes import changes, set_replicas
 from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
@@ -28,9 +29,10 @@ from mlkit.serving.control.rollout import Environment, Rollout, rollout
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
-from mlkit.serving.control.swap import Desired, deployed, promoted, rolled_back, swapped
+from mlkit.serving.control.swap import Desired, allowed, deployed, promoted, rolled_back, swapped
 from mlkit.serving.control.versions import entered, failed, scaled, summary
 from mlkit.serving.control.watch import Watch
+from mlkit.serving.grants import with_grant, without_grant
 
 __all__ = ["Host"]
 
@@ -60,6 +62,7 @@ class Host:
         self._store = Store(folder / BUNDLES)
         self._locations: dict[str, str] = {}
         self._deployer = Deployer(cluster, self._base)
+        self._audit = Audit(folder)
         self._watch = Watch(self._stages, cluster.counts, self._record_scaling, cluster.keep_spares)
         self._changing = asyncio.Lock()  # serializes changes
         self._stop = asyncio.Event()
@@ -97,28 +100,22 @@ class Host:
             DeployError: the call failed.
         """
         match call:
-            case protocol.DeployApp(spec=spec):
-                async with self._changing:
-                    return await self._change(deployed(self.records.get(spec.app), spec), say)
-            case protocol.ScaleApp() | protocol.SwapResources():
-                async with self._changing:
-                    return await self._change(self._desired(call), say)
-            case protocol.PromoteTrial(app=app, version=version):
-                async with self._changing:
-                    return await self._change(promoted(self._record(app), version), say)
-            case protocol.RollBack(app=app, version=version, to=to):
-                async with self._changing:
-                    return await self._change(rolled_back(self._record(app), version, to), say)
             case protocol.DeleteApp(app=app):
                 async with self._changing:
-                    await self._delete(app)
+                    with self._audit.recording(call):
+                        await self._delete(app)
                 return sorted(self.records)
             case protocol.About():
                 return self._info()
             case protocol.Own(pid=pid):
                 self.owner, self._alive_at = Owner.of(pid), time.monotonic()
             case protocol.StopSession():
-                self._stop.set()
+                with self._audit.recording(call):
+                    self._stop.set()
+            case _ if described(call) is not None:
+                async with self._changing:
+                    with self._audit.recording(call):
+                        return await self._change(self._desired(call), say)
             case _:
                 return await self._observe(call)
         return None
@@ -162,11 +159,15 @@ class Host:
             root = not any(other.root for other in self.records.values())
         else:
             root = record.root
+        grants = desired.grants
+        if grants is None:
+            grants = record.grants if record else ()
         environment = Environment(
             logs=str(self.folder / LOGS),
             gatherer=self._telemetry.name,
             route_prefix="/" if root else f"/{spec.app}",
             locations=await self._publish(spec, trial),
+            grants=grants,
         )
         new = rollout(spec, environment, before, trial, check=desired.check)
         stage_changes = tuple(changes(before, new))
@@ -197,6 +198,7 @@ class Host:
             version=now.version,
             trial=trial and trial.model_copy(update={"version": new.trial_version}),
             versions=_versions(record, now, desired),
+            grants=grants,
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         if before is not None:
@@ -273,24 +275,34 @@ class Host:
             self._rollouts[name] = before
             await self._record_set(name, new, before, "rolled back: the change failed")
 
-    def _desired(self, call: protocol.ScaleApp | protocol.SwapResources) -> Desired:
+    def _desired(self, call: protocol.Call[Any]) -> Desired:
         """What a change of the current state leads to.
 
         Raises:
             DeployError: there is no such app, or it cannot be changed in this way.
             DeployConflict: it was changed in the meantime.
         """
-        record = self._record(call.app)
-        if record.generation != call.generation:
-            raise DeployConflict(
-                "the app was changed in the meantime",
-                where=f"app {call.app!r}",
-                expected=f"generation {call.generation}",
-                got=f"generation {record.generation}",
-                fix="try again",
-            )
-        if isinstance(call, protocol.SwapResources):
-            return swapped(record, call.replacements, call.canary, call.shadow, call.how)
+        match call:
+            case protocol.DeployApp(spec=spec):
+                return deployed(self.records.get(spec.app), spec)
+            case protocol.ScaleApp(app=app, generation=generation):
+                return self._scaled(self._record(app, generation), call)
+            case protocol.SwapResources(app=app, generation=generation):
+                record = self._record(app, generation)
+                return swapped(record, call.replacements, call.canary, call.shadow, call.how)
+            case protocol.PromoteTrial(app=app, version=version):
+                return promoted(self._record(app), version)
+            case protocol.RollBack(app=app, version=version, to=to):
+                return rolled_back(self._record(app), version, to)
+            case protocol.CreateToken(app=app, grant=grant):
+                record = self._record(app)
+                return allowed(record, with_grant(record.grants, grant, app))
+            case protocol.RevokeToken(app=app, name=name):
+                record = self._record(app)
+                return allowed(record, without_grant(record.grants, name, app))
+        raise DeployError(f"{type(call).__name__} changes no app")
+
+    def _scaled(self, record: AppRecord, call: protocol.ScaleApp) -> Desired:
         stages = tuple(
             stage.model_copy(update={"settings": call.settings.get(stage.name, stage.settings)})
             for stage in record.spec.stages
@@ -312,10 +324,25 @@ class Host:
         await self._telemetry.forget(app)
         await self._collect()
 
-    def _record(self, app: str) -> AppRecord:
-        if app not in self.records:
+    def _record(self, app: str, generation: int | None = None) -> AppRecord:
+        """Return the record of an app, if it is of a generation.
+
+        Raises:
+            DeployError: there is no such app.
+            DeployConflict: it is of another generation.
+        """
+        record = self.records.get(app)
+        if record is None:
             raise DeployError("there is no such app", where=f"app {app!r}", fix="deploy it again")
-        return self.records[app]
+        if generation not in (None, record.generation):
+            raise DeployConflict(
+                "the app was changed in the meantime",
+                where=f"app {app!r}",
+                expected=f"generation {generation}",
+                got=f"generation {record.generation}",
+                fix="try again",
+            )
+        return record
 
     async def _publish(self, spec: AppSpec, trial: Trial | None) -> dict[str, str]:
         """Publish what replicas load, and return the locations of a specification's objects."""

@@ -20,6 +20,7 @@ from mlkit.serving.control.records import (
     Replacement,
     StageSettings,
 )
+from mlkit.serving.grants import Grant
 from mlkit.serving.limits import Limits
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "SOCKET",
     "About",
     "Call",
+    "CreateToken",
     "DeleteApp",
     "DeployApp",
     "ErrorReply",
@@ -39,6 +41,7 @@ __all__ = [
     "Own",
     "PeekInto",
     "PromoteTrial",
+    "RevokeToken",
     "RollBack",
     "ScaleApp",
     "SessionInfo",
@@ -46,7 +49,7 @@ __all__ = [
     "SwapResources",
 ]
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"
@@ -59,9 +62,14 @@ Reply = TypeVar("Reply")
 
 
 class Call(Frozen, Generic[Reply]):
-    """A call to a session; ``reply`` is the type of its result."""
+    """A call to a session; ``reply`` is the type of its result.
+
+    Attributes:
+        by: who makes it, as the audit log says.
+    """
 
     reply: ClassVar[Any]
+    by: str = ""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -143,6 +151,20 @@ class RollBack(Call[AppRecord]):
     app: str
     version: str
     to: str = ""
+
+
+class CreateToken(Call[AppRecord]):
+    """Have a named token be accepted; only its digest is sent."""
+
+    app: str
+    grant: Grant
+
+
+class RevokeToken(Call[AppRecord]):
+    """Have a named token be refused from now on."""
+
+    app: str
+    name: str
 
 
 class DeleteApp(Call[list[str]]):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mlkit.errors import DeployError
 from mlkit.serving.bundle import Manifest, Origin
+from mlkit.serving.grants import Grant
 from mlkit.serving.limits import Limits
 
 __all__ = [
@@ -232,6 +233,7 @@ class AppRecord(Frozen):
         version: version that answers, but for the share of a trial.
         trial: the version on trial, if any.
         versions: the last versions in the order in which they began to answer.
+        grants: those of its named tokens; no rollback brings one back that was revoked.
     """
 
     spec: AppSpec
@@ -245,6 +247,7 @@ class AppRecord(Frozen):
     version: str = ""
     trial: Trial | None = None
     versions: tuple[AppVersion, ...] = ()
+    grants: tuple[Grant, ...] = ()
 
     @property
     def objects(self) -> set[str]:

@@ -18,7 +18,14 @@ from pydantic_core import to_jsonable_python
 from mlkit.serving.bundle import Origin
 from mlkit.serving.control.autoscaling import autoscaling_spec
 from mlkit.serving.control.cluster import ApplicationTarget
-from mlkit.serving.control.records import AppSpec, Replacement, StageSpec, Trial
+from mlkit.serving.control.records import (
+    AppSpec,
+    Replacement,
+    StageSettings,
+    StageSpec,
+    Trial,
+)
+from mlkit.serving.grants import Grant, share
 from mlkit.serving.replica.front import Shipment
 
 __all__ = ["Environment", "Rollout", "StageTarget", "rollout"]
@@ -33,12 +40,14 @@ class Environment:
         gatherer: name of the actor that gathers metrics and scaling decisions.
         route_prefix: route prefix of the front.
         locations: location of each stored object, by key.
+        grants: those of the app's named tokens.
     """
 
     logs: str
     gatherer: str
     route_prefix: str
     locations: Mapping[str, str]
+    grants: tuple[Grant, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,6 +228,8 @@ def _front(
         tried |= {"canary": trial.canary, "shadow": trial.shadow}
         state = f"{version}, {trial} of {tried['version']}"
     gatherer = environment.gatherer if spec.observe else ""
+    grants = to_jsonable_python(share(environment.grants, _most_replicas(front.settings)))
+    granted = f"grants {_digest(grants)}"
     shipment = Shipment(
         app=spec.app,
         origin=origin,
@@ -246,6 +257,8 @@ def _front(
             "trial": tried,
             "check": check,
             "keep_inputs": spec.keep_inputs,
+            "grants": grants,
+            "granted": granted,
         },
         route_prefix=environment.route_prefix,
         options=_options(spec, front, environment),
@@ -255,13 +268,20 @@ def _front(
         target,
         version,
         front,
-        (state,),
+        (state, granted),
         sizes,
         _resources(front, replaced),
         _values(front, replaced),
         "" if tried is None else f"{trial} of {tried['version']}",
         _resources(front, on_trial),
     )
+
+
+def _most_replicas(settings: StageSettings) -> int:
+    """Replicas that a stage has at most."""
+    if settings.autoscaling_config is None:
+        return max(1, settings.num_replicas or 1)
+    return max(1, settings.autoscaling_config.get("max_replicas") or 1)
 
 
 def _route(stage: StageTarget, version: str) -> list[str]:

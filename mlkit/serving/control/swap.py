@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from mlkit.errors import DeployConflict, DeployError
 from mlkit.serving.control.records import AppRecord, AppSpec, AppVersion, Replacement, Trial
 from mlkit.serving.control.versions import before, named
+from mlkit.serving.grants import Grant
 
-__all__ = ["Desired", "deployed", "promoted", "rolled_back", "swapped"]
+__all__ = ["Desired", "allowed", "deployed", "promoted", "rolled_back", "swapped"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Desired:
         back_to: the version that a rollback goes to.
         check: whether a version that fails on a recent request is refused. What was deployed
             before, or is deployed now, is wanted anyway.
+        grants: those of the named tokens; None for those that there are.
     """
 
     spec: AppSpec
@@ -40,6 +42,7 @@ class Desired:
     trial: Trial | None = None
     back_to: AppVersion | None = None
     check: bool = False
+    grants: tuple[Grant, ...] | None = None
 
 
 def deployed(record: AppRecord | None, spec: AppSpec) -> Desired:
@@ -50,6 +53,11 @@ def deployed(record: AppRecord | None, spec: AppSpec) -> Desired:
     spec = spec.model_copy(update={"fresh": spec.fresh or record.spec.fresh})
     number = 1 + max((v.deployment for v in record.versions), default=0)
     return Desired(spec, "deployed", number)
+
+
+def allowed(record: AppRecord, grants: tuple[Grant, ...]) -> Desired:
+    """Have an app accept these named tokens, and change nothing else."""
+    return Desired(record.spec, "scaled", record.deployment, record.trial, grants=grants)
 
 
 def swapped(

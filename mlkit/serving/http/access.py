@@ -1,11 +1,14 @@
-"""Authentication: a bearer token for requests, cookies for pages in a browser.
+"""Authentication: bearer tokens for requests, cookies for pages in a browser.
+
+The owner's token grants everything. A named one grants what its scopes say, at most at its rate;
+see `mlkit.serving.grants`.
 
 A page in a browser cannot set headers of a websocket. It offers the token as a subprotocol, after
 ``bearer``, which is what the connection is accepted with.
 
 A link to such a page, the documentation or the playground, contains a one-time code, valid for a
-minute, which is exchanged for the page's cookie. Both are signed with the token (HMAC, RFC 2104)
-for one app, page and purpose, and contain their expiry; neither reveals the token.
+minute, which is exchanged for the page's cookie. Both are signed with the owner's token (HMAC,
+RFC 2104) for one app, page and purpose, and contain their expiry; neither reveals the token.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import hashlib
 import hmac
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlencode
@@ -26,6 +29,8 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mlkit.serving.grants import Grant
+from mlkit.serving.http.holders import HOLDER_KEY, Holders
 from mlkit.serving.http.problem import answer
 
 __all__ = ["Access", "RedeemedCodes", "new_code", "new_token"]
@@ -102,7 +107,7 @@ class RedeemedCodes:
 
 
 class Access:
-    """ASGI middleware: authenticates requests, and responds with 401 or 403 to all others.
+    """ASGI middleware: authenticates requests, and responds to all others with 401, 403 or 429.
 
     It is around the user's middleware, except for ``CORSMiddleware``: that answers preflights,
     which have no token, and lets pages read the refusals.
@@ -114,13 +119,15 @@ class Access:
         app: the protected application.
         own: the application of mlkit's own routes.
         routes: the routes of ``app``, which include those of ``own``; the first match counts.
-        token: the bearer token. Without one, the Host and Origin of a request must be loopback
-            names: this protects against DNS rebinding and cross-site requests.
+        token: the owner's bearer token. Without one, the Host and Origin of a request must be
+            loopback names: this protects against DNS rebinding and cross-site requests.
         name: name of the app, for which codes and cookies are valid.
         codes: the codes that were already used.
         now: clock in seconds.
         origins: decide which pages of other hosts may open websockets; added to before the first
             request.
+        holders: the named tokens.
+        observed: further routes that need the scope "observe", beside those of ``own``.
     """
 
     def __init__(
@@ -133,6 +140,8 @@ class Access:
         codes: RedeemedCodes,
         now: Callable[[], float] = time.time,
         origins: Sequence[CORSMiddleware] = (),
+        holders: Holders | None = None,
+        observed: Collection[BaseRoute] = (),
     ) -> None:
         self.app = app
         self.own = own
@@ -143,15 +152,21 @@ class Access:
         self.codes = codes
         self.now = now
         self.origins = origins
+        self.holders = holders or Holders()
+        self.observed = observed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Authenticate a request."""
         if scope["type"] not in ("http", "websocket") or self._is_authorized(scope):
             await self.app(scope, receive, send)
             return
-        if scope["type"] == "websocket" and (at := self._offered(scope)) is not None:
+        if (grant := self._grant(scope)) is not None:
+            await self._admit(grant, scope, receive, send)
+            return
+        if scope["type"] == "websocket" and (offered := self._offered(scope)) is not None:
+            at, grant = offered
             if self._is_of_known_page(scope):
-                await self.app(_without_token(scope, at), receive, _accepting(send))
+                await self._admit(grant, _without_token(scope, at), receive, _accepting(send))
             else:
                 detail = "add the page's origin to the application's CORSMiddleware"
                 await answer(403, detail)(scope, receive, send)
@@ -163,27 +178,58 @@ class Access:
             await self._refusal(scope, path)(scope, receive, send)
 
     def _is_authorized(self, scope: Scope) -> bool:
-        headers = dict(scope["headers"])
+        """Whether it has the owner's token, or needs none."""
         if self.token is None:
+            headers = dict(scope["headers"])
             origin = headers.get(b"origin")
             return _is_loopback(headers.get(b"host", b"")) and (
                 origin is None or _is_loopback(origin.partition(b"://")[2])
             )
-        kind, _, offered = headers.get(b"authorization", b"").partition(b" ")
-        if kind == b"Bearer" and self._is_token(offered):
-            return True
-        # For applications with an Authorization header of their own.
-        return self._is_token(headers.get(b"x-mlkit-token", b""))
+        return any(map(self._is_token, _tokens(scope)))
 
-    def _offered(self, scope: Scope) -> int | None:
-        """Where the token is among the subprotocols of a websocket."""
+    def _grant(self, scope: Scope) -> Grant | None:
+        """What the named token of a request grants; None without a valid one."""
+        if self.token is None:
+            return None
+        grants = map(self.holders.of, _tokens(scope))
+        return next((grant for grant in grants if grant is not None), None)
+
+    def _offered(self, scope: Scope) -> tuple[int, Grant | None] | None:
+        """Where a token is among the subprotocols of a websocket, and its grant, if it is named."""
+        if self.token is None:
+            return None
         for at, (name, offered) in enumerate(pairwise(scope.get("subprotocols", ()))):
-            if name == SUBPROTOCOL and self._is_token(offered.encode()):
-                return at + 1
+            if name == SUBPROTOCOL:
+                token = offered.encode()
+                if self._is_token(token):
+                    return at + 1, None
+                if (grant := self.holders.of(token)) is not None:
+                    return at + 1, grant
         return None
 
     def _is_token(self, offered: bytes) -> bool:
         return self.token is not None and hmac.compare_digest(offered, self.token.encode())
+
+    async def _admit(self, grant: Grant | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass an authenticated request on, if its grant allows it; None is the owner's."""
+        if grant is None:
+            await self.app(scope, receive, send)
+            return
+        needed = self._needed(scope)
+        refusal = self.holders.refusal(grant, needed) if needed else None
+        if refusal is not None:
+            await refusal(scope, receive, send)
+        else:
+            await self.app({**scope, HOLDER_KEY: grant}, receive, send)
+
+    def _needed(self, scope: Scope) -> str:
+        """The scope that a request needs; "" for none."""
+        if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD"):
+            return "call"  # nothing that is only observed has another method
+        route = self._route(scope)
+        if route is None or (route not in self.own.routes and route not in self.observed):
+            return "call"
+        return "" if isinstance(route, Route) and route.path in PUBLIC else "observe"
 
     def _is_of_known_page(self, scope: Scope) -> bool:
         """Whether a websocket is opened by a page of this host, by an allowed one, or by none."""
@@ -195,11 +241,12 @@ class Access:
 
     def _own_path(self, scope: Scope) -> str:
         """The declared path of the matching route; "" if the route is not one of mlkit's."""
+        route = self._route(scope)
+        return route.path if isinstance(route, Route) and route in self.own.routes else ""
+
+    def _route(self, scope: Scope) -> BaseRoute | None:
         scope = dict(scope)  # FastAPI modifies it while matching
-        for route in self.routes:
-            if route.matches(scope)[0] is Match.FULL:
-                return route.path if isinstance(route, Route) and route in self.own.routes else ""
-        return ""
+        return next((r for r in self.routes if r.matches(scope)[0] is Match.FULL), None)
 
     def _has_cookie(self, scope: Scope, path: str) -> bool:
         """Whether a request has the cookie of a page with that route, and comes from this app.
@@ -252,6 +299,15 @@ class Access:
             return response
         detail = "the code was already used or has expired" if code else "a bearer token is needed"
         return answer(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _tokens(scope: Scope) -> list[bytes]:
+    """The tokens that the headers of a request have."""
+    headers = dict(scope["headers"])
+    kind, _, offered = headers.get(b"authorization", b"").partition(b" ")
+    # For applications with an Authorization header of their own.
+    other = headers.get(b"x-mlkit-token", b"")
+    return [offered, other] if kind == b"Bearer" else [other]
 
 
 def _without_token(scope: Scope, at: int) -> Scope:

@@ -106,7 +106,7 @@ class Documents:
             for status, text in _STATUSES.items()
             if status != 424 or fetches
         }
-        for status in (502, 503):
+        for status in (429, 502, 503):
             errors[status]["headers"] = {"Retry-After": _RETRY_AFTER}
         return errors
 
@@ -129,10 +129,13 @@ _RETRY_AFTER = {"description": "seconds to wait", "schema": {"type": "integer", 
 
 _STATUSES = {
     401: "missing or invalid bearer token",
+    403: "the token lacks the scope",
+    408: "the body arrives too slowly",
     413: "body or file too large",
     415: "unsupported content type or file format",
     422: "invalid input",
     424: "a URL in the request cannot be fetched",
+    429: "too many requests with the token",
     500: "a step failed; `failure_id` identifies the traceback",
     502: "the replica died during the request",
     503: "too many requests in flight, or not ready yet",

@@ -32,9 +32,11 @@ from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.dependency import FAULT_KEY, SCOPE_KEY
 from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
+from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.idempotency import Idempotency
 from mlkit.serving.http.inference import add_inference, declares_inference
 from mlkit.serving.http.lifecycle import Ready, Served
+from mlkit.serving.http.pace import paced
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.playground import (
     RenderedResults,
@@ -68,6 +70,7 @@ def create_app(
     codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
     traced: bool = False,
+    holders: Holders | None = None,
 ) -> ASGIApp:
     """Create the ASGI application of a pipeline.
 
@@ -86,6 +89,7 @@ def create_app(
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
         traced: whether requests begin a trace, unless their clients have.
+        holders: the named tokens, beside ``token``.
 
     Raises:
         DeployError: the application declares the path of a pipeline itself.
@@ -132,8 +136,10 @@ def create_app(
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
     app.router.routes += [route for route in theirs if route not in everything]
     app.router.routes += own.routes
+    known = len(app.router.routes)
     if metrics is not None:
         _add_metrics(app, metrics, documents)
+    observed = app.router.routes[known:]
     app.router.routes += everything  # such as `mount("/", StaticFiles(...))`
     own_handlers.install(app)
     paths = [*handlers, *(route.path for route in own.routes if isinstance(route, Route))]
@@ -146,7 +152,17 @@ def create_app(
     origins: list[CORSMiddleware] = []
     if guarded:
         codes = codes or RedeemedCodes()
-        outer = Access(outer, own, app.router.routes, token, graph.name, codes, origins=origins)
+        outer = Access(
+            outer,
+            own,
+            app.router.routes,
+            token,
+            graph.name,
+            codes,
+            origins=origins,
+            holders=holders,
+            observed=observed,
+        )
     for layer in reversed(cors):
         # Around the authentication: a preflight has no token, and a page may read any error.
         crossing: Any = layer.cls(outer, *layer.args, **layer.kwargs)
@@ -239,6 +255,7 @@ class _Exchange(Response):
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._request._receive = paced(self._request._receive)
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()
@@ -283,6 +300,8 @@ def _add_metrics(
         responses={
             200: {"description": "metrics", "content": {"text/plain": {}}},
             401: {"description": "missing or invalid bearer token", "content": content},
+            403: {"description": "the token lacks the scope", "content": content},
+            429: {"description": "too many requests with the token", "content": content},
             503: {"description": "temporarily unavailable", "content": content},
         },
     )
@@ -311,7 +330,7 @@ class Direct:
         if handler is None:
             await self.app(scope, receive, send)
             return
-        await handler(Request(scope, receive), send)
+        await handler(Request(scope, paced(receive)), send)
 
 
 class Identified:

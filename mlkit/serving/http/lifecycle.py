@@ -10,8 +10,7 @@ how a request can end.
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -36,6 +35,7 @@ from mlkit.execute.priority import Priority, places
 from mlkit.serving.http import problem
 from mlkit.serving.http.observer import HOPS, Headers, Observer
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
+from mlkit.serving.http.pace import resumed
 from mlkit.serving.http.payload import Payloads, from_route
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.stream import FRAMES, MEDIA_TYPES, ItemEvents
@@ -340,29 +340,11 @@ async def _in_time(terms: Terms, reading: Coroutine[Any, Any, dict[str, Any]]) -
         return arguments
     try:
         async with asyncio.timeout(terms.left_s) as timer:
-            return await _resumed(reading, awaited)
+            return await resumed(reading, awaited)
     except TimeoutError:
         if not timer.expired():  # raised by the reading itself
             raise
         raise DeadlineExceeded("the request exceeded its deadline while being read") from None
-
-
-@types.coroutine
-def _resumed(
-    coroutine: Coroutine[Any, Any, dict[str, Any]], awaited: Any
-) -> Generator[Any, Any, dict[str, Any]]:
-    """Continue a coroutine that has begun and yielded ``awaited``."""
-    try:
-        while True:
-            try:
-                sent = yield awaited
-            except BaseException as error:
-                awaited = coroutine.throw(error)
-            else:
-                awaited = coroutine.send(sent)
-    except StopIteration as done:
-        arguments: dict[str, Any] = done.value
-        return arguments
 
 
 def _output(execution: Execution) -> Any:

@@ -131,7 +131,10 @@ class Payloads:
                 parts.append(part)
             if compressed is not None:
                 compressed.end()
-        except HTTPException as error:  # the user's FastAPI application has a limit of its own
+        except HTTPException as error:
+            if error.status_code == 408:
+                raise
+            # The user's FastAPI application has a limit of its own.
             raise PayloadTooLarge("the body exceeds the application's limit") from error
         except zlib.error as error:
             raise Invalid(f"the body cannot be decompressed: {error}") from None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import webbrowser
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlkit.autoscale import Scaling
 from mlkit.errors import (
@@ -30,6 +31,7 @@ from mlkit.metrics.pools import Pools
 from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan
 from mlkit.plan.machine import machine_resources
+from mlkit.serving.control.audit import read_audit
 from mlkit.serving.control.folders import LOGS
 from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
 from mlkit.serving.control.records import AppRecord, Change, Trial
@@ -47,9 +49,13 @@ from mlkit.serving.kernel.sender import Sender, shut_down
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.status import AppStatus, Logs, Placement, Snapshot
 from mlkit.serving.kernel.telemetry import Observed, Slowest
+from mlkit.serving.kernel.tokens import Tokens
 from mlkit.serving.kernel.versions import Versions
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.output import read_failures, read_logs
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["App"]
 
@@ -62,6 +68,7 @@ class App:
         graph: the pipeline's graph.
         url: URL for POST requests.
         token: bearer token for ``Authorization``; None if none is required.
+        tokens: further tokens, which can be revoked, with scopes and rates.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class App:
         self._since = record.since
         self._definition = Definition(record.app, pipeline)
         self._revisions = Revisions(session, plan, record)
+        self.tokens = Tokens(self._revisions)
         self._header = self._write_header()
         self._observed = Observed(session, self.name)
         self._logs_folder = session.folder / LOGS
@@ -498,6 +506,22 @@ class App:
         except SessionError:
             return AppStatus("NOT_RUNNING", {}, "the session has ended", {})
         return AppStatus.of(health)
+
+    @entry_point
+    def audit(self) -> pd.DataFrame:
+        """Return the changes of the app, oldest first: when, what, by whom, and how it ended.
+
+        Deployments, scaling, swaps, updates, rollbacks, and tokens that were created or revoked.
+        The log has no values of configuration and no tokens. It is a file of the session, about as
+        long as the last 5,000 changes of all of its apps, and ends with the session.
+        """
+        import pandas as pd
+
+        entries = [entry for entry in read_audit(self.session.folder) if entry["app"] == self.name]
+        columns = ["time", "action", "by", "detail", "outcome"]
+        frame = pd.DataFrame(entries, columns=columns)
+        frame["time"] = [datetime.fromtimestamp(time).astimezone() for time in frame["time"]]
+        return frame
 
     @entry_point
     def doctor(self) -> Findings:

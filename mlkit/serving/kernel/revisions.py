@@ -13,12 +13,15 @@ from mlkit.plan import Plan
 from mlkit.serving.bundle import unpack_resource
 from mlkit.serving.control.protocol import (
     Call,
+    CreateToken,
     PromoteTrial,
+    RevokeToken,
     RollBack,
     ScaleApp,
     SwapResources,
 )
 from mlkit.serving.control.records import AppRecord
+from mlkit.serving.grants import Grant
 from mlkit.serving.kernel.configuration import configuration, updates
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.settings import Scaled, scaled, settings_of, with_settings
@@ -152,6 +155,14 @@ class Revisions:
         if record.spec.plan != self.record.spec.plan:
             self._planned = loads(self._session.store.get(record.spec.plan))
         self._adopt(record)
+
+    def create_token(self, grant: Grant) -> None:
+        """Have a named token be accepted; see `mlkit.serving.kernel.tokens.Tokens.create`."""
+        self._adopt(self._session.call(CreateToken(app=self._app, grant=grant)))
+
+    def revoke_token(self, name: str) -> None:
+        """Have a named token be refused; see `mlkit.serving.kernel.tokens.Tokens.revoke`."""
+        self._adopt(self._session.call(RevokeToken(app=self._app, name=name)))
 
     def look(self) -> AppRecord:
         """Return the current record; the last one that was seen if the session has ended."""

@@ -205,7 +205,7 @@ class Session:
                 self._transport,
                 "POST",
                 path,
-                content=call.model_dump_json(),
+                content=call.model_copy(update={"by": _caller()}).model_dump_json(),
                 timeout=httpx2.Timeout(timeout_s),
             ) as response:
                 for line in response.iter_lines():
@@ -287,6 +287,11 @@ class Session:
         while _has_processes(self.folder) and time.monotonic() < until:
             time.sleep(0.1)
         folders.remove(self.folder)
+
+
+def _caller() -> str:
+    """This process, as the audit log names it."""
+    return f"{notebook_key()} (pid {os.getpid()})"
 
 
 def _reached_at(address: str, host: str) -> str:

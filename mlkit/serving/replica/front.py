@@ -18,7 +18,9 @@ from mlkit.errors import DeployError
 from mlkit.execute import Executor
 from mlkit.metrics.context import new_id
 from mlkit.serving.bundle import Origin
+from mlkit.serving.grants import Grant
 from mlkit.serving.http.access import RedeemedCodes
+from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
@@ -182,7 +184,8 @@ class Replica(BaseReplica):
     ) -> None:
         self._version: _Version | None = None
         self._trial: _Trial | None = None
-        self._state = self._target = ""
+        self._state = self._target = self._granted = ""
+        self._holders = Holders()
         self._shipment = shipment
         self._runtime = runtime
         app, logs = shipment.app, shipment.logs
@@ -196,6 +199,8 @@ class Replica(BaseReplica):
             DeployError: the first version cannot be loaded.
         """
         self._configure(config)
+        self._holders.replace(Grant(**grant) for grant in config.get("grants", ()))
+        self._granted = config.get("granted", "")
         first = not self._versions()
         if first:  # what is on trial must not keep it from starting
             self._target = config["version"]
@@ -336,6 +341,7 @@ class Replica(BaseReplica):
                 codes=self._codes,
                 metrics=self._metrics if self._shipment.gatherer else None,
                 traced=export is not None,
+                holders=self._holders,
             )
             lifespan = Lifespan(build, application)
             app = await lifespan.__aenter__()
@@ -351,8 +357,8 @@ class Replica(BaseReplica):
             check_workers(version.executors, version.request_timeout_s)
 
     async def loaded(self) -> dict[str, Any]:
-        """Return the state that it is in, and the errors of those that could not be loaded."""
-        states = [self._state] if self._state else []
+        """Return the states that it is in, and the errors of those that could not be loaded."""
+        states = [state for state in (self._state, self._granted) if state]
         return {"pid": os.getpid(), "loaded": states, "rejected": self._rejected}
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

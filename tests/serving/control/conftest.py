@@ -140,7 +140,8 @@ class FakeCluster:
         if target.name not in self.applications:
             return []
         target, _, loaded = self.applications[target.name]
-        wanted = target.user_config.get("versions") or {target.user_config["state"]: None}
+        config = target.user_config
+        wanted = config.get("versions") or {config["state"]: None, config["granted"]: None}
         broken = {state for state in wanted if any(name in state for name in self.broken)}
         rejected = dict.fromkeys(broken, self.words)
         if target.deployment not in self.deadly:
