@@ -36,6 +36,7 @@ class RayFront(Replica):
 
     async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         await super().__init__(*arguments, runtime=RayRuntime())
+        self.guard()
 
 
 class RayStage(StageReplica):
@@ -43,3 +44,4 @@ class RayStage(StageReplica):
 
     async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         await super().__init__(*arguments, runtime=RayRuntime())
+        self.guard()
