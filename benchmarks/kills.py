@@ -113,15 +113,15 @@ class Calls:
         error = ""
         try:
             self.call(number)
-        except MlkitError as failed:
+        except Exception as failed:  # whatever it is, the caller has no answer
             error = _name_of(failed)
         self.made.append(Call(due_s, time.monotonic() - start, error))
 
 
-def _name_of(error: MlkitError) -> str:
+def _name_of(error: Exception) -> str:
     if isinstance(error, RequestError) and error.http_status:
         return f"http {error.http_status}"
-    return error.what[:80]
+    return (error.what if isinstance(error, MlkitError) else repr(error))[:80]
 
 
 # ---- kill -9 -------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def kill(check: Callable[[], None], seconds: float | None) -> dict[str, Any]:
         check()
         controller = _killed_once(app, texts, rate, name, "ServeController")
         check()
-        front = _killed_once(app, texts, rate, name, "haproxy -db", "/haproxy ")
+        front = _killed_once(app, texts, rate, name, "haproxy -db")
         check()
         port = session.about().port
         gone = _session_killed(session, port)
@@ -222,12 +222,12 @@ def _p99_ms(calls: Sequence[Call]) -> float:
     return 1e3 * float(np.percentile(took, 99)) if took else float("inf")
 
 
-def _killed_once(app: App, texts: Any, rate: float, session: str, *titles: str) -> dict[str, Any]:
+def _killed_once(app: App, texts: Any, rate: float, session: str, title: str) -> dict[str, Any]:
     """Kill the processes of a kind during a load."""
     pids: list[int] = []
 
     def strike() -> None:
-        for process in (each for title in titles for each in named(session, title)):
+        for process in named(session, title):
             with suppress(psutil.Error):
                 process.kill()
                 pids.append(process.pid)
@@ -259,7 +259,6 @@ def _session_killed(session: Session, port: int) -> dict[str, Any]:
 
 HANG_DEADLINE_S = 2.0
 HANG_WATCH_S = 60.0
-RESPONSE_S = 0.5
 PATTERN = re.compile(r"(a+)+$")
 """Takes years on a text such as ``"aaaa...b"``, and holds the interpreter."""
 

@@ -3,7 +3,7 @@
 import math
 from types import SimpleNamespace
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -99,8 +99,8 @@ def test_only_requests_for_healthy_hosts_are_compared() -> None:
 
 def test_stub_hosts_do_as_they_are_told() -> None:
     with flaky.stub_host("healthy") as port, flaky.stub_host("fails") as failing:
-        assert httpx.get(f"http://127.0.0.1:{port}/picture").content == flaky.BODY
-        assert httpx.get(f"http://127.0.0.1:{failing}/picture").status_code == 500
+        assert httpx2.get(f"http://127.0.0.1:{port}/picture").content == flaky.BODY
+        assert httpx2.get(f"http://127.0.0.1:{failing}/picture").status_code == 500
 
 
 # ---- growth --------------------------------------------------------------------------------------

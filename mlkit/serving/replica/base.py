@@ -18,12 +18,11 @@ from mlkit.metrics.otlp import exporter_of
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
-from mlkit.serving.replica.guard import LoopGuard
+from mlkit.serving.replica.guard import STANDSTILL_S, LoopGuard
 from mlkit.serving.replica.kept import Kept, KeptFailures, KeptRecorder
 from mlkit.serving.replica.levels import set_levels
 from mlkit.serving.replica.loading import Loader, settle
 from mlkit.serving.replica.output import capture
-from mlkit.serving.replica.retire import STUCK_S
 from mlkit.serving.replica.runtime import Runtime
 from mlkit.serving.replica.threads import limit_threads
 
@@ -102,7 +101,7 @@ class BaseReplica(ABC):
         None while something is loaded, which may hold the interpreter for long.
         """
         longest_s = self._longest_request_s()
-        return None if self._being_loaded or longest_s is None else longest_s + STUCK_S
+        return None if self._being_loaded or longest_s is None else longest_s + STANDSTILL_S
 
     @contextmanager
     def _unguarded(self) -> Iterator[None]:

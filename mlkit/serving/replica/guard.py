@@ -16,9 +16,13 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-__all__ = ["LoopGuard", "Timer"]
+__all__ = ["STANDSTILL_S", "LoopGuard", "Timer"]
 
 PERIOD_S = 1.0
+
+STANDSTILL_S = 5.0
+"""Time in seconds, beyond the request timeout, after which a standstill ends the process; longer
+than what a busy machine may keep from it."""
 
 
 class Timer(Protocol):
