@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 __all__ = ["STANDSTILL_S", "LoopGuard", "Timer"]
 
 PERIOD_S = 1.0
+STDERR = 2
 
 STANDSTILL_S = 5.0
 """Time in seconds, beyond the request timeout, after which a standstill ends the process; longer
@@ -37,8 +37,8 @@ class Timer(Protocol):
 
 class _Faulthandler:
     def arm(self, seconds: float) -> None:
-        # The tests, and user code, may have replaced `sys.stderr` by an object without a file.
-        faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__)
+        # `sys.stderr` may be an object without a file.
+        faulthandler.dump_traceback_later(seconds, exit=True, file=STDERR)
 
     def disarm(self) -> None:
         faulthandler.cancel_dump_traceback_later()
