@@ -159,13 +159,10 @@ def overload(check: Callable[[], None], seconds: float | None) -> dict[str, Any]
 
     long_s = seconds or OVERLOAD_S
     dozes = [{"x": float(x)} for x in range(20)]
-    with in_session() as session:
-        sleep = _overloaded(
-            Overload(dozing, dozes, SLEEP_TIMES, long_s, 64), session.folder.name, check
-        )
+    with in_session():
+        sleep = _overloaded(Overload(dozing, dozes, SLEEP_TIMES, long_s, 64), check)
         tagging = _overloaded(
             Overload(tag, load_payloads(sample()), TAGGING_TIMES, long_s, 16),
-            session.folder.name,
             check,
         )
     return {
@@ -178,7 +175,7 @@ def overload(check: Callable[[], None], seconds: float | None) -> dict[str, Any]
     }
 
 
-def _overloaded(asked: Overload, session: str, check: Callable[[], None]) -> dict[str, Any]:
+def _overloaded(asked: Overload, check: Callable[[], None]) -> dict[str, Any]:
     limits = Limits(request_timeout_s=DEADLINE_S, max_ongoing_requests=64)
     app = within(
         DEPLOY_S,
@@ -197,7 +194,7 @@ def _overloaded(asked: Overload, session: str, check: Callable[[], None]) -> dic
         + poisson(rate=asked.times * capacity, seed=1).lasting(asked.seconds)
         + poisson(rate=NORMAL_LOAD * capacity, seed=2).lasting(AFTER_S)
     )
-    before_mb = _memory_mb(session)
+    before_mb = _memory_mb(app.session.folder.name)
     test = load_test(app, asked.payloads, arrivals, timeout_s=30.0, wait=False)
     try:
         with _probed(app, asked.payloads, lambda: phases.start_s < test.progress.elapsed_s) as seen:
@@ -206,7 +203,7 @@ def _overloaded(asked: Overload, session: str, check: Callable[[], None]) -> dic
         if not test.done:
             test.kill()
     check()
-    after_mb = _memory_mb(session)
+    after_mb = _memory_mb(app.session.folder.name)
     figures = after_overload(result, phases, DEADLINE_S)
     app.shutdown()
     return {

@@ -36,7 +36,6 @@ class RayFront(Replica):
 
     async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         await super().__init__(*arguments, runtime=RayRuntime())
-        self.guard()
 
 
 class RayStage(StageReplica):
@@ -44,4 +43,3 @@ class RayStage(StageReplica):
 
     async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]  # Serve awaits it
         await super().__init__(*arguments, runtime=RayRuntime())
-        self.guard()

@@ -6,8 +6,7 @@ import asyncio
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,6 @@ from mlkit.metrics.otlp import exporter_of
 from mlkit.serving.bundle import Origin
 from mlkit.serving.http.observer import Observer
 from mlkit.serving.http.problem import Failures
-from mlkit.serving.replica.guard import STANDSTILL_S, LoopGuard
 from mlkit.serving.replica.kept import Kept, KeptFailures, KeptRecorder
 from mlkit.serving.replica.levels import set_levels
 from mlkit.serving.replica.loading import Loader, settle
@@ -85,38 +83,8 @@ class BaseReplica(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: asyncio.Task[None] | None = None
         self._has_settled = False
-        self._guard: LoopGuard | None = None
-        self._being_loaded = 0
         self._log_levels: dict[str, int] = {}
         self._max_busy_workers: int | None = None
-
-    def guard(self, guard: LoopGuard | None = None) -> None:
-        """Have this process ended if its event loop stands still; see `LoopGuard`."""
-        self._guard = guard or LoopGuard(self.standstill_s)
-        self._spawn(self._guard.run())
-
-    def standstill_s(self) -> float | None:
-        """After how many seconds a standstill of the event loop is taken to be for ever.
-
-        None while something is loaded, which may hold the interpreter for long.
-        """
-        longest_s = self._longest_request_s()
-        return None if self._being_loaded or longest_s is None else longest_s + STANDSTILL_S
-
-    @contextmanager
-    def _unguarded(self) -> Iterator[None]:
-        """Load something."""
-        self._being_loaded += 1
-        try:
-            if self._guard is not None:
-                self._guard.beat()
-            yield
-        finally:
-            self._being_loaded -= 1
-
-    @abstractmethod
-    def _longest_request_s(self) -> float | None:
-        """The longest time that a request may take, in seconds; None before it serves."""
 
     @abstractmethod
     def _executors(self) -> Iterable[Executor]:

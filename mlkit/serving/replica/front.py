@@ -220,8 +220,7 @@ class Replica(BaseReplica):
         try:
             for each in wanted:
                 if each["version"] not in known:
-                    with self._unguarded():
-                        new.append(await self._load(each))
+                    new.append(await self._load(each))
                     known[new[-1].name] = new[-1]
             chosen = [known[each["version"]] for each in wanted]
             if wanted[-1].get("shadow") and self._observer.recorder is not None:
@@ -278,9 +277,6 @@ class Replica(BaseReplica):
     async def _retire(self, version: _Version) -> None:
         await version.retire()
         await self._loader.free(version.loaded)
-
-    def _longest_request_s(self) -> float | None:
-        return max((version.request_timeout_s for version in self._versions()), default=None)
 
     def _executors(self) -> Iterator[Executor]:
         return (executor for version in self._versions() for executor in version.executors)

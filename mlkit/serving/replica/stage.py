@@ -99,8 +99,7 @@ class StageReplica(BaseReplica):
         self, name: str, bundle: str, sizes: dict[str, int], replaced: dict[str, list[str]]
     ) -> None:
         try:
-            with self._unguarded():
-                loaded = await self._loader.load(bundle, sizes=sizes, replaced=replaced)
+            loaded = await self._loader.load(bundle, sizes=sizes, replaced=replaced)
         except BaseException as error:
             self._reject(name, error)
             return
@@ -115,9 +114,6 @@ class StageReplica(BaseReplica):
     async def _retire(self, version: _Version, request_timeout_s: float) -> None:
         await version.retire(request_timeout_s)
         await self._loader.free(version.loaded)
-
-    def _longest_request_s(self) -> float | None:
-        return self._request_timeout_s if self._versions else None
 
     def _executors(self) -> Iterator[Executor]:
         return (e for version in self._versions.values() for e in version.executors.values())
