@@ -26,7 +26,8 @@ __all__ = ["Kind", "flaky", "ratio", "stub_host"]
 Kind: TypeAlias = Literal["healthy", "hangs", "drips", "fails"]
 """A healthy host answers after `ANSWER_S`; the others hang, send a byte at a time, or send 500."""
 
-HEALTHY, SICK = 7, ("hangs", "drips", "fails")
+HEALTHY = 7
+SICK: tuple[Kind, ...] = ("hangs", "drips", "fails")
 ANSWER_S, DRIP_S = 0.02, 0.5
 BODY = bytes(20_000)
 RATE, BLOCK_S = 40.0, 20.0
@@ -132,7 +133,7 @@ def ratio(
 
 def flaky(check: Callable[[], None], seconds: float | None) -> dict[str, Any]:
     """Compare latencies of healthy hosts with and without sick ones beside them, by turns."""
-    kinds: list[Kind] = ["healthy"] * HEALTHY + list(SICK)
+    kinds: list[Kind] = [*(("healthy",) * HEALTHY), *SICK]
     with ExitStack() as stack:
         ports = [stack.enter_context(stub_host(kind)) for kind in kinds]
         before = os.environ.get(ALLOW_VARIABLE)
@@ -160,7 +161,8 @@ def _by_turns(
     app: App, urls: Sequence[dict[str, str]], seconds: float, check: Callable[[], None]
 ) -> tuple[list[LoadResult], list[LoadResult]]:
     """Run blocks without and with the sick hosts; healthy ones are asked at the same rate."""
-    mixed, alone = [], []
+    mixed: list[LoadResult] = []
+    alone: list[LoadResult] = []
     for seed in range(BLOCKS):
         for runs, hosts in ((alone, urls[:HEALTHY]), (mixed, urls)):
             rate = RATE * len(hosts) / len(urls)

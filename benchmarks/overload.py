@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx2
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from benchmarks.sessions import DEPLOY_S, in_session
 from benchmarks.swap import ended, within
@@ -63,8 +64,8 @@ def goodput(result: LoadResult, phases: Phases) -> float:
 
 
 def recovery_s(
-    intended: Sequence[float],
-    latency_ms: Sequence[float],
+    intended: NDArray[np.float64],
+    latency_ms: NDArray[np.float64],
     end_s: float,
     limit_ms: float,
     window_s: float = 0.5,
@@ -78,7 +79,7 @@ def recovery_s(
         limit_ms: the p99 that is normal.
         window_s: length of the windows of which the p99 is taken.
     """
-    due, latency = np.asarray(intended), np.asarray(latency_ms)
+    due, latency = intended, latency_ms
     last = 0.0
     if not (due >= end_s).any():
         return 0.0

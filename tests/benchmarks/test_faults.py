@@ -56,8 +56,8 @@ def test_recovery_is_the_end_of_the_last_slow_window(slow_until_s, expected) -> 
 
 
 def test_what_fails_after_the_overload_is_no_recovery() -> None:
-    assert overload.recovery_s([5.1, 6.0], [math.inf, 1.0], 5.0, 15.0) == 0.5
-    assert overload.recovery_s([1.0], [math.inf], 5.0, 15.0) == 0.0
+    assert overload.recovery_s(np.array([5.1, 6.0]), np.array([math.inf, 1.0]), 5.0, 15.0) == 0.5
+    assert overload.recovery_s(np.array([1.0]), np.array([math.inf]), 5.0, 15.0) == 0.0
 
 
 # ---- kills ---------------------------------------------------------------------------------------
