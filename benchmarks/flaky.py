@@ -133,7 +133,8 @@ def ratio(
 
 def flaky(check: Callable[[], None], seconds: float | None) -> dict[str, Any]:
     """Compare latencies of healthy hosts with and without sick ones beside them, by turns."""
-    kinds: list[Kind] = [*(("healthy",) * HEALTHY), *SICK]
+    healthy: Kind = "healthy"
+    kinds = [healthy] * HEALTHY + list(SICK)
     with ExitStack() as stack:
         ports = [stack.enter_context(stub_host(kind)) for kind in kinds]
         before = os.environ.get(ALLOW_VARIABLE)
