@@ -75,7 +75,7 @@ bench-models: $(STAMP) ## measure optimising and loading of models; PHOTOS=folde
 bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling cost and do; build/bench/observe.json
 	$(BIN)/python -m benchmarks observe
 
-bench-trust: $(STAMP) ## measure what redeployments, good and bad, do to clients; build/bench/trust.json
+bench-trust: $(STAMP) ## measure what redeployments, faults and overload do to clients; build/bench/trust.json
 	$(BIN)/python -m benchmarks trust
 
 model-card: $(STAMP) ## train heads on PHOTOS=folder, measure them and the tags (half an hour), and write docs/model-card.md

@@ -33,11 +33,16 @@ def main(words: list[str] | None = None) -> int:
         f"trust: all of {', '.join(trust.PARTS)}, likewise",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a block")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="length of a block, 3 by default; of trust, length of what has one",
+    )
     parser.add_argument("--photos", type=Path, help="folder for models, at least 700 photos")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     arguments = parser.parse_args(words)
     arguments.blocks = max(5, arguments.blocks)
+    block_s = 3.0 if arguments.seconds is None else arguments.seconds
     groups = {"pipeline", "engine", "observe", "models", "placement", "trust"}
     known = {*groups, *PARTS, *observe.PARTS, *models.PARTS, *trust.PARTS}
     unknown = set(arguments.parts) - known
@@ -46,16 +51,16 @@ def main(words: list[str] | None = None) -> int:
     try:
         with Interrupts() as check:
             if "pipeline" in arguments.parts:
-                _measure(arguments, check)
+                _measure(arguments, block_s, check)
             parts = [
                 part for part in PARTS if part in arguments.parts or "engine" in arguments.parts
             ]
             if parts:
-                measure(arguments.out, parts, arguments.blocks, arguments.seconds, check)
+                measure(arguments.out, parts, arguments.blocks, block_s, check)
             asked = set(arguments.parts)
             parts = [part for part in observe.PARTS if asked & {part, "observe"}]
             if parts:
-                observe.measure(arguments.out, parts, arguments.blocks, arguments.seconds, check)
+                observe.measure(arguments.out, parts, arguments.blocks, block_s, check)
             parts = [part for part in models.PARTS if asked & {part, "models"}]
             if parts:
                 models.measure(
@@ -63,9 +68,9 @@ def main(words: list[str] | None = None) -> int:
                 )
             parts = [part for part in trust.PARTS if asked & {part, "trust"}]
             if parts:
-                trust.measure(arguments.out, parts, check)
+                trust.measure(arguments.out, parts, arguments.seconds, check)
             if "placement" in arguments.parts:
-                placement.write(arguments.out, arguments.blocks, arguments.seconds, check)
+                placement.write(arguments.out, arguments.blocks, block_s, check)
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; everything that was started is ended", file=sys.stderr)
         return 130
@@ -75,7 +80,7 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _measure(arguments: argparse.Namespace, check: Callable[[], None]) -> None:
+def _measure(arguments: argparse.Namespace, block_s: float, check: Callable[[], None]) -> None:
     from benchmarks.compare import offline_and_eager, served_and_offline
     from mlkit.tagging import tag
     from tools.demo.pictures import load_payloads, sample
@@ -85,7 +90,7 @@ def _measure(arguments: argparse.Namespace, check: Callable[[], None]) -> None:
     payloads, facts = load_payloads(sample()), machine(tag)
     times: dict[str, Any] = {
         "blocks": arguments.blocks,
-        "seconds": arguments.seconds,
+        "seconds": block_s,
         "check": check,
     }
     print(busy(facts) or f"{facts['cpu']}, {facts['cores']} cores, {facts['precision']}")

@@ -1,4 +1,4 @@
-"""What a redeployment, good or bad, does to the clients of an app: ``make bench-trust``."""
+"""What changes, faults and overload do to the clients of an app: ``make bench-trust``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from fastapi import Depends, FastAPI
 
+from benchmarks.flaky import flaky
+from benchmarks.kills import hung, kill
+from benchmarks.leaks import soak
+from benchmarks.lifecycle import lifecycle
+from benchmarks.overload import deadline, overload
+from benchmarks.sessions import DEPLOY_S, in_session
 from benchmarks.swap import GRACE_S, Net, ended, loaded, until, within
 from mlkit.define import resource, step
 from mlkit.errors import DeployError
@@ -26,7 +32,6 @@ from mlkit.load.expect import Received
 from mlkit.load.records import RequestRecord
 from mlkit.pipelines import Pipeline, pipeline
 from mlkit.serving import App, deploy, served
-from mlkit.serving.kernel.session import Session
 
 __all__ = ["PARTS", "measure"]
 
@@ -36,7 +41,7 @@ REDEPLOYS, BAD_OF_EACH = 20, 5
 LEAST_REQUESTS = 4000
 PAUSE_S = 1.0
 """Between two changes, so that requests meet each version."""
-DEPLOY_S, TOLD_IN_S = 300.0, 30.0
+TOLD_IN_S = 30.0
 MISSING = "no_such_package_at_all"
 VARIABLE = "TRUST_SETTING"
 """An environment variable whose change takes new processes, as that of a package does."""
@@ -160,7 +165,7 @@ class Redeploys:
         return {name: getattr(self, name) for name in names}
 
 
-def _redeploy(check: Callable[[], None]) -> dict[str, Any]:
+def _redeploy(check: Callable[[], None], seconds: float | None) -> dict[str, Any]:
     with _deployed() as app:
         rate, steady_ms = _rate_of(app, check)
         redeploys = Redeploys(app)
@@ -247,7 +252,7 @@ BAD: Mapping[str, tuple[Callable[[], Any], bool]] = {
 """Loaders that fail, and whether they do so in a new process; in place otherwise."""
 
 
-def _bad_deploy(check: Callable[[], None]) -> dict[str, Any]:
+def _bad_deploy(check: Callable[[], None], seconds: float | None) -> dict[str, Any]:
     with _deployed() as app:
         rate, steady_ms = _rate_of(app, check)
         slowest: dict[str, float] = {}
@@ -292,13 +297,12 @@ def _refused(load: Callable[[], Any]) -> DeployError:
 
 @contextmanager
 def _deployed() -> Iterator[App]:
-    session = Session.of_this_notebook() or within(DEPLOY_S, "the start of Ray", Session.start)
     os.environ.pop(VARIABLE, None)
-    try:
-        yield within(DEPLOY_S, "the deployment", Version().deploy)
-    finally:
-        os.environ.pop(VARIABLE, None)
-        session.stop()
+    with in_session():
+        try:
+            yield within(DEPLOY_S, "the deployment", Version().deploy)
+        finally:
+            os.environ.pop(VARIABLE, None)
 
 
 def _rate_of(app: App, check: Callable[[], None]) -> tuple[float, Any]:
@@ -339,15 +343,31 @@ def _counts(result: LoadResult, rate: float, steady_ms: Any) -> dict[str, Any]:
     }
 
 
-PARTS: dict[str, Callable[[Callable[[], None]], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Callable[[], None], float | None], dict[str, Any]]] = {
     "trust_redeploy": _redeploy,
     "bad_deploy": _bad_deploy,
+    "overload": overload,
+    "kill": kill,
+    "deadline": deadline,
+    "hung": hung,
+    "flaky": flaky,
+    "soak": soak,
+    "lifecycle": lifecycle,
 }
 """What is measured, by name, in this order."""
 
 
-def measure(out: Path, parts: Sequence[str], check: Callable[[], None]) -> dict[str, Any]:
-    """Measure the parts, each written down as soon as it is there."""
+def measure(
+    out: Path, parts: Sequence[str], seconds: float | None, check: Callable[[], None]
+) -> dict[str, Any]:
+    """Measure the parts, each written down as soon as it is there.
+
+    Args:
+        out: folder of ``trust.json``.
+        parts: names of `PARTS`.
+        seconds: length of what has a length; by default as long as each part needs.
+        check: raises where the user has interrupted.
+    """
     from mlkit.tagging import tag
     from tools.demo.summary import busy, machine
 
@@ -359,7 +379,7 @@ def measure(out: Path, parts: Sequence[str], check: Callable[[], None]) -> dict[
     for part in parts:
         began = time.monotonic()
         name = part.removeprefix("trust_")
-        results[name] = PARTS[part](check)
+        results[name] = PARTS[part](check, seconds)
         path.write_text(json.dumps(results, indent=2) + "\n")
         print(f"{name} ({time.monotonic() - began:.0f} s)")
         print(json.dumps(results[name], indent=2))

@@ -36,6 +36,10 @@ _DATA_PLANE = {
     # A proxy that is not ready after three checks (5 s each by default) is killed; on a busy
     # machine with two cores its imports take longer.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    # HAProxy is started again after three failed checks; with the default of 10 s, that takes 30 s.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # A replica whose workers are all stuck would be drained for 20 s, while it holds its CPUs.
+    "RAY_SERVE_FORCE_STOP_UNHEALTHY_REPLICAS": "1",
 }
 
 

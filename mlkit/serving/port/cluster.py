@@ -170,7 +170,7 @@ def _application(target: ApplicationTarget) -> Any:
         "name": target.deployment,
         "max_surge_percent": 100,  # the old replica serves until the new one is ready
         "max_constructor_retry_count": 1,
-        "health_check_period_s": 2.0,
+        "health_check_period_s": 1.0,  # the third failure in a row counts
         "graceful_shutdown_wait_loop_s": 0.1,
         "user_config": target.user_config,
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},

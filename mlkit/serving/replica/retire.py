@@ -14,7 +14,7 @@ __all__ = ["check_workers", "close", "drained"]
 RETIRE_MARGIN_S = 5.0
 """Time in seconds, beyond the request timeout, to drain a version before it is closed."""
 
-STUCK_S = 5.0
+STUCK_S = 3.0
 """Time in seconds, beyond the request timeout, after which an abandoned call counts as stuck."""
 
 
