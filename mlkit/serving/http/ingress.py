@@ -33,6 +33,7 @@ from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.idempotency import Idempotency
 from mlkit.serving.http.inference import add_inference, declares_inference
+from mlkit.serving.http.jobs import Jobs, declares_jobs
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.playground import (
@@ -67,6 +68,7 @@ def create_app(
     codes: RedeemedCodes | None = None,
     metrics: Callable[[], Awaitable[bytes]] | None = None,
     traced: bool = False,
+    jobs: Jobs | None = None,
 ) -> ASGIApp:
     """Create the ASGI application of a pipeline.
 
@@ -85,6 +87,7 @@ def create_app(
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
         traced: whether requests begin a trace, unless their clients have.
+        jobs: runs jobs; without it, there are no routes for them.
 
     Raises:
         DeployError: the application declares the path of a pipeline itself.
@@ -126,6 +129,8 @@ def create_app(
     if not guards and not declares_inference(theirs):
         models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
         add_inference(own, models, version, _Exchange)
+    if jobs is not None and not guards and not declares_jobs(theirs, graph.name):
+        jobs.add_to(own)
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
