@@ -129,8 +129,7 @@ def create_app(
     if not guards and not declares_inference(theirs):
         models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
         add_inference(own, models, version, _Exchange)
-    if jobs is not None and not guards and not declares_jobs(theirs, graph.name):
-        jobs.add_to(own)
+    _add_jobs(own, None if guards else jobs, theirs, graph.name)
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
@@ -246,6 +245,11 @@ class _Exchange(Response):
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()
+
+
+def _add_jobs(own: FastAPI, jobs: Jobs | None, theirs: Sequence[BaseRoute], name: str) -> None:
+    if jobs is not None and not declares_jobs(theirs, name):
+        jobs.add_to(own)
 
 
 def _add_health(app: FastAPI, served: Ready, version: str) -> None:

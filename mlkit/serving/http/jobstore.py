@@ -301,9 +301,7 @@ class JobStore:
                 "WHERE id = ?",
                 (now, id),
             )
-            return replace(
-                job, cancelled=True, ended=now, open=0, failed=job.failed + job.open
-            )
+            return replace(job, cancelled=True, ended=now, open=0, failed=job.failed + job.open)
 
     def delete(self, id: str) -> None:
         """Delete a job with its results."""

@@ -232,9 +232,7 @@ def test_another_process_goes_on_with_a_job(tmp_path) -> None:
 
 
 @given(st.integers(0, 5), st.floats(-100, 100), st.floats(-100, 100), st.integers(1, 5))
-def test_an_item_is_left_to_its_replica_until_its_lease_expires(
-    attempts, lease, now, most
-) -> None:
+def test_an_item_is_left_to_its_replica_until_its_lease_expires(attempts, lease, now, most) -> None:
     decision = decide(attempts, lease, now, most)
     assert (decision is Decision.LEAVE) == (now < lease)
     if decision is not Decision.LEAVE:
