@@ -22,7 +22,7 @@ from mlkit.errors import Overloaded, PayloadTooLarge
 __all__ = [
     "LEASE_S",
     "MEMORY",
-    "Decision",
+    "ItemDecision",
     "JobItem",
     "JobLimits",
     "JobResult",
@@ -118,7 +118,7 @@ class JobResult:
     document: bytes
 
 
-class Decision(Enum):
+class ItemDecision(Enum):
     """What to do with an item that has no result."""
 
     LEAVE = auto()
@@ -126,7 +126,7 @@ class Decision(Enum):
     GIVE_UP = auto()
 
 
-def decide(attempts: int, lease_until: float, now: float, max_attempts: int) -> Decision:
+def decide(attempts: int, lease_until: float, now: float, max_attempts: int) -> ItemDecision:
     """Decide what a replica does with an item that has no result.
 
     Args:
@@ -136,8 +136,8 @@ def decide(attempts: int, lease_until: float, now: float, max_attempts: int) -> 
         max_attempts: how often it may be claimed: an input may kill each replica that runs it.
     """
     if now < lease_until:
-        return Decision.LEAVE
-    return Decision.RUN if attempts < max_attempts else Decision.GIVE_UP
+        return ItemDecision.LEAVE
+    return ItemDecision.RUN if attempts < max_attempts else ItemDecision.GIVE_UP
 
 
 def dropped(jobs: Sequence[JobStatus], now: float, limits: JobLimits) -> list[str]:
@@ -231,7 +231,7 @@ class JobStore:
                 (now, places),
             ).fetchall()
             for job, n, attempts, lease, body in rows:
-                if decide(attempts, lease, now, max_attempts) is Decision.RUN:
+                if decide(attempts, lease, now, max_attempts) is ItemDecision.RUN:
                     database.execute(
                         "UPDATE items SET owner = ?, lease = ?, attempts = attempts + 1 "
                         "WHERE job = ? AND n = ?",
@@ -366,8 +366,8 @@ def _jobs(database: sqlite3.Connection) -> list[JobStatus]:
 
 
 def _status(row: Sequence[Any]) -> JobStatus:
-    *counts, cancelled, ended = row
-    return JobStatus(*counts, bool(cancelled), ended)
+    id, created, total, open, failed, cancelled, ended = row
+    return JobStatus(id, created, total, open, failed, bool(cancelled), ended)
 
 
 def _drop(database: sqlite3.Connection, id: str) -> None:

@@ -40,7 +40,7 @@ from mlkit.serving.kernel.checkup import Facts, about_app, sizes_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
 from mlkit.serving.kernel.doctor import Findings, about_machine
-from mlkit.serving.kernel.jobs import Job
+from mlkit.serving.kernel.jobs import SubmittedJob
 from mlkit.serving.kernel.playground import PlaygroundLink
 from mlkit.serving.kernel.reproduce import FailedRequest, Reproduction
 from mlkit.serving.kernel.revisions import Revisions
@@ -180,7 +180,7 @@ class App:
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
 
     @entry_point
-    def submit(self, inputs: Iterable[Any]) -> Job:
+    def submit(self, inputs: Iterable[Any]) -> SubmittedJob:
         """Submit inputs as a job, which the app runs in the background.
 
         ::
@@ -203,16 +203,16 @@ class App:
         arguments = rows(inputs, self.graph.parameters)
         local = [localise_arguments(self.graph, each) for each in arguments]
         index = inputs.index if is_frame(inputs) else None  # type: ignore[attr-defined]
-        return Job.submitted(self._sender, self._codec, self.url, self.token, local, index)
+        return SubmittedJob.submitted(self._sender, self._codec, self.url, self.token, local, index)
 
     @entry_point
-    def job(self, id: str) -> Job:
-        """Return a job that was submitted earlier, by its `Job.id`.
+    def job(self, id: str) -> SubmittedJob:
+        """Return a job that was submitted earlier, by its `SubmittedJob.id`.
 
         Raises:
             RequestError: there is no such job.
         """
-        job = Job(self._sender, self._codec, self.url, self.token, id)
+        job = SubmittedJob(self._sender, self._codec, self.url, self.token, id)
         _ = job.progress  # it exists
         return job
 

@@ -14,7 +14,7 @@ from mlkit.execute.offline import frame_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest, authorization
 from mlkit.serving.kernel.sender import Sender
 
-__all__ = ["Job", "JobProgress"]
+__all__ = ["JobProgress", "SubmittedJob"]
 
 POLL_S = 0.5
 
@@ -41,7 +41,7 @@ class JobProgress:
         return f"{self.done:,} of {self.total:,} done{failed}{cancelled}"
 
 
-class Job:
+class SubmittedJob:
     """A job of an app.
 
     Args:
@@ -80,7 +80,7 @@ class Job:
         token: str | None,
         arguments: Sequence[Mapping[str, Any]],
         index: Any = None,
-    ) -> Job:
+    ) -> SubmittedJob:
         """Submit arguments by name, for each input."""
         headers = {**authorization(token), "Content-Type": "application/x-ndjson"}
         body = b"\n".join(map(codec.json_body, arguments))

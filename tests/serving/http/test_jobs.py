@@ -18,7 +18,7 @@ from mlkit.serving.http import jobs as jobs_module
 from mlkit.serving.http.jobs import declares_jobs
 from mlkit.serving.http.jobstore import (
     LEASE_S,
-    Decision,
+    ItemDecision,
     JobLimits,
     JobResult,
     JobStatus,
@@ -234,9 +234,9 @@ def test_another_process_goes_on_with_a_job(tmp_path) -> None:
 @given(st.integers(0, 5), st.floats(-100, 100), st.floats(-100, 100), st.integers(1, 5))
 def test_an_item_is_left_to_its_replica_until_its_lease_expires(attempts, lease, now, most) -> None:
     decision = decide(attempts, lease, now, most)
-    assert (decision is Decision.LEAVE) == (now < lease)
-    if decision is not Decision.LEAVE:
-        assert (decision is Decision.RUN) == (attempts < most)
+    assert (decision is ItemDecision.LEAVE) == (now < lease)
+    if decision is not ItemDecision.LEAVE:
+        assert (decision is ItemDecision.RUN) == (attempts < most)
 
 
 def job(id: str, ended: float | None) -> JobStatus:
