@@ -35,6 +35,7 @@ from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.idempotency import Idempotency
 from mlkit.serving.http.inference import add_inference, declares_inference
+from mlkit.serving.http.jobs import Jobs, declares_jobs
 from mlkit.serving.http.lifecycle import Ready, Served
 from mlkit.serving.http.pace import paced
 from mlkit.serving.http.payload import Payloads
@@ -71,6 +72,7 @@ def create_app(
     metrics: Callable[[], Awaitable[bytes]] | None = None,
     traced: bool = False,
     holders: Holders | None = None,
+    jobs: Jobs | None = None,
 ) -> ASGIApp:
     """Create the ASGI application of a pipeline.
 
@@ -90,6 +92,7 @@ def create_app(
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
         traced: whether requests begin a trace, unless their clients have.
         holders: the named tokens, beside ``token``.
+        jobs: runs jobs; without it, there are no routes for them.
 
     Raises:
         DeployError: the application declares the path of a pipeline itself.
@@ -131,6 +134,7 @@ def create_app(
     if not guards and not declares_inference(theirs):
         models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
         add_inference(own, models, version, _Exchange)
+    _add_jobs(own, None if guards else jobs, theirs, graph.name)
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
@@ -259,6 +263,11 @@ class _Exchange(Response):
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()
+
+
+def _add_jobs(own: FastAPI, jobs: Jobs | None, theirs: Sequence[BaseRoute], name: str) -> None:
+    if jobs is not None and not declares_jobs(theirs, name):
+        jobs.add_to(own)
 
 
 def _add_health(app: FastAPI, served: Ready, version: str) -> None:

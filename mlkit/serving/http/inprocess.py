@@ -7,6 +7,7 @@ import inspect
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -16,6 +17,8 @@ from mlkit.errors import entry_point
 from mlkit.execute import Executor, compile_graph
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.jobs import Jobs
+from mlkit.serving.http.jobstore import MEMORY, JobStore
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.http.userapp import Application, pack_application
@@ -34,6 +37,7 @@ def asgi(
     token: str | None = None,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    jobs: str | Path = MEMORY,
 ) -> ASGIApp:
     """Create the ASGI application that `deploy` would serve, to run in this process.
 
@@ -51,6 +55,7 @@ def asgi(
         token: bearer token that requests need; None for none.
         limits: limits on bodies, requests in flight and time.
         workers: number of threads that run steps.
+        jobs: file in which jobs are kept; by default, they are lost with this application.
 
     Raises:
         DefinitionError: not a pipeline.
@@ -61,7 +66,7 @@ def asgi(
     if fastapi is not None:
         _, _, pipelines = pack_application(fastapi, pipeline)
     others = [other for name, other in pipelines.items() if name != pipeline.name]
-    return _InProcess(pipeline, others, fastapi, token, limits, workers)
+    return _InProcess(pipeline, others, fastapi, token, limits, workers, jobs)
 
 
 @dataclass(eq=False)
@@ -72,6 +77,7 @@ class _InProcess:
     token: str | None = field(repr=False)
     limits: Limits
     workers: int | None
+    jobs: str | Path
 
     def __post_init__(self) -> None:
         self._app: ASGIApp | None = None
@@ -107,6 +113,7 @@ class _InProcess:
         if inspect.isfunction(application):
             application = application()
         assert application is None or isinstance(application, FastAPI)
+        jobs = Jobs(served.graph, lambda: served, self.limits, JobStore(self.jobs))
         build = partial(
             create_app,
             served.graph,
@@ -117,8 +124,11 @@ class _InProcess:
             others=others,
             guarded=self.token is not None,
             metrics=_no_metrics,
+            jobs=jobs,
         )
         self._app = await self._stack.enter_async_context(Lifespan(build, application))
+        self._stack.push_async_callback(jobs.close)
+        jobs.runner.start()
         return self._app
 
     async def _serve(self, pipeline: Pipeline[..., Any]) -> Served:

@@ -39,6 +39,7 @@ __all__ = [
     "Events",
     "Finish",
     "ItemEvents",
+    "as_event",
     "read_frames",
     "read_lines",
 ]
@@ -232,7 +233,8 @@ def _to_python(type_: Any) -> Callable[[Any], Any] | None:
     return None if pydantic is None else pydantic.to_python
 
 
-def _as_event(name: str, data: bytes) -> bytes:
+def as_event(name: str, data: bytes) -> bytes:
+    """Return a server-sent event; its data is one line of JSON."""
     # The data is one line; fastapi.sse.format_sse_event would decode, split and encode it again.
     return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
 
@@ -275,5 +277,5 @@ def read_lines(chunks: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
         line += start
 
 
-_WRITERS = {EVENTS: _as_event, LINES: _as_line, FRAMES: _as_frame}
+_WRITERS = {EVENTS: as_event, LINES: _as_line, FRAMES: _as_frame}
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

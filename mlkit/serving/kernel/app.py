@@ -42,6 +42,7 @@ from mlkit.serving.kernel.checkup import Facts, about_app, sizes_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.curl import curl
 from mlkit.serving.kernel.doctor import Findings, about_machine
+from mlkit.serving.kernel.jobs import SubmittedJob
 from mlkit.serving.kernel.playground import PlaygroundLink
 from mlkit.serving.kernel.reproduce import FailedRequest, Reproduction
 from mlkit.serving.kernel.revisions import Revisions
@@ -185,6 +186,43 @@ class App:
         calls = Calls(send, arguments, concurrency, stop_at_failure=on_error == "raise")
         results = calls.run(self.name if progress else None)
         return frame_of(inputs, results, self.name) if is_frame(inputs) else results
+
+    @entry_point
+    def submit(self, inputs: Iterable[Any]) -> SubmittedJob:
+        """Submit inputs as a job, which the app runs in the background.
+
+        ::
+
+            job = app.submit(photos)
+            job.progress            # 120 of 500 done, 2 failed
+            job.results()           # waits; a DataFrame in the order of the inputs
+
+        It goes on without this kernel, over a redeployment, and if a replica dies; calls of the app
+        go first. `job` returns it again.
+
+        Args:
+            inputs: dicts of arguments, a DataFrame with columns named like the parameters, or bare
+                values if one parameter is required.
+
+        Raises:
+            InputError: an input does not match the parameters.
+            RequestError: the job is too large, or too many are running.
+        """
+        arguments = rows(inputs, self.graph.parameters)
+        local = [localise_arguments(self.graph, each) for each in arguments]
+        index = inputs.index if is_frame(inputs) else None  # type: ignore[attr-defined]
+        return SubmittedJob.submitted(self._sender, self._codec, self.url, self.token, local, index)
+
+    @entry_point
+    def job(self, id: str) -> SubmittedJob:
+        """Return a job that was submitted earlier, by its `SubmittedJob.id`.
+
+        Raises:
+            RequestError: there is no such job.
+        """
+        job = SubmittedJob(self._sender, self._codec, self.url, self.token, id)
+        _ = job.progress  # it exists
+        return job
 
     @entry_point
     def prepare(self, payload: Any) -> PreparedRequest:

@@ -19,7 +19,7 @@ from mlkit.serving.http.payload import EXACT_HEADER
 from mlkit.serving.http.stream import FRAMES, LINES, read_frames, read_lines
 from mlkit.serving.http.terms import PRIORITY
 
-__all__ = ["Codec", "PreparedRequest"]
+__all__ = ["Codec", "PreparedRequest", "authorization"]
 
 MAX_QUERY = 2_000
 """Characters of a query that every proxy accepts."""
@@ -69,7 +69,7 @@ class Codec:
         """
         self._check(arguments)
         headers = {
-            **_authorization(token),
+            **authorization(token),
             EXACT_HEADER.decode(): self._exact_key,
             "Accept": FRAMES if stream else EXACT,
             "Content-Type": EXACT,
@@ -90,7 +90,7 @@ class Codec:
             InputError: an argument is unknown.
         """
         self._check(arguments)
-        headers = _authorization(token)
+        headers = authorization(token)
         if packed := self.returns.packed_type:
             headers["Accept"] = packed
         if self.items is not None:
@@ -98,8 +98,7 @@ class Codec:
         files = {n: v for n, v in arguments.items() if self._is_file(n, v)}
         fields = {n: v for n, v in arguments.items() if n not in files}
         if not files:
-            content = {self._names[n]: self.ports[n].to_json(v) for n, v in fields.items()}
-            body = json.dumps(content, default=plain).encode()
+            body = self.json_body(fields)
             return PreparedRequest(
                 "POST", url, {**headers, "Content-Type": "application/json"}, body
             )
@@ -112,6 +111,11 @@ class Codec:
             if len(query) < MAX_QUERY:
                 return PreparedRequest("POST", url + query, {**headers, "Content-Type": kind}, data)
         return self._multipart(url, headers, fields, files)
+
+    def json_body(self, arguments: Mapping[str, Any]) -> bytes:
+        """Encode arguments as the JSON body of a request; files are data URLs."""
+        content = {self._names[n]: self.ports[n].to_json(v) for n, v in arguments.items()}
+        return json.dumps(content, default=plain).encode()
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
         unknown = set(arguments) - set(self.ports)
@@ -223,7 +227,8 @@ _FIXES = {
 }
 
 
-def _authorization(token: str | None) -> dict[str, str]:
+def authorization(token: str | None) -> dict[str, str]:
+    """Return the header with the token of an app."""
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 

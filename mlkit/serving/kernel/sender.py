@@ -69,11 +69,37 @@ class Sender:
         Raises:
             RequestError: the response is an error, or there is none.
         """
-        import httpx2
-
         self._keep(request)
         start = self._clock()
-        retries = Retries(self._budget, idempotent=self._codec.graph.idempotent)
+        response = self._respond(request, idempotent=self._codec.graph.idempotent)
+        self._took(response.headers.get("x-request-id", ""), self._clock() - start)
+        if response.status_code != 200:
+            raise self._explained(self._codec.error(response.status_code, response.content))
+        try:
+            return self._codec.result(response.content, response.headers.get("content-type", ""))
+        except RequestError as error:
+            raise self._explained(error) from None
+
+    def ask(self, request: PreparedRequest, *, idempotent: bool = True) -> bytes:
+        """Send a request to another route of the app, and return the body of its response.
+
+        Raises:
+            RequestError: the response is an error, or there is none.
+        """
+        if self.closed:
+            raise shut_down(RequestError, self._app)
+        response = self._respond(request, idempotent=idempotent)
+        if response.status_code >= 400:
+            raise self._codec.error(response.status_code, response.content)
+        body: bytes = response.content
+        return body
+
+    def _respond(self, request: PreparedRequest, *, idempotent: bool) -> Any:
+        """Send a request, again if it is lost; return the response, with its body."""
+        import httpx2
+
+        start = self._clock()
+        retries = Retries(self._budget, idempotent=idempotent)
         while True:
             lost: httpx2.HTTPError | None = None
             try:
@@ -84,21 +110,14 @@ class Sender:
             except httpx2.HTTPError as error:
                 raise self._unanswered(error) from error
             if lost is None and response.status_code != REPLICA_LOST:
-                break
+                return response
             wait_s = retries.wait_s(start + self._timeout_s - self._clock())
             if wait_s is not None:
                 self._sleep(wait_s)
             elif lost is not None:
                 raise self._unanswered(lost) from lost
             else:
-                break
-        self._took(response.headers.get("x-request-id", ""), self._clock() - start)
-        if response.status_code != 200:
-            raise self._explained(self._codec.error(response.status_code, response.content))
-        try:
-            return self._codec.result(response.content, response.headers.get("content-type", ""))
-        except RequestError as error:
-            raise self._explained(error) from None
+                return response
 
     def stream(self, request: PreparedRequest) -> Iterator[Any]:
         """Send a request at the first `next`, and yield the items of its response.

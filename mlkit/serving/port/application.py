@@ -12,11 +12,13 @@ from starlette.types import ASGIApp
 
 from mlkit.errors import DeployError
 from mlkit.serving.http.inprocess import asgi
+from mlkit.serving.http.jobstore import MEMORY
 from mlkit.serving.limits import Limits
 
 __all__ = ["application"]
 
 TOKEN = "MLKIT_TOKEN"
+JOBS = "MLKIT_JOBS_FILE"
 
 
 def application(
@@ -25,7 +27,8 @@ def application(
     """Return a Serve application of one deployment, which has the pipeline's name.
 
     Each replica imports the pipeline and runs all of its steps. Requests need the bearer token in
-    the environment variable ``MLKIT_TOKEN`` of the replicas.
+    the environment variable ``MLKIT_TOKEN`` of the replicas. Several replicas share jobs if
+    ``MLKIT_JOBS_FILE`` names a file on their machine.
 
     Args:
         target: ``MODULE:PIPELINE``, which replicas import.
@@ -68,4 +71,5 @@ def _application(target: str, folder: str | None, authenticate: bool, limits: Li
             sys.path.insert(0, folder)
     module, _, name = target.partition(":")
     pipeline = getattr(importlib.import_module(module), name)
-    return asgi(pipeline, token=token if authenticate else None, limits=limits)
+    token = token if authenticate else None
+    return asgi(pipeline, token=token, limits=limits, jobs=os.environ.get(JOBS) or MEMORY)

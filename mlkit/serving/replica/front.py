@@ -22,6 +22,8 @@ from mlkit.serving.grants import Grant
 from mlkit.serving.http.access import RedeemedCodes
 from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.jobs import Jobs
+from mlkit.serving.http.jobstore import JobStore
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
 from mlkit.serving.http.observer import REQUEST_ID, Observer
@@ -79,6 +81,7 @@ class _Version:
 
     Attributes:
         config: the configuration that it was loaded from.
+        jobs: runs jobs, from when it serves; None where there is no folder to keep them in.
         open: requests and connections in flight, including those whose body is still being read.
     """
 
@@ -88,6 +91,7 @@ class _Version:
     lifespan: Lifespan
     loaded: Loaded
     config: Mapping[str, Any]
+    jobs: Jobs | None = None
     open: int = 0
 
     async def __call__(
@@ -138,6 +142,8 @@ class _Version:
 
     async def retire(self) -> None:
         """Drain the requests in flight, then close."""
+        if self.jobs is not None:
+            await self.jobs.close()
         await drained(self._busy, self.request_timeout_s)
         await self.lifespan.__aexit__()
         await close(self.executors)
@@ -190,7 +196,9 @@ class Replica(BaseReplica):
         self._runtime = runtime
         app, logs = shipment.app, shipment.logs
         self._start(app, app, shipment.origin, logs, shipment.gatherer, runtime)
-        self._codes = RedeemedCodes(Path(logs) if Path(logs).is_dir() else None)  # noqa: ASYNC240
+        folder = Path(logs) if Path(logs).is_dir() else None  # noqa: ASYNC240
+        self._codes = RedeemedCodes(folder)
+        self._jobs_file = None if folder is None else folder / f"{app}.jobs.sqlite"
 
     async def reconfigure(self, config: dict[str, Any]) -> None:
         """Serve another version; all but the first load in the background, and can be superseded.
@@ -256,6 +264,8 @@ class Replica(BaseReplica):
         for served in (served for each in before for served in each.served):
             served.watch = None
         self._version, self._trial, self._state = version, None, config["state"]
+        if version.jobs is not None:
+            version.jobs.runner.start()
         if tried is not None:
             comparing, recorder = None, self._observer.recorder
             if replay is not None and recorder is not None:
@@ -328,6 +338,10 @@ class Replica(BaseReplica):
         main = served.pop(self._shipment.app)
         try:
             application = application_of(loaded.application)
+            jobs = None
+            if self._jobs_file is not None:
+                store, traced = JobStore(self._jobs_file), export is not None
+                jobs = Jobs(main.graph, lambda: main, limits, store, traced=traced)
             build = partial(
                 create_app,
                 main.graph,
@@ -342,6 +356,7 @@ class Replica(BaseReplica):
                 metrics=self._metrics if self._shipment.gatherer else None,
                 traced=export is not None,
                 holders=self._holders,
+                jobs=jobs,
             )
             lifespan = Lifespan(build, application)
             app = await lifespan.__aenter__()
@@ -349,7 +364,8 @@ class Replica(BaseReplica):
             for pipeline in (main, *served.values()):
                 pipeline.executor.close(wait=False)
             raise
-        return _Version(config["version"], app, (main, *served.values()), lifespan, loaded, config)
+        pipelines = (main, *served.values())
+        return _Version(config["version"], app, pipelines, lifespan, loaded, config, jobs)
 
     async def check_health(self) -> None:
         """Raise if all workers are stuck; see `check_workers`."""
@@ -360,6 +376,13 @@ class Replica(BaseReplica):
         """Return the states that it is in, and the errors of those that could not be loaded."""
         states = [state for state in (self._state, self._granted) if state]
         return {"pid": os.getpid(), "loaded": states, "rejected": self._rejected}
+
+    async def __del__(self) -> None:
+        """Finish the items of jobs that are running, for as long as Serve waits."""
+        for version in self._versions() if hasattr(self, "_trial") else ():
+            if version.jobs is not None:
+                await version.jobs.close()
+        await super().__del__()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return _Switch(self)
