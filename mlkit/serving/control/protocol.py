@@ -46,7 +46,7 @@ __all__ = [
     "SwapResources",
 ]
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"
@@ -146,9 +146,14 @@ class RollBack(Call[AppRecord]):
 
 
 class DeleteApp(Call[list[str]]):
-    """Delete an app, if it exists; return the names of the remaining apps."""
+    """Delete an app, if it exists; return the names of the remaining apps.
+
+    Attributes:
+        last_ends: whether the session ends if none remain. It then responds before it has ended.
+    """
 
     app: str
+    last_ends: bool = False
 
 
 class GetHealth(Call[dict[str, ApplicationStatus]]):

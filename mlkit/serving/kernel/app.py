@@ -655,13 +655,15 @@ class App:
     # ---- shutdown ---------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """Delete the app; other apps of the session remain. Repeated calls have no effect."""
+        """Delete the app; other apps of the session remain. Repeated calls have no effect.
+
+        With the last app, Ray and Serve stop, in the background: the prompt returns at once.
+        """
         if self.closed:
             return
         self._sender.close()
         try:
-            if not self.session.call(DeleteApp(app=self.name)):
-                self.session.release()
+            self.session.delete(self.name)
         except SessionError:
             pass
 
