@@ -5,6 +5,7 @@ from __future__ import annotations
 import webbrowser
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,7 @@ from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan
 from mlkit.plan.machine import machine_resources
 from mlkit.serving.control.folders import LOGS
-from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
+from mlkit.serving.control.protocol import GetComparisons, GetHealth, GetPlacement
 from mlkit.serving.control.records import AppRecord, Change, Trial
 from mlkit.serving.http.access import new_code
 from mlkit.serving.kernel.calls import Calls
@@ -662,10 +663,8 @@ class App:
         if self.closed:
             return
         self._sender.close()
-        try:
+        with suppress(SessionError):  # it has ended already
             self.session.delete(self.name)
-        except SessionError:
-            pass
 
     def __enter__(self) -> App:
         return self

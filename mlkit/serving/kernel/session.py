@@ -35,6 +35,7 @@ from mlkit.serving.control.protocol import (
     SOCKET,
     About,
     Call,
+    DeleteApp,
     ErrorReply,
     Own,
     SessionInfo,
