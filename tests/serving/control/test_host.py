@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from mlkit.errors import DeployConflict, DeployError
+from mlkit.errors import DeployConflict, DeployError, SessionError
 from mlkit.serving.bundle import Origin
 from mlkit.serving.control.cluster import ApplicationTarget
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
