@@ -13,6 +13,17 @@ from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.deployment import attach, deploy
 from mlkit.serving.kernel.status import AppStatus
+from mlkit.serving.kernel.warming import warm_up
 from mlkit.serving.limits import Limits
 
-__all__ = ["App", "AppStatus", "Limits", "asgi", "attach", "deploy", "requires", "served"]
+__all__ = [
+    "App",
+    "AppStatus",
+    "Limits",
+    "asgi",
+    "attach",
+    "deploy",
+    "requires",
+    "served",
+    "warm_up",
+]

@@ -73,14 +73,24 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
         "applications are deleted one after the other",
     ),
     PrivateName(
-        "ray._private.worker:_global_node",
-        "log monitor, autoscaler monitor and dashboard are stopped after the start",
-        "1.2% of a core more when idle",
+        "ray._private.services:start_api_server",
+        "Ray starts without its dashboard",
+        "a session starts seconds later, and takes more of a core when idle",
     ),
     PrivateName(
-        "ray._private.node:Node.kill_dashboard(check_alive)",
-        "the dashboard is stopped after the start",
-        "1.2% of a core more when idle",
+        "ray._private.node:Node.start_monitor",
+        "Ray starts without its autoscaler monitor",
+        "a session takes more of a core when idle",
+    ),
+    PrivateName(
+        "ray._private.node:Node.start_log_monitor",
+        "Ray starts without its log monitor",
+        "a session takes more of a core when idle",
+    ),
+    PrivateName(
+        "ray.serve._private.api:_create_controller_and_proxy_refs",
+        "replicas start while HAProxy does",
+        "a session starts seconds later",
     ),
     PrivateName(
         "ray._private.grpc_utils:init_grpc_channel",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mlkit.autoscale import Count, Decision
-from mlkit.errors import DeployConflict, DeployError
+from mlkit.errors import DeployConflict, DeployError, SessionError
 from mlkit.serving.control import protocol
 from mlkit.serving.control.audit import Audit, described
 from mlkit.serving.control.changes import changes, set_replicas
@@ -100,12 +100,16 @@ class Host:
             DeployError: the call failed.
         """
         match call:
-            case protocol.DeleteApp(app=app):
+            case protocol.DeleteApp(app=app, last_ends=last_ends):
                 async with self._changing:
                     with self._audit.recording(call):
+                        if last_ends and not set(self.records) - {app}:
+                            self._stop.set()  # Serve is shut down with its applications
+                            return []
                         await self._delete(app)
                 return sorted(self.records)
             case protocol.About():
+                self._check_goes_on()
                 return self._info()
             case protocol.Own(pid=pid):
                 self.owner, self._alive_at = Owner.of(pid), time.monotonic()
@@ -139,6 +143,15 @@ class Host:
             case protocol.PeekInto(app=app, step=step, for_s=for_s):
                 return await self._telemetry.peek(app, step, time.time() + for_s)
 
+    def _check_goes_on(self) -> None:
+        """Refuse what a session that is ending cannot do.
+
+        Raises:
+            SessionError: it is ending.
+        """
+        if self._stop.is_set():
+            raise SessionError("the session is ending", fix="deploy again, which starts a new one")
+
     def _info(self) -> protocol.SessionInfo:
         return protocol.SessionInfo(
             pid=os.getpid(),
@@ -153,6 +166,7 @@ class Host:
 
     async def _change(self, desired: Desired, say: Say) -> AppRecord:
         """Deploy or change an app; a change that fails is rolled back."""
+        self._check_goes_on()
         spec, trial = desired.spec, desired.trial
         record, before = self.records.get(spec.app), self._rollouts.get(spec.app)
         if record is None:

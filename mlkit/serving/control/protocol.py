@@ -168,9 +168,14 @@ class RevokeToken(Call[AppRecord]):
 
 
 class DeleteApp(Call[list[str]]):
-    """Delete an app, if it exists; return the names of the remaining apps."""
+    """Delete an app, if it exists; return the names of the remaining apps.
+
+    Attributes:
+        last_ends: whether the session ends if none remain. It then responds before it has ended.
+    """
 
     app: str
+    last_ends: bool = False
 
 
 class GetHealth(Call[dict[str, ApplicationStatus]]):

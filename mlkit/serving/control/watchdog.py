@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from contextlib import suppress
 
 import psutil
 
-__all__ = ["processes_of", "sweep"]
+__all__ = ["limit", "processes_of", "sweep"]
 
 
 def processes_of(session: str) -> list[psutil.Process]:
@@ -41,6 +42,12 @@ def sweep(session: str, *, grace_s: float = 3.0) -> int:
         with suppress(psutil.Error):
             process.kill()
     return len(processes)
+
+
+def limit(seconds: float) -> None:
+    """Kill this process after some time, even if it hangs outside of Python."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def main(session: str, folder: str, pipe: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import webbrowser
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from mlkit.plan import Plan
 from mlkit.plan.machine import machine_resources
 from mlkit.serving.control.audit import read_audit
 from mlkit.serving.control.folders import LOGS
-from mlkit.serving.control.protocol import DeleteApp, GetComparisons, GetHealth, GetPlacement
+from mlkit.serving.control.protocol import GetComparisons, GetHealth, GetPlacement
 from mlkit.serving.control.records import AppRecord, Change, Trial
 from mlkit.serving.http.access import new_code
 from mlkit.serving.kernel.calls import Calls
@@ -717,15 +718,15 @@ class App:
     # ---- shutdown ---------------------------------------------------------------------------
 
     def shutdown(self) -> None:
-        """Delete the app; other apps of the session remain. Repeated calls have no effect."""
+        """Delete the app; other apps of the session remain. Repeated calls have no effect.
+
+        With the last app, Ray and Serve stop, in the background: the prompt returns at once.
+        """
         if self.closed:
             return
         self._sender.close()
-        try:
-            if not self.session.call(DeleteApp(app=self.name)):
-                self.session.release()
-        except SessionError:
-            pass
+        with suppress(SessionError):  # it has ended already
+            self.session.delete(self.name)
 
     def __enter__(self) -> App:
         return self

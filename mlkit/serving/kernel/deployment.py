@@ -18,6 +18,7 @@ from mlkit.serving.control.protocol import DeployApp
 from mlkit.serving.control.records import AppSpec
 from mlkit.serving.http.access import new_token
 from mlkit.serving.http.userapp import Application
+from mlkit.serving.kernel import warming
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.cluster import check_asks_for_token
 from mlkit.serving.kernel.session import Progress, Session
@@ -115,13 +116,14 @@ def deploy(
     for warning in shared_state(planned.graph, fastapi):
         warnings.warn(warning, stacklevel=3)  # at the call, outside of `entry_point`
     with _progress(f"deploying {pipeline.name}", progress) as say:
-        session = Session.of_this_notebook()
+        session = warming.session_at(address, port, say) or Session.of_this_notebook()
+        if session is not None and not _check_place(session, address, port):
+            session.stop()
+            session = None
         if session is None:
             if not (address == "local" or insecure_cluster):
                 check_asks_for_token(address)
             session = Session.start(address=address, port=port, say=say)
-        else:
-            _check_place(session, address, port)
         return deploy_to(
             session,
             planned,
@@ -151,15 +153,22 @@ def check_machine(planned: Plan) -> None:
         )
 
 
-def _check_place(session: Session, address: str, port: int | None) -> None:
+def _check_place(session: Session, address: str, port: int | None) -> bool:
+    """Whether a session is where an app is to be; one without apps can be replaced.
+
+    Raises:
+        DeployError: it is not, and has apps.
+    """
     about = session.about()
-    if (about.address, about.port) != (address, port or about.port):
+    fits = (about.address, about.port) == (address, port or about.port)
+    if not fits and about.apps:
         raise DeployError(
             "this notebook has a session somewhere else",
             expected=f"address={about.address!r}, port={about.port}",
             got=f"address={address!r}, port={port}",
             fix="shut down all of its apps first, or omit address= and port=",
         )
+    return fits
 
 
 def deploy_to(

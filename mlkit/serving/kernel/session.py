@@ -35,6 +35,7 @@ from mlkit.serving.control.protocol import (
     SOCKET,
     About,
     Call,
+    DeleteApp,
     ErrorReply,
     Own,
     SessionInfo,
@@ -87,6 +88,31 @@ class Session:
         Raises:
             SessionError: it did not start; quotes the last line of its log.
         """
+        session = cls.begin(address=address, host=host, port=port, lease_s=lease_s)
+        say("starting Ray and Serve" if address == "local" else f"joining {address}")
+        try:
+            session.wait_ready()
+        except BaseException:
+            session.end()
+            raise
+        return session
+
+    @classmethod
+    def begin(
+        cls,
+        *,
+        address: str = "local",
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        lease_s: float | None = None,
+    ) -> Session:
+        """Start a session for this process, without waiting; see `wait_ready`.
+
+        Raises:
+            SessionError: its process cannot be started.
+        """
+        if port is not None:
+            _wait_for_released()  # one of them may have the port
         folder = folders.create()
         settings = {
             "address": address,
@@ -98,14 +124,12 @@ class Session:
             "owner": dataclasses.asdict(Owner.of(os.getpid())),
             "object_store_bytes": 200 * 2**20,
         }
-        (folder / "settings.json").write_text(json.dumps(settings))
-        say("starting Ray and Serve" if address == "local" else f"joining {address}")
         session = cls(folder)
         try:
-            process = _started[folder] = _spawn(folder, address)
-            session._wait_ready(process)
+            (folder / "settings.json").write_text(json.dumps(settings))
+            _started[folder] = _spawn(folder, address)
         except BaseException:
-            session._end()
+            session.end()
             folders.remove(folder)  # even if the process was not started yet
             raise
         # A script cannot reconnect.
@@ -113,10 +137,20 @@ class Session:
             atexit.register(session.stop)
         return session
 
-    def _wait_ready(self, process: subprocess.Popen[bytes]) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether it has begun to take calls, and has not ended since."""
+        return (self.folder / "ready").exists()
+
+    def wait_ready(self) -> None:
+        """Wait until a session that this process has started takes calls.
+
+        Raises:
+            SessionError: it did not start; quotes the last line of its log.
+        """
         until = time.monotonic() + START_TIMEOUT_S
-        while not (self.folder / "ready").exists():
-            if process.poll() is not None or time.monotonic() > until:
+        while not self.ready:
+            if not self.running or time.monotonic() > until:
                 raise SessionError(
                     "the session process did not start",
                     got=_last_line(self.folder / "host.log"),
@@ -173,10 +207,15 @@ class Session:
         """Return the session's owner, settings and apps."""
         return self.call(About(), timeout_s=ABOUT_TIMEOUT_S)
 
-    def release(self) -> None:
-        """Stop the session, which has no app, unless ``MLKIT_SESSION`` keeps it for the next."""
-        if not os.environ.get(SESSION_VARIABLE):
-            self.stop()
+    def delete(self, app: str) -> None:
+        """Delete an app; with the last one the session ends, unless ``MLKIT_SESSION`` keeps it.
+
+        Ray and Serve stop after the call has returned: the session process waits for them and is
+        killed where they hang, and its watchdog ends what is left.
+        """
+        last_ends = not os.environ.get(SESSION_VARIABLE)
+        if not self.call(DeleteApp(app=app, last_ends=last_ends)) and last_ends:
+            _released.add(self.folder)
 
     def own(self) -> None:
         """Make this process the owner, whose end starts the lease."""
@@ -257,14 +296,23 @@ class Session:
         try:
             pid = self.about().pid
         except DeployError:
-            self._end()
+            self._wait_released()
+            self.end()
             return
         with suppress(DeployError):  # it may end before it has responded
             self.call(StopSession(), timeout_s=5)
         if _gone(pid, STOP_TIMEOUT_S):
             _started.pop(self.folder, None)
         else:
-            self._end()
+            self.end()
+
+    def _wait_released(self) -> None:
+        """Wait for the end of a session that is ending, if it is one; see `delete`."""
+        if self.folder in _released:
+            until = time.monotonic() + STOP_TIMEOUT_S
+            while self.folder.exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            _released.discard(self.folder)
 
     @property
     def running(self) -> bool:
@@ -272,7 +320,7 @@ class Session:
         process = _started.get(self.folder)
         return process is not None and process.poll() is None
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Terminate a child process that does not respond, and wait for its watchdog."""
         process = _started.pop(self.folder, None)
         if process is None:
@@ -303,6 +351,14 @@ def _reached_at(address: str, host: str) -> str:
 
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 """Session processes started by this process, by folder."""
+
+_released: set[Path] = set()
+"""Folders of sessions that end in the background."""
+
+
+def _wait_for_released() -> None:
+    for folder in list(_released):
+        Session(folder)._wait_released()
 
 
 def _has_processes(folder: Path) -> bool:

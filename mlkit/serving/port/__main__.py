@@ -19,6 +19,9 @@ from mlkit.serving.private import missing_names
 
 __all__ = ["main"]
 
+STOP_S = 30.0
+"""How long the end of Ray and Serve may take; nobody waits for it."""
+
 
 def main(argument: str) -> None:
     """Start Ray and Serve in the main thread, and serve calls until the session ends."""
@@ -32,26 +35,32 @@ def main(argument: str) -> None:
         object_store_bytes=settings["object_store_bytes"],
         folder=folder / "ray",
     )
-    for name in missing_names():
-        logging.warning("%s is missing (%s): %s", name.name, name.used_for, name.without)
     cluster = RayCluster(local=settings["address"] == "local")
     host: Host | None = None
 
     async def run() -> None:
         nonlocal host
         host = Host(folder, settings, cluster, RayTelemetry(f"mlkit-metrics-{folder.name}"))
+        checking = asyncio.create_task(asyncio.to_thread(_warn_of_missing_names))
         await host.run()
+        await checking
 
     try:
         asyncio.run(run())
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # it is already ending
+        watchdog.limit(STOP_S)
         stop_ray(settings["address"], host.applications if host else [])
         watchdog.sweep(folder.name)
         folders.remove(folder)
         guard.terminate()
         guard.wait()
+
+
+def _warn_of_missing_names() -> None:
+    for name in missing_names():
+        logging.warning("%s is missing (%s): %s", name.name, name.used_for, name.without)
 
 
 def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import os
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -267,11 +267,26 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
         )
     # Several nodes on one machine (in tests) cannot all bind the port.
     location = os.environ.get("MLKIT_PROXY_LOCATION", "EveryNode")
-    serve.start(
-        proxy_location=location,
-        http_options={"host": host, "port": port},
-        logging_config={"log_level": "WARNING"},
-    )
+    with _without_proxies() if address == "local" else nullcontext():
+        serve.start(
+            proxy_location=location,
+            http_options={"host": host, "port": port},
+            logging_config={"log_level": "WARNING"},
+        )
+
+
+@contextmanager
+def _without_proxies() -> Iterator[None]:
+    """Start Serve without waiting for HAProxy, so that replicas start at the same time.
+
+    A deployment ends with requests through HAProxy, which wait for it.
+    """
+    from ray.serve._private import api
+
+    name = "_create_controller_and_proxy_refs"
+    start: Any = getattr(api, name, None)
+    with _replaced(api, {name: lambda *options, **more: (start(*options, **more)[0], [])}):
+        yield
 
 
 def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None:
@@ -280,16 +295,16 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
 
     for left in reversed(range(attempts)):
         try:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_store_memory=object_store_bytes,
-                namespace="mlkit",
-                _temp_dir=str(folder),
-            )
-            _end_idle_processes()
+            with _without_unused_processes():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    object_store_memory=object_store_bytes,
+                    namespace="mlkit",
+                    _temp_dir=str(folder),
+                )
             return
         except Exception as error:
             if not left or "timed out during startup" not in str(error):
@@ -298,19 +313,32 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
             sweep(os.environ["MLKIT_SESSION"])  # processes of the failed attempt
 
 
-def _end_idle_processes() -> None:
-    """Stop Ray's log monitor, autoscaler monitor and dashboard, which a local session does not use.
+@contextmanager
+def _without_unused_processes() -> Iterator[None]:
+    """Start Ray without its log monitor, autoscaler monitor and dashboard.
 
-    Together they take 1.2% of a core; `ray.init` has no parameter to leave them out.
+    A local session does not use them, and `ray.init` has no parameter to leave them out. It would
+    wait for the dashboard to start; when idle, they take 1.2% of a core.
     """
-    try:
-        from ray._private import worker
+    from ray._private import node, services
 
-        node: Any = worker._global_node
-        for end in (node.kill_log_monitor, node.kill_monitor, node.kill_dashboard):
-            end(check_alive=False)
-    except Exception as error:
-        logger.warning("cannot stop unused processes of Ray: %s", error)
+    nothing = {"start_log_monitor": lambda node: None, "start_monitor": lambda node: None}
+    dashboard = {"start_api_server": lambda *options, **more: (None, None)}
+    with _replaced(node.Node, nothing), _replaced(services, dashboard):
+        yield
+
+
+@contextmanager
+def _replaced(owner: Any, replacements: Mapping[str, Any]) -> Iterator[None]:
+    """Replace those of the private functions that this version of Ray has; see `missing_names`."""
+    known = {name: getattr(owner, name) for name in replacements if hasattr(owner, name)}
+    try:
+        for name in known:
+            setattr(owner, name, replacements[name])
+        yield
+    finally:
+        for name, function in known.items():
+            setattr(owner, name, function)
 
 
 def stop_ray(address: str, applications: Sequence[str]) -> None:

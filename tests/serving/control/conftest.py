@@ -310,8 +310,8 @@ class Session:
         version = version or (record.trial.version if record.trial else record.version)
         return await self.call(RollBack(app="shop", version=version, to=to))
 
-    async def delete(self, app="shop"):
-        return await self.call(DeleteApp(app=app))
+    async def delete(self, app="shop", last_ends=False):
+        return await self.call(DeleteApp(app=app, last_ends=last_ends))
 
     async def health(self, app="shop"):
         return await self.call(GetHealth(app=app))

@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from mlkit.errors import DeployConflict, DeployError
+from mlkit.errors import DeployConflict, DeployError, SessionError
 from mlkit.serving.bundle import Origin
 from mlkit.serving.control.cluster import ApplicationTarget
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
-from mlkit.serving.control.protocol import DeployApp, StopSession
+from mlkit.serving.control.protocol import About, DeployApp, StopSession
 from mlkit.serving.control.records import AppState
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.versions import KEPT
@@ -259,6 +259,20 @@ def test_deleting_waits_for_the_change_that_is_being_made(session) -> None:
 
 def test_what_is_not_there_is_deleted_without_a_word(session) -> None:
     assert run(session.delete("nobody")) == []
+
+
+def test_with_the_last_app_the_session_can_end(session) -> None:
+    async def delete():
+        await session.deploy()
+        assert await session.delete("nobody", last_ends=True) == ["shop"]
+        remaining = await session.delete(last_ends=True)
+        with pytest.raises(SessionError, match="ending"):
+            await session.call(About())
+        with pytest.raises(SessionError, match="ending"):
+            await session.deploy("v2")
+        return remaining
+
+    assert run(delete()) == []
 
 
 # ---- interrupts and restarts --------------------------------------------------------------------

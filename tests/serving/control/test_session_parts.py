@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -18,12 +19,14 @@ import httpx2
 import pytest
 
 from mlkit.errors import DeployConflict, DeployError, SessionError, SessionTimeout
+from mlkit.serving import warm_up
 from mlkit.serving.control import folders, haproxy, watchdog
 from mlkit.serving.control.flags import free_port
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import PROTOCOL, SOCKET, About, DeleteApp
 from mlkit.serving.control.server import listening
 from mlkit.serving.kernel import session as session_module
+from mlkit.serving.kernel import warming
 from mlkit.serving.kernel.session import Session, notebook_key
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
@@ -493,13 +496,151 @@ def test_notebooks_that_name_one_session_count_as_one(monkeypatch) -> None:
     assert notebook_key() == "demo"
 
 
-@pytest.mark.parametrize(("name", "stops"), [("", [True]), ("demo", [])])
-def test_only_a_session_with_a_name_outlasts_its_last_app(monkeypatch, base, name, stops) -> None:
-    stopped = []
+@pytest.mark.parametrize(("name", "ends"), [("", True), ("demo", False)])
+def test_only_a_session_with_a_name_outlasts_its_last_app(monkeypatch, session, name, ends) -> None:
+    calls = []
+
+    async def answer(call, say):
+        calls.append(call)
+        return []
+
     monkeypatch.setenv("MLKIT_SESSION", name)
-    monkeypatch.setattr(Session, "stop", lambda session: stopped.append(True))
-    Session(base).release()
-    assert stopped == stops
+    asked = session(answer)
+    asked.delete("shop")
+    assert calls == [DeleteApp(app="shop", last_ends=ends)]
+    assert (asked.folder in session_module._released) is ends
+    session_module._released.discard(asked.folder)
+
+
+# ---- sessions that warm up ----------------------------------------------------------------------
+
+READY = """
+import pathlib, sys, time
+time.sleep({delay})
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def spawned(base, monkeypatch):
+    """Returns a function: code of session processes to a list of those that are started."""
+    processes = []
+    monkeypatch.setattr(warming, "_warming", None)
+    monkeypatch.setattr(Session, "of_this_notebook", classmethod(lambda cls: None))
+
+    def run(code):
+        def spawn(folder, address):
+            environment = {**os.environ, "MLKIT_SESSION": folder.name}
+            command = [sys.executable, "-c", code]
+            processes.append(subprocess.Popen(command, cwd=folder, env=environment))
+            return processes[-1]
+
+        monkeypatch.setattr(session_module, "_spawn", spawn)
+        return processes
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+    for folder in list(session_module._started):
+        if folder.is_relative_to(base):
+            Session(folder).end()
+
+
+def said(text: str) -> None:
+    assert text == "starting Ray and Serve"
+
+
+def test_a_session_warms_up_once_and_is_what_deploy_waits_for(spawned) -> None:
+    processes = spawned(READY.format(delay=0.05))
+    warm_up()
+    warm_up()
+    session = warming.session_at("local", None, said)
+    assert session is not None
+    assert session.ready
+    assert len(processes) == 1
+    assert warming.session_at("local", None, said) is None  # it is found like any other
+
+
+def test_two_threads_warm_up_one_session(spawned) -> None:
+    processes = spawned(READY.format(delay=60))
+    threads = [threading.Thread(target=warm_up) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(processes) == 1
+
+
+def test_nothing_warms_up_beside_a_session(spawned, monkeypatch, base) -> None:
+    processes = spawned(READY.format(delay=0))
+    monkeypatch.setattr(Session, "of_this_notebook", classmethod(lambda cls: Session(base)))
+    warm_up()
+    assert processes == []
+
+
+@pytest.mark.parametrize("error", [SessionError("no"), OSError("no")])
+def test_warming_up_never_raises(spawned, monkeypatch, base, error) -> None:
+    def fail(folder, address):
+        raise error
+
+    spawned("")
+    monkeypatch.setattr(session_module, "_spawn", fail)
+    before = set(base.iterdir())
+    warm_up()
+    assert warming.session_at("local", None, said) is None
+    assert set(base.iterdir()) == before
+
+
+def test_a_session_that_failed_to_warm_up_leaves_the_cause_to_the_next(spawned) -> None:
+    processes = spawned("raise SystemExit(3)")
+    warm_up()
+    assert warming.session_at("local", None, said) is None
+    warm_up()
+    assert len(processes) == 2
+
+
+@pytest.mark.parametrize(("address", "port"), [("local", 8123), ("10.0.0.1:6379", None)])
+def test_a_session_that_warms_up_elsewhere_is_ended(spawned, address, port) -> None:
+    processes = spawned(READY.format(delay=60))
+    warm_up()
+    assert warming.session_at(address, port, said) is None
+    assert processes[0].poll() is not None
+
+
+def test_an_interrupted_wait_leaves_the_session_to_the_next(spawned, monkeypatch) -> None:
+    processes = spawned(READY.format(delay=0.2))
+    warm_up()
+
+    def interrupted(session):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "wait_ready", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            warming.session_at("local", None, said)
+    assert warming.session_at("local", None, said) is not None
+    assert len(processes) == 1
+
+
+def test_an_explicit_port_waits_for_the_session_that_had_it(base, spawned) -> None:
+    spawned(READY.format(delay=60))
+    ending = folders.create()
+    session_module._released.add(ending)
+    timer = threading.Timer(0.1, folders.remove, [ending])
+    timer.start()
+    Session.begin(port=free_port())
+    timer.join()
+    assert not ending.exists()
+    assert ending not in session_module._released
+
+
+def test_a_process_that_hangs_while_it_ends_is_killed() -> None:
+    code = "from mlkit.serving.control import watchdog; watchdog.limit(0.05); input()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    with process:
+        assert process.wait(60) == -signal.SIGALRM
 
 
 def test_another_notebooks_slow_session_is_passed_over(silent, monkeypatch) -> None:
