@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mlkit.execute.cores import cores
 from mlkit.load.requests import HttpRequest
 
 __all__ = ["OURS", "QUICK", "SERVERS", "Server", "request", "tags_of"]
 
 OURS = "mlkit"
 BOUNDARY = "peers-boundary"
-CORES = "2"
+CORES = str(cores())
 
 Body = Literal["raw", "multipart", "open_inference"]
 
@@ -75,12 +76,10 @@ _EAGER = {"PEERS_MODEL": "eager"}
 
 SERVERS = (
     Server(OURS, _MLKIT),
-    Server("mlkit, 2 replicas", (*_MLKIT, "--num-replicas", CORES)),
+    Server("mlkit, replicas", (*_MLKIT, "--num-replicas", CORES)),
     Server("mlkit asgi", (*_UVICORN, "--no-access-log", f"{_SERVERS}.mlkit_asgi:app")),
     Server("FastAPI", _FASTAPI, variables={"PEERS_THREADS": "4"}),
-    Server(
-        "FastAPI, processes", (*_FASTAPI, "--workers", CORES), variables={"PEERS_THREADS": "1"}
-    ),
+    Server("FastAPI, processes", (*_FASTAPI, "--workers", CORES), variables={"PEERS_THREADS": "1"}),
     Server("Mosec", _MOSEC, environment="mosec", path="/inference", variables=_WORKERS),
     Server("LitServe", _LITSERVE, environment="litserve", body="multipart", variables=_WORKERS),
     Server("BentoML", _BENTOML, environment="bentoml", body="multipart", variables=_WORKERS),
