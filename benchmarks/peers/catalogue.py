@@ -59,7 +59,7 @@ _BENTOML = (
     *("-m", "bentoml", "serve", f"{_SERVERS}.bentoml_app:TagService"),
     *("--host", "127.0.0.1", "--port", "{port}"),
 )
-_MLSERVER = ("-m", "mlserver", "start", "benchmarks/peers/servers/mlserver")
+_MLSERVER = ("-m", "mlserver.cli.main", "start", "benchmarks/peers/servers/mlserver")
 _MLSERVER_PORTS = {"MLSERVER_HTTP_PORT": "{port}", "MLSERVER_GRPC_PORT": "{admin}"}
 _GRAPH = ("-m", f"{_SERVERS}.ray_serve_graph", "{port}")
 _TUNED = ("-m", f"{_SERVERS}.ray_serve_tuned", "{port}")

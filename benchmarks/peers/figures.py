@@ -224,10 +224,14 @@ def _cpu(one: Round) -> float:
     return one.cpu_ms
 
 
-def _finite(value: Any) -> Any:
-    """Plain data without infinities and NaN, which JSON does not have."""
+def _finite(document: dict[str, Any]) -> dict[str, Any]:
+    """A document without infinities and NaN, which JSON does not have."""
+    return {name: _finite_value(value) for name, value in document.items()}
+
+
+def _finite_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
+        return _finite(value)
+    if isinstance(value, list):
+        return [_finite_value(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

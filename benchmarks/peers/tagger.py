@@ -56,6 +56,6 @@ class Tagger:
         picture = decode.fn(data)
         [seen] = look.fn([picture], model=self.model)
         box = localise.fn(picture, seen)
-        return combine.fn(
-            product_class.fn(seen), imagenet_labels.fn(seen), box, colours.fn(picture, box), []
-        )
+        product, labels = product_class.fn(seen), imagenet_labels.fn(seen)
+        tags: ProductTags = combine.fn(product, labels, box, colours.fn(picture, box), [])
+        return tags

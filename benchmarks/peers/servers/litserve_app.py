@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 import litserve as ls
+from fastapi import Request
 
 from benchmarks.peers.tagger import Tagger
 
@@ -13,7 +14,7 @@ class TagAPI(ls.LitAPI):
     def setup(self, device: str) -> None:
         self.tagger = Tagger()
 
-    def decode_request(self, request: Any) -> bytes:
+    def decode_request(self, request: Request) -> bytes:
         return request["image"].file.read()
 
     def predict(self, image: bytes) -> Any:
