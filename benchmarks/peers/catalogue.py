@@ -61,6 +61,8 @@ _BENTOML = (
 )
 _MLSERVER = ("-m", "mlserver.cli.main", "start", "benchmarks/peers/servers/mlserver")
 _MLSERVER_PORTS = {"MLSERVER_HTTP_PORT": "{port}", "MLSERVER_GRPC_PORT": "{admin}"}
+# Its pool of worker processes needs an event loop that asyncio no longer makes by itself.
+_MLSERVER_PORTS["MLSERVER_PARALLEL_WORKERS"] = "0"
 _GRAPH = ("-m", f"{_SERVERS}.ray_serve_graph", "{port}")
 _TUNED = ("-m", f"{_SERVERS}.ray_serve_tuned", "{port}")
 _FAST_PLANE = {
@@ -89,7 +91,7 @@ SERVERS = (
         environment="mlserver",
         body="open_inference",
         path=_INFER,
-        variables={**_MLSERVER_PORTS, "MLSERVER_PARALLEL_WORKERS": CORES},
+        variables=_MLSERVER_PORTS,
     ),
     Server("Ray Serve, tuned", _TUNED, variables={**_WORKERS, **_FAST_PLANE}),
     Server("Ray Serve graph", _GRAPH),
