@@ -3,7 +3,7 @@
 #   make demo IMAGES=folder         on pictures of your own
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-code test-notebooks lab lint bench bench-models bench-observe bench-trust model-card figures zoo contract browser lock environment clean distclean
+.PHONY: help demo test test-code test-notebooks lab lint bench bench-models bench-observe bench-trust peers model-card figures zoo contract browser lock environment clean distclean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -77,6 +77,9 @@ bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling co
 
 bench-trust: $(STAMP) ## measure what redeployments, faults and overload do to clients; build/bench/trust.json
 	$(BIN)/python -m benchmarks trust
+
+peers: $(STAMP) ## measure the tagging pipeline on other servers, by turns (an hour; QUICK=1: some minutes); build/bench/peers.json; PHOTOS=folder
+	$(BIN)/python -m benchmarks peers $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 model-card: $(STAMP) ## train heads on PHOTOS=folder, measure them and the tags (half an hour), and write docs/model-card.md
 	$(BIN)/python -m tools.train "$(PHOTOS)" --ablations

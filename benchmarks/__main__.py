@@ -30,7 +30,9 @@ def main(words: list[str] | None = None) -> int:
         f"observe: all of {', '.join(observe.PARTS)}, likewise; "
         f"models: all of {', '.join(models.PARTS)}, likewise; "
         "placement: the rule for replicas and threads; "
-        f"trust: all of {', '.join(trust.PARTS)}, likewise",
+        f"trust: all of {', '.join(trust.PARTS)}, likewise; "
+        "peers: the tagging pipeline on other servers; "
+        "independent: the closed loop against wrk and hey",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument(
@@ -38,12 +40,18 @@ def main(words: list[str] | None = None) -> int:
         type=float,
         help="length of a block, 3 by default; of trust, length of what has one",
     )
-    parser.add_argument("--photos", type=Path, help="folder for models, at least 700 photos")
+    parser.add_argument(
+        "--photos", type=Path, help="folder for models, at least 700 photos; for peers, 256"
+    )
+    parser.add_argument("--rounds", type=int, help="of peers and independent, at least 3")
+    parser.add_argument("--quick", action="store_true", help="fewer peers, in less than 6 minutes")
+    parser.add_argument("--servers", help="names of peers, separated by semicolons")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     arguments = parser.parse_args(words)
     arguments.blocks = max(5, arguments.blocks)
     block_s = 3.0 if arguments.seconds is None else arguments.seconds
     groups = {"pipeline", "engine", "observe", "models", "placement", "trust"}
+    groups |= {"peers", "independent"}
     known = {*groups, *PARTS, *observe.PARTS, *models.PARTS, *trust.PARTS}
     unknown = set(arguments.parts) - known
     if unknown:
@@ -71,6 +79,7 @@ def main(words: list[str] | None = None) -> int:
                 trust.measure(arguments.out, parts, arguments.seconds, check)
             if "placement" in arguments.parts:
                 placement.write(arguments.out, arguments.blocks, block_s, check)
+            _peers(arguments, block_s, check)
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; everything that was started is ended", file=sys.stderr)
         return 130
@@ -78,6 +87,20 @@ def main(words: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _peers(arguments: argparse.Namespace, block_s: float, check: Callable[[], None]) -> None:
+    from benchmarks.peers import independent, runner
+    from benchmarks.peers.measuring import Effort
+
+    rounds = max(3, arguments.rounds or Effort.rounds)
+    if "peers" in arguments.parts:
+        names = arguments.servers.split(";") if arguments.servers else None
+        servers = runner.chosen(names, quick=arguments.quick)
+        effort = runner.QUICK_EFFORT if arguments.quick else Effort(rounds=rounds)
+        runner.measure(arguments.out, servers, effort, arguments.photos, check)
+    if "independent" in arguments.parts:
+        independent.measure(arguments.out, rounds, block_s, check)
 
 
 def _measure(arguments: argparse.Namespace, block_s: float, check: Callable[[], None]) -> None:
