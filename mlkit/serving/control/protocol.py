@@ -49,7 +49,7 @@ __all__ = [
     "SwapResources",
 ]
 
-PROTOCOL = 7
+PROTOCOL = 8
 """Version of the protocol; calls of another version are refused."""
 
 SOCKET = "control"

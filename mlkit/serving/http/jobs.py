@@ -260,7 +260,7 @@ class Jobs:
             (b"x-request-id", f"{item.job}-{item.index}".encode()),
         ]
         path = f"/{self._graph.name}"
-        scope = {"type": "http", "method": "POST", "path": path, "headers": headers}
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": headers}
         scope |= {"query_string": b"", "root_path": "", "scheme": "http", "http_version": "1.1"}
         response = _Kept()
 
