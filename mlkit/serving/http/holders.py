@@ -10,7 +10,7 @@ from fastapi import HTTPException, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from mlkit.errors import DefinitionError
+from mlkit.errors import DefinitionError, entry_point
 from mlkit.serving.grants import SCOPES, Allowance, Grant, after_request, digest_of
 from mlkit.serving.http.problem import answer
 
@@ -63,6 +63,7 @@ class Holders:
         return answer(429, detail, headers={"Retry-After": f"{ceil(wait_s)}"})
 
 
+@entry_point
 def requires(scope: str) -> Callable[[Request], None]:
     """Return a dependency for routes of your own that need a scope, such as "control".
 

@@ -507,7 +507,7 @@ def test_only_a_session_with_a_name_outlasts_its_last_app(monkeypatch, session, 
     monkeypatch.setenv("MLKIT_SESSION", name)
     asked = session(answer)
     asked.delete("shop")
-    assert calls == [DeleteApp(app="shop", last_ends=ends)]
+    assert [(type(call), call.app, call.last_ends) for call in calls] == [(DeleteApp, "shop", ends)]
     assert (asked.folder in session_module._released) is ends
     session_module._released.discard(asked.folder)
 
