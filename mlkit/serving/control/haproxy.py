@@ -26,11 +26,19 @@ _PROBLEMS = {
 }
 
 _FRONTEND = "frontend http_frontend"
-_REJECTIONS = {
+_REJECTIONS = (
     # A full queue: the length is that of Serve's text.
-    503: ("the app has too many requests; try again", '{ res.hdr(content-length) -m str "35" }'),
-    404: ("no app is deployed at this path", "!{ var(txn.serve_app) -m found }"),
-}
+    (
+        503,
+        503,
+        "the app has too many requests; try again",
+        ' { res.hdr(content-length) -m str "35" }',
+    ),
+    (404, 404, "no app is deployed at this path", " !{ var(txn.serve_app) -m found }"),
+    # Serve ends requests at their X-Request-Timeout-Seconds, at about the time that mlkit does.
+    (408, 504, "the deadline has passed", ""),
+)
+"""Serve's status, that of the response, its detail, and a condition beside the status."""
 
 _LAUNCHER = """#!/bin/sh
 # Written by mlkit. "$@" is: -db -f CONFIG [...]
@@ -84,13 +92,13 @@ def write_launcher(folder: Path, binary: str) -> Path:
 
 def _rejections() -> Iterator[str]:
     """Rules that replace Serve's own plain-text responses, as sed inserts them."""
-    for status, (detail, condition) in _REJECTIONS.items():
+    for sent, status, detail, condition in _REJECTIONS:
         body = _document(status, detail)
         retry = "hdr Retry-After 1 " if status == 503 else ""
         yield (
             f"\\n    http-response return status {status} content-type application/problem+json "
-            f"{retry}string '{body}' if {{ status {status} }} "
-            f'{{ res.hdr(content-type) -m beg "text/plain" }} {condition}'
+            f"{retry}string '{body}' if {{ status {sent} }} "
+            f'{{ res.hdr(content-type) -m beg "text/plain" }}{condition}'
         )
 
 

@@ -359,6 +359,8 @@ RESPONSES = {
     "/nowhere": (404, "text/plain", b"Path '/nowhere' not found."),
     "/app/missing": (404, "text/plain", b"no such thing"),
     "/app/closed": (503, "text/plain", b"closed on Sundays"),
+    "/app/late": (408, "text/plain", b"Request 1 timed out after None s."),
+    "/app/slow": (408, "application/problem+json", b"{}"),
 }
 
 
@@ -417,11 +419,11 @@ def _answers(port: int) -> bool:
 
 def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone(front_end):
     responses = {path: httpx2.get(front_end + path) for path in RESPONSES}
-    for path, status in (("/full", 503), ("/nowhere", 404)):
+    for path, status in (("/full", 503), ("/nowhere", 404), ("/app/late", 504)):
         assert responses[path].headers["content-type"] == "application/problem+json"
         assert responses[path].status_code == responses[path].json()["status"] == status
     assert responses["/full"].headers["retry-after"] == "1"
-    for path in ("/app/missing", "/app/closed"):
+    for path in ("/app/missing", "/app/closed", "/app/slow"):
         status, media_type, body = RESPONSES[path]
         assert (responses[path].status_code, responses[path].content) == (status, body)
         assert responses[path].headers["content-type"] == media_type
