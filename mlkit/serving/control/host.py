@@ -335,6 +335,8 @@ class Host:
             await _complete(self._deployer.delete(rolled.applications, app))
         finally:
             del self.records[app], self._rollouts[app]
+        for path in (self.folder / LOGS).glob(f"{app}.jobs.sqlite*"):
+            path.unlink(missing_ok=True)
         await self._telemetry.forget(app)
         await self._collect()
 

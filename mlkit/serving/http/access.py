@@ -44,6 +44,8 @@ PUBLIC = frozenset(
 DOCUMENTATION = frozenset({"/docs", "/openapi.json"})
 PAGES = {"docs": DOCUMENTATION, "try": DOCUMENTATION | {"/try"}}
 """Routes that accept the cookie of a page, by page."""
+JOBS = frozenset({"/jobs", "/jobs/{id}", "/jobs/{id}/results"})
+"""Routes of inputs and results; they are called, not observed."""
 SUBPROTOCOL = "bearer"
 
 
@@ -227,9 +229,18 @@ class Access:
         if scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD"):
             return "call"  # nothing that is only observed has another method
         route = self._route(scope)
+        if self._is_of_jobs(route):
+            return "call"
         if route is None or (route not in self.own.routes and route not in self.observed):
             return "call"
         return "" if isinstance(route, Route) and route.path in PUBLIC else "observe"
+
+    def _is_of_jobs(self, route: BaseRoute | None) -> bool:
+        return (
+            isinstance(route, Route)
+            and route in self.own.routes
+            and route.path.removeprefix(f"/{self.name}") in JOBS
+        )
 
     def _is_of_known_page(self, scope: Scope) -> bool:
         """Whether a websocket is opened by a page of this host, by an allowed one, or by none."""

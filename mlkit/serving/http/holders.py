@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterable
 from math import ceil
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException
+from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Scope
 
@@ -64,7 +65,7 @@ class Holders:
 
 
 @entry_point
-def requires(scope: str) -> Callable[[Request], None]:
+def requires(scope: str) -> Callable[[HTTPConnection], None]:
     """Return a dependency for routes of your own that need a scope, such as "control".
 
     ::
@@ -85,7 +86,7 @@ def requires(scope: str) -> Callable[[Request], None]:
             "unknown scope", where="requires(...)", expected=" or ".join(SCOPES), got=f"{scope!r}"
         )
 
-    def check(request: Request) -> None:
+    def check(request: HTTPConnection) -> None:
         _check(request.scope, scope)
 
     return check

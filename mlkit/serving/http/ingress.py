@@ -135,6 +135,9 @@ def create_app(
         models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
         add_inference(own, models, version, _Exchange)
     _add_jobs(own, None if guards else jobs, theirs, graph.name)
+    # Beside a pipeline at /jobs, /tag/jobs is not that pipeline.
+    jobs_at = f"/{graph.name}/jobs"
+    declared += _patterns(own.routes, jobs_at, exact=True) if "jobs" in pipelines else ()
     if fastapi is not None:
         _add_document_at(own, fastapi.openapi_url)
     everything = [route for route in theirs if isinstance(route, Mount) and not route.path]
@@ -417,11 +420,13 @@ class Prefixed:
         return any(route.matches(dict(scope))[0] is not Match.NONE for route in self.routes)
 
 
-def _patterns(routes: Sequence[BaseRoute], prefix: str) -> Iterator[re.Pattern[str]]:
+def _patterns(
+    routes: Sequence[BaseRoute], prefix: str, *, exact: bool = False
+) -> Iterator[re.Pattern[str]]:
     """The paths of routes that are declared under a prefix."""
     for route in iter_route_contexts(routes):
         path = route.path or ""
         if isinstance(route.original_route, Mount):
             path += "/{path:path}"
-        if path.startswith(prefix + "/"):
+        if path.startswith(prefix + "/") or (exact and path == prefix):
             yield compile_path(path)[0]

@@ -12,8 +12,10 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from hashlib import blake2b
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
@@ -30,8 +32,10 @@ from mlkit.execute.priority import Priority, places
 from mlkit.fetch import fetch
 from mlkit.metrics.context import context_of, entered
 from mlkit.serving.http import problem
+from mlkit.serving.http.holders import HOLDER_KEY
 from mlkit.serving.http.jobstore import LEASE_S, JobItem, JobResult, JobStatus, JobStore
 from mlkit.serving.http.lifecycle import Ready
+from mlkit.serving.http.pace import paced
 from mlkit.serving.http.payload import Invalid, Payloads
 from mlkit.serving.http.results import JSON, Results
 from mlkit.serving.http.stream import EVENTS, LINES, as_event
@@ -56,6 +60,16 @@ MAX_ATTEMPTS = 3
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+_THREADS = ThreadPoolExecutor(2, "mlkit-jobs")
+"""For calls of stores, which may wait for a lock: those of asyncio decode what requests upload."""
+
+
+async def _in_thread(function: Callable[..., T], *args: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, function, *args)
+
 
 def declares_jobs(routes: Sequence[BaseRoute], name: str) -> bool:
     """Whether the routes of a user's application have those of jobs, or some below them."""
@@ -64,16 +78,18 @@ def declares_jobs(routes: Sequence[BaseRoute], name: str) -> bool:
     return any(path == p or path.startswith(f"{p}/") for path in paths for p in prefixes)
 
 
-def items_of(body: bytes, arguments: Arguments) -> list[bytes]:
+def items_of(body: bytes, arguments: Arguments, max_items: int) -> list[bytes]:
     """Return the items of a list, each as the body of a request.
 
     Args:
         body: a JSON list, or one JSON document per line. A document that is no object is the value
             of the only required parameter.
         arguments: of the pipeline.
+        max_items: how many there may be.
 
     Raises:
         Invalid: it is neither.
+        PayloadTooLarge: there are more.
     """
     required = [key for key, name in arguments.names.items() if arguments.parameters[name].required]
     sole = required[0] if len(required) == 1 else None
@@ -81,6 +97,13 @@ def items_of(body: bytes, arguments: Arguments) -> list[bytes]:
         documents = _documents(body)
     except (ValueError, RecursionError) as error:
         raise Invalid(f"neither a JSON list nor a JSON document per line: {error}") from None
+    if len(documents) > max_items:  # before each takes memory and time
+        raise PayloadTooLarge(
+            "the job is too large",
+            expected=f"at most {max_items:,} items",
+            got=f"{len(documents):,}",
+            fix="submit several jobs",
+        )
     wrapped = (
         {sole: each} if sole is not None and not isinstance(each, dict) else each
         for each in documents
@@ -188,15 +211,13 @@ class JobRunner:
         if self._running and now >= self._renew_at:
             self._renew_at = now + LEASE_S / 3
             held = list(self._running)
-            for item in await asyncio.to_thread(self._store.renew, self._owner, held, now):
+            for item in await _in_thread(self._store.renew, self._owner, held, now):
                 if item in self._running:  # else it has ended in the meantime
                     self._running[item].cancel()
         free = self._concurrency - len(self._running)
         if self._closing or free <= 0:
             return
-        claimed = await asyncio.to_thread(
-            self._store.claim, self._owner, free, now, self._max_attempts
-        )
+        claimed = await _in_thread(self._store.claim, self._owner, free, now, self._max_attempts)
         for item in claimed:
             self._running[item] = asyncio.create_task(self._finish(item))
 
@@ -205,10 +226,10 @@ class JobRunner:
             result = await self._run(item)
             if isinstance(result, JobResult):
                 args = self._owner, item.job, result, self._now()
-                await asyncio.to_thread(self._store.finish, *args)
+                await _in_thread(self._store.finish, *args)
             else:
                 until = self._now() + result
-                await asyncio.to_thread(self._store.release, self._owner, item, until)
+                await _in_thread(self._store.release, self._owner, item, until)
         except Exception:  # of the store: its lease expires
             logger.warning("the result of an item could not be kept", exc_info=True)
         finally:
@@ -231,7 +252,7 @@ class Jobs:
         self, graph: Graph, served: Ready, limits: Limits, store: JobStore, *, traced: bool = False
     ) -> None:
         self._graph, self._served, self._traced = graph, served, traced
-        self._payloads = Payloads(graph, max(limits.max_body_bytes, store.limits.max_bytes))
+        self._payloads = Payloads(graph, limits.max_body_bytes)
         self._results = JobResults(graph)
         self._store = store
         self._failures = problem.Failures()
@@ -246,12 +267,12 @@ class Jobs:
     async def close(self) -> None:
         """Finish the items that are running, and close the store."""
         await self.runner.close()
-        await asyncio.to_thread(self._store.close)
+        await _in_thread(self._store.close)
 
     async def _run(self, item: JobItem) -> JobResult | float:
         """Run an item as a request to the pipeline's own route."""
         pipeline = self._served()
-        if pipeline is None:
+        if pipeline is None or pipeline.is_full(Priority.BULK):  # nothing is run
             return 1.0
         headers = [
             (b"content-type", JSON.encode()),
@@ -270,9 +291,11 @@ class Jobs:
         with entered(context_of(headers, traced=self._traced)):
             request = Request(scope, receive)
             await pipeline.answer(request, response.send, self._payloads, self._results)
-        if response.status == 503:  # nothing was run
-            return float(response.headers.get(b"retry-after", b"1"))
-        return JobResult(item.index, response.status, bytes(response.body))
+        # A step's own 503 may have none, or a date.
+        wait_s = response.headers.get(b"retry-after", b"")
+        if response.status == 503 and self._graph.idempotent and wait_s.isdigit():
+            return float(wait_s)
+        return JobResult(item.index, response.status, bytes(response.body) or b"null")
 
     # ---- routes -----------------------------------------------------------------------------
 
@@ -285,7 +308,9 @@ class Jobs:
             ("/{id}", "DELETE", self._delete),
             ("/{id}/results", "GET", self._stream_results),
         ):
-            own.add_route(f"/jobs{path}", self._guarded(respond), [method], include_in_schema=False)
+            route = self._guarded(respond)
+            for at in (f"/{self._graph.name}/jobs{path}", f"/jobs{path}"):
+                own.add_route(at, route, [method], include_in_schema=False)
 
     def _guarded(self, respond: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def route(request: Request) -> Response:
@@ -302,15 +327,15 @@ class Jobs:
         arguments = self._payloads.arguments
         if LIST_URL not in arguments.names and (url := _url_of(body)) is not None:
             body = await fetch(url)
-        bodies = await asyncio.to_thread(items_of, body, arguments)
-        job = await asyncio.to_thread(self._store.add, bodies, time.time())
+        bodies = await asyncio.to_thread(items_of, body, arguments, self._store.limits.max_items)
+        job = await _in_thread(self._store.add, bodies, time.time(), _id_of(request, body))
         self.runner.wake()
         location = f"{request.scope.get('mlkit.path', request.scope['path']).rstrip('/')}/{job.id}"
         return JSONResponse(_document(job), 202, {"Location": location})
 
     async def _read(self, request: Request) -> bytes:
         limit, body = self._store.limits.max_bytes, bytearray()
-        async for part in request.stream():
+        async for part in Request(request.scope, paced(request.receive)).stream():
             body += part
             if len(body) > limit:
                 raise PayloadTooLarge(
@@ -321,12 +346,12 @@ class Jobs:
         return bytes(body)
 
     async def _list(self, request: Request) -> Response:
-        jobs = await asyncio.to_thread(self._store.all)
+        jobs = await _in_thread(self._store.all)
         return JSONResponse({"jobs": [_document(job) for job in jobs]})
 
     async def _show(self, request: Request) -> Response:
         id = request.path_params["id"]
-        job = await asyncio.to_thread(self._store.get, id)
+        job = await _in_thread(self._store.get, id)
         if job is None:
             return _missing(id)
         if EVENTS in request.headers.get("accept", ""):
@@ -350,23 +375,23 @@ class Jobs:
                 silent_s = 0.0
             await asyncio.sleep(POLL_S)
             silent_s += POLL_S
-            job = await asyncio.to_thread(self._store.get, job.id)
+            job = await _in_thread(self._store.get, job.id)
 
     async def _delete(self, request: Request) -> Response:
         id = request.path_params["id"]
-        before = await asyncio.to_thread(self._store.get, id)
+        before = await _in_thread(self._store.get, id)
         if before is None:
             return _missing(id)
         if before.ended is not None:
-            await asyncio.to_thread(self._store.delete, id)
+            await _in_thread(self._store.delete, id)
             return Response(status_code=204)
-        job = await asyncio.to_thread(self._store.cancel, id, time.time())
+        job = await _in_thread(self._store.cancel, id, time.time())
         self.runner.check()
         return _missing(id) if job is None else JSONResponse(_document(job))
 
     async def _stream_results(self, request: Request) -> Response:
         id = request.path_params["id"]
-        if await asyncio.to_thread(self._store.get, id) is None:
+        if await _in_thread(self._store.get, id) is None:
             return _missing(id)
         lines = iterate_in_threadpool(_lines(self._store.results(id)))
         return StreamingResponse(lines, media_type=LINES)
@@ -385,6 +410,16 @@ class _Kept:
             self.status, self.headers = message["status"], dict(message["headers"])
         elif message["type"] == "http.response.body":
             self.body += message.get("body", b"")
+
+
+def _id_of(request: Request, body: bytes) -> str:
+    """The id of a job; with an ``Idempotency-Key``, the same for a request that is sent again."""
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return secrets.token_hex(8)
+    grant = request.scope.get(HOLDER_KEY)
+    of = b"" if grant is None else grant.digest.encode()
+    return blake2b(b"\0".join([of, key.encode(), body]), digest_size=8).hexdigest()
 
 
 def _url_of(body: bytes) -> str | None:

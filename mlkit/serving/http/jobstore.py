@@ -10,6 +10,7 @@ import json
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -173,12 +174,13 @@ class JobStore:
         """Whether there may be jobs; it takes microseconds."""
         return self._connection is not None or (self._path != MEMORY and Path(self._path).exists())
 
-    def add(self, bodies: Sequence[bytes], now: float) -> JobStatus:
+    def add(self, bodies: Sequence[bytes], now: float, id: str = "") -> JobStatus:
         """Add a job.
 
         Args:
             bodies: the JSON of its items.
             now: the time in seconds since the epoch.
+            id: its id, of which there is one job; by default a new one.
 
         Raises:
             PayloadTooLarge: it has too many items, or bytes.
@@ -192,9 +194,11 @@ class JobStore:
                 got=f"{len(bodies):,} items of {size:,} bytes",
                 fix="submit several jobs",
             )
-        id = secrets.token_hex(8)
+        id = id or secrets.token_hex(8)
         ended = None if bodies else now
         with self._transaction() as database:
+            if (same := _job(database, id)) is not None:
+                return same
             jobs = _jobs(database)
             for old in dropped(jobs, now, limits):
                 _drop(database, old)
@@ -208,14 +212,14 @@ class JobStore:
         """Return how far a job is; None if there is no such job."""
         if not self.has_jobs:
             return None
-        with self._transaction() as database:
+        with self._transaction(reads=True) as database:
             return _job(database, id)
 
     def all(self) -> list[JobStatus]:
         """Return all jobs, the newest first."""
         if not self.has_jobs:
             return []
-        with self._transaction() as database:
+        with self._transaction(reads=True) as database:
             return sorted(_jobs(database), key=lambda job: job.created, reverse=True)
 
     def claim(self, owner: str, places: int, now: float, max_attempts: int) -> list[JobItem]:
@@ -312,7 +316,7 @@ class JobStore:
         """Yield the results that a job has, in the order of its items."""
         last = -1
         while True:
-            with self._transaction() as database:
+            with self._transaction(reads=True) as database:
                 rows = database.execute(
                     "SELECT n, status, result FROM items "
                     "WHERE job = ? AND n > ? AND status IS NOT NULL ORDER BY n LIMIT ?",
@@ -331,16 +335,17 @@ class JobStore:
                 self._connection = None
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, reads: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._connection is None:
                 self._connection = self._open()
             database = self._connection
-            database.execute("BEGIN IMMEDIATE")
+            database.execute("BEGIN" if reads else "BEGIN IMMEDIATE")  # readers wait for nobody
             try:
                 yield database
             except BaseException:
-                database.execute("ROLLBACK")
+                if database.in_transaction:  # else SQLite has rolled back itself, as on a full disk
+                    database.execute("ROLLBACK")
                 raise
             database.execute("COMMIT")
 
@@ -350,10 +355,25 @@ class JobStore:
         database = sqlite3.connect(
             self._path, timeout=10, isolation_level=None, check_same_thread=False
         )
-        database.execute("PRAGMA journal_mode = WAL")
+        _retried(database, "PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(_SCHEMA)
         return database
+
+
+def _retried(database: sqlite3.Connection, statement: str, timeout_s: float = 10.0) -> None:
+    """Execute a statement for which SQLite does not wait until another process is done."""
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            database.execute(statement)
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                database.close()
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _job(database: sqlite3.Connection, id: str) -> JobStatus | None:

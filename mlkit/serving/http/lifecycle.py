@@ -164,13 +164,17 @@ class Served:
         """The terms of a request that is received now and asks for no others."""
         return Terms(perf_counter(), self.limits.request_timeout_s)
 
+    def is_full(self, priority: Priority) -> bool:
+        """Whether a request would be refused because too many are in flight."""
+        return self.ongoing >= places(self.limits.max_ongoing_requests, priority)
+
     def _admit(self, priority: Priority) -> bool:
         """Count a request as in flight.
 
         Raises:
             Overloaded: too many are.
         """
-        if self.ongoing >= places(self.limits.max_ongoing_requests, priority):
+        if self.is_full(priority):
             raise Overloaded("too many requests in flight", fix="try again in a second")
         self.ongoing += 1
         return True

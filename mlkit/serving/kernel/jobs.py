@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from mlkit.errors import RequestError
+from mlkit.errors import InputError, RequestError
 from mlkit.execute.offline import frame_of
 from mlkit.serving.kernel.client import Codec, PreparedRequest, authorization
 from mlkit.serving.kernel.sender import Sender
@@ -138,7 +138,10 @@ class SubmittedJob:
 
     def _decoded(self, document: Mapping[str, Any]) -> Any:
         if document["status"] == 200:
-            return self._codec.returns.from_json(document["result"])
+            try:
+                return self._codec.returns.from_json(document["result"])
+            except InputError as error:  # such as NaN, which is null in JSON
+                return RequestError(f"its result cannot be decoded: {error}")
         return self._codec.error(document["status"], json.dumps(document["problem"]).encode())
 
     def cancel(self) -> JobProgress:

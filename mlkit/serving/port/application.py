@@ -72,4 +72,11 @@ def _application(target: str, folder: str | None, authenticate: bool, limits: Li
     module, _, name = target.partition(":")
     pipeline = getattr(importlib.import_module(module), name)
     token = token if authenticate else None
-    return asgi(pipeline, token=token, limits=limits, jobs=os.environ.get(JOBS) or MEMORY)
+    return asgi(pipeline, token=token, limits=limits, jobs=_jobs_file(os.environ.get(JOBS), name))
+
+
+def _jobs_file(file: str | None, name: str) -> str | Path:
+    """A file per pipeline, since all applications of a machine have the same environment."""
+    if not file:
+        return MEMORY
+    return Path(file).with_name(f"{Path(file).stem}.{name}{Path(file).suffix}")

@@ -16,6 +16,8 @@ from mlkit.serving import requires
 from mlkit.serving.grants import SCOPES, Grant, digest_of
 from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.ingress import create_app
+from mlkit.serving.http.jobs import Jobs
+from mlkit.serving.http.jobstore import MEMORY, JobStore
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.limits import Limits
 
@@ -75,6 +77,11 @@ def client(holders):
         await socket.send_text(",".join(socket.scope["subprotocols"]))
         await socket.close()
 
+    @shop.websocket("/admin", dependencies=[Depends(requires("control"))])
+    async def admin(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close()
+
     with ExitStack() as stack:
         executor = stack.enter_context(Executor(compile_graph(echo.graph), workers=1))
         served = Served(executor)
@@ -86,6 +93,7 @@ def client(holders):
             fastapi=shop,
             metrics=no_metrics,
             holders=holders,
+            jobs=Jobs(echo.graph, lambda: served, Limits(), JobStore(MEMORY)),
         )
         yield TestClient(app, base_url="http://127.0.0.1", follow_redirects=False)
 
@@ -208,6 +216,24 @@ def test_a_websocket_takes_a_named_token_as_its_subprotocol(client, holders) -> 
         ):
             pass
         assert refused.value.status_code == expected
+
+
+def test_a_websocket_can_require_a_scope(client, holders) -> None:
+    holders.replace([grant("call"), grant("control", scopes=("call", "control"))])
+    with client.websocket_connect("/admin", subprotocols=["bearer", "control"]):
+        pass
+    with (
+        pytest.raises(WebSocketDenialResponse) as refused,
+        client.websocket_connect("/admin", subprotocols=["bearer", "call"]),
+    ):
+        pass
+    assert refused.value.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/jobs", "/echo/jobs", "/echo/jobs/none", "/jobs/none/results"])
+def test_jobs_are_called_not_observed(client, path) -> None:
+    assert status(client, "observe", "GET", path) == 403
+    assert status(client, "call", "GET", path) in (200, 404)
 
 
 def test_the_document_declares_what_tokens_are_refused_with(client) -> None:

@@ -1,12 +1,13 @@
 """Jobs through the application of a pipeline, and the decisions about their items; without Ray."""
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
@@ -325,3 +326,95 @@ def test_bounds(store) -> None:
     store.finish("a", third.id, JobResult(1, 200, b"1" * 30), 3.0)
     assert [result.status for result in store.results(third.id)] == [200, 500]
     assert store.get(third.id).failed == 1
+
+
+# ---- items that fail in other ways --------------------------------------------------------------
+
+
+def outcome(application, name: str, items: list) -> list[dict]:
+    """The results of a job of another pipeline."""
+    with TestClient(application, base_url=ADDRESS) as client:
+        job = client.post(f"/{name}/jobs", json=items).json()["id"]
+        ended(client, job, f"/{name}/jobs")
+        lines = client.get(f"/{name}/jobs/{job}/results").text.splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("headers", [None, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}])
+def test_a_steps_own_503_is_a_result(headers) -> None:
+    calls = []
+
+    @step
+    def book(x: int) -> int:
+        calls.append(x)
+        raise HTTPException(503, "down", headers=headers)
+
+    @pipeline(idempotent=False)
+    def order(x: int) -> int:
+        return book(x)
+
+    assert [each["status"] for each in outcome(asgi(order), "order", [1])] == [503]
+    assert calls == [1]
+
+
+def test_a_result_without_a_body_is_a_document() -> None:
+    @step
+    def silent(x: int) -> int:
+        raise HTTPException(204)
+
+    @pipeline
+    def nothing(x: int) -> int:
+        return silent(x)
+
+    assert outcome(asgi(nothing), "nothing", [1]) == [{"index": 0, "status": 204, "problem": None}]
+
+
+def test_items_have_the_size_limit_of_requests() -> None:
+    @step
+    def length(text: str) -> int:
+        return len(text)
+
+    @pipeline
+    def measured(text: str) -> int:
+        return length(text)
+
+    application = asgi(measured, limits=Limits(max_body_bytes=1000))
+    items = ["x" * 5000, "x" * 500]
+    assert [each["status"] for each in outcome(application, "measured", items)] == [413, 200]
+
+
+def test_too_many_items_are_refused_before_each_is_looked_at(client) -> None:
+    response = client.post("/tens/jobs", content=b"[" + b"1," * 10_000 + b"1]")
+    assert response.status_code == 413
+    assert "10,001" in response.json()["detail"]
+
+
+def test_a_request_sent_again_with_its_key_is_the_same_job(client) -> None:
+    def submit(key: str, items: list) -> str:
+        headers = {"Idempotency-Key": key}
+        return client.post("/tens/jobs", json=items, headers=headers).json()["id"]
+
+    first = submit("k", [1, 2])
+    assert submit("k", [1, 2]) == first
+    assert len({first, submit("k", [1, 3]), submit("l", [1, 2])}) == 3
+
+
+def test_beside_a_pipeline_named_jobs_each_route_is_its_own() -> None:
+    @pipeline
+    def jobs(x: int) -> int:
+        return work(x)
+
+    with TestClient(asgi(jobs), base_url=ADDRESS) as client:
+        assert client.post("/jobs", json={"x": 5}).json() == 50
+        assert client.post("/jobs/jobs", json=[5]).status_code == 202
+
+
+def test_readers_do_not_wait_for_a_writer(tmp_path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    job = store.add([b"1"], 0.0)
+    other = sqlite3.connect(tmp_path / "jobs.sqlite", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    assert store.get(job.id) is not None
+    assert list(store.results(job.id)) == []
+    other.close()
+    store.close()
