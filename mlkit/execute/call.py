@@ -240,7 +240,7 @@ def call_streaming(task: Task, execution: Work, deliver: Callable[[Any], bool]) 
         try:
             return CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         finally:
-            del execution
+            del execution, deliver
     return CallResult(execution, task, None, None, start, perf_counter(), 1)
 
 
@@ -270,7 +270,7 @@ async def call_streaming_async(
         try:
             return CallResult(execution, task, None, _trimmed(raised), start, perf_counter(), 1)
         finally:
-            del execution
+            del execution, deliver
     return CallResult(execution, task, None, None, start, perf_counter(), 1)
 
 

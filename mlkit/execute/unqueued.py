@@ -86,15 +86,21 @@ def _start_thread(caller: Caller, execution: Execution, task: Task) -> None:
 def _stream(caller: Caller, execution: Execution, task: Task) -> None:
     alarm = threading.Lock()
     alarm.acquire()
-
-    def deliver(item: Any) -> bool:
-        if caller.add_item(execution, task, item, alarm.release):
-            alarm.acquire()
-        return not execution.finished
-
+    deliver = partial(_deliver, caller, execution, task, alarm)
     outcome = call_streaming(task, execution, deliver)
-    caller.record(task, outcome)
+    try:
+        caller.record(task, outcome)
+    finally:
+        del outcome, deliver, execution  # since Python 3.12, an error's traceback keeps this frame
     caller.streaming.discard(threading.current_thread())
+
+
+def _deliver(
+    caller: Caller, execution: Execution, task: Task, alarm: threading.Lock, item: Any
+) -> bool:
+    if caller.add_item(execution, task, item, alarm.release):
+        alarm.acquire()
+    return not execution.finished
 
 
 # ---- in the loop ----------------------------------------------------------------------------
@@ -124,19 +130,28 @@ async def _await(caller: Caller, work: Work, task: Task) -> None:
         caller.fail(work.root, deadline_passed(task))
         return
     del work
-    caller.record(task, outcome)
+    try:
+        caller.record(task, outcome)
+    finally:
+        del outcome  # since Python 3.12, an error's traceback keeps this frame
 
 
 async def _stream_async(caller: Caller, execution: Execution, task: Task) -> CallResult:
-    loop, room = asyncio.get_running_loop(), asyncio.Event()
+    deliver = partial(_deliver_async, caller, execution, task, asyncio.Event())
+    try:
+        return await call_streaming_async(task, execution, deliver)
+    finally:
+        del execution, deliver  # as in `_stream`
 
-    async def deliver(item: Any) -> bool:
-        room.clear()
-        if caller.add_item(execution, task, item, partial(caller.post, loop, room.set)):
-            await room.wait()
-        return not execution.finished
 
-    return await call_streaming_async(task, execution, deliver)
+async def _deliver_async(
+    caller: Caller, execution: Execution, task: Task, room: asyncio.Event, item: Any
+) -> bool:
+    loop = asyncio.get_running_loop()
+    room.clear()
+    if caller.add_item(execution, task, item, partial(caller.post, loop, room.set)):
+        await room.wait()
+    return not execution.finished
 
 
 def _ended(caller: Caller, execution: Execution, task: Task, ended: asyncio.Task[None]) -> None:
