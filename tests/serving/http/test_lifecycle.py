@@ -398,6 +398,7 @@ def test_an_interactive_request_passes_a_job_in_the_queue_and_at_the_door(held) 
             held.go.set()
             for exchange in (*job[:6], *calls):
                 assert await exchange.status() == 200
+            await turns()
             assert [x for x in done if x < 6 or x in (10, 11)] == [0, 10, 11, 1, 2, 3, 4, 5]
 
     asyncio.run(main())
