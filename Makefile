@@ -78,7 +78,7 @@ bench-observe: $(STAMP) ## measure what counting, a live view and autoscaling co
 bench-trust: $(STAMP) ## measure what redeployments, faults and overload do to clients; build/bench/trust.json
 	$(BIN)/python -m benchmarks trust
 
-peers: $(STAMP) ## measure the tagging pipeline on other servers, by turns (an hour; QUICK=1: some minutes); build/bench/peers.json; PHOTOS=folder
+peers: $(STAMP) ## measure the tagging pipeline on other servers, by turns (QUICK=1: fewer servers, one round); build/bench/peers.json; PHOTOS=folder
 	$(BIN)/python -m benchmarks peers $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(PHOTOS),--photos "$(PHOTOS)")
 
 model-card: $(STAMP) ## train heads on PHOTOS=folder, measure them and the tags (half an hour), and write docs/model-card.md

@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
         "--photos", type=Path, help="folder for models, at least 700 photos; for peers, 256"
     )
     parser.add_argument("--rounds", type=int, help="of peers and independent, at least 3")
-    parser.add_argument("--quick", action="store_true", help="fewer peers, in less than 6 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer peers, one round")
     parser.add_argument("--servers", help="names of peers, separated by semicolons")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     arguments = parser.parse_args(words)

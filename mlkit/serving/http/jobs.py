@@ -292,9 +292,9 @@ class Jobs:
             request = Request(scope, receive)
             await pipeline.answer(request, response.send, self._payloads, self._results)
         # A step's own 503 may have none, or a date.
-        wait_s = response.headers.get(b"retry-after", b"")
-        if response.status == 503 and self._graph.idempotent and wait_s.isdigit():
-            return float(wait_s)
+        retry_after = response.headers.get(b"retry-after", b"")
+        if response.status == 503 and self._graph.idempotent and retry_after.isdigit():
+            return float(retry_after)
         return JobResult(item.index, response.status, bytes(response.body) or b"null")
 
     # ---- routes -----------------------------------------------------------------------------
