@@ -520,10 +520,12 @@ def test_memory_stays_flat_over_many_maps() -> None:
     tracemalloc.start()
     try:
         work()
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(3):
+        traced = [tracemalloc.get_traced_memory()[0]]
+        for _ in range(4):
             work()
-        grown = tracemalloc.get_traced_memory()[0] - before
+            traced.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert grown < 30_000
+    # A leak grows in every round, by at least a reference (8 bytes) for each of 824 items. What
+    # other threads and caches allocate once does not.
+    assert min(later - earlier for earlier, later in itertools.pairwise(traced)) < 6_000
