@@ -21,7 +21,13 @@ from tools.demo.offline import Block
 __all__ = ["PARTS", "measure"]
 
 CORES = 2
-HOISTED = ("poisson60", "fused_over_per_step", "per_step_over_blog")
+HOISTED = (
+    "poisson60",
+    "fused_over_per_step",
+    "per_step_over_blog",
+    "served_over_bare_processes",
+    "map_over_bare_processes",
+)
 """Figures that stand by themselves in the file, not under the part that measures them."""
 
 
@@ -141,6 +147,48 @@ def _fused(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, 
     }
 
 
+def _limit(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:
+    from benchmarks.processes import bare_processes
+    from mlkit.tagging import tag
+    from tools.demo.pictures import load_payloads, sample
+
+    payloads = load_payloads(sample())
+    with bare_processes([payload["image"] for payload in payloads]) as bare_steps:
+        # Later blocks have the session at rest beside them; these do not.
+        alone = [bare_steps.run(seconds).rate for _ in range(3)]
+        with served.deployed(tag, lambda text: None) as (app, _):
+            concurrency = served.best_concurrency(app, payloads, check)
+            clients: list[float] = []
+
+            def load() -> Block:
+                load = served.saturate(app, payloads, concurrency, seconds)
+                clients.append(load.result.client.cores)
+                answered = int(load.result.ok.sum())
+                return Block(answered, load.result.duration_s, sum(load.cpu_s.values()))
+
+            work = [
+                load,
+                lambda: offline.run_offline(tag, payloads, seconds),
+                lambda: bare_steps.run(seconds),
+            ]
+            over_http, mapped, bare_blocks = offline.by_turns(work, blocks, check)
+    limit = [block.rate for block in bare_blocks]
+    left = [rate * (1 - c / CORES) for rate, c in zip(limit, clients, strict=True)]
+    return {
+        "served_over_bare_processes": _ratio([block.rate for block in over_http], left),
+        "map_over_bare_processes": _ratio([block.rate for block in mapped], limit),
+        "served_rps": median(block.rate for block in over_http),
+        "map_rps": median(block.rate for block in mapped),
+        "bare_rps": median(limit),
+        "bare_alone_rps": median(alone),
+        "served_cpu_ms": median(block.cpu_ms for block in over_http),
+        "map_cpu_ms": median(block.cpu_ms for block in mapped),
+        "bare_cpu_ms": median(block.cpu_ms for block in bare_blocks),
+        "client_cores": median(clients),
+        "concurrency": concurrency,
+    }
+
+
 def _layouts(blocks: int, seconds: float, check: Callable[[], None]) -> dict[str, Any]:
     from mlkit.tagging import tag
     from tools.demo.pictures import load_payloads, sample
@@ -245,6 +293,7 @@ def _contract(blocks: int, seconds: float, check: Callable[[], None]) -> dict[st
 PARTS: dict[str, Callable[[int, float, Callable[[], None]], dict[str, Any]]] = {
     "noop": _noop,
     "fused": _fused,
+    "limit": _limit,
     "layouts": _layouts,
     "poison": _poison,
     "disconnect": _disconnect,
