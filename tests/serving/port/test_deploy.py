@@ -191,10 +191,7 @@ def test_steps_stop_when_the_client_disconnects(live, cell, tmp_path) -> None:
     for request in requests:
         with pytest.raises(httpx2.TimeoutException):
             httpx2.post(request.url, headers=request.headers, content=request.body, timeout=0.2)
-    until = time.monotonic() + 20
-    while app.metrics.whole(900)[0].status.get("499") != 3:  # it has noticed
-        assert time.monotonic() < until, app.metrics.whole(900)[0].status
-        time.sleep(0.05)
+    time.sleep(2)  # who has left is not counted, so that nothing says when it is noticed
     (tmp_path / "ran.go").touch()
     app(str(path))
     assert path.read_text() == "second ran"  # once

@@ -16,7 +16,6 @@ import os, time
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from mlkit import InputError, batched_step, branch, each, pipeline, resource, step
-from mlkit.models import ModelPool
 from mlkit.serving import served
 
 class Label(BaseModel):
@@ -27,9 +26,6 @@ class Label(BaseModel):
 def load():
     {loading}
     return time.time()
-
-def open_pool():
-    return ModelPool(lambda id: {{"id": id}}, budget_bytes=1_000, size=lambda id: 100)
 
 @step
 def split(text: str) -> list[str]:
@@ -42,16 +38,6 @@ def label(words: list[str], *, model: float = resource(load)) -> list[Label]:
     if "boom" in words:
         raise ValueError("no boom please")
     return [Label(name=word + "{mark}", pid=os.getpid(), loaded=model) for word in words]
-
-@batched_step(max_batch_size=4, stage="models")
-def holder(
-    texts: list[str], model_ids: list[str], *, pool: ModelPool = resource(open_pool)
-) -> list[int]:
-    pids = [0] * len(texts)
-    for model, places in pool.by_model(model_ids):
-        for place in places:
-            pids[place] = os.getpid()
-    return pids
 
 @step
 def count(text: str) -> str:
@@ -67,15 +53,13 @@ def few(text: str) -> str:
     return "few{few}"
 
 @step
-def join(labels: list[Label], holder: int, size: str) -> dict[str, object]:
+def join(labels: list[Label], size: str) -> dict[str, object]:
     assert all(isinstance(label, Label) for label in labels)
-    labels = [dict(label) for label in labels]
-    return {{"labels": labels, "holder": holder, "size": size, "front": os.getpid()}}
+    return {{"labels": [dict(label) for label in labels], "size": size, "front": os.getpid()}}
 
 @pipeline
-def words(text: str, model: str = "") -> dict[str, object]:
-    size = branch(count(text), {{"many": many, "few": few}})(text)
-    return join(each(label, split(text)), holder(text, model), size)
+def words(text: str) -> dict[str, object]:
+    return join(each(label, split(text)), branch(count(text), {{"many": many, "few": few}})(text))
 
 shop = FastAPI()
 
@@ -198,16 +182,13 @@ def test_no_request_fails_or_mixes_versions_while_code_changes(deployed) -> None
     assert versions == {(mark, mark, mark) for mark in "012"}
 
 
-def test_a_replica_is_added_beside_the_others_and_models_go_to_one_of_them(deployed) -> None:
+def test_a_replica_is_added_without_replacing_the_others(deployed) -> None:
     before = deployed()("a")["labels"][0]["pid"]
     app = deployed(options={"label": {"num_replicas": 2}})
     assert actions(app)["models"] == "scaled"
     assert app.status().stages["models"] == {"RUNNING": 2}
     pids = {label["pid"] for _ in range(30) for label in app("a b c d e f")["labels"]}
     assert before in pids
-    holders = {id: {app("a", str(id))["holder"] for _ in range(3)} for id in range(12)}
-    assert {len(of_model) for of_model in holders.values()} == {1}
-    assert len(set.union(*holders.values())) == 2
     assert actions(deployed())["models"] == "scaled"
 
 
@@ -225,3 +206,33 @@ def test_a_stage_goes_when_no_step_asks_for_it(deployed) -> None:
     assert actions(app)["other"] == "removed"
     assert app("a long enough text")["size"] == "many!"
     assert set(app.status().stages) == {"words", "models"}
+
+
+POOLS = """
+from mlkit.models import ModelPool
+
+def open_pool():
+    return ModelPool(lambda id: {"id": id}, budget_bytes=1_000, size=lambda id: 100)
+
+@batched_step(max_batch_size=4, stage="models", num_replicas=2)
+def look(
+    texts: list[str], model_ids: list[str], *, pool: ModelPool = resource(open_pool)
+) -> list[int]:
+    pids = [0] * len(texts)
+    for model, places in pool.by_model(model_ids):
+        for place in places:
+            pids[place] = os.getpid()
+    return pids
+
+@pipeline
+def look_by(text: str, model: str) -> int:
+    return look(text, model)
+"""
+
+
+def test_calls_go_to_the_replica_that_holds_their_model(live, cell) -> None:
+    app = live(cell(POOLS)["look_by"])
+    pids = {str(id): {app("a", str(id)) for _ in range(3)} for id in range(12)}
+    assert {len(of_model) for of_model in pids.values()} == {1}
+    assert len(set.union(*pids.values())) == 2
+    app.shutdown()
