@@ -122,22 +122,27 @@ def runtime_folder():
 
 
 @step
-def wait(x: int) -> int:
+def same(x: int) -> int:
     return x
 
 
 @pipeline
-def waiting_room(x: int) -> int:
-    return wait(x)
+def answer(x: int) -> int:
+    return same(x)
 
 
 @pytest.fixture(scope="session")
 def live(runtime_folder):
-    """Deploys into one Ray session for all tests, in a folder of this run; ends it at the end."""
+    """Deploys into one Ray session for all tests, in a folder of this run; ends it at the end.
+
+    Starting a replica takes seconds, and new code in a running one does not. So tests share two
+    apps, ``answer`` in one process and ``shop`` with a stage ``far`` (``num_cpus=0.1``), which each
+    of them deploys anew.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLKIT_RUNTIME_DIR", str(runtime_folder))
         session = Session.start()
-        kept = deploy(waiting_room, progress=False)  # the last app's end would be the session's
+        kept = deploy(answer, progress=False)  # the last app's end would be the session's
         yield lambda pipe, **options: deploy(pipe, progress=False, **options)
         assert not kept.closed
         session.stop()

@@ -21,14 +21,14 @@ def multiply(x: int) -> Crunched:
     return Crunched(x=2 * x, pid=os.getpid())
 
 @pipeline
-def crunch(x: int) -> Crunched:
+def answer(x: int) -> Crunched:
     return multiply(x)
 """
 
 
 def test_a_job_survives_the_death_of_a_replica(live, cell) -> None:
-    app = live(cell(CRUNCH)["crunch"])
-    app.scale("crunch", 2)
+    app = live(cell(CRUNCH)["answer"])
+    app.scale("answer", 2)
     victim = app(1).pid
     job = app.submit(range(500))
     while job.progress.done < 50:

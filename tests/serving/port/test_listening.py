@@ -28,13 +28,13 @@ CALLS = (
 """A call for each of Ray's gRPC servers."""
 
 
-@step(stage="other")
+@step(stage="far", num_cpus=0.1)
 def same(x: int) -> int:
     return x
 
 
 @pipeline
-def echo(x: int) -> int:
+def shop(x: int) -> int:
     return same(x)
 
 
@@ -104,7 +104,7 @@ def is_refused(statuses: set[str]) -> bool:
 
 
 def test_what_listens_is_in_the_inventory_and_asks_for_a_token(live, repository) -> None:
-    app = live(echo)
+    app = live(shop)
     assert app(1) == 1
     written = inventory((repository / "docs" / "security.md").read_text())
     sockets = list(listening(processes_of(app.session.folder.name)))

@@ -81,10 +81,11 @@ def deployed(live):
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
         exec(compile(source, file, "exec"), names)
         fastapi = names["shop"] if own else None
-        return live(names["words"], fastapi=fastapi, **options)
+        names["app"] = live(names["words"], fastapi=fastapi, **options)
+        return names["app"]
 
     yield make
-    make().shutdown()
+    names["app"].shutdown()
 
 
 def actions(app):
@@ -191,13 +192,6 @@ def test_a_replica_is_added_without_replacing_the_others(deployed) -> None:
     assert actions(deployed())["models"] == "scaled"
 
 
-def test_a_stage_goes_when_no_step_asks_for_it(deployed) -> None:
-    app = deployed(options={"many": {"stage": "words"}})
-    assert actions(app)["other"] == "removed"
-    assert app("a long enough text")["size"] == "many!"
-    assert set(app.status().stages) == {"words", "models"}
-
-
 def test_an_application_of_ones_own_calls_the_stages(deployed) -> None:
     app = deployed(mark="~", own=True)
     headers = app.prepare("a").headers
@@ -205,6 +199,13 @@ def test_an_application_of_ones_own_calls_the_stages(deployed) -> None:
     answer = httpx2.get(f"{url}/shop/a", headers=headers).json()
     assert (answer["shop"], answer["labels"][0]["name"]) == ("~", "a~")
     assert httpx2.get(f"{url}/shop/a").status_code == 401
+
+
+def test_a_stage_goes_when_no_step_asks_for_it(deployed) -> None:
+    app = deployed(options={"many": {"stage": "words"}})
+    assert actions(app)["other"] == "removed"
+    assert app("a long enough text")["size"] == "many!"
+    assert set(app.status().stages) == {"words", "models"}
 
 
 POOLS = """
