@@ -254,6 +254,6 @@ def test_an_app_that_is_gone_is_unavailable(dial) -> None:
 def test_a_port_that_is_taken_is_told() -> None:
     with running(Gateway("http://127.0.0.1:9")) as target:
         port = int(target.rpartition(":")[2])
-        with pytest.raises(DeployError, match=f"cannot listen on 127.0.0.1:{port} for gRPC"):
-            with running(Gateway("http://127.0.0.1:9", port=port)):
-                pass
+        taken = running(Gateway("http://127.0.0.1:9", port=port))
+        with pytest.raises(DeployError, match=f"cannot listen on 127.0.0.1:{port} for gRPC"), taken:
+            pass
