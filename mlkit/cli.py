@@ -1,4 +1,4 @@
-"""The command line: ``mlkit serve``, ``grpc``, ``load``, ``export``, ``verify``, ``doctor``, ``version``.
+"""The command line: ``mlkit serve``, ``grpc``, ``load``, ``export``, ``verify``, ``doctor``.
 
 Exit codes: 0 on success and after a requested shutdown, 1 on errors, 2 on usage errors. Of
 ``mlkit load`` with an objective: 0 if it was met, 1 if it was missed, 3 if it is undecided.
