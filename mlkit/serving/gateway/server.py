@@ -10,7 +10,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO
 from typing import Any
 
@@ -141,8 +141,17 @@ class Gateway:
             await context.abort(*failure(answer))
         return response
 
+    @cached_property
+    def _in_front(self) -> bool:
+        """Whether the app is on this machine: it must not take remote callers for local ones."""
+        return URL(self.url).host in ("localhost", "::1") or str(URL(self.url).host).startswith(
+            "127."
+        )
+
     async def _exchange(self, request: HttpRequest, context: Any) -> HttpAnswer:
         headers = {**_passed_on(context.invocation_metadata() or ()), **request.headers}
+        if self._in_front:
+            headers["host"] = f"{self.host}:{self.port}"
         left_s = context.time_remaining()
         if left_s is not None:
             headers["x-request-timeout-seconds"] = f"{max(left_s, 0.001):.3f}"

@@ -209,6 +209,14 @@ def test_what_is_passed_on_and_what_is_not(recorded) -> None:
     assert "x-other" not in client.trailing
 
 
+def test_an_app_without_a_token_can_tell_that_the_gateway_is_open_to_others(listen, dial) -> None:
+    application = Recorded()
+    application.may.set()
+    with running(Gateway(listen(application), host="0.0.0.0")) as target:
+        dial(target.replace("0.0.0.0", "127.0.0.1"))("ModelInfer")
+        assert application.headers["host"] == target
+
+
 @pytest.mark.parametrize(
     ("timeout", "given", "least", "most"),
     [(None, {}, None, None), (20.0, {}, 1, 20), (None, {"x_request_timeout_seconds": "3"}, 3, 3)],
