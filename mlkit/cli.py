@@ -1,4 +1,4 @@
-"""The command line: ``mlkit serve``, ``load``, ``export``, ``verify``, ``doctor``, ``version``.
+"""The command line: ``mlkit serve``, ``grpc``, ``load``, ``export``, ``verify``, ``doctor``.
 
 Exit codes: 0 on success and after a requested shutdown, 1 on errors, 2 on usage errors. Of
 ``mlkit load`` with an objective: 0 if it was met, 1 if it was missed, 3 if it is undecided.
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_serve(commands)
+    _add_grpc(commands)
     _add_export(commands)
     _add_verify(commands)
     _add_load(commands)
@@ -113,6 +114,32 @@ def _add_serve(commands: Any) -> None:
         "--workers", type=_count, help="worker threads per replica (its cores plus two)"
     )
     parser.set_defaults(run=_serve)
+
+
+def _add_grpc(commands: Any) -> None:
+    parser = commands.add_parser(
+        "grpc",
+        help="answer gRPC for an app that serves",
+        description="Answer calls of the Open Inference Protocol over gRPC by an app's routes "
+        "under /v2, with its tokens, limits and deadlines. Prints one line, `ready: HOST:PORT`, "
+        "and shuts down on SIGINT or SIGTERM.",
+        epilog="Calls carry the app's bearer token in their metadata: authorization.",
+    )
+    parser.add_argument(
+        "url", metavar="URL", help="base URL of the app, such as http://127.0.0.1:8000"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to bind to (%(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=9000, help="port to bind to (%(default)s); 0 for a free one"
+    )
+    parser.add_argument(
+        "--max-body-bytes",
+        type=_count,
+        default=20 * 2**20,
+        metavar="N",
+        help="the app's own limit (%(default)s)",
+    )
+    parser.set_defaults(run=_grpc)
 
 
 def _add_load(commands: Any) -> None:
@@ -490,6 +517,19 @@ def _run(arguments: argparse.Namespace, host: str, token: str | None, out: TextI
         _ignore_signals()
         _say("stopping")
         session.stop()
+
+
+def _grpc(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from mlkit.serving.gateway.server import Gateway, run
+
+    if not arguments.url.startswith(("http://", "https://")):
+        raise UsageError(f"{arguments.url!r} is not a URL like http://127.0.0.1:8000")
+    host = _address(arguments.host)
+    gateway = Gateway(arguments.url, host, arguments.port, arguments.max_body_bytes)
+    asyncio.run(run(gateway, lambda address: print(f"ready: {address}", flush=True)))
+    return 0
 
 
 def _watch(session: Session) -> int:

@@ -134,6 +134,28 @@ def test_a_port_in_use_is_told_at_once(shop, capsys) -> None:
     assert f"127.0.0.1:{port}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["shop"], "URL"),
+        (["http://x", "--port", "-1"], "port"),
+        (["http://x", "--host", "a b"], "host"),
+    ],
+)
+def test_a_gateway_that_cannot_be_is_a_usage_error(capsys, arguments, word) -> None:
+    assert exit_code("grpc", *arguments) == 2
+    assert word in capsys.readouterr().err
+
+
+def test_a_port_that_a_gateway_cannot_have_is_told(capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert exit_code("grpc", "http://127.0.0.1:9", "--port", port) == 1
+    assert f"cannot listen on 127.0.0.1:{port} for gRPC" in capsys.readouterr().err
+
+
 def test_the_doctor_speaks_json(shop, capsys, monkeypatch, runtime_base) -> None:
     code = exit_code("doctor", "--json")
     found = json.loads(capsys.readouterr().out)

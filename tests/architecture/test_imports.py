@@ -21,6 +21,7 @@ SERVING = {
     "serving",
     "serving.bundle",
     "serving.control",
+    "serving.gateway",
     "serving.grants",
     "serving.http",
     "serving.kernel",
@@ -58,6 +59,7 @@ ARROWS: dict[str, set[str]] = {
     "serving.http": BOTTOM
     | STAGES
     | {"fetch", "metrics", "mlkit", "serving.grants", "serving.limits"},
+    "serving.gateway": {"errors", "define", "serving.http"},
     "serving.bundle": {"errors", "serving.http", "serving.sources"} | STAGES,
     "serving.replica": BOTTOM
     | STAGES
@@ -73,7 +75,7 @@ ARROWS: dict[str, set[str]] = {
     "serving.kernel": BOTTOM
     | STAGES
     | {"autoscale", "fetch", "metrics", "mlkit"}
-    | SERVING - {"serving", "serving.kernel", "serving.port"},
+    | SERVING - {"serving", "serving.gateway", "serving.kernel", "serving.port"},
     "serving": {"serving.http", "serving.kernel", "serving.limits"},
     "export": BOTTOM
     | STAGES

