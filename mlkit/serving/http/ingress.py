@@ -133,12 +133,8 @@ def create_app(
         page = partial(TryPage.of, graph, payloads.arguments, secured=token is not None)
         attempt = _handler(served, payloads, RenderedResults(graph), None)
         add_playground(own, page, partial(_Exchange, attempt))
-    if not guards and not declares(theirs, "/v2"):
-        models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
-        add_inference(own, models, version, _Exchange)
-    if not guards and not declares(theirs, *_at("/mcp", graph.name)):
-        tools = {name: Tool(each, *codings[name], at) for name, (each, at) in pipelines.items()}
-        add_tools(own, graph.name, tools, version, _Exchange)
+    if not guards:
+        _add_protocols(own, theirs, graph.name, pipelines, codings, version)
     _add_jobs(own, None if guards else jobs, theirs, graph.name)
     # Beside a pipeline at /jobs, /tag/jobs is not that pipeline.
     jobs_at = f"/{graph.name}/jobs"
@@ -276,6 +272,23 @@ class _Exchange(Response):
 def _add_jobs(own: FastAPI, jobs: Jobs | None, theirs: Sequence[BaseRoute], name: str) -> None:
     if jobs is not None and not declares(theirs, *_at("/jobs", name)):
         jobs.add_to(own)
+
+
+def _add_protocols(
+    own: FastAPI,
+    theirs: Sequence[BaseRoute],
+    name: str,
+    pipelines: Mapping[str, tuple[Graph, Ready]],
+    codings: Mapping[str, tuple[Payloads, Results]],
+    version: str,
+) -> None:
+    """Add the routes of other protocols, unless the user's application has such routes."""
+    if not declares(theirs, "/v2"):
+        models = {key: (*codings[key], ready) for key, (_, ready) in pipelines.items()}
+        add_inference(own, models, version, _Exchange)
+    if not declares(theirs, *_at("/mcp", name)):
+        tools = {key: Tool(each, *codings[key], ready) for key, (each, ready) in pipelines.items()}
+        add_tools(own, name, tools, version, _Exchange)
 
 
 def _at(path: str, name: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from mlkit import Image, InputError, pipeline, step
 from mlkit.errors import Overloaded
 from mlkit.serving import Limits, asgi
+from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.mcp import MODERN, VERSIONS
 
 ADDRESS = "http://127.0.0.1"
@@ -51,7 +52,7 @@ def label(name: str, score: float = 0.5) -> Label:
 
 @step
 def invert(image: Image) -> Image:
-    return Image.open(255 - np.asarray(image))
+    return Image.open(255 - image.pixels)
 
 
 @pipeline
@@ -214,7 +215,7 @@ def test_a_picture_is_image_content(client) -> None:
     assert content["type"] == "image"
     assert content["mimeType"] == "image/png"
     picture = Image.open(base64.b64decode(content["data"]))
-    assert np.asarray(picture).min() == 255
+    assert picture.pixels.min() == 255
     assert "structuredContent" not in result
     (tool,) = ask(ready, "tools/list").json()["result"]["tools"]
     assert "outputSchema" not in tool
@@ -250,8 +251,9 @@ def test_headers_of_a_call_are_its_terms(client, header) -> None:
     assert header in result["content"][0]["text"]
 
 
-def test_a_full_app_refuses_calls_and_lists_tools(client) -> None:
-    ready = client(limits=Limits(max_ongoing_requests=0))
+def test_a_call_takes_a_place_and_a_list_does_not(client, monkeypatch) -> None:
+    monkeypatch.setattr(Served, "is_full", lambda *_: True)
+    ready = client()
     assert ask(ready, "tools/list").status_code == 200
     result = call(ready, "label", {"name": "a"})
     assert result["isError"]
