@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_load(commands)
     _add_doctor(commands)
+    dashboard = commands.add_parser("dashboard", help="print a dashboard for Grafana, in JSON")
+    dashboard.set_defaults(run=_dashboard)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)
     return parser
@@ -276,6 +278,13 @@ def _say(text: str) -> None:
 
 def _version(arguments: argparse.Namespace) -> int:
     print(f"mlkit {__version__}")
+    return 0
+
+
+def _dashboard(arguments: argparse.Namespace) -> int:
+    from mlkit.metrics.grafana import dashboard
+
+    print(json.dumps(dashboard(), indent=2))
     return 0
 
 

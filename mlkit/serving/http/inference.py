@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import json
 import typing
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute
-from starlette.types import Message, Send
+from starlette.types import Send
 
 from mlkit import __version__
 from mlkit.define.arguments import Files
@@ -44,7 +42,7 @@ from mlkit.serving.http.tensors import (
     objects,
 )
 
-__all__ = ["OUTPUT", "TensorForm", "add_inference", "declares_inference", "output_form"]
+__all__ = ["OUTPUT", "TensorForm", "add_inference", "output_form"]
 
 OUTPUT = "output"
 """Name of the tensor that is the result."""
@@ -170,7 +168,7 @@ class _TensorPayloads(Payloads):
             Invalid: a tensor is missing or invalid.
             PayloadTooLarge: the body exceeds the limit.
         """
-        body = await self._body(request, headers)
+        body = await self.body(request, headers)
         length = headers.get(BINARY_HEADER.lower().encode())
         if length is not None and not length.isdigit():
             raise Invalid(f"{BINARY_HEADER} is no number")
@@ -320,7 +318,7 @@ class _Model:
         }
 
     async def infer(self, request: Request, send: Send) -> None:
-        send = _in_its_shape(send)
+        send = problem.converted(send, _as_error)
         pipeline = self.ready()
         if pipeline is None:
             response = problem.answer(503, "not ready yet", headers={"Retry-After": "1"})
@@ -329,45 +327,9 @@ class _Model:
         await pipeline.answer(request, send, self.payloads, _TensorResults(self, request.scope))
 
 
-def _in_its_shape(send: Send) -> Send:
-    """Send problem documents as the errors of the protocol: ``{"error": "..."}``.
-
-    What does not validate is status 400 there.
-    """
-    begun: list[Message] = []
-
-    async def converted(message: Message) -> None:
-        if message["type"] == "http.response.start" and _is_problem(message):
-            begun.append(message)
-            return
-        if begun and message["type"] == "http.response.body":
-            start = begun.pop()
-            document = json.loads(message["body"])
-            id = document.get("failure_id")
-            text = f"{document['detail']} (failure {id})" if id else str(document["detail"])
-            kept = [h for h in start["headers"] if h[0] not in (b"content-type", b"content-length")]
-            status = 400 if start["status"] == 422 else start["status"]
-            body = json_text({"error": text})
-            headers = [
-                *kept,
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-            ]
-            await send({**start, "status": status, "headers": headers})
-            message = {**message, "body": body}
-        await send(message)
-
-    return converted
-
-
-def _is_problem(message: Message) -> bool:
-    return (b"content-type", problem.MEDIA_TYPE.encode()) in message["headers"]
-
-
-def declares_inference(routes: Sequence[BaseRoute]) -> bool:
-    """Whether a user's application has routes of its own under ``/v2``."""
-    paths = [route.path or "" for route in iter_route_contexts(routes)]
-    return any(path == "/v2" or path.startswith("/v2/") for path in paths)
+def _as_error(status: int, text: str) -> tuple[int, bytes]:
+    """An error of the protocol; what does not validate is status 400 there."""
+    return 400 if status == 422 else status, json_text({"error": text})
 
 
 def add_inference(

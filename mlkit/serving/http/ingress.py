@@ -34,9 +34,10 @@ from mlkit.serving.http.documentation import Documents, add_docs
 from mlkit.serving.http.handlers import Handlers
 from mlkit.serving.http.holders import Holders
 from mlkit.serving.http.idempotency import Idempotency
-from mlkit.serving.http.inference import add_inference, declares_inference
-from mlkit.serving.http.jobs import Jobs, declares_jobs
+from mlkit.serving.http.inference import add_inference
+from mlkit.serving.http.jobs import Jobs
 from mlkit.serving.http.lifecycle import Ready, Served
+from mlkit.serving.http.mcp import add_tools
 from mlkit.serving.http.pace import paced
 from mlkit.serving.http.payload import Payloads
 from mlkit.serving.http.playground import (
@@ -46,7 +47,8 @@ from mlkit.serving.http.playground import (
     declares_playground,
 )
 from mlkit.serving.http.results import Results
-from mlkit.serving.http.userapp import check_paths, derived
+from mlkit.serving.http.tools import Tool
+from mlkit.serving.http.userapp import check_paths, declares, derived
 from mlkit.serving.http.userdocs import complete
 from mlkit.serving.limits import Limits
 
@@ -131,9 +133,8 @@ def create_app(
         page = partial(TryPage.of, graph, payloads.arguments, secured=token is not None)
         attempt = _handler(served, payloads, RenderedResults(graph), None)
         add_playground(own, page, partial(_Exchange, attempt))
-    if not guards and not declares_inference(theirs):
-        models = {name: (*codings[name], ready) for name, (_, ready) in pipelines.items()}
-        add_inference(own, models, version, _Exchange)
+    if not guards:
+        _add_protocols(own, theirs, graph.name, pipelines, codings, version)
     _add_jobs(own, None if guards else jobs, theirs, graph.name)
     # Beside a pipeline at /jobs, /tag/jobs is not that pipeline.
     jobs_at = f"/{graph.name}/jobs"
@@ -269,8 +270,30 @@ class _Exchange(Response):
 
 
 def _add_jobs(own: FastAPI, jobs: Jobs | None, theirs: Sequence[BaseRoute], name: str) -> None:
-    if jobs is not None and not declares_jobs(theirs, name):
+    if jobs is not None and not declares(theirs, *_at("/jobs", name)):
         jobs.add_to(own)
+
+
+def _add_protocols(
+    own: FastAPI,
+    theirs: Sequence[BaseRoute],
+    name: str,
+    pipelines: Mapping[str, tuple[Graph, Ready]],
+    codings: Mapping[str, tuple[Payloads, Results]],
+    version: str,
+) -> None:
+    """Add the routes of other protocols, unless the user's application has such routes."""
+    if not declares(theirs, "/v2"):
+        models = {key: (*codings[key], ready) for key, (_, ready) in pipelines.items()}
+        add_inference(own, models, version, _Exchange)
+    if not declares(theirs, *_at("/mcp", name)):
+        tools = {key: Tool(each, *codings[key], ready) for key, (each, ready) in pipelines.items()}
+        add_tools(own, name, tools, version, _Exchange)
+
+
+def _at(path: str, name: str) -> tuple[str, str]:
+    """Where a route is: at the root of the app, and under its name."""
+    return path, f"/{name}{path}"
 
 
 def _add_health(app: FastAPI, served: Ready, version: str) -> None:

@@ -11,18 +11,16 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import BaseRoute
 from starlette.types import Message
 
 from mlkit.define.arguments import Arguments
@@ -41,7 +39,7 @@ from mlkit.serving.http.results import JSON, Results
 from mlkit.serving.http.stream import EVENTS, LINES, as_event
 from mlkit.serving.limits import Limits
 
-__all__ = ["JobResults", "JobRunner", "Jobs", "declares_jobs", "items_of"]
+__all__ = ["JobResults", "JobRunner", "Jobs", "items_of"]
 
 POLL_S = 0.5
 """How often a replica looks for items, such as those of a dead one, in seconds."""
@@ -69,13 +67,6 @@ _THREADS = ThreadPoolExecutor(2, "mlkit-jobs")
 
 async def _in_thread(function: Callable[..., T], *args: Any) -> T:
     return await asyncio.get_running_loop().run_in_executor(_THREADS, function, *args)
-
-
-def declares_jobs(routes: Sequence[BaseRoute], name: str) -> bool:
-    """Whether the routes of a user's application have those of jobs, or some below them."""
-    paths = [route.path or "" for route in iter_route_contexts(routes)]
-    prefixes = ("/jobs", f"/{name}/jobs")
-    return any(path == p or path.startswith(f"{p}/") for path in paths for p in prefixes)
 
 
 def items_of(body: bytes, arguments: Arguments, max_items: int) -> list[bytes]:

@@ -17,6 +17,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.utils import is_body_allowed_for_status_code
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Message, Send
 
 from mlkit.errors import DefinitionError, MlkitError, Overloaded, StepError
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
@@ -27,6 +28,7 @@ __all__ = [
     "Failure",
     "Failures",
     "answer",
+    "converted",
     "errors_of",
     "of_error",
     "of_http_exception",
@@ -166,6 +168,42 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
         headers = {"Retry-After": f"{ceil(wait_s)}"}
     errors = getattr(error, "errors", None)
     return answer(status, str(cause), headers=headers, errors=errors, **more)
+
+
+def converted(send: Send, convert: Callable[[int, str], tuple[int, bytes]]) -> Send:
+    """Send problem documents as errors of another protocol, in JSON.
+
+    Args:
+        send: sends the response.
+        convert: returns status and body for a problem's status and text, which has the id of the
+            failure.
+    """
+    begun: list[Message] = []
+
+    async def send_converted(message: Message) -> None:
+        if message["type"] == "http.response.start" and _is_problem(message):
+            begun.append(message)
+            return
+        if begun and message["type"] == "http.response.body":
+            start = begun.pop()
+            document = json.loads(message["body"])
+            text, id = str(document["detail"]), document.get("failure_id")
+            status, body = convert(start["status"], f"{text} (failure {id})" if id else text)
+            kept = [h for h in start["headers"] if h[0] not in (b"content-type", b"content-length")]
+            headers = [
+                *kept,
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+            ]
+            await send({**start, "status": status, "headers": headers})
+            message = {**message, "body": body}
+        await send(message)
+
+    return send_converted
+
+
+def _is_problem(message: Message) -> bool:
+    return (b"content-type", MEDIA_TYPE.encode()) in message["headers"]
 
 
 def errors_of(details: Sequence[Any], where: str) -> list[dict[str, Any]]:

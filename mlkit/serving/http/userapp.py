@@ -29,6 +29,7 @@ __all__ = [
     "Application",
     "application_of",
     "check_paths",
+    "declares",
     "derived",
     "pack_application",
     "parts_of",
@@ -40,6 +41,12 @@ Application: TypeAlias = FastAPI | Callable[[], FastAPI]
 
 LIFESPAN = "the lifespan"
 """Description of an application's lifespan among its parts."""
+
+
+def declares(routes: Sequence[BaseRoute], *paths: str) -> bool:
+    """Whether some of the routes have one of the paths, or are below it."""
+    declared = [route.path or "" for route in iter_route_contexts(routes)]
+    return any(each == path or each.startswith(f"{path}/") for each in declared for path in paths)
 
 
 class _Pickler(Pickler):

@@ -16,7 +16,6 @@ from mlkit import Image, InputError, pipeline, step
 from mlkit.errors import Overloaded, PayloadTooLarge
 from mlkit.serving import Limits, asgi
 from mlkit.serving.http import jobs as jobs_module
-from mlkit.serving.http.jobs import declares_jobs
 from mlkit.serving.http.jobstore import (
     LEASE_S,
     ItemDecision,
@@ -27,6 +26,7 @@ from mlkit.serving.http.jobstore import (
     decide,
     dropped,
 )
+from mlkit.serving.http.userapp import declares
 
 ADDRESS = "http://127.0.0.1"
 GO = threading.Event()
@@ -211,8 +211,8 @@ def test_routes_of_the_user_take_precedence() -> None:
     def job(id: str) -> str:
         return f"mine {id}"
 
-    assert declares_jobs(own.routes, "tens")
-    assert not declares_jobs(FastAPI().routes, "tens")
+    assert declares(own.routes, "/jobs", "/tens/jobs")
+    assert not declares(FastAPI().routes, "/jobs", "/tens/jobs")
     client = TestClient(asgi(tens, fastapi=own), base_url=ADDRESS)
     assert client.get("/jobs/1").json() == "mine 1"
     assert client.post("/tens/jobs", json=[1]).status_code == 404
