@@ -156,13 +156,46 @@ def _header(target: Target, draw: Random) -> bytes:
 def _own_header(target: Target, draw: Random) -> bytes:
     """Headers that mlkit itself reads."""
     hostile = draw.choice(
-        [b"", b"nan", b"-inf", b"1e999", b"-1", b"0", b"\xff", b"1" * 5_000, b"\x1b[31m", b"a b"]
-        + [b",", b";q=", b"*/*;q=nan", b"..", b'"', b"'", b"{}", b"%0d%0a", b"0x10", "٣".encode()]
+        [
+            b"",
+            b"nan",
+            b"-inf",
+            b"1e999",
+            b"-1",
+            b"0",
+            b"\xff",
+            b"1" * 5000,
+            b"\x1b[31m",
+            b"a b",
+            b",",
+            b";q=",
+            b"*/*;q=nan",
+            b"..",
+            b'"',
+            b"'",
+            b"{}",
+            b"%0d%0a",
+            b"0x10",
+            "٣".encode(),
+        ]
     )
     name = draw.choice(
-        [b"X-Request-Timeout-Seconds", b"X-Priority", b"Idempotency-Key", b"X-Request-Id"]
-        + [b"traceparent", b"Accept", b"Content-Type", b"Content-Encoding", b"X-Mlkit-Exact"]
-        + [b"Origin", b"Cookie", b"Range", b"Sec-WebSocket-Protocol", b"Accept-Encoding"]
+        [
+            b"X-Request-Timeout-Seconds",
+            b"X-Priority",
+            b"Idempotency-Key",
+            b"X-Request-Id",
+            b"traceparent",
+            b"Accept",
+            b"Content-Type",
+            b"Content-Encoding",
+            b"X-Mlkit-Exact",
+            b"Origin",
+            b"Cookie",
+            b"Range",
+            b"Sec-WebSocket-Protocol",
+            b"Accept-Encoding",
+        ]
     )
     return _request(target, _BODY, [name + b": " + hostile])
 
@@ -257,8 +290,12 @@ def _multipart(target: Target, draw: Random) -> bytes:
         parts += draw.choice([b"\r\n", b"", b"\n"]) + _noise(draw, 50) + draw.choice([b"\r\n", b""])
     parts += draw.choice([b"--B--\r\n", b"--B--", b"--B", b"", b"--BB--\r\n"])
     boundary = draw.choice(
-        [b"; boundary=B", b"", b"; boundary=", b'; boundary="B', b"; boundary=" + b"B" * 5_000]
-        + [
+        [
+            b"; boundary=B",
+            b"",
+            b"; boundary=",
+            b'; boundary="B',
+            b"; boundary=" + b"B" * 5000,
             b"; boundary=\xff",
             b"; boundary=B; boundary=C",
             b"; boundary=B; charset=no-such-charset",
@@ -366,8 +403,10 @@ def _encoded(target: Target, draw: Random) -> bytes:
             b"",
             bombed * 20,
             zlib.compress(_BODY),
+            gzip.compress(packed),
+            zlib.compress(_BODY)[2:-4],
+            b"\x1f\x8b" + _noise(draw, 99),
         ]
-        + [gzip.compress(packed), zlib.compress(_BODY)[2:-4], b"\x1f\x8b" + _noise(draw, 99)]
     )
     encoding = draw.choice(
         [b"gzip", b"deflate", b"gzip, gzip", b"br", b"zstd", b"x-gzip", b"\xff", b"gzip;q=0"]

@@ -18,6 +18,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def _png(
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
+@cache
 def _deflated(length: int) -> bytes:
     """So many zeros, compressed without having them all in memory."""
     packer = zlib.compressobj(9)
@@ -111,6 +113,33 @@ def _text(kind: bytes, length: int) -> bytes:
     )
 
 
+def _many_data_chunks(count: int) -> bytes:
+    data = _png(16, 12, _deflated(16 * 12 * 3 + 12))
+    at = data.index(b"IDAT") - 4
+    return data[:at] + _chunk(b"IDAT", b"") * count + data[at:]
+
+
+def _gif_with(extension: bytes) -> bytes:
+    data = _saved("GIF", mode="P")
+    at = data.index(b",\0\0\0\0")
+    return data[:at] + extension + data[at:]
+
+
+def _comments(parts: int, length: int, count: int = 1) -> bytes:
+    part = bytes([length]) + b"c" * length
+    return _gif_with((b"!\xfe" + part * parts + b"\0") * count)
+
+
+def _markers(mode: str, count: int) -> bytes:
+    data = _saved("JPEG", mode=mode)
+    return data[:2] + b"\xff\xfe\0\x02" * count + data[2:]
+
+
+def _filled(count: int) -> bytes:
+    data = _saved("JPEG", mode="CMYK")
+    return data[:2] + b"\xff" * count + data[2:]
+
+
 def _exif_loop() -> bytes:
     """An EXIF directory whose next and sub-directories are itself."""
     entries = struct.pack("<HHII", 0x8769, 4, 1, 8) + struct.pack("<HHII", 0x8825, 4, 1, 8)
@@ -151,26 +180,27 @@ def _bombs() -> Iterator[tuple[str, Callable[[], bytes]]]:
     yield "PNG, 50,000 x 50,000 of zeros", lambda: _png(50_000, 50_000, _deflated(2**27))
     yield "PNG, 16 bits, 20,000 x 20,000", lambda: _png(20_000, 20_000, depth=16, mode=6)
     yield "PNG, palette without colours", lambda: _png(30_000, 30_000, mode=3)
-    yield "PNG, IDAT far longer than the image", lambda: _png(16, 12, _deflated(2**30))
+    yield "PNG, IDAT far longer than the image", lambda: _png(16, 12, _deflated(2**28))
     yield "PNG, IDAT without an end", lambda: _png(16, 12, _deflated(2**28)[:-5])
-    yield (
-        "PNG, 100,000 empty chunks",
-        lambda: _png(16, 12, extra=_chunk(b"tEXt", b"k\0v") * 100_000),
-    )
+    yield "PNG, 1,000,000 texts", lambda: _png(16, 12, extra=_chunk(b"tEXt", b"k\0v") * 1_000_000)
+    yield "PNG, 1,300,000 empty chunks of data", lambda: _many_data_chunks(1_300_000)
     for kind in (b"zTXt", b"iTXt", b"iCCP"):
-        for length in (2**26, 2**30):
+        for length in (2**26, 2**28):
             name = f"PNG, {kind.decode()} of {length >> 20:,} MiB"
             yield name, lambda kind=kind, length=length: _text(kind, length)  # type: ignore[misc]
     yield "PNG, chunk longer than the file", lambda: _saved("PNG")[:33] + b"\x7f\xff\xff\xffIDAT"
     yield "PNG, truncated", lambda: _saved("PNG", (500, 500))[:-20_000]
-    yield "APNG of 2,000 frames", lambda: _animated("PNG", 2_000)
+    yield "APNG of 1,000 frames", lambda: _animated("PNG", 1_000)
     yield "GIF, 65,535 x 65,535", lambda: _gif(65_535, 65_535)
     yield "GIF, frame larger than its canvas", lambda: _gif(16, 12, (65_535, 65_535))
-    yield "GIF, 5,000 frames", lambda: _animated("GIF", 5_000)
+    yield "GIF, 1,000 frames", lambda: _animated("GIF", 1_000)
+    yield "GIF, comment of 200,000 parts", lambda: _comments(200_000, 100)
+    yield "GIF, 2,000,000 comments", lambda: _comments(1, 1, 2_000_000)
+    yield "GIF, 2,500,000 extensions", lambda: _gif_with(b"!\xff\x0bNETSCAPE2.0\x00" * 1_000_000)
     yield "GIF, truncated", lambda: _saved("GIF", (300, 300), "P")[:-5_000]
     yield "WebP, 2^24 x 2^24", lambda: _webp(2**24, 2**24)
     yield "WebP, canvas of 16,383 x 16,383", lambda: _webp(16_383, 16_383)
-    yield "WebP of 1,000 frames", lambda: _animated("WEBP", 1_000)
+    yield "WebP of 200 frames", lambda: _animated("WEBP", 200)
     yield "WebP, truncated", lambda: _saved("WEBP", (300, 300))[:-2_000]
     yield "JPEG, 65,535 x 65,535", lambda: _jpeg(65_535, 65_535)
     yield "JPEG, 65,500 x 1,000", lambda: _jpeg(65_500, 1_000)
@@ -180,6 +210,9 @@ def _bombs() -> Iterator[tuple[str, Callable[[], bytes]]]:
     yield "JPEG, 300 EXIF blocks", lambda: _segments(b"\xff\xe1", 300, b"Exif\0\0")
     yield "JPEG, 300 ICC blocks", lambda: _segments(b"\xff\xe2", 300, b"ICC_PROFILE\0\x01\xff")
     yield "JPEG, 300 comments", lambda: _segments(b"\xff\xfe", 300)
+    yield "JPEG, 4,000,000 empty comments", lambda: _markers("RGB", 4_000_000)
+    yield "JPEG, CMYK, 4,000,000 empty comments", lambda: _markers("CMYK", 4_000_000)
+    yield "JPEG, CMYK, 5,000,000 fill bytes", lambda: _filled(5_000_000)
     yield "JPEG, EXIF that contains itself", _exif_loop
     yield "JPEG, EXIF of 65,535 entries", _exif_huge
     yield "JPEG, truncated", lambda: _saved("JPEG", (500, 500))[:-20_000]
@@ -201,13 +234,13 @@ def _bombs() -> Iterator[tuple[str, Callable[[], bytes]]]:
 
 def _packed(encoding: str, layers: int) -> bytes:
     """A compressed body: the name of its encoding, then zeros, compressed so many times."""
-    data = _deflated(2**30)
+    data = _deflated(2**28)
     for _ in range(layers - 1):
         data = zlib.compress(data, 9)
     if encoding == "gzip":
         packer = zlib.compressobj(9, wbits=31)
         block = bytes(2**20)
-        data = b"".join([packer.compress(block) for _ in range(2**10)]) + packer.flush()
+        data = b"".join([packer.compress(block) for _ in range(2**8)]) + packer.flush()
         for _ in range(layers - 1):
             data = gzip.compress(data)
     return encoding.encode() + b"\0" + data

@@ -64,7 +64,9 @@ class LoggedErrors(logging.Handler):
 def serving(pipe: Pipeline[..., object]) -> Iterator[tuple[int, LoggedErrors]]:
     """Serve a pipeline with uvicorn; yield the port, and what the server logs as errors."""
     port, logged = free_port(), LoggedErrors()
-    config = uvicorn.Config(asgi(pipe, token=TOKEN), port=port, log_config=None)
+    config = uvicorn.Config(
+        asgi(pipe, token=TOKEN), port=port, log_config=None, timeout_graceful_shutdown=1
+    )
     logging.getLogger("uvicorn.error").addHandler(logged)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
