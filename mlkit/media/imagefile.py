@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mlkit.errors import InputError, PayloadTooLarge, UnsupportedMedia
@@ -24,6 +25,10 @@ MAX_SCANS = 100
 """Maximum number of scans in a JPEG. Ten are usual; thousands make a small file slow to decode, see
 "Two Issues with the JPEG Standard" of the libjpeg-turbo project."""
 
+MAX_PARTS = 10_000
+"""Maximum of chunks in a PNG, and of segments of a JPEG or blocks of a GIF before its pixels.
+Pillow reads them one by one in Python: millions of empty ones would take it a minute."""
+
 _FATAL = ("remature end", "bad Huffman code")
 """libjpeg's warnings about missing or wrong pixels. Others are harmless, such as the one about
 stray bytes between markers, which cameras write."""
@@ -38,6 +43,8 @@ def read(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
         return _read_jpeg(data, max_pixels, min_side)
     for kind, (is_kind, size_of) in _HEADERS.items():
         if is_kind(data):
+            if kind in _PARTS:
+                _check_parts(kind, _PARTS[kind](data))
             # These cannot be scaled during decoding, and need up to 16 bytes per pixel.
             _check_pixels(size_of(data), max_pixels // 2)
             return _read_with_pillow(data, kind, max_pixels // 2, min_side)
@@ -72,6 +79,7 @@ def _read_jpeg(data: bytes, max_pixels: int, min_side: int | None) -> Sized:
     import simplejpeg
 
     _check_scans(data)
+    _check_parts("JPEG", _jpeg_segments(data))
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         _check_pixels((width, height), max_pixels)
@@ -208,6 +216,54 @@ def _oriented(pixels: Pixels, size: tuple[int, int], orientation: int) -> Sized:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels), size
 
+
+# --- parts
+
+
+def _check_parts(kind: str, parts: Iterator[int]) -> None:
+    if next(islice(parts, MAX_PARTS, None), None) is not None:
+        raise PayloadTooLarge(f"the {kind} has too many parts", expected=f"at most {MAX_PARTS:,}")
+
+
+def _jpeg_segments(data: bytes) -> Iterator[int]:
+    """Yield where the segments before the first scan start; see ITU-T T.81, annex B."""
+    at = 2
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3 and data[at + 1] != 0xDA:
+        yield at
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+        elif marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD9:  # without contents
+            at += 2
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+def _png_chunks(data: bytes) -> Iterator[int]:
+    """Yield where the chunks start."""
+    at = 8
+    while at < len(data):
+        yield at
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+
+
+def _gif_blocks(data: bytes) -> Iterator[int]:
+    """Yield where the blocks before the first frame start, and the parts of extensions."""
+    flags = data[10] if len(data) > 10 else 0
+    at = 13 + (3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0)
+    while at < len(data) and data[at] not in b",;":
+        yield at
+        if data[at] != 0x21:
+            at += 1
+            continue
+        at += 2
+        while at < len(data) and data[at]:
+            yield at
+            at += 1 + data[at]
+        at += 1
+
+
+_PARTS: dict[str, Callable[[bytes], Iterator[int]]] = {"PNG": _png_chunks, "GIF": _gif_blocks}
 
 # --- headers
 

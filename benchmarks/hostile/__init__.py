@@ -1,0 +1,1 @@
+"""What hostile input does: URLs, images, and messages that are not HTTP."""
