@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,8 +32,10 @@ from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
 from mlkit.serving.control.swap import Desired, allowed, deployed, promoted, rolled_back, swapped
 from mlkit.serving.control.versions import entered, failed, scaled, summary
+from mlkit.serving.control.vigil import Vigil, kill, signs
 from mlkit.serving.control.watch import Watch
 from mlkit.serving.grants import with_grant, without_grant
+from mlkit.serving.replica.pulse import PULSES
 
 __all__ = ["Host"]
 
@@ -64,6 +67,7 @@ class Host:
         self._deployer = Deployer(cluster, self._base)
         self._audit = Audit(folder)
         self._watch = Watch(self._stages, cluster.counts, self._record_scaling, cluster.keep_spares)
+        self._vigil = Vigil(partial(signs, folder / PULSES, folder.name), kill)
         self._changing = asyncio.Lock()  # serializes changes
         self._stop = asyncio.Event()
         self._alive_at = time.monotonic()
@@ -80,7 +84,9 @@ class Host:
             loop.add_signal_handler(name, self._stop.set)
         async with listening(self.folder, self.answer):
             (self.folder / "ready").touch()
-            background = asyncio.gather(self._watch_owner(), self._watch.run())
+            background = asyncio.gather(
+                self._watch_owner(), self._watch.run(), self._vigil.run()
+            )
             await self._stop.wait()
             background.cancel()
             await asyncio.gather(background, return_exceptions=True)

@@ -233,7 +233,8 @@ class Replica(BaseReplica):
         try:
             for each in wanted:
                 if each["version"] not in known:
-                    new.append(await self._load(each))
+                    with self._pulse.paused():
+                        new.append(await self._load(each))
                     known[new[-1].name] = new[-1]
             chosen = [known[each["version"]] for each in wanted]
             if wanted[-1].get("shadow") and self._observer.recorder is not None:
@@ -277,6 +278,8 @@ class Replica(BaseReplica):
         for old in before:
             if old not in self._versions():
                 self._spawn(self._retire(old))
+        in_use = [*before, *self._versions()]
+        self._expect_pulse(max(each.request_timeout_s for each in in_use))
         self._settle()
 
     def _versions(self) -> list[_Version]:
