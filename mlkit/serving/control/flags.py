@@ -19,7 +19,7 @@ __all__ = ["cluster_environment", "free_port", "ray_environment"]
 PRELOADED = ("mlkit.serving.port.replicas", "ray.serve._private.replica")
 """Modules that Ray's worker processes import at start."""
 
-CONTROLLER_CALLBACK = "mlkit.serving.port.controller.keep_updating_replicas"
+CONTROLLER_CALLBACK = "mlkit.serving.port.controller.adapt"
 """Function that Serve's controller calls when it starts."""
 
 _DATA_PLANE = {

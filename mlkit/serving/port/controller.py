@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["keep_updating_replicas"]
+__all__ = ["adapt"]
 
 
-def keep_updating_replicas() -> None:
-    """Route requests to replicas while they are reconfigured; the controller calls it at start.
+def adapt() -> None:
+    """Adapt Serve's controller, which calls this when it starts."""
+    _keep_updating_replicas()
+    _keep_haproxy()
+
+
+def _keep_haproxy() -> None:
+    """Have HAProxy started again as soon as it has died; see `HAProxyManager`."""
+    try:
+        from ray.serve._private import controller
+
+        from mlkit.serving.port.proxies import HAProxyManager
+    except ImportError:
+        return  # see `mlkit.serving.private`
+    if hasattr(controller, "HAProxyManager"):
+        controller.HAProxyManager = HAProxyManager
+
+
+def _keep_updating_replicas() -> None:
+    """Route requests to replicas while they are reconfigured.
 
     Serve takes them out of routing until their `reconfigure` has returned and the controller has
     noticed, so HAProxy reloads twice, and meanwhile the requests of an app with one replica go

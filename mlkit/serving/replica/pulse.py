@@ -20,10 +20,11 @@ BEAT_S = 0.25
 class Pulse:
     """Shows whether threads of this process get to run; thread-safe.
 
-    A thread writes a file, named by the process id, every `BEAT_S`. It cannot while a function holds
-    the interpreter, so the file grows old; `mlkit.serving.control.vigil` looks at that from outside.
-    The content is the longest silence that is in order, in seconds. There is no file before
-    `expect` is called, nor while something is loaded, which may hold the interpreter for long.
+    A thread writes a file, named by the process id, every `BEAT_S`. It cannot while a function
+    holds the interpreter, so the file grows old; `mlkit.serving.control.vigil` looks at that from
+    outside. The content is the longest silence that is in order, in seconds. There is no file
+    before `expect` is called, nor while something is loaded, which may hold the interpreter for
+    long.
 
     Args:
         folder: where the file is written; nothing is if there is no such folder.
