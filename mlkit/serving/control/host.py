@@ -24,6 +24,7 @@ from mlkit.serving.control.changes import changes, set_replicas
 from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
 from mlkit.serving.control.folders import BUNDLES, LOGS
+from mlkit.serving.control.haproxy import replay
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState, AppVersion, Trial
 from mlkit.serving.control.rollout import Environment, Rollout, rollout
@@ -84,9 +85,7 @@ class Host:
             loop.add_signal_handler(name, self._stop.set)
         async with listening(self.folder, self.answer):
             (self.folder / "ready").touch()
-            background = asyncio.gather(
-                self._watch_owner(), self._watch.run(), self._vigil.run()
-            )
+            background = asyncio.gather(self._watch_owner(), self._watch.run(), self._vigil.run())
             await self._stop.wait()
             background.cancel()
             await asyncio.gather(background, return_exceptions=True)
@@ -221,6 +220,7 @@ class Host:
             grants=grants,
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
+        self._replay()
         if before is not None:
             stale = before.applications - new.applications
             await _complete(self._deployer.delete(stale, spec.app))
@@ -242,8 +242,8 @@ class Host:
             DeployError: it failed; the error says what serves now.
         """
         name, base = new.front.name, self._base(new.front.target)
+        assert version.spec is not None
         if record is None:
-            assert version.spec is not None
             self.records[name] = AppRecord(
                 spec=version.spec,
                 state=AppState.STARTING,
@@ -256,6 +256,7 @@ class Host:
         else:
             self.records[name] = record.moved(AppState.UPDATING)
         self._rollouts[name] = new
+        self._replay(version.spec)
         await self._record_set(name, before, new, "set manually")
         try:
             await self._deployer.roll_out(new, before, say)
@@ -294,6 +295,18 @@ class Host:
         else:
             self._rollouts[name] = before
             await self._record_set(name, new, before, "rolled back: the change failed")
+        self._replay()
+
+    def _replay(self, coming: AppSpec | None = None) -> None:
+        """Tell HAProxy, which learns it at its next reload, whose requests it may send again.
+
+        Args:
+            coming: specification of a version that is being rolled out.
+        """
+        apps = {name for name, record in self.records.items() if record.spec.idempotent}
+        if coming is not None and not coming.idempotent:
+            apps.discard(coming.app)
+        replay(self.folder, apps)
 
     def _desired(self, call: protocol.Call[Any]) -> Desired:
         """What a change of the current state leads to.

@@ -64,6 +64,8 @@ class Shipment:
         exact_key: secret of requests in the exact form.
         gatherer: name of the actor that aggregates metrics; "" disables metrics.
         fresh: changes with each deployment that rebuilds all resources.
+        idempotent: whether HAProxy may send a request to another replica if this one has died. It
+            learns that when it reloads, as it does for a new replica.
     """
 
     app: str
@@ -73,6 +75,7 @@ class Shipment:
     exact_key: str = field(repr=False)
     gatherer: str = ""
     fresh: str = ""
+    idempotent: bool = False
 
 
 @dataclass(eq=False)
