@@ -118,7 +118,7 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
         "requests take the slower fallback proxy for a moment at each update",
     ),
     PrivateName(
-        "ray.serve._private.controller:HAProxyManager",
+        "ray.serve._private.haproxy:HAProxyManager.__ray_metadata__.modified_class.check_health",
         "HAProxy is started again as soon as it has died",
         "that takes ten seconds",
     ),

@@ -47,8 +47,8 @@ _REJECTIONS = (
 """Serve's status, that of the response, its detail, and a condition beside the status."""
 
 BODY_S = 30
-"""Time in seconds in which the body of a request that may be sent again has to arrive, or as much of
-it as HAProxy holds."""
+"""Time in seconds in which the body of a request that may be sent again has to arrive, or as much
+of it as HAProxy holds."""
 
 # HAProxy only repeats a request of which it had everything before it sent anything.
 _REPLAYS = (

@@ -354,6 +354,7 @@ class Host:
             await _complete(self._deployer.delete(rolled.applications, app))
         finally:
             del self.records[app], self._rollouts[app]
+            self._replay()
         for path in (self.folder / LOGS).glob(f"{app}.jobs.sqlite*"):
             path.unlink(missing_ok=True)
         await self._telemetry.forget(app)

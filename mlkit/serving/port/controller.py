@@ -14,15 +14,30 @@ def adapt() -> None:
 
 
 def _keep_haproxy() -> None:
-    """Have HAProxy started again as soon as it has died; see `HAProxyManager`."""
-    try:
-        from ray.serve._private import controller
+    """Have HAProxy started again by its manager as soon as it has died.
 
-        from mlkit.serving.port.proxies import HAProxyManager
-    except ImportError:
+    Serve would replace the manager after three failed checks, and the new one, a process that has
+    to import Ray, starts HAProxy.
+    """
+    try:
+        from ray.serve._private.haproxy import HAProxyManager
+
+        manager = HAProxyManager.__ray_metadata__.modified_class
+        check = manager.check_health
+    except (ImportError, AttributeError):
         return  # see `mlkit.serving.private`
-    if hasattr(controller, "HAProxyManager"):
-        controller.HAProxyManager = HAProxyManager
+
+    def has_died(haproxy: Any) -> bool:
+        return haproxy._proc is not None and not haproxy._is_running()
+
+    async def check_health(self: Any) -> bool:
+        if has_died(self._haproxy):
+            async with self._reload_lock:
+                if has_died(self._haproxy):  # a reload may have exchanged the process
+                    await self._haproxy.start()
+        return bool(await check(self))
+
+    manager.check_health = check_health
 
 
 def _keep_updating_replicas() -> None:

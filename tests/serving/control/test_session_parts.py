@@ -551,6 +551,43 @@ assert {name: getattr(default, name) for name in AUTO} == AUTO
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # tests import no Ray
 
 
+def test_haproxys_manager_starts_it_again_when_it_has_died() -> None:
+    script = """
+import asyncio, pickle
+from types import SimpleNamespace
+from mlkit.serving.port.controller import adapt
+adapt()
+from ray import cloudpickle
+from ray.serve._private.haproxy import HAProxyManager
+Manager = HAProxyManager.__ray_metadata__.modified_class
+Manager = pickle.loads(cloudpickle.dumps(Manager))  # as the controller sends it
+
+class Haproxy:
+    def __init__(self):
+        self.starts, self._proc = 0, SimpleNamespace(returncode=None)
+    def _is_running(self):
+        return self._proc.returncode is None
+    async def is_running(self):
+        return self._is_running()
+    async def start(self):
+        await asyncio.sleep(0)
+        self.starts, self._proc = self.starts + 1, SimpleNamespace(returncode=None)
+
+async def main():
+    manager = object.__new__(Manager)
+    manager._haproxy, manager._reload_lock = Haproxy(), asyncio.Lock()
+    assert await manager.check_health() and manager._haproxy.starts == 0
+    manager._haproxy._proc.returncode = -9
+    assert all(await asyncio.gather(manager.check_health(), manager.check_health()))
+    assert manager._haproxy.starts == 1
+    manager._haproxy._proc = None  # it was shut down
+    assert not await manager.check_health() and manager._haproxy.starts == 1
+
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # tests import no Ray
+
+
 def test_ports_are_none_that_a_connection_could_be_given_meanwhile() -> None:
     ports = [free_port() for _ in range(20)]
     assert len(set(ports)) == 20
