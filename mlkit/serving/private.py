@@ -118,6 +118,16 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
         "requests take the slower fallback proxy for a moment at each update",
     ),
     PrivateName(
+        "ray.serve._private.haproxy:HAProxyManager.__ray_metadata__.modified_class.check_health",
+        "HAProxy is started again as soon as it has died",
+        "that takes ten seconds",
+    ),
+    PrivateName(
+        "ray.serve._private.haproxy:HAProxyApi._is_running",
+        "HAProxy is started again as soon as it has died",
+        "that takes ten seconds",
+    ),
+    PrivateName(
         "starlette.datastructures:State(state)",
         "the state of a user's application is pickled",
         "deploy(fastapi=app) rejects an application with state",

@@ -64,7 +64,7 @@ def _restart_reason(old: StageTarget, new: StageTarget) -> str:
     names = sorted({name for name, _ in was.items() ^ now.items()})
     if names:
         return f"environment variables changed: {', '.join(names)}"  # values may be secrets
-    return "the folder, search path, token, workers=, observe= or fresh= changed"
+    return "the folder, search path, token, workers=, observe=, fresh= or idempotent= changed"
 
 
 def _origin(target: ApplicationTarget) -> Origin:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlkit.errors import SessionError
+from mlkit.serving.replica.pulse import PULSES
 
 __all__ = ["BUNDLES", "LOGS", "all_folders", "base_folder", "create", "remove"]
 
@@ -51,7 +52,7 @@ def base_folder() -> Path:
 def create() -> Path:
     """Create the folder of a new session."""
     folder = base_folder() / secrets.token_hex(4)
-    for part in ("", BUNDLES, LOGS, "errors"):
+    for part in ("", BUNDLES, LOGS, PULSES, "errors"):
         (folder / part).mkdir(mode=0o700)
     return folder
 

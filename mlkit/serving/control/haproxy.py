@@ -4,6 +4,9 @@ Serve's template binds two listeners (statistics and metrics) to every interface
 502, 503 and 504 with a plain 500; Serve's own rejections are plain text; and with the template's
 ``option splice-request``, HAProxy 2.8 often does not notice that a client has disconnected while a
 replica works for it. The launcher edits the configuration before it becomes the real HAProxy.
+
+HAProxy sends a request again whose replica has died, if it is to the own route of an idempotent
+pipeline. `replay` sets which.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 
 from mlkit.errors import SessionError
 
-__all__ = ["haproxy_binary", "write_launcher"]
+__all__ = ["haproxy_binary", "replay", "write_launcher"]
+
+REPLAYABLE = "replayable"
+"""File of a session's folder with the paths to which HAProxy may send a request twice."""
 
 _PROBLEMS = {
     502: "the replica stopped during the request; try again",
@@ -39,6 +45,16 @@ _REJECTIONS = (
     (408, 504, "the deadline has passed", ""),
 )
 """Serve's status, that of the response, its detail, and a condition beside the status."""
+
+BODY_S = 30
+"""Time in seconds in which the body of a request that may be sent again has to arrive, or as much
+of it as HAProxy holds."""
+
+# HAProxy only repeats a request of which it had everything before it sent anything.
+_REPLAYS = (
+    "\\n    http-request wait-for-body time {0}s if {{ path -f {1} }}"
+    "\\n    http-request disable-l7-retry unless {{ path -f {1} }}"
+)
 
 _LAUNCHER = """#!/bin/sh
 # Written by mlkit. "$@" is: -db -f CONFIG [...]
@@ -79,7 +95,9 @@ def write_launcher(folder: Path, binary: str) -> Path:
         page = folder / "errors" / f"{status}.http"
         page.write_text(_response(status, detail))
         edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
-    edits.append("s#^{0}$#{0}{1}#".format(_FRONTEND, "".join(_rejections())))
+    replay(folder, ())
+    rules = [*_rejections(), _REPLAYS.format(BODY_S, folder / REPLAYABLE)]
+    edits.append("s#^{0}$#{0}{1}#".format(_FRONTEND, "".join(rules)))
     launcher = folder / "haproxy"
     launcher.write_text(
         _LAUNCHER.format(
@@ -88,6 +106,19 @@ def write_launcher(folder: Path, binary: str) -> Path:
     )
     launcher.chmod(0o700)
     return launcher
+
+
+def replay(folder: Path, apps: Iterable[str]) -> None:
+    """Set the apps whose requests are sent again, from the next start or reload of HAProxy on.
+
+    Args:
+        folder: the session's.
+        apps: names of apps; the path of their own route is the name.
+    """
+    lines = [f"/{app}\n" for app in sorted(apps)]
+    new = folder / f"{REPLAYABLE}.new"
+    new.write_text("".join(lines))
+    new.replace(folder / REPLAYABLE)
 
 
 def _rejections() -> Iterator[str]:

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from mlkit.serving.control.changes import changes, set_replicas
 from mlkit.serving.control.cluster import ApplicationTarget, Cluster, Telemetry
 from mlkit.serving.control.deployer import Deployer, Say
 from mlkit.serving.control.folders import BUNDLES, LOGS
+from mlkit.serving.control.haproxy import replay
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.records import AppRecord, AppSpec, AppState, AppVersion, Trial
 from mlkit.serving.control.rollout import Environment, Rollout, rollout
@@ -31,8 +33,10 @@ from mlkit.serving.control.server import listening
 from mlkit.serving.control.store import Store
 from mlkit.serving.control.swap import Desired, allowed, deployed, promoted, rolled_back, swapped
 from mlkit.serving.control.versions import entered, failed, scaled, summary
+from mlkit.serving.control.vigil import Vigil, kill, signs
 from mlkit.serving.control.watch import Watch
 from mlkit.serving.grants import with_grant, without_grant
+from mlkit.serving.replica.pulse import PULSES
 
 __all__ = ["Host"]
 
@@ -64,6 +68,7 @@ class Host:
         self._deployer = Deployer(cluster, self._base)
         self._audit = Audit(folder)
         self._watch = Watch(self._stages, cluster.counts, self._record_scaling, cluster.keep_spares)
+        self._vigil = Vigil(partial(signs, folder / PULSES, folder.name), kill)
         self._changing = asyncio.Lock()  # serializes changes
         self._stop = asyncio.Event()
         self._alive_at = time.monotonic()
@@ -80,7 +85,7 @@ class Host:
             loop.add_signal_handler(name, self._stop.set)
         async with listening(self.folder, self.answer):
             (self.folder / "ready").touch()
-            background = asyncio.gather(self._watch_owner(), self._watch.run())
+            background = asyncio.gather(self._watch_owner(), self._watch.run(), self._vigil.run())
             await self._stop.wait()
             background.cancel()
             await asyncio.gather(background, return_exceptions=True)
@@ -215,6 +220,7 @@ class Host:
             grants=grants,
         )
         self.records[spec.app], self._rollouts[spec.app] = serving, new
+        self._replay()
         if before is not None:
             stale = before.applications - new.applications
             await _complete(self._deployer.delete(stale, spec.app))
@@ -236,8 +242,8 @@ class Host:
             DeployError: it failed; the error says what serves now.
         """
         name, base = new.front.name, self._base(new.front.target)
+        assert version.spec is not None
         if record is None:
-            assert version.spec is not None
             self.records[name] = AppRecord(
                 spec=version.spec,
                 state=AppState.STARTING,
@@ -250,6 +256,7 @@ class Host:
         else:
             self.records[name] = record.moved(AppState.UPDATING)
         self._rollouts[name] = new
+        self._replay(version.spec)
         await self._record_set(name, before, new, "set manually")
         try:
             await self._deployer.roll_out(new, before, say)
@@ -288,6 +295,18 @@ class Host:
         else:
             self._rollouts[name] = before
             await self._record_set(name, new, before, "rolled back: the change failed")
+        self._replay()
+
+    def _replay(self, coming: AppSpec | None = None) -> None:
+        """Tell HAProxy, which learns it at its next reload, whose requests it may send again.
+
+        Args:
+            coming: specification of a version that is being rolled out.
+        """
+        apps = {name for name, record in self.records.items() if record.spec.idempotent}
+        if coming is not None and not coming.idempotent:
+            apps.discard(coming.app)
+        replay(self.folder, apps)
 
     def _desired(self, call: protocol.Call[Any]) -> Desired:
         """What a change of the current state leads to.
@@ -335,6 +354,7 @@ class Host:
             await _complete(self._deployer.delete(rolled.applications, app))
         finally:
             del self.records[app], self._rollouts[app]
+            self._replay()
         for path in (self.folder / LOGS).glob(f"{app}.jobs.sqlite*"):
             path.unlink(missing_ok=True)
         await self._telemetry.forget(app)

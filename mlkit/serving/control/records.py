@@ -113,6 +113,7 @@ class AppSpec(Frozen):
         replacements: resources that were swapped since it was deployed, by ``graph.node.keyword``.
         keep_inputs: whether inputs of failed and slow requests are kept to reproduce them.
         code: digest of each node of the pipeline as it was in the notebook.
+        idempotent: whether a request may be run twice.
     """
 
     app: str
@@ -130,6 +131,7 @@ class AppSpec(Frozen):
     replacements: dict[str, Replacement] = {}
     keep_inputs: bool = True
     code: dict[str, str] = {}
+    idempotent: bool = False
 
     @property
     def objects(self) -> set[str]:

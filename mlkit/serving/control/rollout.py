@@ -238,13 +238,16 @@ def _front(
         exact_key=spec.exact_key,
         gatherer=gatherer,
         fresh=spec.fresh,
+        idempotent=spec.idempotent,
     )
     target = ApplicationTarget(
         name=spec.app,
         deployment=spec.app,
         kind="front",
         arguments=(shipment,),
-        version=_digest([origin, spec.token, spec.exact_key, spec.fresh, gatherer]),
+        version=_digest(
+            [origin, spec.token, spec.exact_key, spec.fresh, gatherer, spec.idempotent]
+        ),
         user_config={
             **served,
             "state": state,

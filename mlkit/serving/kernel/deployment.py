@@ -202,6 +202,7 @@ def deploy_to(
         fresh=secrets.token_hex(4) if fresh else "",
         keep_inputs=keep_inputs,
         code={} if pipeline is None else code_of(pipeline.graph),
+        idempotent=planned.graph.idempotent,
     )
     return App(session, planned, session.call(DeployApp(spec=spec), say=say), pipeline)
 

@@ -4,11 +4,44 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["keep_updating_replicas"]
+__all__ = ["adapt"]
 
 
-def keep_updating_replicas() -> None:
-    """Route requests to replicas while they are reconfigured; the controller calls it at start.
+def adapt() -> None:
+    """Adapt Serve's controller, which calls this when it starts."""
+    _keep_updating_replicas()
+    _keep_haproxy()
+
+
+def _keep_haproxy() -> None:
+    """Have HAProxy started again by its manager as soon as it has died.
+
+    Serve would replace the manager after three failed checks, and the new one, a process that has
+    to import Ray, starts HAProxy.
+    """
+    try:
+        from ray.serve._private.haproxy import HAProxyManager
+
+        manager = HAProxyManager.__ray_metadata__.modified_class
+        check = manager.check_health
+    except (ImportError, AttributeError):
+        return  # see `mlkit.serving.private`
+
+    def has_died(haproxy: Any) -> bool:
+        return haproxy._proc is not None and not haproxy._is_running()
+
+    async def check_health(self: Any) -> bool:
+        if has_died(self._haproxy):
+            async with self._reload_lock:
+                if has_died(self._haproxy):  # a reload may have exchanged the process
+                    await self._haproxy.start()
+        return bool(await check(self))
+
+    manager.check_health = check_health
+
+
+def _keep_updating_replicas() -> None:
+    """Route requests to replicas while they are reconfigured.
 
     Serve takes them out of routing until their `reconfigure` has returned and the controller has
     noticed, so HAProxy reloads twice, and meanwhile the requests of an app with one replica go

@@ -21,6 +21,8 @@ from mlkit.serving.replica.kept import Kept, KeptFailures, KeptRecorder
 from mlkit.serving.replica.levels import set_levels
 from mlkit.serving.replica.loading import Loader, settle
 from mlkit.serving.replica.output import capture
+from mlkit.serving.replica.pulse import PULSES, Pulse
+from mlkit.serving.replica.retire import STUCK_S
 from mlkit.serving.replica.runtime import Runtime
 from mlkit.serving.replica.threads import limit_threads
 
@@ -79,6 +81,8 @@ class BaseReplica(ABC):
         export = exporter_of(os.environ, app) if self._is_front and gatherer else None
         self._observer = Observer(recorder, export=export)
         self._loader = Loader(runtime.fetch)
+        self._pulse = Pulse(folder.parent / PULSES)
+        self._pulse.start()
         self._rejected: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._settling: asyncio.Task[None] | None = None
@@ -105,6 +109,10 @@ class BaseReplica(ABC):
         self._max_busy_workers = config.get("max_busy_workers")
         self._kept.enable(config.get("keep_inputs", True))
         self._limit_workers()
+
+    def _expect_pulse(self, request_timeout_s: float) -> None:
+        """Let this process be killed if it runs no thread for longer than a request may take."""
+        self._pulse.expect(request_timeout_s + STUCK_S)
 
     def _limit_workers(self) -> None:
         for executor in self._executors():
@@ -147,6 +155,7 @@ class BaseReplica(ABC):
 
     async def __del__(self) -> None:
         if hasattr(self, "_observer"):  # it has started
+            self._pulse.stop()
             await asyncio.to_thread(self._observer.close)  # it may send what is left
             for executor in self._executors():
                 executor.close(wait=False)

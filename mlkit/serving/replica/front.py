@@ -64,6 +64,8 @@ class Shipment:
         exact_key: secret of requests in the exact form.
         gatherer: name of the actor that aggregates metrics; "" disables metrics.
         fresh: changes with each deployment that rebuilds all resources.
+        idempotent: whether HAProxy may send a request to another replica if this one has died. It
+            learns that when it reloads, as it does for a new replica.
     """
 
     app: str
@@ -73,6 +75,7 @@ class Shipment:
     exact_key: str = field(repr=False)
     gatherer: str = ""
     fresh: str = ""
+    idempotent: bool = False
 
 
 @dataclass(eq=False)
@@ -233,7 +236,8 @@ class Replica(BaseReplica):
         try:
             for each in wanted:
                 if each["version"] not in known:
-                    new.append(await self._load(each))
+                    with self._pulse.paused():
+                        new.append(await self._load(each))
                     known[new[-1].name] = new[-1]
             chosen = [known[each["version"]] for each in wanted]
             if wanted[-1].get("shadow") and self._observer.recorder is not None:
@@ -277,6 +281,8 @@ class Replica(BaseReplica):
         for old in before:
             if old not in self._versions():
                 self._spawn(self._retire(old))
+        in_use = [*before, *self._versions()]
+        self._expect_pulse(max(each.request_timeout_s for each in in_use))
         self._settle()
 
     def _versions(self) -> list[_Version]:

@@ -9,13 +9,14 @@ from time import perf_counter
 from mlkit.errors import MlkitError
 from mlkit.execute import Executor
 
-__all__ = ["check_workers", "close", "drained"]
+__all__ = ["STUCK_S", "check_workers", "close", "drained"]
 
 RETIRE_MARGIN_S = 5.0
 """Time in seconds, beyond the request timeout, to drain a version before it is closed."""
 
-STUCK_S = 3.0
-"""Time in seconds, beyond the request timeout, after which an abandoned call counts as stuck."""
+STUCK_S = 1.0
+"""Time in seconds, beyond the request timeout, after which an abandoned call counts as stuck, and a
+process that runs no thread as held."""
 
 
 async def drained(busy: Callable[[], bool], request_timeout_s: float) -> None:

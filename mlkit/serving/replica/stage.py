@@ -85,6 +85,7 @@ class StageReplica(BaseReplica):
         # Calls in flight keep the timeout under which they began.
         longest_s = max(self._request_timeout_s, config["request_timeout_s"])
         self._request_timeout_s = config["request_timeout_s"]
+        self._expect_pulse(longest_s)
         for version in [v for v in self._versions if v not in self._targets]:
             self._spawn(self._retire(self._versions.pop(version), longest_s))
         for version, target in self._targets.items():
@@ -99,7 +100,8 @@ class StageReplica(BaseReplica):
         self, name: str, bundle: str, sizes: dict[str, int], replaced: dict[str, list[str]]
     ) -> None:
         try:
-            loaded = await self._loader.load(bundle, sizes=sizes, replaced=replaced)
+            with self._pulse.paused():
+                loaded = await self._loader.load(bundle, sizes=sizes, replaced=replaced)
         except BaseException as error:
             self._reject(name, error)
             return

@@ -26,6 +26,57 @@ def actions(record) -> dict[str, str]:
     return {change.stage: change.action for change in record.changes}
 
 
+@pytest.fixture
+def replayable(session):
+    """Returns a function: the paths to which HAProxy may send a request twice."""
+    return lambda: (session.host.folder / "replayable").read_text().split()
+
+
+def test_haproxy_learns_which_requests_it_may_send_again(session, replayable) -> None:
+    async def main() -> None:
+        await session.deploy(idempotent=True)
+        await session.deploy(app="books", stages=(), idempotent=False)
+        assert replayable() == ["/shop"]
+        await session.deploy(app="tags", stages=(), idempotent=True)
+        assert replayable() == ["/shop", "/tags"]
+        await session.delete("tags")
+        assert replayable() == ["/shop"]
+
+    run(main())
+
+
+def test_what_is_no_longer_idempotent_is_never_sent_again_to_the_new_version(
+    session, replayable
+) -> None:
+    async def main() -> None:
+        await session.deploy(idempotent=True)
+        change = asyncio.create_task(session.deploy(idempotent=False))
+        await asyncio.sleep(START_S / 2)
+        assert session.state is AppState.UPDATING
+        assert replayable() == []
+        record = await change
+        assert actions(record)["shop"] == "restarted"  # so that HAProxy reloads
+        assert replayable() == []
+        change = asyncio.create_task(session.deploy(idempotent=True))
+        await asyncio.sleep(START_S / 2)
+        assert replayable() == []  # requests may still go to the old version
+        await change
+        assert replayable() == ["/shop"]
+
+    run(main())
+
+
+def test_a_change_that_fails_leaves_what_may_be_sent_again(session, replayable) -> None:
+    async def main() -> None:
+        await session.deploy(idempotent=True)
+        session.cluster.broken.add("shop")
+        with pytest.raises(DeployError):
+            await session.deploy("v2", idempotent=False)
+        assert replayable() == ["/shop"]
+
+    run(main())
+
+
 # ---- deploying ----------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ import pytest
 from mlkit.errors import DeployConflict, DeployError, SessionError, SessionTimeout
 from mlkit.serving import warm_up
 from mlkit.serving.control import folders, haproxy, watchdog
-from mlkit.serving.control.flags import free_port
+from mlkit.serving.control.flags import free_port, ray_environment
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import PROTOCOL, SOCKET, About, DeleteApp
 from mlkit.serving.control.server import listening
@@ -412,6 +412,113 @@ backend replicas
     replica.server_close()
 
 
+class Dying:
+    """A replica that reads a request and closes the connection, as when its process is killed."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rb") as stream:
+                lengths = [
+                    int(line.split(b":")[1])
+                    for line in iter(stream.readline, b"\r\n")
+                    if line.lower().startswith(b"content-length")
+                ]
+                stream.read(*lengths)
+                self.requests += 1
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.fixture
+def between(tmp_path):
+    """HAProxy, with the options of a session, before a replica that dies and one that counts.
+
+    Yields its URL and both replicas. Requests to ``/twice`` may be sent again.
+    """
+    (tmp_path / "errors").mkdir()
+    lives, dies, port = _Counting(), Dying(), free_port()
+    flags = ray_environment(tmp_path)
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(f"""global
+    tune.bufsize {flags["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]}
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 5s
+    timeout server 5s
+    option redispatch 1
+    retry-on {flags["RAY_SERVE_HAPROXY_RETRY_ON"]}
+    retries {flags["RAY_SERVE_HAPROXY_RETRIES"]}
+    balance roundrobin
+frontend http_frontend
+    bind 127.0.0.1:{port}
+    default_backend replicas
+backend replicas
+    server one 127.0.0.1:{dies.port}
+    server two 127.0.0.1:{lives.server_port}
+""")
+    launcher = haproxy.write_launcher(tmp_path, haproxy.haproxy_binary())
+    haproxy.replay(tmp_path, ["twice"])
+    process = subprocess.Popen([str(launcher), "-db", "-f", str(config)])
+    threading.Thread(target=lives.serve_forever, daemon=True).start()
+    until = time.monotonic() + 10
+    while not _answers(port):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}", lives, dies
+    process.terminate()
+    process.wait()
+    dies.close()
+    lives.shutdown()
+    lives.server_close()
+
+
+class _Counting(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(str(len(body)))))
+        self.end_headers()
+        self.wfile.write(str(len(body)).encode())
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.mark.parametrize("length", [0, 10, 30_000, 120_000])
+def test_what_a_dying_replica_was_sent_goes_to_another_one(between, length) -> None:
+    url, _, dies = between
+    with httpx2.Client() as client:  # one connection: its later requests are treated differently
+        for _ in range(4):
+            response = client.post(f"{url}/twice", content=b"x" * length)
+            assert (response.status_code, response.text) == (200, str(length))
+    assert dies.requests
+
+
+def test_what_must_not_run_twice_is_not_sent_again(between) -> None:
+    url, _, dies = between
+    responses = [httpx2.post(f"{url}/once", content=b"x") for _ in range(4)]
+    assert sorted(response.status_code for response in responses) == [200, 200, 502, 502]
+    assert dies.requests == 2
+
+
 def _answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -440,6 +547,43 @@ from ray.serve.config import AutoscalingConfig
 from mlkit.define.options import AUTO
 default = AutoscalingConfig.default()
 assert {name: getattr(default, name) for name in AUTO} == AUTO
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # tests import no Ray
+
+
+def test_haproxys_manager_starts_it_again_when_it_has_died() -> None:
+    script = """
+import asyncio, pickle
+from types import SimpleNamespace
+from mlkit.serving.port.controller import adapt
+adapt()
+from ray import cloudpickle
+from ray.serve._private.haproxy import HAProxyManager
+Manager = HAProxyManager.__ray_metadata__.modified_class
+Manager = pickle.loads(cloudpickle.dumps(Manager))  # as the controller sends it
+
+class Haproxy:
+    def __init__(self):
+        self.starts, self._proc = 0, SimpleNamespace(returncode=None)
+    def _is_running(self):
+        return self._proc.returncode is None
+    async def is_running(self):
+        return self._is_running()
+    async def start(self):
+        await asyncio.sleep(0)
+        self.starts, self._proc = self.starts + 1, SimpleNamespace(returncode=None)
+
+async def main():
+    manager = object.__new__(Manager)
+    manager._haproxy, manager._reload_lock = Haproxy(), asyncio.Lock()
+    assert await manager.check_health() and manager._haproxy.starts == 0
+    manager._haproxy._proc.returncode = -9
+    assert all(await asyncio.gather(manager.check_health(), manager.check_health()))
+    assert manager._haproxy.starts == 1
+    manager._haproxy._proc = None  # it was shut down
+    assert not await manager.check_health() and manager._haproxy.starts == 1
+
+asyncio.run(main())
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)  # tests import no Ray
 
