@@ -22,8 +22,8 @@ from yarl import URL
 from mlkit.errors import DeployError, InputError
 from mlkit.serving.gateway.messages import METHODS, SERVICE, message
 from mlkit.serving.gateway.translate import (
-    HttpAnswer,
-    HttpRequest,
+    RouteAnswer,
+    RouteRequest,
     failure,
     request_of,
     response_of,
@@ -148,7 +148,7 @@ class Gateway:
             "127."
         )
 
-    async def _exchange(self, request: HttpRequest, context: Any) -> HttpAnswer:
+    async def _exchange(self, request: RouteRequest, context: Any) -> RouteAnswer:
         headers = {**_passed_on(context.invocation_metadata() or ()), **request.headers}
         if self._in_front:
             headers["host"] = f"{self.host}:{self.port}"
@@ -162,7 +162,7 @@ class Gateway:
             request.method, url, data=body, headers=headers, allow_redirects=False
         ) as response:
             names = {key.lower(): value for key, value in response.headers.items()}
-            return HttpAnswer(response.status, names, await response.read())
+            return RouteAnswer(response.status, names, await response.read())
 
 
 def _passed_on(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:

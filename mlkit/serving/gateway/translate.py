@@ -20,7 +20,7 @@ from mlkit.errors import InputError
 from mlkit.serving.gateway.messages import message
 from mlkit.serving.http.tensors import BINARY_HEADER, BYTES, DATATYPES, binary_elements
 
-__all__ = ["HttpAnswer", "HttpRequest", "failure", "request_of", "response_of"]
+__all__ = ["RouteAnswer", "RouteRequest", "failure", "request_of", "response_of"]
 
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -59,7 +59,7 @@ _STATUSES = {
 
 
 @dataclass(frozen=True)
-class HttpRequest:
+class RouteRequest:
     """A request to one of the routes; its path is quoted."""
 
     method: str
@@ -69,7 +69,7 @@ class HttpRequest:
 
 
 @dataclass(frozen=True)
-class HttpAnswer:
+class RouteAnswer:
     """A response; names of headers are lower-case."""
 
     status: int
@@ -77,7 +77,7 @@ class HttpAnswer:
     body: bytes
 
 
-def request_of(method: str, request: Any) -> HttpRequest:
+def request_of(method: str, request: Any) -> RouteRequest:
     """Return the request for a call of a method.
 
     Raises:
@@ -86,15 +86,15 @@ def request_of(method: str, request: Any) -> HttpRequest:
     """
     match method:
         case "ServerLive":
-            return HttpRequest("GET", "/v2/health/live")
+            return RouteRequest("GET", "/v2/health/live")
         case "ServerReady":
-            return HttpRequest("GET", "/v2/health/ready")
+            return RouteRequest("GET", "/v2/health/ready")
         case "ServerMetadata":
-            return HttpRequest("GET", "/v2")
+            return RouteRequest("GET", "/v2")
         case "ModelReady":
-            return HttpRequest("GET", f"{_path(request.name, request.version)}/ready")
+            return RouteRequest("GET", f"{_path(request.name, request.version)}/ready")
         case "ModelMetadata":
-            return HttpRequest("GET", _path(request.name, request.version))
+            return RouteRequest("GET", _path(request.name, request.version))
     return _inference(request)
 
 
@@ -103,7 +103,7 @@ def _path(name: str, version: str) -> str:
     return f"{path}/versions/{quote(version, safe='')}" if version else path
 
 
-def _inference(request: Any) -> HttpRequest:
+def _inference(request: Any) -> RouteRequest:
     contents = _contents(request)
     inputs = [
         {
@@ -124,7 +124,7 @@ def _inference(request: Any) -> HttpRequest:
         ],
     }
     text = json_text(document)
-    return HttpRequest(
+    return RouteRequest(
         "POST",
         f"{_path(request.model_name, request.model_version)}/infer",
         {BINARY_HEADER: str(len(text)), "Content-Type": "application/octet-stream"},
@@ -171,7 +171,7 @@ def _raw(tensor: Any) -> bytes:
         raise InputError(f"{tensor.name}: {error}") from None
 
 
-def response_of(method: str, answer: HttpAnswer) -> Any | None:
+def response_of(method: str, answer: RouteAnswer) -> Any | None:
     """Return the response of a method; None if the answer is an error."""
     if method.endswith("Ready") and answer.status in (200, 503):
         return message(f"{method}Response")(ready=answer.status == 200)
@@ -185,7 +185,7 @@ def response_of(method: str, answer: HttpAnswer) -> Any | None:
     return message(f"{method}Response")(**document)
 
 
-def _inferred(answer: HttpAnswer) -> Any:
+def _inferred(answer: RouteAnswer) -> Any:
     length = int(answer.headers[BINARY_HEADER.lower()])
     document = json.loads(answer.body[:length])
     raw, start = [], length
@@ -196,7 +196,7 @@ def _inferred(answer: HttpAnswer) -> Any:
     return message("ModelInferResponse")(**document, raw_output_contents=raw)
 
 
-def failure(answer: HttpAnswer) -> tuple[StatusCode, str]:
+def failure(answer: RouteAnswer) -> tuple[StatusCode, str]:
     """Return the status of an error, and what it says."""
     try:
         document = json.loads(answer.body)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from mlkit.errors import InputError
 from mlkit.serving.gateway.messages import message
-from mlkit.serving.gateway.translate import HttpAnswer, failure, request_of, response_of
+from mlkit.serving.gateway.translate import RouteAnswer, failure, request_of, response_of
 from mlkit.serving.http.tensors import (
     BINARY_HEADER,
     BYTES,
@@ -140,7 +140,7 @@ def test_names_stay_one_segment_of_the_path(version, path) -> None:
 def test_a_result_is_a_raw_output(values, datatype, raw) -> None:
     document = {"model_name": "m", "model_version": "3", "id": "42"}
     body, headers = encode_response(document, "output", values, binary=True)
-    answer = HttpAnswer(200, {name.lower(): value for name, value in headers.items()}, body)
+    answer = RouteAnswer(200, {name.lower(): value for name, value in headers.items()}, body)
     response = response_of("ModelInfer", answer)
     assert (response.model_name, response.model_version, response.id) == ("m", "3", "42")
     (output,) = response.outputs
@@ -152,7 +152,7 @@ def test_a_result_is_a_raw_output(values, datatype, raw) -> None:
 @pytest.mark.parametrize("method", ["ServerReady", "ModelReady"])
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])
 def test_not_ready_is_an_answer(method, status, ready) -> None:
-    response = response_of(method, HttpAnswer(status, {}, b'{"ready": false}'))
+    response = response_of(method, RouteAnswer(status, {}, b'{"ready": false}'))
     assert response.ready is ready
 
 
@@ -174,7 +174,7 @@ def test_not_ready_is_an_answer(method, status, ready) -> None:
 )
 def test_errors_are_statuses(status, body, code, text) -> None:
     content = b"<html>" if body is None else json.dumps(body).encode()
-    answer = HttpAnswer(status, {}, content)
+    answer = RouteAnswer(status, {}, content)
     assert response_of("ModelInfer", answer) is None
     got, detail = failure(answer)
     assert got is grpc.StatusCode[code]
