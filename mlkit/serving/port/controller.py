@@ -22,8 +22,8 @@ def _keep_haproxy() -> None:
     try:
         from ray.serve._private.haproxy import HAProxyManager
 
-        actor_class: Any = HAProxyManager
-        manager = actor_class.__ray_metadata__.modified_class
+        actor: Any = HAProxyManager
+        manager = actor.__ray_metadata__.modified_class
         check = manager.check_health
     except (ImportError, AttributeError):
         return  # see `mlkit.serving.private`
