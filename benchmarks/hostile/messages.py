@@ -78,7 +78,11 @@ def _good(target: Target, title: str) -> bytes:
 
 
 _BODY = b'{"title": "x"}'
-_BYTES = bytes(range(256))
+
+
+_LONG, _DIGITS = b"x" * 1_000_000, b"9" * 1_000_000
+_MANY_KEYS = b", ".join(b'"%d": 1' % number for number in range(30_000))
+_BOMB = gzip.compress(bytes(2**21), mtime=0)
 
 
 def _noise(draw: Random, most: int) -> bytes:
@@ -331,9 +335,7 @@ def _nested(draw: Random) -> bytes:
 
 
 def _number(draw: Random) -> bytes:
-    number = draw.choice(
-        [b"9" * 1_000_000, b"1." + b"9" * 1_000_000, b"1e999999999", b"-" + b"9" * 5_000]
-    )
+    number = draw.choice([_DIGITS, b"1." + _DIGITS, b"1e999999999", b"-" + b"9" * 5_000])
     number = draw.choice(
         [number, b"1e-999999999", b"NaN", b"-Infinity", b"0x1", b"01", b"1_0", b"+1", b"."]
     )
@@ -358,8 +360,8 @@ def _json(target: Target, draw: Random) -> bytes:
             draw.choice([b"null", b"[]", b"1", b'""', b"true", b"{}", b"{", b"nul", b"'a'"]),
             b'{"title": "x", "%s": 1}'
             % draw.choice([b"__proto__", b"__class__", b"self", b"\\u0000", b""]),
-            json.dumps({"title": "x", "options": {str(i): i for i in range(30_000)}}).encode(),
-            json.dumps({"title": "x" * 1_000_000}).encode(),
+            b'{"title": "x", "options": {%s}}' % _MANY_KEYS,
+            b'{"title": "%s"}' % _LONG,
             json.dumps({"title": "x", "image": draw.choice(_IMAGES)}).encode(),
             json.dumps(
                 {"title": "x", "day": draw.choice(["9999-99-99", "x" * 9_999, 1e300, -1, []])}
@@ -391,8 +393,6 @@ _IMAGES = [
 
 def _encoded(target: Target, draw: Random) -> bytes:
     packed = gzip.compress(_BODY, mtime=0)
-    bomb = zlib.compressobj(9, wbits=31)
-    bombed = bomb.compress(bytes(2**21)) + bomb.flush()
     body = draw.choice(
         [
             _BODY,
@@ -401,7 +401,7 @@ def _encoded(target: Target, draw: Random) -> bytes:
             packed + b"x",
             packed * 300,
             b"",
-            bombed * 20,
+            _BOMB * 20,
             zlib.compress(_BODY),
             gzip.compress(packed, mtime=0),
             zlib.compress(_BODY)[2:-4],
