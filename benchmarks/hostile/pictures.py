@@ -13,7 +13,6 @@ import os
 import random
 import resource
 import struct
-import subprocess
 import sys
 import time
 import zlib
@@ -29,7 +28,7 @@ from mlkit.media.image import decode
 from mlkit.serving.http.decompression import decompressor
 from mlkit.serving.limits import Limits
 
-__all__ = ["BOMBS", "measured", "mutations", "survives"]
+__all__ = ["BOMBS", "mutations", "survives"]
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -268,13 +267,6 @@ def _open(name: str, data: bytes) -> None:
 
 
 # ---- measuring -----------------------------------------------------------------------------------
-
-
-def measured() -> list[dict[str, Any]]:
-    """Open each bomb in a process; returns name, outcome, seconds and MB of memory of each."""
-    command = [sys.executable, "-m", "benchmarks.hostile.pictures"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def _main() -> None:

@@ -27,7 +27,14 @@ NEEDS = {
 """Calls with an argument that must have this value; None: that must not be given."""
 
 ALLOWED: dict[tuple[str, str], str] = {
-    ("define/shipping.py", "pickle.loads"): "code of the notebook, from the session's own store",
+    ("define/modules.py", "compile"): "modules beside the notebook, from the session's own store",
+    ("define/packing.py", "pickle.loads"): "code of the notebook, from the session's own store",
+    (
+        "define/shipping.py",
+        "cloudpickle.loads",
+    ): "code of the notebook, from the session's own store",
+    ("serving/replica/kept.py", "pickle.loads"): "inputs that a replica has kept in its own folder",
+    ("serving/replica/remote.py", "pickle.loads"): "arguments and results of stages, through Ray",
     ("export/cells.py", "compile"): "cells of the notebook that is exported",
     ("export/cells.py", "exec"): "cells of the notebook that is exported",
     ("export/examples.py", "compile"): "arguments in cells of the notebook that is exported",
