@@ -312,6 +312,16 @@ def test_what_is_no_pipeline_is_told_how_to_become_one(
     assert fix in str(caught.value.fix)
 
 
+@pytest.mark.parametrize("name", ["<lambda>", "../tag", "a/b", "a b", "", "tag\n", "1st", "a-b"])
+def test_a_name_that_is_no_identifier_is_refused(name: str) -> None:
+    def source(x: int) -> int:
+        return double(x)
+
+    source.__name__ = name
+    with pytest.raises(DefinitionError, match="invalid name"):
+        pipeline(source)
+
+
 @pytest.mark.parametrize("value", [tag, double, double_it])
 def test_what_is_no_app_is_told_to_be_deployed(value: Any) -> None:
     with pytest.raises(InputError, match="a dashboard shows an app") as caught:

@@ -43,6 +43,14 @@ def check_pipeline_function(fn: Any) -> None:
     """
     if not inspect.isfunction(fn):
         raise DefinitionError("a pipeline is a function", where="pipeline", got=type(fn).__name__)
+    if not fn.__name__.isidentifier():  # it becomes part of paths, routes and file names
+        raise DefinitionError(
+            "invalid name of a pipeline",
+            where="pipeline",
+            expected="a Python identifier",
+            got=f"{fn.__name__!r:.80}",
+            fix="define it with `def`, or set its __name__",
+        )
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise DefinitionError(
             "a pipeline returns its result, it does not yield it",
