@@ -100,6 +100,8 @@ class Port:
             value = json.loads(body)
         except ValueError as error:
             raise InputError(f"not JSON: {error}") from None
+        except RecursionError:
+            raise InputError("the JSON is nested too deeply") from None
         return self.from_json(value)
 
 

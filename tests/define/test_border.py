@@ -435,3 +435,10 @@ def test_a_default_that_json_has_not_is_left_out_of_the_schema(default: Any) -> 
     schema = port(Limit).schema
     assert "default" not in schema["properties"]["at"]
     assert schema["properties"]["least"]["default"] == 0.0
+
+
+@pytest.mark.parametrize("annotation", [np.ndarray, int, dict])
+@pytest.mark.parametrize("body", [b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000])
+def test_json_that_is_nested_too_deeply_is_invalid(annotation: Any, body: bytes) -> None:
+    with pytest.raises((InputError, pydantic.ValidationError)):
+        port(annotation).parse(body)

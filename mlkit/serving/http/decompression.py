@@ -14,6 +14,9 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _BLOCK_BYTES = 16 * 1024
 """What is decompressed at a time: `zlib` copies what is left of it at the end of each member."""
 
+_MAX_MEMBERS = 10_000
+"""Maximum number of members of a gzip body. Each costs time, even if it is empty."""
+
 
 class Decompressor:
     """Decompresses a body as it arrives.
@@ -25,18 +28,22 @@ class Decompressor:
         self._wbits = _WINDOWS[encoding]
         self._has_members = encoding == "gzip"
         self._member = zlib.decompressobj(self._wbits)
+        self._members = 1
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
         """Decompress the next part of the body, to at most so many bytes; the rest is dropped.
 
         Raises:
-            zlib.error: it is damaged.
+            zlib.error: it is damaged, or has too many members.
         """
         output, rest = bytearray(), memoryview(data)
         while rest and len(output) < max_length:
             if self._member.eof:
                 if not self._has_members:
                     raise zlib.error("it goes on after its end")
+                if self._members == _MAX_MEMBERS:
+                    raise zlib.error(f"it has more than {_MAX_MEMBERS:,} members")
+                self._members += 1
                 self._member = zlib.decompressobj(self._wbits)
             block = rest[:_BLOCK_BYTES]
             output += self._member.decompress(block, max_length - len(output))
