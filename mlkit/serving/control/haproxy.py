@@ -30,6 +30,7 @@ _PROBLEMS = {
     503: "no replica is ready; try again",
     504: "the replica did not respond in time",
 }
+_LATE_BODY = "the body did not arrive in time"
 
 _FRONTEND = "frontend http_frontend"
 _REJECTIONS = (
@@ -96,7 +97,10 @@ def write_launcher(folder: Path, binary: str) -> Path:
         page.write_text(_response(status, detail))
         edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
     replay(folder, ())
+    page = folder / "errors" / "408.http"
+    page.write_text(_response(408, _LATE_BODY))
     rules = [*_rejections(), _REPLAYS.format(BODY_S, folder / REPLAYABLE)]
+    rules.append(f"\\n    errorfile 408 {page}")
     edits.append("s#^{0}$#{0}{1}#".format(_FRONTEND, "".join(rules)))
     launcher = folder / "haproxy"
     launcher.write_text(

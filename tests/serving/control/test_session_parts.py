@@ -345,7 +345,7 @@ def test_haproxy_takes_the_mended_configuration(launched) -> None:
     assert "option abortonclose" in config
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
+@pytest.mark.parametrize("status", [408, 502, 503, 504])
 def test_haproxys_own_errors_are_problem_documents(launched, tmp_path, status) -> None:
     launched()
     head, _, body = (tmp_path / "errors" / f"{status}.http").read_text().partition("\n\n")
@@ -442,11 +442,12 @@ class Dying:
 
 
 @pytest.fixture
-def between(tmp_path):
+def between(tmp_path, monkeypatch):
     """HAProxy, with the options of a session, before a replica that dies and one that counts.
 
     Yields its URL and both replicas. Requests to ``/twice`` may be sent again.
     """
+    monkeypatch.setattr(haproxy, "BODY_S", 1)
     (tmp_path / "errors").mkdir()
     lives, dies, port = _Counting(), Dying(), free_port()
     flags = ray_environment(tmp_path)
@@ -517,6 +518,15 @@ def test_what_must_not_run_twice_is_not_sent_again(between) -> None:
     responses = [httpx2.post(f"{url}/once", content=b"x") for _ in range(4)]
     assert sorted(response.status_code for response in responses) == [200, 200, 502, 502]
     assert dies.requests == 2
+
+
+def test_a_body_that_does_not_arrive_is_a_problem_document(between) -> None:
+    url, _, _ = between
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.sendall(b"POST /twice HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nfew")
+        response = client.makefile("rb").read()
+    assert response.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in response and b"did not arrive in time" in response
 
 
 def _answers(port: int) -> bool:
