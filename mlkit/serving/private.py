@@ -88,6 +88,21 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
         "a session takes more of a core when idle",
     ),
     PrivateName(
+        "ray._private.parameter:RayParams.update_if_absent",
+        "Ray's workers are forks of a process that has imported what they need",
+        "a new replica starts seconds later",
+    ),
+    PrivateName(
+        "ray._private.utils:update_envs",
+        "Ray's workers are forks of a process that has imported what they need",
+        "a new replica starts seconds later",
+    ),
+    PrivateName(
+        "ray._private.services:_build_python_executable_command_memory_profileable",
+        "Ray's agents start without compiling a grammar",
+        "a session starts a second later",
+    ),
+    PrivateName(
         "ray.serve._private.api:_create_controller_and_proxy_refs",
         "replicas start while HAProxy does",
         "a session starts seconds later",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import secrets
 import socket
+import sys
 from collections import deque
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,9 @@ __all__ = ["cluster_environment", "free_port", "ray_environment"]
 
 PRELOADED = ("mlkit.serving.port.replicas", "ray.serve._private.replica")
 """Modules that Ray's worker processes import at start."""
+
+OFTEN_LOADED = ("PIL.Image", "torch")
+"""Modules that the fork server imports in advance if the notebook has imported them."""
 
 CONTROLLER_CALLBACK = "mlkit.serving.port.controller.adapt"
 """Function that Serve's controller calls when it starts."""
@@ -78,6 +82,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         # At the default of 0.1 s, Serve's control loop takes 1.3% of a core more.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.2",
         "RAY_preload_python_modules": ",".join(PRELOADED),
+        "MLKIT_PRELOAD": " ".join(name for name in OFTEN_LOADED if name in sys.modules),
         "RAY_SERVE_CONTROLLER_CALLBACK_IMPORT_PATH": CONTROLLER_CALLBACK,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

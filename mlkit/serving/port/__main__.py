@@ -9,10 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 from mlkit.serving.control import folders, watchdog
 from mlkit.serving.control.host import Host
+from mlkit.serving.port import forkserver
 from mlkit.serving.port.cluster import RayCluster, start_ray, stop_ray
 from mlkit.serving.port.gathering import RayTelemetry
 from mlkit.serving.private import missing_names
@@ -27,7 +31,15 @@ def main(argument: str) -> None:
     """Start Ray and Serve in the main thread, and serve calls until the session ends."""
     folder = Path(argument)
     settings = json.loads((folder / "settings.json").read_text())
+    local = settings["address"] == "local"
     guard = _start_watchdog(folder)
+    with forkserver.running(folder) if local else nullcontext():
+        _run(folder, settings, RayCluster(local=local))
+    guard.terminate()
+    guard.wait()
+
+
+def _run(folder: Path, settings: Mapping[str, Any], cluster: RayCluster) -> None:
     start_ray(
         settings["address"],
         host=settings["host"],
@@ -35,7 +47,6 @@ def main(argument: str) -> None:
         object_store_bytes=settings["object_store_bytes"],
         folder=folder / "ray",
     )
-    cluster = RayCluster(local=settings["address"] == "local")
     host: Host | None = None
 
     async def run() -> None:
@@ -54,8 +65,6 @@ def main(argument: str) -> None:
         stop_ray(settings["address"], host.applications if host else [])
         watchdog.sweep(folder.name)
         folders.remove(folder)
-        guard.terminate()
-        guard.wait()
 
 
 def _warn_of_missing_names() -> None:

@@ -21,7 +21,7 @@ from mlkit.serving.control.cluster import (
 )
 from mlkit.serving.control.flags import cluster_environment
 from mlkit.serving.control.watchdog import sweep
-from mlkit.serving.port import depot, details
+from mlkit.serving.port import depot, details, imports, start_worker
 from mlkit.serving.port.replicas import RayFront, RayStage, handle_of
 from mlkit.serving.port.scaling import serve_config
 from mlkit.serving.port.spares import Spares
@@ -248,8 +248,9 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
         object_store_bytes: size of the object store of a local Ray.
         folder: logs and sockets of a local Ray; deleted with the session.
     """
-    import ray
-    from ray import serve
+    with imports.deferred_grammar():
+        import ray
+        from ray import serve
 
     if address == "local":
         _start_ray(object_store_bytes, folder)
@@ -295,7 +296,7 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
 
     for left in reversed(range(attempts)):
         try:
-            with _without_unused_processes():
+            with _without_unused_processes(), _quick_processes():
                 ray.init(
                     address="local",
                     include_dashboard=False,
@@ -325,6 +326,29 @@ def _without_unused_processes() -> Iterator[None]:
     nothing = {"start_log_monitor": lambda node: None, "start_monitor": lambda node: None}
     dashboard = {"start_api_server": lambda *options, **more: (None, None)}
     with _replaced(node.Node, nothing), _replaced(services, dashboard):
+        yield
+
+
+@contextmanager
+def _quick_processes() -> Iterator[None]:
+    """Start Ray so that its workers are forked, and its agents import less.
+
+    See `mlkit.serving.port.forkserver` and `mlkit.serving.port.imports`.
+    """
+    from ray._private import services
+    from ray._private.parameter import RayParams
+
+    update: Any = getattr(RayParams, "update_if_absent", None)
+    python = "_build_python_executable_command_memory_profileable"
+    command: Any = getattr(services, python, None)
+    agents = {python: lambda *options, **more: [*command(*options, **more), imports.__file__]}
+
+    def updated(parameters: RayParams, **defaults: Any) -> None:
+        if "setup_worker_path" in defaults:
+            defaults["setup_worker_path"] = start_worker.__file__
+        update(parameters, **defaults)
+
+    with _replaced(RayParams, {"update_if_absent": updated}), _replaced(services, agents):
         yield
 
 
