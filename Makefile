@@ -31,8 +31,13 @@ test: $(STAMP) ## the tests, then the notebooks
 PYTEST := $(BIN)/pytest -p no:nbval -p no:schemathesis
 # Collecting all tests takes half a minute: only the files with such marks are collected for them.
 marked = $(or $(TESTS),$(shell grep -rlE 'mark\.$(1)\b' tests --include='test_*.py'))
+# A test that fails is run once more: many start processes, and a shared machine pauses at times.
 # Status 5: no test was selected.
-none-is-fine = || [ $$? = 5 ]
+define tested
+	@$(1) || { status=$$?; [ $$status = 5 ] || { \
+	  [ $$status = 1 ] && echo "== once more, what has failed ==" && \
+	  $(1) --last-failed --last-failed-no-failures=none; }; }
+endef
 WORKERS := 2
 
 test-code: $(STAMP) ## the tests alone, without a browser; TESTS=tests/define narrows them
@@ -42,13 +47,13 @@ test-code: $(STAMP) ## the tests alone, without a browser; TESTS=tests/define na
 
 .PHONY: test-plain test-timing test-ray
 test-plain: $(STAMP)
-	@$(PYTEST) -n $(WORKERS) --dist loadfile -m "not (serve or timing or browser)" $(TESTS) $(none-is-fine)
+	$(call tested,$(PYTEST) -n $(WORKERS) --dist loadfile -m "not (serve or timing or browser)" $(TESTS))
 
 test-timing: $(STAMP)
-	@$(PYTEST) -m "timing and not browser" $(call marked,timing) $(none-is-fine)
+	$(call tested,$(PYTEST) -m "timing and not browser" $(call marked,timing))
 
 test-ray: $(STAMP)
-	@$(PYTEST) -m "serve and not browser" $(call marked,serve) $(none-is-fine)
+	$(call tested,$(PYTEST) -m "serve and not browser" $(call marked,serve))
 
 # A cell has its own limit inside the notebook's kernel; the outer one only ends what hangs.
 test-notebooks: $(STAMP) ## the notebooks alone, their outputs compared

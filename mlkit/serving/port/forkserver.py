@@ -72,7 +72,9 @@ class WorkerRequest:
     @property
     def context(self) -> Mapping[str, Any]:
         """Ray's description of the worker's runtime environment."""
-        return json.loads(_option(self.arguments, "--serialized-runtime-env-context") or "{}")
+        text = _option(self.arguments, "--serialized-runtime-env-context")
+        context: Mapping[str, Any] = json.loads(text or "{}")
+        return context
 
     @property
     def worker_arguments(self) -> list[str]:
@@ -177,7 +179,7 @@ def _serve(
     """
     later = later[::-1]
     while True:
-        readable, _, _ = select.select([listener, 0], [], [], IDLE_S if later else None)
+        readable, _, _ = select.select([listener.fileno(), 0], [], [], IDLE_S if later else None)
         if 0 in readable:
             return None
         if not readable:
@@ -224,7 +226,7 @@ def _work(request: WorkerRequest) -> None:
         sys.modules["numpy"].random.seed()  # otherwise the same in each worker
     from ray._private.utils import update_envs
 
-    update_envs(request.context.get("env_vars"))
+    update_envs(request.context.get("env_vars") or {})
     sys.argv = request.worker_arguments
     sys.path[0] = str(Path(sys.argv[0]).parent)
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,7 +1,7 @@
 """Imports Ray in half the time, where `jsonschema` has all its optional packages.
 
-Ray imports `jsonschema`, which imports `rfc3987_syntax` if it is installed, as it is with JupyterLab.
-That compiles a grammar for seconds, only to validate IRIs.
+Ray imports `jsonschema`, which imports `rfc3987_syntax` if it is installed, as by JupyterLab. It
+compiles a grammar for seconds, used only to validate IRIs.
 
 As a script, it runs another one like this: ``python imports.py SCRIPT ARGUMENTS``.
 """

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+from pathlib import Path
 
 SOCKET = "MLKIT_FORK_SERVER"
 FORKED = b"forked"
@@ -18,7 +19,7 @@ TIMEOUT_S = 60.0
 
 def forked(path: str, arguments: list[str]) -> bool:
     """Whether the fork server has started a worker with these arguments in our place."""
-    request = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    request = {"arguments": arguments, "environment": dict(os.environ), "folder": str(Path.cwd())}
     data = json.dumps(request).encode("utf-8", "surrogateescape")
     try:
         with socket.socket(socket.AF_UNIX) as server:
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
     """Start a worker; the first argument is the path of Ray's script of a worker."""
     path = os.environ.get(SOCKET)
     if not path or not forked(path, arguments):
-        script = os.path.join(os.path.dirname(arguments[0]), "setup_worker.py")
+        script = str(Path(arguments[0]).with_name("setup_worker.py"))
         os.execv(sys.executable, [sys.executable, script, *arguments])
 
 
