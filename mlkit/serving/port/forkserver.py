@@ -23,6 +23,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -190,12 +191,19 @@ def _serve(
             client.settimeout(RECEIVE_S)
             request, streams = _received(client)
             try:
-                if acceptable(request, environment) and os.fork() == 0:
+                if acceptable(request, environment) and _fork() == 0:
                     _take_over(client, streams)
                     return request
             finally:
                 for stream in streams:
                     os.close(stream)
+
+
+def _fork() -> int:
+    with warnings.catch_warnings():
+        # Python 3.12 warns of threads: those of NumPy and Arrow, which handle forks.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def _take_over(client: socket.socket, streams: Sequence[int]) -> None:
