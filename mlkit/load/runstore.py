@@ -133,12 +133,15 @@ class RunsStore:
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.folder / "runs.db", timeout=BUSY_S)
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
+        try:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, FORMAT):
+                raise sqlite3.DatabaseError("the runs were recorded by a newer mlkit")
+            if version == 0:
+                database.executescript(f"{_SCHEMA}; PRAGMA user_version = {FORMAT}")
+        except BaseException:
             database.close()
-            raise sqlite3.DatabaseError("the runs were recorded by a newer mlkit")
-        if version == 0:
-            database.executescript(f"{_SCHEMA}; PRAGMA user_version = {FORMAT}")
+            raise
         return database
 
     def _prune(self, database: sqlite3.Connection) -> None:

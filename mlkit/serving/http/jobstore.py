@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -355,9 +356,14 @@ class JobStore:
         database = sqlite3.connect(
             self._path, timeout=10, isolation_level=None, check_same_thread=False
         )
-        _retried(database, "PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_SCHEMA)
+        try:
+            _retried(database, "PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_SCHEMA)
+        except BaseException:
+            database.close()
+            raise
+        weakref.finalize(self, database.close)  # an application may end without its lifespan
         return database
 
 
@@ -369,7 +375,6 @@ def _retried(database: sqlite3.Connection, statement: str, timeout_s: float = 10
             database.execute(statement)
         except sqlite3.OperationalError:
             if time.monotonic() > until:
-                database.close()
                 raise
             time.sleep(0.01)
         else:
