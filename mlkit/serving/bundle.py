@@ -36,7 +36,8 @@ from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan, RemoteStep, Stage
 from mlkit.plan import plan as planned
-from mlkit.serving.http.userapp import LIFESPAN, Application, pack_application, parts_of
+from mlkit.serving.http.appparts import LIFESPAN, Application, parts_of
+from mlkit.serving.http.userapp import pack_application
 from mlkit.serving.sources import show_sources, sources_of
 
 __all__ = [
