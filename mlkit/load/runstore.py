@@ -1,4 +1,4 @@
-"""The store of load tests: what was run on which code and machine, and how it went; see `runs`.
+"""The store of load tests, with code versions, machine and figures; see `runs`.
 
 A SQLite database in the user's data directory has a row for each load test, and the raw records lie
 beside it until there are too many. Recording never fails a load test.

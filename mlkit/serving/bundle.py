@@ -132,7 +132,7 @@ _OF_SHELLS = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM"}
 
 @dataclass(frozen=True)
 class Origin:
-    """Environment of a pipeline's code, so that it finds in replicas what it finds here.
+    """Environment of a pipeline's code, reproduced in its replicas.
 
     Attributes:
         folder: the working directory.
@@ -151,7 +151,7 @@ class Origin:
     def here(
         cls, packed: Sequence[Packed] = (), inherited: Mapping[str, str] | None = None
     ) -> Origin:
-        """Return the origin of this process, for what was packed in it.
+        """Return the origin of bundles that were packed in this process.
 
         Args:
             packed: the stages.

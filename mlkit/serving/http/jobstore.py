@@ -288,7 +288,7 @@ class JobStore:
         return True
 
     def cancel(self, id: str, now: float) -> JobStatus | None:
-        """Cancel what has no result yet; return the job, or None if there is no such job."""
+        """Cancel the items without a result; return the job, or None if there is no such job."""
         if not self.has_jobs:
             return None
         with self._transaction() as database:
@@ -341,7 +341,7 @@ class JobStore:
             if self._connection is None:
                 self._connection = self._open()
             database = self._connection
-            database.execute("BEGIN" if reads else "BEGIN IMMEDIATE")  # readers wait for nobody
+            database.execute("BEGIN" if reads else "BEGIN IMMEDIATE")  # readers never wait
             try:
                 yield database
             except BaseException:

@@ -1,4 +1,4 @@
-"""What is known of a deployed app, and the connection to it."""
+"""The kernel's view of a deployed app, and the connection to it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ class Attached:
         self.graph = self.plan.graph
         self._codec = Codec(self.graph, spec.exact_key)
         timeout_s = spec.limits.request_timeout_s
-        self._sender = Sender(self._codec, timeout_s, self._logs_folder, self._observed.took)
+        self._sender = Sender(
+            self._codec, timeout_s, self._logs_folder, self._observed.record_duration
+        )
 
     @property
     def plan(self) -> Plan:

@@ -21,7 +21,7 @@ class Changing(Attached):
 
     @property
     def changes(self) -> tuple[Change, ...]:
-        """What the last deployment or change has changed, by stage, and why."""
+        """The changes by stage of the last deployment or change, with reasons."""
         return self._record.changes
 
     @entry_point
@@ -150,7 +150,7 @@ class Changing(Attached):
 
         Raises:
             DeployError: no version is on trial.
-            DeployConflict: another one is by now.
+            DeployConflict: another version has been put on trial meanwhile.
         """
         self._check_open()
         self._revisions.promote()
@@ -206,7 +206,7 @@ class Changing(Attached):
 
     @property
     def trial(self) -> Trial | None:
-        """The version on trial, with its shares; None if there is none."""
+        """The version on trial with its shares, or None."""
         return self._record.trial
 
     @entry_point
@@ -223,7 +223,7 @@ class Changing(Attached):
 
     @property
     def outdated(self) -> tuple[str, ...]:
-        """Steps whose cells differ by now from what was deployed; of the pipeline, its name.
+        """Names of steps, and of the pipeline, whose cells have changed since they were deployed.
 
         Empty if that is unknown, as for an app whose cells this kernel has not run.
         """

@@ -1,4 +1,4 @@
-"""What a deployed app does: status, logs, failures, metrics and traces."""
+"""Observation of a deployed app: status, logs, failures, metrics and traces."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Observing(Attached):
 
     @entry_point
     def audit(self) -> pd.DataFrame:
-        """Return the changes of the app, oldest first: when, what, by whom, and how it ended.
+        """Return the audit log of the app, oldest first: time, action, author and outcome.
 
         Deployments, scaling, swaps, updates, rollbacks, and tokens that were created or revoked.
         The log has no values of configuration and no tokens. It is a file of the session, about as
@@ -64,7 +64,7 @@ class Observing(Attached):
 
     @entry_point
     def doctor(self) -> Findings:
-        """Return what will go wrong with the app or its machine, and how to prevent it.
+        """Return likely problems of the app and its machine, with fixes.
 
         Large values that code captures, batches that can never fill, more resources or threads than
         there are, and a machine that is short of memory, disk or files. ``mlkit doctor`` checks the
