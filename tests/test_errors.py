@@ -82,7 +82,7 @@ assert "twice" in double.run(2)._repr_html_()
 def test_the_doctor_reports_that_models_are_not_installed() -> None:
     code = (
         "import sys; sys.modules['torch'] = None; "
-        "from mlkit.cli import _capabilities; print(_capabilities()['models'])"
+        "from mlkit.cli.doctor import capabilities; print(capabilities()['models'])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == 'not installed: torch; pip install "mlkit[models]"\n'

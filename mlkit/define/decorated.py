@@ -31,6 +31,8 @@ def reduced(obj: Any) -> Any:
         raise pickle.PicklingError(
             f"{obj.__qualname__} is wrapped in a {proxy.__module__}.{proxy.__qualname__}"
         )
+    if type(obj) is functools.singledispatchmethod:
+        return _single_dispatch_method, (obj.func, obj.dispatcher)
     if isinstance(obj, types.FunctionType) and obj.__code__ is _DISPATCHING:
         registry = dict(obj.registry)  # type: ignore[attr-defined]
         return _single_dispatch, (registry.pop(object), registry)
@@ -66,6 +68,13 @@ def _cached_property(fn: Callable[..., Any], name: str | None, doc: str | None) 
     """Rebuild a cached property; up to Python 3.11 it has a lock."""
     rebuilt = functools.cached_property(fn)
     rebuilt.attrname, rebuilt.__doc__ = name, doc
+    return rebuilt
+
+
+def _single_dispatch_method(fn: Callable[..., Any], dispatcher: Any) -> Any:
+    """Rebuild a method with `singledispatchmethod`; from Python 3.13 on it has a weak cache."""
+    rebuilt = functools.singledispatchmethod(fn)
+    rebuilt.dispatcher = dispatcher
     return rebuilt
 
 

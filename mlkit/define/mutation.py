@@ -20,6 +20,18 @@ from typing import Any, TypeAlias
 
 from mlkit.define.aliases import Aliases, copied, held, merged, parts, sliced, typed
 from mlkit.define.code import captured, definition_of, travels
+from mlkit.define.effects import (
+    CHANGING_FIRST,
+    CHANGING_PICTURES,
+    COLLECTING,
+    COPYING,
+    DRAWING,
+    GETTING,
+    NESTING,
+    ONE_OF,
+    SAME,
+    VIEWS,
+)
 from mlkit.define.shared import CHANGING
 from mlkit.define.typing import field_types, hints_of, strip
 
@@ -297,18 +309,18 @@ class _Reader:
         """Call a function that is known by its name only; None if nothing is known of it."""
         name, every = called.rpartition(".")[2], merged(*by_position, *by_name.values())
         first = by_position[0] if by_position else {}
-        if name in _CHANGING_FIRST or called in _DRAWING or "inplace" in by_name:
+        if name in CHANGING_FIRST or called in DRAWING or "inplace" in by_name:
             self._change(first)
-        if name == "cast" or (name in _ONE_OF and len(by_position) > 1 and name != "getattr"):
+        if name == "cast" or (name in ONE_OF and len(by_position) > 1 and name != "getattr"):
             return every
-        if name in _SAME:
+        if name in SAME:
             return first
-        if name in _ONE_OF:
+        if name in ONE_OF:
             return parts(first)
-        if name in _COPYING:
+        if name in COPYING:
             return copied(first)
-        if name in _COLLECTING:
-            return held(parts(every), 2 if name in _NESTING else 1)
+        if name in COLLECTING:
+            return held(parts(every), 2 if name in NESTING else 1)
         return None
 
     def _call_method(
@@ -321,18 +333,18 @@ class _Reader:
     ) -> Aliases:
         name = called.attr
         in_place = name.endswith("_") and not name.startswith("_")  # of torch
-        if name in CHANGING or name in _CHANGING_PICTURES or in_place or "inplace" in by_name:
+        if name in CHANGING or name in CHANGING_PICTURES or in_place or "inplace" in by_name:
             self._change(owner)
             self._put(called.value, merged(*by_position, *by_name.values()), names)
-        if name in _CHANGING_FIRST and by_position:
+        if name in CHANGING_FIRST and by_position:
             self._change(by_position[0])
-        if name in _COPYING:
+        if name in COPYING:
             return {} if "deep" in by_name else copied(owner)
         if name in ("items", "values"):
-            return held(parts(owner), 2 if name in _NESTING else 1)
-        if name in _GETTING:
+            return held(parts(owner), 2 if name in NESTING else 1)
+        if name in GETTING:
             return parts(owner)
-        if name in _VIEWS or in_place:
+        if name in VIEWS or in_place:
             return owner
         returned: Aliases = {}
         for cls in self._classes(owner):
@@ -412,57 +424,6 @@ class _Reader:
                     return vars(owner).get(name)
                 return getattr(owner, "fn", None) if name == "fn" else None
         return None
-
-
-_CHANGING_FIRST = {
-    *("Draw", "at"),  # of PIL.ImageDraw, and of numpy's functions: np.add.at
-    *("heapify", "heappop", "heappush", "heappushpop", "heapreplace"),
-    *("insort", "insort_left", "insort_right", "shuffle", "setattr", "delattr"),
-    *("copyto", "fill_diagonal", "place", "put_along_axis", "putmask"),
-}
-"""Functions that change their first argument."""
-
-_DRAWING = {
-    *("cv2.arrowedLine", "cv2.circle", "cv2.drawContours", "cv2.drawMarker", "cv2.ellipse"),
-    *("cv2.fillConvexPoly", "cv2.fillPoly", "cv2.floodFill", "cv2.line", "cv2.polylines"),
-    *("cv2.putText", "cv2.rectangle"),
-}
-"""Functions that draw on their first argument."""
-
-_CHANGING_PICTURES = {
-    *("alpha_composite", "paste", "putalpha", "putdata", "putpalette", "putpixel", "thumbnail"),
-}
-"""Methods of PIL's images that change them."""
-
-_COPYING = {"copy", "model_copy", "replace"}
-"""Copies in which the parts are the same, except of arrays."""
-
-_COLLECTING = {
-    *("OrderedDict", "defaultdict", "deque", "dict", "frozenset", "list", "set", "tuple"),
-    *("chain", "enumerate", "filter", "islice", "iter", "map", "reversed", "sorted", "zip"),
-}
-"""Functions whose result holds the items of their arguments."""
-
-_NESTING = {"enumerate", "items", "zip"}
-"""Functions whose result holds them in tuples."""
-
-_ONE_OF = {"getattr", "max", "min", "next", "vars"}
-"""Functions that return one of the items of their argument, or of their arguments."""
-
-_GETTING = {"__getitem__", "get", "pop", "popitem", "popleft", "setdefault"}
-"""Methods that return an item."""
-
-_VIEWS = {
-    *("contiguous", "cpu", "detach", "diagonal", "expand", "numpy", "permute", "ravel", "reshape"),
-    *("squeeze", "swapaxes", "to_numpy", "transpose", "unsqueeze", "view"),
-}
-"""Methods of arrays whose result may be a view."""
-
-_SAME = _VIEWS | {
-    *("as_tensor", "asanyarray", "asarray", "ascontiguousarray", "atleast_1d", "atleast_2d"),
-    *("expand_dims", "from_numpy"),
-}
-"""Functions whose result may be their argument, or a view of it."""
 
 
 def _join(names: Names, others: Names) -> None:

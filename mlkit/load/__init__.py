@@ -20,7 +20,7 @@ measures the saturated throughput and nothing else. The generator runs in a proc
 reports its own lateness and CPU time.
 
 `sampled`, `template` and `mix` choose the payload of each request, `soak` runs for hours, and
-`runs` lists what has been run.
+`runs` lists recorded load tests.
 """
 
 from mlkit.load.arrivals import (

@@ -22,10 +22,10 @@ CONFIDENCE = 0.99
 
 
 class Check(NamedTuple):
-    """One item of a budget: its state, what was asked for, and what was measured."""
+    """One item of a budget: its state, the objective, and the measured value."""
 
     state: State
-    asked: str
+    objective: str
     measured: str
 
 
@@ -46,7 +46,7 @@ class Budget:
         return "FAIL" if "FAIL" in states else "UNDECIDED" if "UNDECIDED" in states else "PASS"
 
     def __repr__(self) -> str:
-        return f"{self.state}: {', '.join(check.asked for check in self.checks)}"
+        return f"{self.state}: {', '.join(check.objective for check in self.checks)}"
 
 
 @entry_point
@@ -107,7 +107,7 @@ def _error(budget: Budget) -> BudgetError:
     undecided = budget.state == "UNDECIDED"
     return BudgetError(
         "the budget is undecided" if undecided else "the budget is exceeded",
-        expected=", ".join(check.asked for check in short),
+        expected=", ".join(check.objective for check in short),
         got=", ".join(check.measured for check in short),
         fix="measure for longer, or leave more room" if undecided else None,
     )

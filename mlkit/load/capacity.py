@@ -179,7 +179,7 @@ def capacity(
 
     Short runs bracket the rate and bisect the bracket; longer ones certify a rate, with 99%
     confidence, and verify it. This takes some minutes. Interrupting the cell ends it and returns
-    what was measured so far.
+    the measurements so far.
 
     Args:
         target: a deployed App, or the URL of any server.
@@ -196,7 +196,7 @@ def capacity(
         warmup_s: seconds of the same load before each run, not recorded.
         timeout_s: as for `load_test`.
         expect: as for `load_test`.
-        progress: show a line that says what is being measured.
+        progress: show the current measurement in one line.
         seed: of the schedules and of the order of the payloads; each run has another schedule.
 
     Raises:
@@ -299,7 +299,7 @@ def _check_effort(precision: float, probe_s: float, max_run_s: float, verify: in
 
 
 class _Status:
-    """A line that says what is being measured: ``bisect 84/s, 3 of 5 s, 2,310 ok, run 7``."""
+    """The current measurement in one line: ``bisect 84/s, 3 of 5 s, 2,310 ok, run 7``."""
 
     def __init__(self, shown: bool) -> None:
         self._shown, self._words, self._runs = shown, "", 0

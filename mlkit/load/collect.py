@@ -87,13 +87,13 @@ def failure_samples(plan: LoadPlan, facts: dict[str, Any]) -> tuple[FailureSampl
 
 
 def client_cost(facts: dict[str, Any]) -> ClientCost:
-    """Return what the generator used."""
+    """Return the generator's resource use."""
     names = ("cpu_s", "connections", "most_in_flight", "unsent", "short_of", "realtime")
     return ClientCost(window_s=facts["cpu_window_s"], **{name: facts[name] for name in names})
 
 
 def _judge(expected: Expectation, report: WorkerReport) -> None:
-    """Add the responses whose bodies are not as expected to the report's errors."""
+    """Add responses with unexpected bodies to the report's errors."""
     if expected.judge is None:
         return
     facts, reasons = report.facts, {}

@@ -124,7 +124,7 @@ class RequestLog(Protocol):
         """Log why a request failed that was not sent."""
 
     def report(self) -> LogReport:
-        """Return what is logged."""
+        """Return the log."""
 
 
 class Log:

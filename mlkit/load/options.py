@@ -62,7 +62,7 @@ def settings_of(
     seed: int,
     endless: bool = False,
 ) -> Settings:
-    """Validate the arguments of a load test, and fill in what is None.
+    """Validate the arguments of a load test, and fill in defaults.
 
     Args:
         function: its name, for errors.

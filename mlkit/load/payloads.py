@@ -45,7 +45,7 @@ Placeholder: TypeAlias = "Sequence[Any] | Callable[[np.random.Generator], Any]"
 
 
 class Selection(NamedTuple):
-    """What a load test sends.
+    """The payloads of a load test.
 
     Attributes:
         payloads: the different payloads.

@@ -1,4 +1,4 @@
-"""What is fixed before a load test starts: its plan, and the job of its generator."""
+"""Preparation of a load test: its plan, and the job of its generator."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LoadPlan", "prepare"]
 
 
 class LoadPlan(NamedTuple):
-    """What is fixed before a load test starts.
+    """The plan of a load test, fixed before it starts.
 
     Attributes:
         target: the server, as text.

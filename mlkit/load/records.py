@@ -1,4 +1,4 @@
-"""What is recorded of a load test: requests, failures, and the generator's own use of resources."""
+"""Records of a load test: requests, failures, and the generator's resource use."""
 
 from __future__ import annotations
 

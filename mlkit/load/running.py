@@ -26,7 +26,7 @@ class LoadRun(Generic[R]):
     """A load test in the background, from ``load_test(..., wait=False)``.
 
     Args:
-        plan: what was fixed before it started.
+        plan: its plan.
         worker: the process that sends.
         finish: makes the result from the worker's report; called once.
     """

@@ -1,4 +1,4 @@
-"""The store of load tests: what was run on which code and machine, and how it went; see `runs`.
+"""The store of load tests, with code versions, machine and figures; see `runs`.
 
 A SQLite database in the user's data directory has a row for each load test, and the raw records lie
 beside it until there are too many. Recording never fails a load test.
@@ -133,12 +133,15 @@ class RunsStore:
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.folder / "runs.db", timeout=BUSY_S)
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version not in (0, FORMAT):
+        try:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version not in (0, FORMAT):
+                raise sqlite3.DatabaseError("the runs were recorded by a newer mlkit")
+            if version == 0:
+                database.executescript(f"{_SCHEMA}; PRAGMA user_version = {FORMAT}")
+        except BaseException:
             database.close()
-            raise sqlite3.DatabaseError("the runs were recorded by a newer mlkit")
-        if version == 0:
-            database.executescript(f"{_SCHEMA}; PRAGMA user_version = {FORMAT}")
+            raise
         return database
 
     def _prune(self, database: sqlite3.Connection) -> None:

@@ -1,4 +1,4 @@
-"""The search for a capacity: which rate to measure next, as a function of what was measured.
+"""The search for a capacity: which rate to measure next, as a function of the measurements so far.
 
 `search` is a generator that yields a `Probe` and is sent its `RateTrial`; it neither measures nor
 waits. `drive` connects it with a function that does. Four phases:
@@ -52,7 +52,7 @@ DECIDING: tuple[Phase, ...] = ("certify", "verify")
 
 
 class Measured(Protocol):
-    """What a run at one rate measured; a `LoadResult` is one."""
+    """The measurements at one rate, such as a `LoadResult`."""
 
     @property
     def duration_s(self) -> float:
@@ -87,8 +87,8 @@ class RateTrial:
     """A rate measured against an SLO.
 
     Attributes:
-        probe: what was asked for.
-        measured: what was measured.
+        probe: the requested measurement.
+        measured: its result.
         verdict: of this run alone.
     """
 
@@ -129,9 +129,9 @@ Steps: TypeAlias = Generator[Probe, RateTrial, str]
 def drive(
     steps: Steps, slo: SLO, measure: Callable[[Probe], Measured], trials: list[RateTrial]
 ) -> str:
-    """Measure what a search asks for, and append each trial; return why the search ended.
+    """Run the measurements of a search, and append each trial; return why it ended.
 
-    What was measured is kept: an interrupted run ends the search, as does an error after the first
+    Measurements are kept: an interrupted run ends the search, as does an error after the first
     run.
 
     Raises:

@@ -185,7 +185,7 @@ class Verdict:
     Attributes:
         outcome: ``"met"`` or ``"missed"``, each with 99% confidence, or ``"undecided"``.
         judged: each objective, with the percentile that was measured.
-        reason: what decided, or what is missing for a decision.
+        reason: the deciding evidence, or the missing evidence.
     """
 
     outcome: Outcome

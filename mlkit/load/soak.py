@@ -184,7 +184,7 @@ class SoakResult:
             self.client,
             lateness_p99_ms=self.lateness_p99_ms,
             slo_ms=self.slo_ms,
-            asked_rate=None if closed else self.sent_rate,  # what is due is sent, however late
+            asked_rate=None if closed else self.sent_rate,  # all due ones are sent, however late
             sent_rate=self.sent_rate,
         )
 

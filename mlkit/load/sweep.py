@@ -26,7 +26,7 @@ class Sweep:
     """One load test per value of a knob.
 
     Attributes:
-        knob: name of what was changed.
+        knob: name of the changed option.
         results: by value, in the order measured.
         interrupted: whether it was stopped early; the last result is then a part of its run.
     """
@@ -79,7 +79,7 @@ def sweep(
               of="classify")
         sweep(url, photos, poisson(rate=50), knob=restart_with_threads, values=[1, 2, 4])
 
-    The target keeps the last value. Interrupting the cell returns what was measured so far.
+    The target keeps the last value. Interrupting the cell returns the results so far.
 
     Args:
         target: a deployed App, or the URL of any server.

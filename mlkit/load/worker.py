@@ -1,10 +1,10 @@
 """The generator's process: ``python -m mlkit.load.worker``, controlled through pipes.
 
 Standard input: a job from `mlkit.load.job.pack`, then commands, one per line: ``stop``, or a new
-rate. At its end the parent is gone, and the process exits. Standard output: a JSON document per
-line (``ready``, ``progress``, ``interval``, finally ``done`` or ``failed``); after ``done`` the
-columns of the log as raw bytes, the times of items of each request that streams, and the different
-bodies that are to be checked.
+rate. At end of file the parent has exited, and so does the process. Standard output: a JSON
+document per line (``ready``, ``progress``, ``interval``, finally ``done`` or ``failed``); after
+``done`` the columns of the log as raw bytes, the times of items of each request that streams, and
+the different bodies that are to be checked.
 
 Nothing heavy is imported here, so that the process starts within a few tenths of a second.
 """

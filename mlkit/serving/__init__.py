@@ -3,7 +3,7 @@
 Subpackages by process: `kernel` runs in the notebook (`deploy`, `attach`, `App`), `control` is the
 detached session process, `replica` and `http` run in Ray's processes. Only `port` imports Ray.
 
-`deploy` with ``fastapi=`` embeds a pipeline in an application of the user's, whose routes depend on
+`deploy` with ``fastapi=`` embeds a pipeline in a user's application, whose routes depend on
 it through `served`. `asgi` creates the same application in this process, without Ray.
 """
 

@@ -36,7 +36,8 @@ from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
 from mlkit.plan import Plan, RemoteStep, Stage
 from mlkit.plan import plan as planned
-from mlkit.serving.http.userapp import LIFESPAN, Application, pack_application, parts_of
+from mlkit.serving.http.appparts import LIFESPAN, Application, parts_of
+from mlkit.serving.http.userapp import pack_application
 from mlkit.serving.sources import show_sources, sources_of
 
 __all__ = [
@@ -131,7 +132,7 @@ _OF_SHELLS = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM"}
 
 @dataclass(frozen=True)
 class Origin:
-    """Environment of a pipeline's code, so that it finds in replicas what it finds here.
+    """Environment of a pipeline's code, reproduced in its replicas.
 
     Attributes:
         folder: the working directory.
@@ -150,7 +151,7 @@ class Origin:
     def here(
         cls, packed: Sequence[Packed] = (), inherited: Mapping[str, str] | None = None
     ) -> Origin:
-        """Return the origin of this process, for what was packed in it.
+        """Return the origin of bundles that were packed in this process.
 
         Args:
             packed: the stages.

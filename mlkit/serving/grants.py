@@ -1,4 +1,4 @@
-"""What the named tokens of an app grant, and how often: plain data and pure functions.
+"""Scopes and rates of the named tokens of an app: plain data and pure functions.
 
 A token is not kept: a grant has its SHA-256, which cannot be reversed. Requests are counted by a
 token bucket, whose state after a request is a function of the state before and a clock.
@@ -43,7 +43,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class Grant:
-    """What a named token may do.
+    """The permissions of a named token.
 
     Attributes:
         name: its name.
@@ -120,7 +120,7 @@ def after_request(
 
 
 def digest_of(token: bytes) -> str:
-    """Return what is kept of a token: its SHA-256; 256 random bits need no salt."""
+    """Return the stored form of a token: its SHA-256; 256 random bits need no salt."""
     return hashlib.sha256(token).hexdigest()
 
 
@@ -177,7 +177,7 @@ def without_grant(grants: Sequence[Grant], name: str, app: str) -> tuple[Grant, 
     """Return the grants without the one of a name.
 
     Raises:
-        DeployError: there is none.
+        DeployError: there is no such token.
     """
     names = [grant.name for grant in grants]
     if name not in names:

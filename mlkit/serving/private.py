@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-__all__ = ["PRIVATE_NAMES", "PrivateName", "missing_names"]
+__all__ = ["PRIVATE_NAMES", "PrivateName", "missing_names", "private"]
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,25 @@ class PrivateName:
     @property
     def exists(self) -> bool:
         """Whether the installed library has it."""
-        module, _, path = self.name.partition(":")
-        path, _, parameter = path.rstrip(")").partition("(")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # deprecations in the imported module
-                value: Any = import_module(module)
-            for part in path.split(".") if path else ():
-                value = getattr(value, part)
-            return not parameter or parameter in inspect.signature(value).parameters
-        except (ImportError, AttributeError):
-            return False
+        name, _, parameter = self.name.rstrip(")").partition("(")
+        value = private(name)
+        if value is None or not parameter:
+            return value is not None
+        return parameter in inspect.signature(value).parameters
+
+
+def private(name: str) -> Any:
+    """Return what has a private name, ``module:attribute``; None if it is missing."""
+    module, _, path = name.partition(":")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations in the imported module
+            value: Any = import_module(module)
+        for part in path.split(".") if path else ():
+            value = getattr(value, part)
+    except (ImportError, AttributeError):
+        return None
+    return value
 
 
 PRIVATE_NAMES: Sequence[PrivateName] = (
@@ -114,6 +122,16 @@ PRIVATE_NAMES: Sequence[PrivateName] = (
     ),
     PrivateName(
         "ray.core.generated.node_manager_pb2:PrestartWorkersRequest",
+        "worker processes are prestarted for replicas (PrestartWorkers)",
+        "a new replica starts seconds later",
+    ),
+    PrivateName(
+        "ray.core.generated.node_manager_pb2_grpc:NodeManagerServiceStub",
+        "worker processes are prestarted for replicas (PrestartWorkers)",
+        "a new replica starts seconds later",
+    ),
+    PrivateName(
+        "ray.core.generated.common_pb2:PYTHON",
         "worker processes are prestarted for replicas (PrestartWorkers)",
         "a new replica starts seconds later",
     ),

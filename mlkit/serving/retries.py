@@ -22,7 +22,7 @@ class RetryBudget:
     """Token bucket of the retries of all requests to one target; thread-safe.
 
     It allows a burst, as when a replica dies with what it was working on, but not to multiply the
-    requests to a target that is gone.
+    requests to a target that is down.
 
     Args:
         capacity: retries in a row at most.
@@ -75,7 +75,7 @@ class Retries:
         self._backoff_s = BACKOFF_S
 
     def wait_s(self, left_s: float) -> float | None:
-        """Return how long to wait before the next retry, in seconds; None if there is none.
+        """Return the delay before the next retry in seconds; None if there is no further retry.
 
         Args:
             left_s: seconds to the deadline of the request.

@@ -145,10 +145,10 @@ events: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def _no_events() -> Iterator[None]:
-    events.clear()
-    yield
-    events.clear()
+def _no_events() -> None:
+    # A new list: what an earlier test has left to the garbage collector is closed at any time.
+    global events
+    events = []
 
 
 class Client:
@@ -159,13 +159,14 @@ class Client:
             self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             self.loop = None
+        self.events = events
         events.append("open")
 
     def __enter__(self) -> str:
         return "entered"
 
     def __exit__(self, *error: object) -> None:
-        events.append("exit")
+        self.events.append("exit")
 
 
 def load_plain() -> Client:
@@ -177,15 +178,16 @@ async def load_async() -> Client:
 
 
 def load_generator() -> Iterator[Client]:
-    yield Client()
-    events.append("closed")
+    client = Client()
+    yield client
+    client.events.append("closed")
 
 
 async def load_async_generator() -> AsyncIterator[Client]:
     client = Client()
     yield client
     assert asyncio.get_running_loop() is client.loop
-    events.append("closed")
+    client.events.append("closed")
 
 
 OPENING = {

@@ -1,4 +1,4 @@
-"""Audit log of a session: who has changed its apps, when, and how that ended.
+"""Audit log of a session: who changed its apps, when, and with what outcome.
 
 It holds names, shares and numbers of replicas, and no values: neither tokens nor their digests,
 configuration, environment variables or the text of errors, which may have secrets in them.
@@ -19,7 +19,7 @@ from mlkit.serving.control import protocol
 __all__ = ["AUDIT", "Audit", "described", "read_audit"]
 
 AUDIT = "audit.jsonl"
-"""Name of the log in a session's folder; beside it is the one before, with ``.1``."""
+"""Name of the log in a session's folder; the previous one has the suffix ``.1``."""
 
 MAX_BYTES = 2**20
 """Length at which a new file begins; two are kept."""

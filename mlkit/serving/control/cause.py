@@ -19,6 +19,8 @@ _MEMORY = re.compile(
     re.IGNORECASE,
 )
 _IMPORT = re.compile(r"^(?:ModuleNotFoundError|ImportError)\b")
+_NOTE = re.compile(r"(?<=[^\s.,:;!?])\s*\n(?=[A-Z])")
+_PART = re.compile(r"(?<=[^\s.,:;!?])\s*\n\s*(?=expected |got |→ )")
 _HEALTH = re.compile(r"health check", re.IGNORECASE)
 
 
@@ -38,7 +40,7 @@ def cause_in(message: str) -> str:
         while lines and (not lines[0].strip() or lines[0].startswith("    ")):
             lines.pop(0)
         text = "\n".join(lines) or text
-    line = " ".join(text.split())
+    line = " ".join(_PART.sub("; ", _NOTE.sub(". ", text)).split())
     line = _MODULE.sub("", _WRAPPED.sub("", line))
     if not line:
         return "no message"

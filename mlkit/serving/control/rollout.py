@@ -33,7 +33,7 @@ __all__ = ["Environment", "Rollout", "StageTarget", "rollout"]
 
 @dataclass(frozen=True)
 class Environment:
-    """What a rollout takes from the session.
+    """The parts of the session's environment that a rollout depends on.
 
     Attributes:
         logs: folder of the replicas' output.
@@ -125,10 +125,10 @@ def rollout(
     """Compute the desired state, given the previous one.
 
     Args:
-        spec: what is to serve.
-        environment: what it takes from the session.
+        spec: the specification to serve.
+        environment: that of the session.
         last: the previous state.
-        trial: what is to be on trial.
+        trial: the version to put on trial.
         check: whether a new version that fails on a recent request is refused.
     """
     before = {stage.name: stage for stage in last.stages} if last else {}
@@ -221,12 +221,12 @@ def _front(
     replaced = _replaced(front, spec.replacements)
     served = differing(replaced, {s.name: _route(s, s.version) for s in stages})
     version = state = served["version"]
-    on_trial, tried = replaced, None
+    on_trial, trial_route = replaced, None
     if trial is not None:
         on_trial = _replaced(front, trial.replacements)
-        tried = differing(on_trial, {s.name: _route(s, s.states[-1]) for s in stages})
-        tried |= {"canary": trial.canary, "shadow": trial.shadow}
-        state = f"{version}, {trial} of {tried['version']}"
+        trial_route = differing(on_trial, {s.name: _route(s, s.states[-1]) for s in stages})
+        trial_route |= {"canary": trial.canary, "shadow": trial.shadow}
+        state = f"{version}, {trial} of {trial_route['version']}"
     gatherer = environment.gatherer if spec.observe else ""
     grants = to_jsonable_python(share(environment.grants, _most_replicas(front.settings)))
     granted = f"grants {_digest(grants)}"
@@ -257,7 +257,7 @@ def _front(
             "sizes": sizes,
             "log_levels": spec.log_levels,
             "max_busy_workers": _max_busy_workers(spec, front),
-            "trial": tried,
+            "trial": trial_route,
             "check": check,
             "keep_inputs": spec.keep_inputs,
             "grants": grants,
@@ -275,7 +275,7 @@ def _front(
         sizes,
         _resources(front, replaced),
         _values(front, replaced),
-        "" if tried is None else f"{trial} of {tried['version']}",
+        "" if trial_route is None else f"{trial} of {trial_route['version']}",
         _resources(front, on_trial),
     )
 

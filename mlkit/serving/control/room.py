@@ -25,11 +25,11 @@ def check_room(
     others: Sequence[ApplicationTarget],
     total: Mapping[str, float],
 ) -> None:
-    """Check that a Ray without further nodes could run an app beside the others.
+    """Check that a single-node Ray has room for an app in addition to the others.
 
     Args:
         app: name of the app.
-        targets: what it is to run.
+        targets: the app's deployments.
         others: what other apps run.
         total: resources of all nodes.
 

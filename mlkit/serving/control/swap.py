@@ -1,4 +1,4 @@
-"""Deployments, swaps and rollbacks: what is to serve after each, decided from the app's record.
+"""Deployments, swaps and rollbacks: the resulting target state, computed from the app's record.
 
 A swap takes over at once, or is on trial until it is promoted or rolled back::
 
@@ -25,7 +25,7 @@ __all__ = ["Desired", "allowed", "deployed", "promoted", "rolled_back", "swapped
 
 @dataclass(frozen=True)
 class Desired:
-    """What is to serve; see the attributes of `AppRecord`.
+    """The target state; see the attributes of `AppRecord`.
 
     Attributes:
         how: as `AppVersion.how`, or "scaled".
@@ -145,7 +145,7 @@ def rolled_back(record: AppRecord, version: str, to: str = "") -> Desired:
 
 def _restored(record: AppRecord, target: AppVersion) -> AppSpec:
     now, then = record.spec, target.spec
-    assert then is not None  # one that failed is not found
+    assert then is not None  # one that failed is not listed
     if target.deployment == record.deployment:
         return _with(now, then.replacements)
     settings = {stage.name: stage.settings for stage in now.stages}
@@ -164,7 +164,7 @@ def _with(spec: AppSpec, replacements: Mapping[str, Replacement]) -> AppSpec:
 def _without_originals(
     spec: AppSpec, replacements: Mapping[str, Replacement]
 ) -> dict[str, Replacement]:
-    """Replacements other than by what is in the bundles."""
+    """Replacements that differ from the resources in the bundles."""
     digests: dict[str, str] = {}
     for stage in spec.stages:
         digests |= {key: digest for key, (digest, _) in stage.manifest.configuration.items()}

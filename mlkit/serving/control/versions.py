@@ -1,7 +1,7 @@
-"""The versions that an app has had: what is kept of them, and which one a rollback goes to.
+"""The versions of an app: how many are kept, and which one a rollback restores.
 
 They are listed in the order in which they began to answer. A rollback marks what it leaves, so that
-the next one goes further back instead of to what was just left::
+the next one goes further back instead of returning to it::
 
     v1  v2  v3           serving v3
     v1  v3* v2           rolled back: v2 serves again, v3 was left
@@ -27,7 +27,7 @@ FIRST = "first deployment"
 
 
 def before(record: AppRecord) -> AppVersion | None:
-    """Return the version that answered before the one that answers now; None if there is none.
+    """Return the version that served before the current one, or None.
 
     Versions that were rolled back from are skipped.
     """
@@ -70,7 +70,7 @@ def entered(
     if new.version == serving:  # the same, run in another way
         return tuple(_updated(v, new) if _serves(v, serving) else v for v in versions)
     left: set[str] = set()
-    if back_to is not None and not back_to.left:  # going back; returning to what was left is not
+    if back_to is not None and not back_to.left:  # going back
         left = {v.version for v in versions[list(versions).index(back_to) + 1 :]}
     past = [
         v.model_copy(update={"left": True}) if v.version in left and not v.error else v

@@ -1,4 +1,4 @@
-"""Finds the replicas whose interpreter is held by a function, and kills them.
+"""Detects replicas in which a function blocks the interpreter, and kills them.
 
 Such a process answers nothing, its own health check included. Serve would replace it after three
 checks of 30 s.
@@ -60,7 +60,7 @@ class Vigil:
         """Each process when its last beat was first seen, and then."""
 
     def look(self) -> None:
-        """Kill the replicas whose interpreter is held."""
+        """Kill the replicas whose interpreter is blocked."""
         signs, now = self._signs(), self._clock()
         self._last = {
             pid: self._last[pid]

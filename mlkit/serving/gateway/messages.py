@@ -129,15 +129,16 @@ def _pool() -> Any:
     file = descriptor_pb2.FileDescriptorProto(
         name="open_inference_grpc.proto", package=PACKAGE, syntax="proto3"
     )
-    made: dict[str, Any] = {}
+    descriptors: dict[str, Any] = {}
     for name, fields in MESSAGES.items():
         outer, _, inner = name.rpartition(".")
-        described = made[name] = made[outer].nested_type.add() if outer else file.message_type.add()
-        described.name = inner
+        siblings = descriptors[outer].nested_type if outer else file.message_type
+        descriptor = descriptors[name] = siblings.add()
+        descriptor.name = inner
         if name in _ONE_OF:
-            described.oneof_decl.add().name = _ONE_OF[name]
+            descriptor.oneof_decl.add().name = _ONE_OF[name]
         for field, (number, kind) in fields.items():
-            added = _add(described, f".{PACKAGE}.{name}", field, number, kind)
+            added = _add(descriptor, f".{PACKAGE}.{name}", field, number, kind)
             if name in _ONE_OF:
                 added.oneof_index = 0
     pool = descriptor_pool.DescriptorPool()
@@ -146,7 +147,7 @@ def _pool() -> Any:
 
 
 def _add(described: Any, path: str, name: str, number: int, kind: str) -> Any:
-    """Add a field to the description of a message, whose path is given."""
+    """Add a field to the message description at a path."""
     if kind.startswith("%"):  # a map is a repeated message of keys and values
         entry = described.nested_type.add(name=f"{name.title()}Entry")
         entry.options.map_entry = True

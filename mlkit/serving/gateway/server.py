@@ -61,7 +61,7 @@ _RETURNED = frozenset({"retry-after", "server-timing", "x-mlkit-version", "x-req
 """Headers that become trailing metadata."""
 
 _ENVELOPE_BYTES = 2**20
-"""What a message may have beside the tensors."""
+"""Maximum size of a message in addition to its tensors."""
 
 
 @dataclass(eq=False)

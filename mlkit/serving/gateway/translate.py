@@ -132,10 +132,10 @@ def _inference(request: Any) -> RouteRequest:
     )
 
 
-def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    chosen = {name: parameter.WhichOneof("parameter_choice") for name, parameter in given.items()}
+def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
     return {
-        name: getattr(given[name], choice)
+        name: getattr(parameters[name], choice)
         for name, choice in chosen.items()
         if choice is not None and name not in _OF_THE_WIRE
     }
@@ -165,7 +165,7 @@ def _raw(tensor: Any) -> bytes:
     if tensor.datatype == BYTES:
         return binary_elements(values)
     try:
-        # A list: from the container of protobuf, numpy would wrap what is out of range.
+        # A list: from protobuf's container, numpy would wrap values that are out of range.
         return np.array(list(values), DATATYPES[tensor.datatype]).tobytes()
     except OverflowError as error:
         raise InputError(f"{tensor.name}: {error}") from None
@@ -197,7 +197,7 @@ def _inferred(answer: RouteAnswer) -> Any:
 
 
 def failure(answer: RouteAnswer) -> tuple[StatusCode, str]:
-    """Return the status of an error, and what it says."""
+    """Return the status and the message of an error."""
     try:
         document = json.loads(answer.body)
         text = str(document.get("error") or document.get("detail"))

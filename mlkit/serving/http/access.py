@@ -129,7 +129,7 @@ class Access:
         origins: decide which pages of other hosts may open websockets; added to before the first
             request.
         holders: the named tokens.
-        observed: further routes that need the scope "observe", beside those of ``own``.
+        observed: further routes that need the scope "observe", in addition to those of ``own``.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class Access:
         return any(map(self._is_token, _tokens(scope)))
 
     def _grant(self, scope: Scope) -> Grant | None:
-        """What the named token of a request grants; None without a valid one."""
+        """The grant of the named token of a request; None without a valid one."""
         if self.token is None:
             return None
         grants = map(self.holders.of, _tokens(scope))

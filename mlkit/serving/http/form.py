@@ -34,7 +34,7 @@ class FormField:
         kind: how it is entered; "json" is any value as JSON, or a file with ``accept``.
         type: the parameter's annotation.
         required: whether it has no default.
-        description: what it is for.
+        description: its purpose.
         initial: the default; "" for none.
         minimum: lower bound of a number, "" for none.
         maximum: upper bound of a number, "" for none.
@@ -149,7 +149,7 @@ def _file(files: Files, common: Mapping[str, Any]) -> FormField:
 
 
 def _about(target: Port, description: str) -> str:
-    """What is said of a parameter, without the JSON form of its type."""
+    """The description of a parameter, without the JSON form of its type."""
     form = str(target.schema.get("description", ""))
     about = description.removesuffix(form).removesuffix(": ") if form else description
     if "data: URL" in about:
@@ -187,7 +187,7 @@ def _length(schema: Mapping[str, Any]) -> str:
 
 
 def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Follow a reference; what stands beside it is kept."""
+    """Resolve a reference; keywords next to it are kept."""
     while "$ref" in schema:
         beside = {key: value for key, value in schema.items() if key != "$ref"}
         schema = {**definitions[schema["$ref"].rpartition("/")[2]], **beside}

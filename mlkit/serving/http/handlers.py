@@ -40,7 +40,7 @@ _REASON_BYTES = 123
 
 
 class Handlers:
-    """The exception handlers of a user's application, which also get what a step raised.
+    """The exception handlers of a user's application, which also handle exceptions of steps.
 
     Args:
         app: the application, as the user configured it.

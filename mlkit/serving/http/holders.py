@@ -1,4 +1,4 @@
-"""Holders of named tokens, in a replica: who sends a request, and whether it may."""
+"""Holders of named tokens, in a replica: identifies the client of a request, and authorizes it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Holders:
         self._allowances = {digest: left for digest, left in known if digest in self._grants}
 
     def of(self, token: bytes) -> Grant | None:
-        """Return what a token grants; None if it is unknown or was revoked."""
+        """Return the grant of a token; None if it is unknown or was revoked."""
         # Found by its digest: how long that takes says nothing about the tokens.
         return self._grants.get(digest_of(token)) if self._grants else None
 

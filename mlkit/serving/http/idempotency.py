@@ -40,7 +40,7 @@ MAX_BYTES, MAX_REPLY_BYTES = 16 * 2**20, 2**20
 """Bytes of all responses that are kept, and of one, at most."""
 
 OVERHEAD_BYTES = 1024
-"""What a response takes besides its body, about."""
+"""Approximate memory of a response in addition to its body."""
 
 PARAMETER: dict[str, Any] = {
     "name": "Idempotency-Key",
@@ -111,7 +111,7 @@ class Replies:
             self._bytes += size
 
     def _forget(self, needed: int) -> None:
-        """Drop what is too old, and the oldest until there is room."""
+        """Drop expired responses, and then the oldest until there is room."""
         past = self.now() - self.keep_s
         while self._kept:
             at, reply = next(iter(self._kept.values()))
@@ -240,7 +240,7 @@ class _Recorder:
 
     @property
     def lasts(self) -> bool:
-        """Whether the response is complete, short enough, and would be the same again."""
+        """Whether the response is complete, short enough, and repeatable."""
         status = self.start.get("status", 500)
         short = self._length <= MAX_REPLY_BYTES
         lasting = status < 500 and status not in _PASSING and not self._failed

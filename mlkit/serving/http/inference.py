@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (v2) beside the pipelines' own routes, from the same types.
+"""The Open Inference Protocol (v2), from the same types as the pipelines' own routes.
 
 Each argument is a tensor, and so is the result, which is named ``output``. Numbers, booleans and
 texts are tensors of one element, lists of them and arrays have their shape, files are ``BYTES``;
@@ -66,7 +66,7 @@ class TensorForm:
 
     Attributes:
         name: of the tensor.
-        content: what it holds; a scalar is a tensor of one element.
+        content: the kind of its values; a scalar is a tensor of one element.
         datatype: the datatype; ``FP64`` for arrays of any.
         shape: -1 for any length.
         content_type: of the elements.
@@ -220,7 +220,7 @@ class _TensorPayloads(Payloads):
 
 
 def _value(form: TensorForm, tensor: Any) -> Any:
-    """What a tensor holds: an array, a scalar, a list, the bytes of JSON, or elements of files.
+    """The content of a tensor: an array, a scalar, a list, the bytes of JSON, or files.
 
     Raises:
         InputError: its datatype or its shape is not that of the form.
@@ -328,7 +328,7 @@ class _Model:
 
 
 def _as_error(status: int, text: str) -> tuple[int, bytes]:
-    """An error of the protocol; what does not validate is status 400 there."""
+    """An error of the protocol, which has status 400 for validation errors."""
     return 400 if status == 422 else status, json_text({"error": text})
 
 

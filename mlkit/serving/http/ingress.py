@@ -87,13 +87,13 @@ def create_app(
         version: version that ``/readyz`` reports.
         exact_key: secret of requests in the exact form; see `mlkit.define.exact`.
         fastapi: application to add routes to. Those of pipelines come before its own, which take
-            precedence over all others, except for what is mounted at its root.
+            precedence over all others, except for applications mounted at its root.
         others: further pipelines by name.
         guarded: whether requests are authenticated; see `Access`.
         codes: one-time codes for the documentation that were already used.
         metrics: returns the body of ``GET /metrics``; without it, there is no such route.
         traced: whether requests begin a trace, unless their clients have.
-        holders: the named tokens, beside ``token``.
+        holders: the named tokens, in addition to ``token``.
         jobs: runs jobs; without it, there are no routes for them.
 
     Raises:

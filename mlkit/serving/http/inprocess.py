@@ -16,12 +16,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from mlkit.errors import entry_point
 from mlkit.execute import Executor, compile_graph
 from mlkit.pipelines import Pipeline, require_pipeline
+from mlkit.serving.http.appparts import Application
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.jobs import Jobs
 from mlkit.serving.http.jobstore import MEMORY, JobStore
 from mlkit.serving.http.lifecycle import Served
 from mlkit.serving.http.lifespan import Lifespan
-from mlkit.serving.http.userapp import Application, pack_application
+from mlkit.serving.http.userapp import pack_application
 from mlkit.serving.limits import Limits
 
 __all__ = ["asgi"]

@@ -1,7 +1,7 @@
 """Jobs: many inputs in one request, run in the background.
 
 ``POST /<name>/jobs`` submits one. Each replica runs items of all jobs, as requests of the priority
-``bulk`` to the pipeline's own route; see `mlkit.serving.http.jobstore` for who runs what.
+``bulk`` to the pipeline's own route; `mlkit.serving.http.jobstore` says how replicas share them.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class JobRunner:
         self._wake.set()
 
     def check(self) -> None:
-        """Look now whether what is running is still wanted."""
+        """Check now whether running items were cancelled."""
         self._renew_at = 0.0
         self.wake()
 
@@ -195,7 +195,7 @@ class JobRunner:
                     await self._wake.wait()
 
     async def turn(self) -> None:
-        """Renew the leases of what is running, and start items in free places."""
+        """Renew the leases of running items, and start further ones in free slots."""
         if not self._store.has_jobs:
             return
         now = self._now()

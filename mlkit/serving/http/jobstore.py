@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -287,7 +288,7 @@ class JobStore:
         return True
 
     def cancel(self, id: str, now: float) -> JobStatus | None:
-        """Cancel what has no result yet; return the job, or None if there is no such job."""
+        """Cancel the items without a result; return the job, or None if there is no such job."""
         if not self.has_jobs:
             return None
         with self._transaction() as database:
@@ -340,7 +341,7 @@ class JobStore:
             if self._connection is None:
                 self._connection = self._open()
             database = self._connection
-            database.execute("BEGIN" if reads else "BEGIN IMMEDIATE")  # readers wait for nobody
+            database.execute("BEGIN" if reads else "BEGIN IMMEDIATE")  # readers never wait
             try:
                 yield database
             except BaseException:
@@ -355,9 +356,14 @@ class JobStore:
         database = sqlite3.connect(
             self._path, timeout=10, isolation_level=None, check_same_thread=False
         )
-        _retried(database, "PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.executescript(_SCHEMA)
+        try:
+            _retried(database, "PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_SCHEMA)
+        except BaseException:
+            database.close()
+            raise
+        weakref.finalize(self, database.close)  # an application may end without its lifespan
         return database
 
 
@@ -369,7 +375,6 @@ def _retried(database: sqlite3.Connection, statement: str, timeout_s: float = 10
             database.execute(statement)
         except sqlite3.OperationalError:
             if time.monotonic() > until:
-                database.close()
                 raise
             time.sleep(0.01)
         else:

@@ -132,7 +132,7 @@ def _check_version(named: Any, header: str | None) -> None:
 
 
 def _check_headers(message: _Message, headers: Headers) -> None:
-    """Check the headers that repeat what a message says, for gateways."""
+    """Check the headers that repeat parts of the message for gateways."""
     method = _header(headers, "mcp-method")
     if method != message.method:
         raise _mismatch("Mcp-Method", method, message.method)
@@ -148,7 +148,7 @@ def _header(headers: Headers, name: str) -> str | None:
 
 
 def _decoded(value: str | None) -> str | None:
-    """The text of a header; what is not plain ASCII is in Base64."""
+    """The text of a header; text that is not ASCII is in Base64."""
     if value is None or not (value.startswith("=?base64?") and value.endswith("?=")):
         return value
     try:

@@ -40,7 +40,7 @@ _OF_STATUS = {
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return what a step raised, or the error itself."""
+    """Return the exception of the step, or the error itself."""
     return error.__cause__ if isinstance(error, StepError) and error.__cause__ else error
 
 

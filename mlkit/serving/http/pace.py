@@ -16,7 +16,7 @@ GRACE_S = 10.0
 """How long a body may pause at first, in seconds."""
 
 LEAST_BYTES_PER_S = 1024
-"""What must arrive of a body on average after that."""
+"""Minimum average rate of a body after that."""
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ def due_s(received: int) -> float:
 
 
 def paced(receive: Receive) -> Receive:
-    """Return a function that receives a request whose body must keep the least pace.
+    """Return a `receive` that enforces the minimum rate of the body.
 
     It raises an `HTTPException` with status 408 once more is overdue. What follows the body, the
     end of the connection, may take any time.

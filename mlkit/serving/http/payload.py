@@ -220,7 +220,7 @@ class Payloads:
         return not self.arguments.is_text(name)
 
     def _problem_of(self, name: str, files: Sequence[bytes]) -> str:
-        """What is wrong with the files of a field; "" for nothing."""
+        """Why the files of a field are invalid; "" if they are valid."""
         upload = self.arguments.files.get(name)
         if upload is None:
             return "not a file"

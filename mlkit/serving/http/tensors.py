@@ -212,9 +212,9 @@ def binary_elements(elements: Iterable[bytes]) -> bytes:
 
 
 def datatype_of(dtype: Any) -> str | None:
-    """Return the datatype of a numpy dtype; None if there is none."""
-    found = (name for name, code in DATATYPES.items() if np.dtype(code) == dtype)
-    return next(found, None)
+    """Return the datatype of a numpy dtype, or None."""
+    names = (name for name, code in DATATYPES.items() if np.dtype(code) == dtype)
+    return next(names, None)
 
 
 def encode_response(

@@ -41,7 +41,7 @@ class Calls:
         """Send the requests; a failed or cancelled one has its error in place of a result.
 
         Args:
-            progress_label: text beside the progress bar; None for no bar.
+            progress_label: label of the progress bar; None for no bar.
         """
         from tqdm.auto import tqdm
 

@@ -27,23 +27,23 @@ class Definition:
         self._name = name
         self._pipeline = pipeline
         self._module = "__main__" if pipeline is None else pipeline.fn.__module__
-        self._is_named = pipeline is None or self._found() is pipeline
+        self._is_named = pipeline is None or self._current() is pipeline
 
-    def _found(self) -> Any:
+    def _current(self) -> Any:
         return getattr(sys.modules.get(self._module), self._name, None)
 
     @property
     def pipeline(self) -> Pipeline[..., Any] | None:
-        """The pipeline as it is now; None if there is none any more."""
-        found = self._found() if self._is_named else self._pipeline
-        return found if isinstance(found, Pipeline) else None
+        """The current pipeline; None if it no longer exists."""
+        current = self._current() if self._is_named else self._pipeline
+        return current if isinstance(current, Pipeline) else None
 
 
 def outdated(code: Mapping[str, str], pipeline: Pipeline[..., Any] | None) -> tuple[str, ...]:
-    """Return the names of what has changed; empty if that is unknown.
+    """Return the names of changed steps, or of the pipeline; empty if unknown.
 
     Args:
-        code: what was deployed, as of `code_of`.
+        code: the deployed code, from `code_of`.
         pipeline: the pipeline as it is now.
     """
     if pipeline is None or not code:

@@ -1,4 +1,4 @@
-"""What will go wrong with an app before it does: pure functions of what is known of it.
+"""Likely problems of an app, before they occur: pure functions of its plan and limits.
 
 `mlkit.serving.kernel.doctor` is about the machine; this is about one app on it.
 """
@@ -22,12 +22,12 @@ __all__ = ["Facts", "about_app", "size_of", "sizes_of"]
 
 MIB = 2**20
 LARGE = 50 * MIB
-"""Size from which a value that is shipped with a function's code is worth a word."""
+"""Minimum size of a captured value that is reported."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the checks look at.
+    """Input of the checks.
 
     Attributes:
         plan: the plan of the app, with its present settings.
@@ -47,7 +47,7 @@ class Facts:
 
 
 def about_app(facts: Facts) -> Iterator[Finding]:
-    """Yield what will go wrong with an app."""
+    """Yield likely problems of an app."""
     yield from about_captured(facts.captured)
     yield from about_batches(facts.plan, facts.limits)
     yield from about_resources(facts.plan, facts.total)

@@ -1,6 +1,6 @@
 """Configuration of steps in a deployed app, for `App.update` and `App.configuration`.
 
-What can be changed are the defaults of parameters that the pipeline does not pass, and resources
+This covers defaults of parameters that the pipeline does not pass, and resources
 that are plain values: numbers, text, bytes.
 """
 
@@ -59,8 +59,8 @@ def updates(
         raise _refused(graph, "no values", list(_defaults(graph)))
     steps = _steps(graph)
     changed: dict[str, Replacement] = {}
-    for given, value in values.items():
-        name = _full_name(graph, given)
+    for key, value in values.items():
+        name = _full_name(graph, key)
         step, _, keyword = name.partition(".")
         resource: Resource[Any] = Resource(None, _checked(steps[step], keyword, value), ())
         keys = list(keys_of(graph, spec, steps[step], keyword))
@@ -85,23 +85,23 @@ def _defaults(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _full_name(graph: Graph, given: str) -> str:
+def _full_name(graph: Graph, keyword: str) -> str:
     known = _defaults(graph)
-    if given in known:
-        return given
-    found = [name for name in known if name.partition(".")[2] == given]
-    if len(found) == 1:
-        return found[0]
-    if found:
+    if keyword in known:
+        return keyword
+    matches = [name for name in known if name.partition(".")[2] == keyword]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         raise _refused(
             graph,
-            f"several steps have {given!r}",
-            found,
-            f"name the step: app.update({{{found[0]!r}: ...}})",
+            f"several steps have {keyword!r}",
+            matches,
+            f"name the step: app.update({{{matches[0]!r}: ...}})",
         )
     keywords = {name.partition(".")[2]: name for name in known} | {name: name for name in known}
-    what = f"no step has {given!r} with a default that the pipeline does not pass"
-    raise _refused(graph, what, list(known), did_you_mean(given, keywords))
+    what = f"no step has {keyword!r} with a default that the pipeline does not pass"
+    raise _refused(graph, what, list(known), did_you_mean(keyword, keywords))
 
 
 def _checked(step: Step[..., Any], keyword: str, value: Any) -> Any:

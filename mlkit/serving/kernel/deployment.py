@@ -17,7 +17,7 @@ from mlkit.serving.bundle import Origin, Packed, code_of, pack, shared_state
 from mlkit.serving.control.protocol import DeployApp
 from mlkit.serving.control.records import AppSpec
 from mlkit.serving.http.access import new_token
-from mlkit.serving.http.userapp import Application
+from mlkit.serving.http.appparts import Application
 from mlkit.serving.kernel import warming
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.cluster import check_asks_for_token

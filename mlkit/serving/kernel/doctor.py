@@ -303,7 +303,7 @@ def about_ray(
     """Check a Ray that mlkit has not started for the flags of a fast Serve.
 
     Args:
-        name: what it is called.
+        name: its name.
         flags: variables with which it should have been started.
         variables: those with which it was.
     """

@@ -145,7 +145,7 @@ class SubmittedJob:
         return self._codec.error(document["status"], json.dumps(document["problem"]).encode())
 
     def cancel(self) -> JobProgress:
-        """Cancel what has no result yet; return how far it was."""
+        """Cancel the items without a result; return the progress."""
         if self.progress.state == "running":
             self._ask("DELETE")
         return self.progress

@@ -1,4 +1,4 @@
-"""Sending requests to an app: connections, what was sent last, and explained errors."""
+"""Sending requests to an app: connections, recent requests, and explained errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Sender:
         codec: of the app's pipeline.
         timeout_s: seconds within which the server responds.
         logs: folder of the app's output and failures.
-        took: called with id and duration, in seconds, of each answered request.
+        record_duration: called with id and duration, in seconds, of each answered request.
         sleep: waits before a retry, for a number of seconds.
         clock: clock in seconds.
 
@@ -49,14 +49,15 @@ class Sender:
         codec: Codec,
         timeout_s: float,
         logs: Path,
-        took: Callable[[str, float], None],
+        record_duration: Callable[[str, float], None],
         *,
         sleep: Callable[[float], None] = sleep,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         self._app = codec.graph.name
         self._sleep, self._clock, self._budget = sleep, clock, RetryBudget()
-        self._codec, self._timeout_s, self._logs, self._took = codec, timeout_s, logs, took
+        self._codec, self._timeout_s, self._logs = codec, timeout_s, logs
+        self._record_duration = record_duration
         self.sent: deque[PreparedRequest] = deque(maxlen=MAX_SENT)
         self.closed = False
 
@@ -72,7 +73,7 @@ class Sender:
         self._keep(request)
         start = self._clock()
         response = self._respond(request, idempotent=self._codec.graph.idempotent)
-        self._took(response.headers.get("x-request-id", ""), self._clock() - start)
+        self._record_duration(response.headers.get("x-request-id", ""), self._clock() - start)
         if response.status_code != 200:
             raise self._explained(self._codec.error(response.status_code, response.content))
         try:
@@ -139,7 +140,7 @@ class Sender:
             raise self._unanswered(error) from error
         except RequestError as error:
             raise self._explained(error) from None
-        self._took(id, self._clock() - start)
+        self._record_duration(id, self._clock() - start)
 
     def close(self) -> None:
         """Close the connections; nothing is sent any more."""

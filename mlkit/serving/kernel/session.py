@@ -211,7 +211,7 @@ class Session:
         """Delete an app; with the last one the session ends, unless ``MLKIT_SESSION`` keeps it.
 
         Ray and Serve stop after the call has returned: the session process waits for them and is
-        killed where they hang, and its watchdog ends what is left.
+        killed where they hang, and its watchdog ends the remaining ones.
         """
         last_ends = not os.environ.get(SESSION_VARIABLE)
         if not self.call(DeleteApp(app=app, last_ends=last_ends)) and last_ends:

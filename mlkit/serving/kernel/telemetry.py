@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Observed", "Slowest"]
 
-MAX_TOOK = 2_000
+MAX_DURATIONS = 2_000
 PEEK_FOR_S = 30.0
 
 
@@ -66,7 +66,7 @@ class Observed:
         self._scaling = Scaling(self._history)
         self._last = 0
         self._last_decision = 0
-        self._took: dict[str, float] = {}
+        self._durations_s: dict[str, float] = {}
         self.gone = False  # whether the last call of the session failed
         self.lock = threading.RLock()  # also held by views while they show the data
 
@@ -77,7 +77,7 @@ class Observed:
         return self._history
 
     def scaling(self, *, read: bool = True) -> Scaling:
-        """Return the scaling log; with ``read=False``, what was read before."""
+        """Return the scaling log; with ``read=False``, the part that was read before."""
         if read:
             self.read()
         return self._scaling
@@ -90,7 +90,7 @@ class Observed:
             return Pools.of(self.app, self.rolling.latest())
 
     def read(self) -> None:
-        """Read what is new.
+        """Read new data.
 
         Raises:
             SessionError: the session has ended.
@@ -115,17 +115,17 @@ class Observed:
                 return Peek(step, tuple(samples[:last]))
             time.sleep(0.2)
 
-    def took(self, id: str, seconds: float) -> None:
+    def record_duration(self, id: str, seconds: float) -> None:
         """Record the duration of a request as seen by the client."""
         if id:
-            self._took[id] = seconds
-            if len(self._took) > MAX_TOOK:
-                self._took.pop(next(iter(self._took)), None)
+            self._durations_s[id] = seconds
+            if len(self._durations_s) > MAX_DURATIONS:
+                self._durations_s.pop(next(iter(self._durations_s)), None)
 
     def _unpack(self, packed: Any) -> Trace:
         """Decode a trace, and add the time outside the server if this kernel was the client."""
         trace = Trace.unpack(packed)
-        seconds = self._took.get(trace.id)
+        seconds = self._durations_s.get(trace.id)
         if seconds is None:
             return trace
         return replace(trace, outside_s=max(0.0, seconds - trace.total_s))

@@ -34,7 +34,7 @@ def session_at(address: str, port: int | None, say: Progress) -> Session | None:
     One that is not where it is needed is ended. If the wait is interrupted, it goes on starting.
 
     Returns:
-        None if there is none, or if it did not start: starting another one tells why.
+        None without one, or if it failed to start: the next start raises the reason.
     """
     with _lock:
         session = _pending()
@@ -50,7 +50,7 @@ def session_at(address: str, port: int | None, say: Progress) -> Session | None:
 
 
 def _pending() -> Session | None:
-    """The session that is warming up; one that is ready is found like any other."""
+    """The session that is warming up; a ready one is discovered like any other."""
     if _warming is None or _warming.ready or not _warming.running:
         return None
     return _warming

@@ -24,7 +24,7 @@ from mlkit.serving.private import missing_names
 __all__ = ["main"]
 
 STOP_S = 30.0
-"""How long the end of Ray and Serve may take; nobody waits for it."""
+"""Timeout for the shutdown of Ray and Serve, which happens in the background."""
 
 
 def main(argument: str) -> None:

@@ -25,6 +25,7 @@ from mlkit.serving.port import depot, details, imports, start_worker
 from mlkit.serving.port.replicas import RayFront, RayStage, handle_of
 from mlkit.serving.port.scaling import serve_config
 from mlkit.serving.port.spares import Spares
+from mlkit.serving.private import private
 from mlkit.serving.replica.front import VERSION_PATH
 
 __all__ = ["RayCluster", "start_ray", "stop_ray"]
@@ -282,11 +283,10 @@ def _without_proxies() -> Iterator[None]:
 
     A deployment ends with requests through HAProxy, which wait for it.
     """
-    from ray.serve._private import api
-
     name = "_create_controller_and_proxy_refs"
-    start: Any = getattr(api, name, None)
-    with _replaced(api, {name: lambda *options, **more: (start(*options, **more)[0], [])}):
+    start = private(f"ray.serve._private.api:{name}")
+    without: dict[str, Any] = {name: lambda *options, **more: (start(*options, **more)[0], [])}
+    with _replaced("ray.serve._private.api:", without):
         yield
 
 
@@ -321,11 +321,10 @@ def _without_unused_processes() -> Iterator[None]:
     A local session does not use them, and `ray.init` has no parameter to leave them out. It would
     wait for the dashboard to start; when idle, they take 1.2% of a core.
     """
-    from ray._private import node, services
-
     nothing = {"start_log_monitor": lambda node: None, "start_monitor": lambda node: None}
     dashboard = {"start_api_server": lambda *options, **more: (None, None)}
-    with _replaced(node.Node, nothing), _replaced(services, dashboard):
+    node, services = "ray._private.node:Node", "ray._private.services:"
+    with _replaced(node, nothing), _replaced(services, dashboard):
         yield
 
 
@@ -335,26 +334,24 @@ def _quick_processes() -> Iterator[None]:
 
     See `mlkit.serving.port.forkserver` and `mlkit.serving.port.imports`.
     """
-    from ray._private import services
-    from ray._private.parameter import RayParams
-
-    update: Any = getattr(RayParams, "update_if_absent", None)
+    parameters, services = "ray._private.parameter:RayParams", "ray._private.services:"
     python = "_build_python_executable_command_memory_profileable"
-    command: Any = getattr(services, python, None)
-    agents = {python: lambda *options, **more: [*command(*options, **more), imports.__file__]}
+    update, command = private(f"{parameters}.update_if_absent"), private(services + python)
 
-    def updated(parameters: RayParams, **defaults: Any) -> None:
+    def updated(params: Any, **defaults: Any) -> None:
         if "setup_worker_path" in defaults:
             defaults["setup_worker_path"] = start_worker.__file__
-        update(parameters, **defaults)
+        update(params, **defaults)
 
-    with _replaced(RayParams, {"update_if_absent": updated}), _replaced(services, agents):
+    agents = {python: lambda *options, **more: [*command(*options, **more), imports.__file__]}
+    with _replaced(parameters, {"update_if_absent": updated}), _replaced(services, agents):
         yield
 
 
 @contextmanager
-def _replaced(owner: Any, replacements: Mapping[str, Any]) -> Iterator[None]:
+def _replaced(owner_name: str, replacements: Mapping[str, Any]) -> Iterator[None]:
     """Replace those of the private functions that this version of Ray has; see `missing_names`."""
+    owner = private(owner_name)
     known = {name: getattr(owner, name) for name in replacements if hasattr(owner, name)}
     try:
         for name in known:

@@ -88,7 +88,7 @@ def counts_of(
     """Compute the counts from Serve's details; calls `total` only if replicas are not placed.
 
     Free resources are those that no other replica reserves. Ray's own count would mislead: a
-    replica whose process is starting has its resources, but no node yet in Serve's details.
+    replica that is starting has resources, but no node yet in Serve's details.
     """
     result = {}
     for name, stage in applications.items():

@@ -125,7 +125,7 @@ class RayTelemetry:
         return list(await self._call("peek", app, step, until))
 
     async def comparisons(self, app: str) -> dict[str, Any]:
-        """Return what was compared with the last version that was a shadow."""
+        """Return the comparisons with the last shadow version."""
         return dict(await self._call("comparisons", app))
 
     async def record_scaling(

@@ -1,7 +1,7 @@
 """Autoscaling in Serve: mlkit's policies, bounds and delays inside a Serve policy.
 
 Serve's controller calls a policy several times per second and then applies its own factors and
-delays, without reporting what they held back. So Serve's are disabled and applied in `Adapter`,
+delays, without reporting suppressed decisions. So Serve's are disabled and applied in `Adapter`,
 which pushes each decision and its reason to the session's gatherer.
 """
 

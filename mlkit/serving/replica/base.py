@@ -156,7 +156,7 @@ class BaseReplica(ABC):
     async def __del__(self) -> None:
         if hasattr(self, "_observer"):  # it has started
             self._pulse.stop()
-            await asyncio.to_thread(self._observer.close)  # it may send what is left
+            await asyncio.to_thread(self._observer.close)  # it may send the rest
             for executor in self._executors():
                 executor.close(wait=False)
             await self._loader.close()

@@ -259,7 +259,7 @@ class Replica(BaseReplica):
         config: dict[str, Any],
         replay: Replay | None,
         version: _Version,
-        tried: _Version | None = None,
+        on_trial: _Version | None = None,
     ) -> None:
         """Have a version serve, and another one be on trial; retire those before."""
         before = self._versions()
@@ -270,14 +270,14 @@ class Replica(BaseReplica):
         self._version, self._trial, self._state = version, None, config["state"]
         if version.jobs is not None:
             version.jobs.runner.start()
-        if tried is not None:
+        if on_trial is not None:
             comparing, recorder = None, self._observer.recorder
             if replay is not None and recorder is not None:
-                share, name = config["trial"]["shadow"], tried.name
+                share, name = config["trial"]["shadow"], on_trial.name
                 main = version.served[0]
                 main.watch = shadow = Shadow(replay, name, share, recorder, main)
                 comparing = self._spawn(shadow.run())
-            self._trial = _Trial(tried, config["trial"]["canary"], comparing)
+            self._trial = _Trial(on_trial, config["trial"]["canary"], comparing)
         for old in before:
             if old not in self._versions():
                 self._spawn(self._retire(old))
@@ -286,8 +286,8 @@ class Replica(BaseReplica):
         self._settle()
 
     def _versions(self) -> list[_Version]:
-        tried = [self._trial.version] if self._trial is not None else []
-        return [self._version, *tried] if self._version is not None else []
+        on_trial = [self._trial.version] if self._trial is not None else []
+        return [self._version, *on_trial] if self._version is not None else []
 
     async def _discard(self, versions: Iterable[_Version]) -> None:
         for version in versions:

@@ -42,7 +42,7 @@ LAST: ContextVar[Execution | None] = ContextVar("mlkit-last-execution", default=
 
 @dataclass(frozen=True)
 class InputsOf:
-    """What a request had.
+    """The inputs of a request.
 
     Attributes:
         arguments: of the pipeline; for a failure, those that the step takes.
@@ -157,7 +157,7 @@ class Kept:
         self._slowest: list[tuple[float, float, str]] = []
 
     def enable(self, enabled: bool) -> None:
-        """Switch it on, or off, which deletes what was kept."""
+        """Enable it, or disable it and delete the kept inputs."""
         for inputs in (self.failed, self.slow):
             inputs.enabled = enabled
             if not enabled:
@@ -215,7 +215,7 @@ def _of_failed(execution: Execution) -> InputsOf:
 
 
 class RunOnce(Executor):
-    """An executor that tells its context which request has ended."""
+    """An executor that passes each ended request to its context."""
 
     async def run(self, *args: Any, **kwargs: Any) -> Execution:
         """Run a request; see `Executor.run`."""
@@ -253,7 +253,7 @@ class KeptRecorder(Recorder):
 
 
 def read_inputs(folder: Path, app: str, name: str) -> InputsOf | None:
-    """Return what was kept of a request, by the id of the failure or of the request; or None."""
+    """Return the kept inputs by the id of a failure or request, or None."""
     if not name.isalnum() and not name.replace("-", "").isalnum():
         return None  # it comes from a client, and is part of a path
     for path in folder.glob(f"{app}.*.{name}.inputs"):

@@ -117,7 +117,7 @@ class Loader:
             if old in own:
                 if old not in copies:
                     copies[old] = node.step.with_resources(own[old])
-                object.__setattr__(node, "step", copies[old])  # nobody else has this bundle yet
+                object.__setattr__(node, "step", copies[old])  # no other version has it yet
         return [(copies[old], keyword) for old, keywords in own.items() for keyword in keywords]
 
     def _use(self, bundle: Bundle) -> dict[str, Resource[Any]]:

@@ -96,7 +96,8 @@ class _Tee(io.TextIOWrapper):
         return len(text)
 
     def flush(self) -> None:
-        self._stream.flush()
+        if not self._stream.closed:  # the garbage collector flushes as well
+            self._stream.flush()
 
 
 class _Bytes(io.BufferedIOBase):
@@ -118,7 +119,8 @@ class _Bytes(io.BufferedIOBase):
         return True
 
     def flush(self) -> None:
-        self._stream.flush()
+        if not self._stream.closed:
+            self._stream.flush()
 
     def isatty(self) -> bool:
         return self._stream.isatty()

@@ -67,7 +67,7 @@ class Pulse:
                 self._path.write_text(str(self._silence_s))
 
     def stop(self) -> None:
-        """Delete the file for good."""
+        """Delete the file permanently."""
         self._stopped.set()
         self.beat()
 

@@ -222,7 +222,7 @@ class Router:
                 return self._values(step, answer)
 
     def _call(self, step: RemoteStep, packed: bytes, terms: Terms | None) -> tuple[Any, ...]:
-        """Arguments of a call; it takes along how much time is left: clocks differ."""
+        """Arguments of a call; with the remaining time instead of a deadline: clocks differ."""
         call = self.table[step.stage].version, step.segment, packed, current_request()
         if terms is None:  # a replay, which is no request
             return call

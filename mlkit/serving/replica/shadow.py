@@ -51,18 +51,18 @@ class Replay:
         for node in graph:
             if node.name in differing or not again.isdisjoint(node.upstream):
                 again.add(node.name)
-        self._given = frozenset(node.name for node in graph) - again
-        self._executor = Executor(compile_graph(graph, self._given, loop), workers=1, loop=loop)
+        self._reused = frozenset(node.name for node in graph) - again
+        self._executor = Executor(compile_graph(graph, self._reused, loop), workers=1, loop=loop)
 
     async def __call__(self, execution: Execution, timeout_s: float) -> Execution:
         """Run a request again, on copies of its values."""
-        given, arguments = await asyncio.to_thread(self._copied, execution)
+        reused, arguments = await asyncio.to_thread(self._copied, execution)
         deadline = perf_counter() + timeout_s
-        return await self._executor.run(arguments, given=given, deadline=deadline)
+        return await self._executor.run(arguments, given=reused, deadline=deadline)
 
     def _copied(self, execution: Execution) -> tuple[dict[str, Any], dict[str, Any]]:
-        given = {name: v for name, v in execution.results.items() if name in self._given}
-        return fresh(given), fresh(dict(execution.arguments))
+        reused = {name: v for name, v in execution.results.items() if name in self._reused}
+        return fresh(reused), fresh(dict(execution.arguments))
 
     def close(self) -> None:
         """Stop its worker."""
@@ -147,7 +147,7 @@ class Shadow:
             self._recorder.dropped(self.version)
 
     async def run(self) -> None:
-        """Compare what was sampled, until it is cancelled."""
+        """Compare sampled requests until cancelled."""
         pause_s = 0.0
         try:
             while True:

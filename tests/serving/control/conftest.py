@@ -66,6 +66,7 @@ class FakeCluster:
     Attributes:
         applications: what there is, by name.
         broken: versions and deployments that do not start or load.
+        rejecting: replicas by number that reject broken versions; None for all.
         words: what Serve, or a replica, says about those.
         deadly: deployments that die of what they load, once they run.
         hangs: names of methods that never return.
@@ -78,6 +79,7 @@ class FakeCluster:
     def __init__(self) -> None:
         self.applications: dict[str, tuple[ApplicationTarget, float, set[str]]] = {}
         self.broken: set[str] = set()
+        self.rejecting: set[int] | None = None
         self.words = "ImportError: no"
         self.deadly: set[str] = set()
         self.hangs: set[str] = set()
@@ -147,7 +149,13 @@ class FakeCluster:
         if target.deployment not in self.deadly:
             loaded |= set(wanted) - set(rejected)
         count = self._replicas(target)
-        return [ReplicaReport(pid, tuple(loaded), rejected) for pid in range(count)]
+        everything = tuple(loaded | broken)
+        return [
+            ReplicaReport(pid, tuple(loaded), rejected)
+            if self.rejecting is None or pid in self.rejecting
+            else ReplicaReport(pid, everything, {})
+            for pid in range(count)
+        ]
 
     async def answering_version(self, base_url) -> str | None:
         await self._begin("answering_version")
@@ -218,6 +226,7 @@ class Session:
 
     def spec(self, version="v1", *, stages=("models",), **fields) -> AppSpec:
         """An app ``shop`` whose code is of a version, with stages beside its front."""
+        settings = fields.pop("settings", StageSettings())
         return AppSpec(
             app=fields.pop("app", "shop"),
             stages=tuple(
@@ -232,7 +241,7 @@ class Session:
                     ),
                     ray_actor_options={"num_cpus": 1},
                     options={},
-                    settings=StageSettings(),
+                    settings=settings,
                 )
                 for name in ("shop", *stages)
             ),

@@ -40,7 +40,7 @@ KINDS = {
             "mlkit.errors.DeployError: RuntimeError: this model is broken",
             "Raised by the loader of resource 'load'.",
         ),
-        "RuntimeError: this model is broken Raised by the loader of resource 'load'.",
+        "RuntimeError: this model is broken. Raised by the loader of resource 'load'.",
         "app.failures",
     ),
     "import": (
@@ -161,14 +161,22 @@ def test_a_rollback_that_fails_is_said_and_not_hidden(session) -> None:
     ("message", "cause"),
     [
         ("ValueError: no", "ValueError: no"),
-        ("ValueError: a\nRaised by the loader of x", "ValueError: a Raised by the loader of x"),
+        ("ValueError: a\nRaised by the loader of x", "ValueError: a. Raised by the loader of x"),
+        ("ValueError: no!\nRaised by the loader of x", "ValueError: no! Raised by the loader of x"),
+        (
+            "ValidationError: 1 error\nx\n  Field required",
+            "ValidationError: 1 error x Field required",
+        ),
         ("", "no message"),
         ("   \n\t", "no message"),
         ("pkg.mod.OwnError: it broke", "OwnError: it broke"),
-        ("step 'f': it has no parameter\n  expected a", "step 'f': it has no parameter expected a"),
+        (
+            "step 'f': it has no parameter\n  expected a",
+            "step 'f': it has no parameter; expected a",
+        ),
         (
             traceback("mlkit.errors.DeployError: DefinitionError: step 'f': wrong", "  got int"),
-            "DefinitionError: step 'f': wrong got int",
+            "DefinitionError: step 'f': wrong; got int",
         ),
         (traceback("KeyError: 'a'"), "KeyError: 'a'"),
     ],

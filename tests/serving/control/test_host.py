@@ -14,7 +14,7 @@ from mlkit.serving.bundle import Origin
 from mlkit.serving.control.cluster import ApplicationTarget
 from mlkit.serving.control.deployer import ROLLBACK_S, ROLLOUT_S
 from mlkit.serving.control.protocol import About, DeployApp, StopSession
-from mlkit.serving.control.records import AppState
+from mlkit.serving.control.records import AppState, StageSettings
 from mlkit.serving.control.room import check_room
 from mlkit.serving.control.versions import KEPT
 from mlkit.serving.limits import Limits
@@ -187,6 +187,20 @@ def test_a_failed_deployment_leaves_what_was_there(session, fault) -> None:
         "hang": "took longer than",
     }
     assert words[fault] in str(error)
+
+
+def test_one_of_many_replicas_that_rejects_the_new_version_fails_the_deployment(session) -> None:
+    async def fail():
+        many = StageSettings(num_replicas=3)
+        first = await session.deploy("v1", settings=many)
+        session.cluster.broken, session.cluster.rejecting = {"models-v2"}, {2}
+        with pytest.raises(DeployError, match="could not be loaded"):
+            await session.deploy("v2", settings=many)
+        return first
+
+    first = run(fail())
+    assert session.host.records["shop"].version == first.version
+    assert session.state is AppState.SERVING
 
 
 def test_a_first_deployment_that_fails_leaves_nothing(session) -> None:

@@ -1,5 +1,6 @@
 """Jobs through the application of a pipeline, and the decisions about their items; without Ray."""
 
+import gc
 import json
 import sqlite3
 import threading
@@ -407,6 +408,17 @@ def test_beside_a_pipeline_named_jobs_each_route_is_its_own() -> None:
     with TestClient(asgi(jobs), base_url=ADDRESS) as client:
         assert client.post("/jobs", json={"x": 5}).json() == 50
         assert client.post("/jobs/jobs", json=[5]).status_code == 202
+
+
+def test_a_store_that_is_dropped_closes_its_file(tmp_path) -> None:
+    store = JobStore(tmp_path / "jobs.sqlite")
+    store.add([b"1"], 0.0)
+    connection = store._connection
+    assert connection is not None
+    del store
+    gc.collect()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
 
 
 def test_readers_do_not_wait_for_a_writer(tmp_path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from mlkit import batched_step, each, pipeline, step
 from mlkit.plan import plan
 from mlkit.serving import Limits
-from mlkit.serving.kernel import app as app_module
+from mlkit.serving.kernel import observing
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.checkup import LARGE, Facts, about_app, size_of, sizes_of
 from mlkit.serving.kernel.doctor import Finding
@@ -93,7 +93,7 @@ def test_what_just_fits_is_not_complained_about(changes) -> None:
 
 
 def test_an_app_is_looked_at_where_it_runs(record_of, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(app_module, "about_machine", lambda: [Finding("the disk is full", "fix")])
+    monkeypatch.setattr(observing, "about_machine", lambda: [Finding("the disk is full", "fix")])
     planned = plan(shop)
     node = {"node": "a", "address": "10.0.0.1", "resources": {"CPU": 0.25}}
     placement = {"replicas": [], "nodes": [node, node], "taken": {}}

@@ -1,0 +1,7 @@
+"""``python -m mlkit.cli``."""
+
+import sys
+
+from mlkit.cli import main
+
+sys.exit(main())
