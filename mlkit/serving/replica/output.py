@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlkit.define.step import running_step
+from mlkit.errors import printable
 from mlkit.metrics.context import current_request
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.replica.levels import SERVERS
@@ -52,7 +53,9 @@ class LogLine:
 
     def __str__(self) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(self.time))
-        return f"{clock} {self.step or '-':<12} {self.text}"
+        head = f"{clock} {self.step or '-':<12} "
+        # A message may quote a client: none of its lines may pass for an entry of its own.
+        return head + printable(self.text).replace("\n", "\n" + " " * len(head))
 
 
 class JsonLines:
