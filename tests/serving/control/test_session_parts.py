@@ -5,29 +5,38 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 
-from mlkit.errors import DeployConflict, DeployError, SessionError, SessionTimeout
+from mlkit.errors import DeployConflict, DeployError, RequestError, SessionError, SessionTimeout
 from mlkit.serving import warm_up
 from mlkit.serving.control import folders, haproxy, watchdog
 from mlkit.serving.control.flags import free_port, ray_environment
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import PROTOCOL, SOCKET, About, DeleteApp
 from mlkit.serving.control.server import listening
+from mlkit.serving.http.terms import RECEIVED
 from mlkit.serving.kernel import session as session_module
 from mlkit.serving.kernel import warming
+from mlkit.serving.kernel.client import PreparedRequest
+from mlkit.serving.kernel.sender import Sender
 from mlkit.serving.kernel.session import Session, notebook_key
+from mlkit.serving.retries import MAX_RETRIES
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -361,6 +370,8 @@ RESPONSES = {
     "/app/closed": (503, "text/plain", b"closed on Sundays"),
     "/app/late": (408, "text/plain", b"Request 1 timed out after None s."),
     "/app/slow": (408, "application/problem+json", b"{}"),
+    "/app/broken": (500, "text/plain; charset=utf-8", b"Internal Server Error"),
+    "/app/died": (500, "text/plain; charset=utf-8", b"Internal Server Error"),
 }
 
 
@@ -372,6 +383,8 @@ class Replica(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.path.startswith("/app/") and self.path != "/app/died":
+            self.send_header("X-Mlkit-Version", "1")
         self.end_headers()
         self.wfile.write(body)
 
@@ -441,17 +454,16 @@ class Dying:
         self._listener.close()
 
 
-@pytest.fixture
-def between(tmp_path, monkeypatch):
-    """HAProxy, with the options of a session, before a replica that dies and one that counts.
+@contextmanager
+def in_front_of(folder, *replicas, tls=None):
+    """HAProxy, with the options of a session, before replicas at ports; yields its port.
 
-    Yields its URL and both replicas. Requests to ``/twice`` may be sent again.
+    Requests to ``/twice`` may be sent again.
     """
-    monkeypatch.setattr(haproxy, "BODY_S", 1)
-    (tmp_path / "errors").mkdir()
-    lives, dies, port = _Counting(), Dying(), free_port()
-    flags = ray_environment(tmp_path)
-    config = tmp_path / "haproxy.cfg"
+    (folder / "errors").mkdir()
+    port, flags = free_port(), ray_environment(folder)
+    servers = "\n".join(f"    server s{i} 127.0.0.1:{at}" for i, at in enumerate(replicas))
+    config = folder / "haproxy.cfg"
     config.write_text(f"""global
     tune.bufsize {flags["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]}
 defaults
@@ -467,33 +479,59 @@ frontend http_frontend
     bind 127.0.0.1:{port}
     default_backend replicas
 backend replicas
-    server one 127.0.0.1:{dies.port}
-    server two 127.0.0.1:{lives.server_port}
+{servers}
 """)
-    launcher = haproxy.write_launcher(tmp_path, haproxy.haproxy_binary())
-    haproxy.replay(tmp_path, ["twice"])
+    launcher = haproxy.write_launcher(folder, haproxy.haproxy_binary(), tls)
+    haproxy.replay(folder, ["twice"])
     process = subprocess.Popen([str(launcher), "-db", "-f", str(config)])
-    threading.Thread(target=lives.serve_forever, daemon=True).start()
-    until = time.monotonic() + 10
-    while not _answers(port):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}", lives, dies
-    process.terminate()
-    process.wait()
-    dies.close()
-    lives.shutdown()
-    lives.server_close()
+    try:
+        until = time.monotonic() + 10
+        while not _answers(port):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def lives():
+    """A replica that counts what it gets."""
+    with _Counting() as replica:
+        thread = threading.Thread(target=replica.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield replica
+        replica.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def dies():
+    replica = Dying()
+    yield replica
+    replica.close()
+
+
+@pytest.fixture
+def between(tmp_path, monkeypatch, lives, dies):
+    """HAProxy before a replica that dies and one that counts; yields its URL and both."""
+    monkeypatch.setattr(haproxy, "BODY_S", 1)
+    monkeypatch.setattr(haproxy, "HEADERS_S", 1)
+    with in_front_of(tmp_path, dies.port, lives.server_port) as port:
+        yield f"http://127.0.0.1:{port}", lives, dies
 
 
 class _Counting(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
+        self.received = []
 
 
 class _Answers(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(self.headers)
         self.send_response(200)
         self.send_header("Content-Length", str(len(str(len(body)))))
         self.end_headers()
@@ -520,14 +558,111 @@ def test_what_must_not_run_twice_is_not_sent_again(between) -> None:
     assert dies.requests == 2
 
 
+def test_a_request_that_kills_its_replica_runs_three_times(tmp_path, dies) -> None:
+    with in_front_of(tmp_path, dies.port, dies.port, dies.port, dies.port) as port:
+        assert httpx2.post(f"http://127.0.0.1:{port}/twice", content=b"x").status_code == 502
+    assert dies.requests == 1 + MAX_RETRIES
+
+
+def test_so_it_does_with_a_client_that_sends_it_again(tmp_path, dies) -> None:
+    with in_front_of(tmp_path, dies.port, dies.port, dies.port, dies.port) as port:
+        request = PreparedRequest("POST", f"http://127.0.0.1:{port}/twice", {}, b"{}")
+        codec = SimpleNamespace(
+            graph=SimpleNamespace(name="twice", idempotent=True),
+            error=lambda status, body: RequestError("no", http_status=status),
+        )
+        sender = Sender(codec, 60.0, tmp_path, lambda *took: None, sleep=lambda seconds: None)
+        with pytest.raises(RequestError) as raised:
+            sender.send(request)
+        sender.close()
+    assert raised.value.http_status == 502
+    assert dies.requests == 1 + MAX_RETRIES
+
+
+def test_after_many_that_were_lost_none_is_sent_again(tmp_path, monkeypatch, dies) -> None:
+    monkeypatch.setattr(haproxy, "LOST", 2)
+    with (
+        in_front_of(tmp_path, dies.port, dies.port, dies.port) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        runs = []
+        for _ in range(4):
+            before = dies.requests
+            assert client.post("/twice", content=b"x").status_code == 502
+            runs.append(dies.requests - before)
+    assert runs == [3, 3, 1, 1]
+
+
+def test_the_deadline_counts_from_the_reception_at_the_front_end(between) -> None:
+    url, lives, dies = between
+    before = time.time()
+    with httpx2.Client() as client:
+        for _ in range(2):  # one of them dies first
+            client.post(f"{url}/twice", content=b"x", headers={RECEIVED: "12"})
+    assert dies.requests
+    values = [headers.get_all(RECEIVED) for headers in lives.received]
+    assert [len(each) for each in values] == [1, 1]
+    assert all(before <= int(value) / 1e6 <= time.time() for (value,) in values)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Files of a certificate for 127.0.0.1, and of its key."""
+    pytest.importorskip("cryptography")  # of a dependency
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder, pem = tmp_path_factory.mktemp("tls"), serialization.Encoding.PEM
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "here")])
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1))
+    builder = builder.not_valid_after(now + timedelta(days=1)).add_extension(addresses, False)
+    (folder / "crt.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
+    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, *private))
+    return folder / "crt.pem", folder / "key.pem"
+
+
+def test_haproxy_accepts_tls_beside_its_own_port(tmp_path, lives, certificate) -> None:
+    certfile, keyfile = certificate
+    tls = haproxy.Tls("127.0.0.1", free_port(), certfile, keyfile)
+    tls.check()
+    trusted = ssl.create_default_context(cafile=certfile)
+    with in_front_of(tmp_path, lives.server_port, tls=tls) as port:
+        for url in (f"https://127.0.0.1:{tls.port}/twice", f"http://127.0.0.1:{port}/twice"):
+            assert httpx2.post(url, content=b"x", verify=trusted).text == "1"
+    assert (tmp_path / "tls.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_at_once(tmp_path, certificate) -> None:
+    certfile, keyfile = certificate
+    (tmp_path / "no.pem").write_text("no")
+    for files in ((keyfile,), (certfile,), (tmp_path / "none", keyfile), (tmp_path / "no.pem",)):
+        with pytest.raises(SessionError, match="the certificate cannot be used"):
+            haproxy.Tls("127.0.0.1", 8443, *files).check()
+
+
+def late(url: str, sent: bytes) -> bytes:
+    """The response to a request that does not go on."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.sendall(sent)
+        return client.makefile("rb").read()
+
+
 def test_a_body_that_does_not_arrive_is_a_problem_document(between) -> None:
     url, _, _ = between
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-        client.sendall(b"POST /twice HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nfew")
-        response = client.makefile("rb").read()
+    response = late(url, b"POST /twice HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nfew")
     assert response.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in response
     assert b"did not arrive in time" in response
+
+
+def test_headers_that_do_not_arrive_hold_no_connection(between) -> None:
+    url, _, _ = between
+    assert late(url, b"POST /once HTTP/1.1\r\nHost: he").startswith(b"HTTP/1.1 408 ")
 
 
 def _answers(port: int) -> bool:
@@ -537,11 +672,12 @@ def _answers(port: int) -> bool:
 
 def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone(front_end):
     responses = {path: httpx2.get(front_end + path) for path in RESPONSES}
-    for path, status in (("/full", 503), ("/nowhere", 404), ("/app/late", 504)):
+    own = {"/full": 503, "/nowhere": 404, "/app/late": 504, "/app/died": 502}
+    for path, status in own.items():
         assert responses[path].headers["content-type"] == "application/problem+json"
         assert responses[path].status_code == responses[path].json()["status"] == status
     assert responses["/full"].headers["retry-after"] == "1"
-    for path in ("/app/missing", "/app/closed", "/app/slow"):
+    for path in ("/app/missing", "/app/closed", "/app/slow", "/app/broken"):
         status, media_type, body = RESPONSES[path]
         assert (responses[path].status_code, responses[path].content) == (status, body)
         assert responses[path].headers["content-type"] == media_type
