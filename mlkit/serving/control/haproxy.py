@@ -105,6 +105,11 @@ class Tls:
     certfile: Path
     keyfile: Path | None = None
 
+    @property
+    def reached_at(self) -> str:
+        """Host and port of URLs on this machine."""
+        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
     def check(self) -> None:
         """Check that the files are a certificate and its key.
 

@@ -58,11 +58,28 @@ class LogLine:
         return head + printable(self.text).replace("\n", "\n" + " " * len(head))
 
 
+class _Lines(RotatingFileHandler):
+    """Says once that a file cannot be written, and goes on.
+
+    Python's handler writes a traceback for each record to stderr, which is captured: into this
+    very file.
+    """
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Warn of the first record that cannot be written."""
+        if not self.failed:
+            self.failed = True
+            stream = sys.__stderr__ or sys.stderr
+            stream.write(f"output cannot be kept: {sys.exception()} ({self.baseFilename})\n")
+
+
 class JsonLines:
     """Appends JSON lines to a file of one replica, bounded in size."""
 
     def __init__(self, path: Path) -> None:
-        self._handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=1)
+        self._handler = _Lines(path, maxBytes=MAX_BYTES, backupCount=1, delay=True)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
 
     def __call__(self, record: dict[str, Any]) -> None:

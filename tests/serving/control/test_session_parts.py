@@ -823,7 +823,7 @@ def spawned(base, monkeypatch):
     monkeypatch.setattr(Session, "of_this_notebook", classmethod(lambda cls: None))
 
     def run(code):
-        def spawn(folder, address):
+        def spawn(folder, address, tls):
             environment = {**os.environ, "MLKIT_SESSION": folder.name}
             command = [sys.executable, "-c", code]
             processes.append(subprocess.Popen(command, cwd=folder, env=environment))
@@ -875,7 +875,7 @@ def test_nothing_warms_up_beside_a_session(spawned, monkeypatch, base) -> None:
 
 @pytest.mark.parametrize("error", [SessionError("no"), OSError("no")])
 def test_warming_up_never_raises(spawned, monkeypatch, base, error) -> None:
-    def fail(folder, address):
+    def fail(folder, address, tls):
         raise error
 
     spawned("")
@@ -915,6 +915,36 @@ def test_an_interrupted_wait_leaves_the_session_to_the_next(spawned, monkeypatch
             warming.session_at("local", None, said)
     assert warming.session_at("local", None, said) is not None
     assert len(processes) == 1
+
+
+def test_an_interrupted_start_returns_at_once_and_ends_in_the_background(
+    spawned, monkeypatch
+) -> None:
+    processes = spawned("import signal, time; signal.signal(15, lambda *a: None); time.sleep(60)")
+    ended, may_end, end = threading.Event(), threading.Event(), Session.end
+
+    def interrupted(session):
+        raise KeyboardInterrupt
+
+    def end_late(session):
+        may_end.wait(10)
+        session_module._started[session.folder].kill()
+        end(session)
+        ended.set()
+
+    monkeypatch.setattr(Session, "wait_ready", interrupted)
+    monkeypatch.setattr(Session, "end", end_late)
+    with pytest.raises(KeyboardInterrupt):
+        Session.start()
+    assert not ended.is_set()
+    assert processes[0].poll() is None
+    (folder,) = session_module._started
+    assert folder in session_module._released
+    may_end.set()
+    session_module._wait_for_released()
+    assert ended.wait(10)
+    assert processes[0].poll() is not None
+    assert not folder.exists()
 
 
 def test_an_explicit_port_waits_for_the_session_that_had_it(base, spawned) -> None:
