@@ -13,10 +13,8 @@ import threading
 import time
 from collections import deque
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
-from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -605,34 +603,13 @@ def test_the_deadline_counts_from_the_reception_at_the_front_end(between) -> Non
     assert all(before <= int(value) / 1e6 <= time.time() for (value,) in values)
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """Files of a certificate for 127.0.0.1, and of its key."""
-    pytest.importorskip("cryptography")  # of a dependency
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    folder, pem = tmp_path_factory.mktemp("tls"), serialization.Encoding.PEM
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "here")])
-    addresses = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(days=1))
-    builder = builder.not_valid_after(now + timedelta(days=1)).add_extension(addresses, False)
-    (folder / "crt.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(pem))
-    private = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, *private))
-    return folder / "crt.pem", folder / "key.pem"
-
-
 def test_haproxy_accepts_tls_beside_its_own_port(tmp_path, lives, certificate) -> None:
     certfile, keyfile = certificate
     tls = haproxy.Tls("127.0.0.1", free_port(), certfile, keyfile)
     tls.check()
     trusted = ssl.create_default_context(cafile=certfile)
     with in_front_of(tmp_path, lives.server_port, tls=tls) as port:
-        for url in (f"https://127.0.0.1:{tls.port}/twice", f"http://127.0.0.1:{port}/twice"):
+        for url in (f"https://localhost:{tls.port}/twice", f"http://127.0.0.1:{port}/twice"):
             assert httpx2.post(url, content=b"x", verify=trusted).text == "1"
     assert (tmp_path / "tls.pem").stat().st_mode & 0o777 == 0o600
 
