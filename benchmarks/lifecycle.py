@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.sessions import left_after
 from mlkit.errors import MlkitError
-from mlkit.serving.kernel.session import Session
+from mlkit.serving.control import folders
 
 __all__ = ["Ending", "lifecycle", "summary"]
 
@@ -30,6 +31,7 @@ SCRIPT = '''
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from mlkit import pipeline, step
+from mlkit.errors import Cancelled
 from mlkit.serving import attach, deploy
 
 @step
@@ -51,7 +53,7 @@ try:
         app(1.0)
     assert app(2.0) == 4.0
     say("answered")
-except KeyboardInterrupt:
+except (KeyboardInterrupt, Cancelled):
     say("prompt")
 '''
 
@@ -137,15 +139,15 @@ class Script:
         return said[word]
 
     def sessions(self) -> list[tuple[str, int]]:
-        """Name and port of its sessions."""
+        """Name and port of its sessions, also of those that are not ready yet."""
         found = []
-        for session in Session.all():
+        for folder in folders.all_folders():
             try:
-                about = session.about()
-            except MlkitError:
+                settings = json.loads((folder / "settings.json").read_text())
+            except (OSError, ValueError):  # just begun, or just ended
                 continue
-            if about.owner.pid == self.process.pid:
-                found.append((session.folder.name, about.port))
+            if settings["owner"]["pid"] == self.process.pid:
+                found.append((folder.name, settings["port"]))
         return found
 
 

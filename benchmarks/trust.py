@@ -19,6 +19,7 @@ import numpy as np
 from fastapi import Depends, FastAPI
 
 from benchmarks.flaky import flaky
+from benchmarks.hostile.part import hostile
 from benchmarks.kills import hung, kill
 from benchmarks.leaks import soak
 from benchmarks.lifecycle import lifecycle
@@ -353,6 +354,7 @@ PARTS: dict[str, Callable[[Callable[[], None], float | None], dict[str, Any]]] =
     "flaky": flaky,
     "soak": soak,
     "lifecycle": lifecycle,
+    "hostile": hostile,
 }
 """What is measured, by name, in this order."""
 

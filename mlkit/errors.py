@@ -33,6 +33,7 @@ Tracebacks show the user's frames only; with ``MLKIT_FULL_TRACEBACK=1`` in the e
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from functools import wraps
@@ -63,6 +64,7 @@ __all__ = [
     "UnsupportedMedia",
     "did_you_mean",
     "entry_point",
+    "printable",
     "require_extra",
 ]
 
@@ -82,6 +84,24 @@ _LIBRARIES = {
     *("inspect", "mlkit", "pydantic", "ray", "starlette", "threading", "typing", "uvicorn"),
 }
 """Top-level packages whose frames `entry_point` hides."""
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;:]*m")
+_UNPRINTABLE = re.compile(
+    # Control characters, line separators, and what reverses the order of the text around it.
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would act on; line feeds and tabs remain.
+
+    Texts of clients get into errors and logs. Escape sequences for colours are left out, other
+    control characters are shown as in Python's literals.
+    """
+    if not _UNPRINTABLE.search(text):
+        return text
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], _COLOURS.sub("", text))
 
 
 class MlkitError(Exception):
@@ -125,7 +145,7 @@ class MlkitError(Exception):
             lines.append("  " + ", ".join(contrast))
         if self.fix is not None:
             lines.append("  → " + self.fix)
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException's own pickling loses keyword-only arguments.

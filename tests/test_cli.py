@@ -14,6 +14,7 @@ import pytest
 
 import mlkit
 from mlkit import cli
+from mlkit.serving.control.haproxy import Tls
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel import deployment
 from mlkit.serving.kernel.session import Session
@@ -205,6 +206,33 @@ def test_a_server_ends_with_its_session_when_it_is_told_to(
     out, err = capsys.readouterr()
     assert out == "ready: http://127.0.0.1:1/plus\n"
     assert "curl -H @token.txt" in err
+
+
+def test_with_a_certificate_the_app_stays_on_loopback_and_the_port_is_for_tls(
+    shop, capsys, monkeypatch, session
+) -> None:
+    started = {}
+    monkeypatch.setattr(Session, "start", lambda **options: started.update(options) or session)
+    monkeypatch.setattr(Tls, "check", lambda self: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: signal.raise_signal(signal.SIGTERM))
+    options = ["--host", "0.0.0.0", "--port", "0", "--certfile", "a.pem"]
+    assert exit_code("serve", "shop_for_cli:plus", *options) == 0
+    assert (started["host"], started["port"]) == ("127.0.0.1", None)
+    tls = started["tls"]
+    assert (tls.host, tls.certfile, tls.keyfile) == ("0.0.0.0", Path("a.pem"), None)
+    assert capsys.readouterr().out == f"ready: https://127.0.0.1:{tls.port}/plus\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "word"),
+    [
+        (["--keyfile", "k.pem"], 2, "--keyfile needs --certfile"),
+        (["--certfile", "none.pem"], 1, "none.pem: the certificate cannot be used"),
+    ],
+)
+def test_a_certificate_that_is_none_starts_nothing(shop, capsys, options, code, word) -> None:
+    assert exit_code("serve", "shop_for_cli:plus", "--port", "0", *options) == code
+    assert word in capsys.readouterr().err
 
 
 def test_a_server_whose_session_died_ends_with_an_error(shop, capsys, session) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mlkit.cli.arguments import Commands, UsageError, address, count, port, say
@@ -56,6 +57,13 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--workers", type=count, help="worker threads per replica (its cores plus two)"
     )
+    tls = parser.add_argument_group("TLS", "the port accepts HTTPS only")
+    tls.add_argument(
+        "--certfile", type=Path, metavar="PEM", help="certificate, and those of its issuers"
+    )
+    tls.add_argument(
+        "--keyfile", type=Path, metavar="PEM", help="its key, unless --certfile has it"
+    )
     parser.set_defaults(run=run)
 
 
@@ -65,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     # Child processes must not inherit it.
     os.environ.pop("MLKIT_TOKEN", None)
     host = address(arguments.host)
+    if arguments.keyfile is not None and arguments.certfile is None:
+        raise UsageError("--keyfile needs --certfile")
     _claim(host, arguments.port)
     out = sys.stdout
     # stdout is reserved for the `ready` line; output of the pipeline's module goes to stderr.
@@ -78,17 +88,24 @@ def run(arguments: argparse.Namespace) -> int:
 def _serve(arguments: argparse.Namespace, host: str, token: str | None, out: TextIO) -> int:
     from mlkit.plan import plan
     from mlkit.serving.bundle import pack
+    from mlkit.serving.control.flags import free_port
+    from mlkit.serving.control.haproxy import Tls
     from mlkit.serving.kernel.deployment import check_machine, deploy_to
     from mlkit.serving.kernel.session import Session
     from mlkit.serving.limits import Limits
 
-    # Problems of the pipeline are reported before any process starts.
+    # Problems of the pipeline, and of files, are reported before any process starts.
+    session_port, tls = arguments.port or None, None
+    if arguments.certfile is not None:
+        tls = Tls(host, session_port or free_port(), arguments.certfile, arguments.keyfile)
+        tls.check()
+        host, session_port = "127.0.0.1", None  # for the session's own requests
     planned = plan(
         load(arguments.target), layout=arguments.layout, num_replicas=arguments.num_replicas
     )
     check_machine(planned)
     packed = pack(planned)
-    session = Session.start(host=host, port=arguments.port or None, lease_s=0, say=say)
+    session = Session.start(host=host, port=session_port, tls=tls, lease_s=0, say=say)
     try:
         app = deploy_to(
             session,
@@ -101,7 +118,8 @@ def _serve(arguments: argparse.Namespace, host: str, token: str | None, out: Tex
         )
         if token == "":
             say(f"generated a token; try: {app.curl()}")
-        print(f"ready: {app.url}", file=out, flush=True)
+        url = app.url if tls is None else f"https://{tls.reached_at}/{planned.graph.name}"
+        print(f"ready: {url}", file=out, flush=True)
         return _watch(session)
     finally:
         ignore_signals()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from mlkit.errors import ExportError, MlkitError, entry_point
+from mlkit.errors import ExportError, MlkitError, entry_point, printable
 from mlkit.export import golden
 from mlkit.export.exporting import DETAILS
 from mlkit.export.parity import replayed
@@ -75,7 +75,7 @@ class Verification:
                 for name, difference in outcomes.items()
                 if difference is not None
             ]
-        return "\n".join(lines)
+        return printable("\n".join(lines))  # differences quote the server
 
     __repr__ = __str__
 

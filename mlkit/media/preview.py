@@ -16,6 +16,7 @@ from itertools import islice
 from math import prod
 from typing import Any
 
+from mlkit.errors import printable
 from mlkit.media.dataurl import to_data_url
 
 __all__ = ["Preview", "field_names", "has_fields", "is_pil", "preview", "shorten", "size", "words"]
@@ -58,7 +59,7 @@ def preview(value: Any, most: int = 140) -> Preview:
 
 def words(value: Any, most: int = 140) -> str:
     """Describe a value in at most that many characters."""
-    return shorten(_safe_words(value, 0), most)
+    return shorten(printable(_safe_words(value, 0)), most)
 
 
 def shorten(text: str, most: int) -> str:

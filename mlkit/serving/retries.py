@@ -6,7 +6,11 @@ import random
 import threading
 from collections.abc import Callable
 
-__all__ = ["MAX_RETRIES", "Retries", "RetryBudget"]
+__all__ = ["ATTEMPT", "MAX_RETRIES", "Retries", "RetryBudget"]
+
+ATTEMPT = "X-Mlkit-Attempt"
+"""Header of a client that sends lost requests again: 1, and one more with each retry. The front end
+leaves retries to it."""
 
 MAX_RETRIES = 2
 """Retries of one request at most."""

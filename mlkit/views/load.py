@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from mlkit.errors import printable
 from mlkit.load.results import LoadResult, Percentile
 from mlkit.media.preview import shorten
 from mlkit.views.templating import render
@@ -57,7 +58,8 @@ def to_text(result: LoadResult) -> str:
 def _remarks(result: LoadResult) -> str:
     interrupted = "; interrupted" if result.interrupted else ""
     notes = "".join(f"; {shorten(note, MAX_DETAIL)}" for note in result.notes)
-    return notes + interrupted + ("; VOID: " + "; ".join(result.void) if result.void else "")
+    void = "; VOID: " + "; ".join(result.void) if result.void else ""
+    return printable(notes + interrupted + void)  # notes quote the server
 
 
 class Fact(NamedTuple):

@@ -1,5 +1,6 @@
 """What the measurements of faults and overload compute, from recorded data."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks import flaky, kills, leaks, lifecycle, overload, sessions, trust
 from benchmarks.kills import Call
+from mlkit.errors import Cancelled
+from mlkit.serving.control import folders
 
 
 def run(rows, void=()):
@@ -151,8 +154,27 @@ def test_the_summary_is_the_worst_of_all_endings() -> None:
     }
 
 
-def test_the_script_can_be_compiled() -> None:
-    compile(lifecycle.SCRIPT, "notebook.py", "exec")
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt(), Cancelled("deploying was interrupted")])
+def test_the_script_goes_on_after_an_interrupt(interrupt, monkeypatch, capsys) -> None:
+    def deploy(*arguments: object, **options: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr("mlkit.serving.deploy", deploy)
+    monkeypatch.setattr("sys.argv", ["notebook.py", "deploy"])
+    exec(compile(lifecycle.SCRIPT, "notebook.py", "exec"), {"__name__": "notebook"})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["begin", "prompt"]
+
+
+def test_a_session_that_has_only_begun_is_found(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(folders, "all_folders", lambda: sorted(tmp_path.iterdir()))
+    for name, pid in (("mine", 7), ("theirs", 8)):
+        (tmp_path / name).mkdir()
+        settings = {"owner": {"pid": pid}, "port": 8000 + pid}
+        (tmp_path / name / "settings.json").write_text(json.dumps(settings))
+    (tmp_path / "empty").mkdir()
+    script = object.__new__(lifecycle.Script)
+    script.process = SimpleNamespace(pid=7)
+    assert script.sessions() == [("mine", 8007)]
 
 
 def test_what_is_left_is_waited_for_no_longer_than_asked(monkeypatch) -> None:

@@ -15,6 +15,8 @@ from collections import deque
 from contextlib import closing
 from pathlib import Path
 
+from mlkit.serving.retries import MAX_RETRIES
+
 __all__ = ["cluster_environment", "free_port", "ray_environment"]
 
 PRELOADED = ("mlkit.serving.port.replicas", "ray.serve._private.replica")
@@ -57,7 +59,7 @@ def ray_environment(folder: Path) -> dict[str, str]:
         # If a replica dies before it answers, its requests go to another one, unless they must not
         # be run twice; see `mlkit.serving.control.haproxy`.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
-        "RAY_SERVE_HAPROXY_RETRIES": "2",
+        "RAY_SERVE_HAPROXY_RETRIES": str(MAX_RETRIES),
         # No fixed paths or ports, since several sessions may run on a machine.
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "ha"),

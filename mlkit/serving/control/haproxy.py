@@ -6,7 +6,8 @@ Serve's template binds two listeners (statistics and metrics) to every interface
 replica works for it. The launcher edits the configuration before it becomes the real HAProxy.
 
 HAProxy sends a request again whose replica has died, if it is to the own route of an idempotent
-pipeline. `replay` sets which.
+pipeline. `replay` sets which. Clients that send requests again themselves say so with the header
+`ATTEMPT`, and HAProxy sends theirs once: else one that kills its replica would run nine times.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import ssl
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
 from mlkit.errors import SessionError
+from mlkit.serving.http.terms import RECEIVED
+from mlkit.serving.retries import ATTEMPT, BUDGET, MAX_RETRIES
 
-__all__ = ["haproxy_binary", "replay", "write_launcher"]
+__all__ = ["Tls", "haproxy_binary", "replay", "write_launcher"]
 
 REPLAYABLE = "replayable"
 """File of a session's folder with the paths to which HAProxy may send a request twice."""
@@ -30,7 +35,7 @@ _PROBLEMS = {
     503: "no replica is ready; try again",
     504: "the replica did not respond in time",
 }
-_LATE_BODY = "the body did not arrive in time"
+_LATE = "the request did not arrive in time"
 
 _FRONTEND = "frontend http_frontend"
 _REJECTIONS = (
@@ -42,6 +47,8 @@ _REJECTIONS = (
         ' { res.hdr(content-length) -m str "35" }',
     ),
     (404, 404, "no app is deployed at this path", " !{ var(txn.serve_app) -m found }"),
+    # Of Serve's fallback proxy, for a replica that died; all responses of apps name their version.
+    (500, 502, _PROBLEMS[502], " !{ res.hdr(x-mlkit-version) -m found }"),
     # Serve ends requests at their X-Request-Timeout-Seconds, at about the time that mlkit does.
     (408, 504, "the deadline has passed", ""),
 )
@@ -51,11 +58,25 @@ BODY_S = 30
 """Time in seconds in which the body of a request that may be sent again has to arrive, or as much
 of it as HAProxy holds."""
 
-# HAProxy only repeats a request of which it had everything before it sent anything.
-_REPLAYS = (
-    "\\n    http-request wait-for-body time {0}s if {{ path -f {1} }}"
-    "\\n    http-request disable-l7-retry unless {{ path -f {1} }}"
+HEADERS_S = 30
+"""Time in seconds in which the headers of a request have to arrive."""
+
+LOST, LOST_S = int(BUDGET / MAX_RETRIES), 10
+"""HAProxy sends no request again after so many have lost all their replicas in so many seconds."""
+
+_REQUESTS = (
+    "timeout http-request {headers_s}s",
+    f"http-request set-header {RECEIVED} %[date(0,us)]",
+    # HAProxy only repeats a request of which it had everything before it sent anything.
+    "http-request wait-for-body time {body_s}s if {{ path -f {paths} }}",
+    "http-request disable-l7-retry unless {{ path -f {paths} }}",
+    f"http-request disable-l7-retry if {{{{ req.hdr({ATTEMPT}) -m found }}}}",
+    # A budget: if that many requests were sent again in vain, none is for a while.
+    "http-request track-sc0 int(1) table mlkit_lost",
+    "http-request disable-l7-retry if {{ sc0_gpc0_rate(mlkit_lost) ge {lost} }}",
+    "http-after-response sc-inc-gpc0(0) if {{ status 502 }}",
 )
+_BUDGET = f"backend mlkit_lost\\n    stick-table type integer size 1 store gpc0_rate({LOST_S}s)\\n"
 
 _LAUNCHER = """#!/bin/sh
 # Written by mlkit. "$@" is: -db -f CONFIG [...]
@@ -66,6 +87,50 @@ for argument in "$@"; do
 done
 exec {binary} "$@"
 """
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Where HAProxy accepts TLS, beside its own port.
+
+    Attributes:
+        host: the address.
+        port: the port.
+        certfile: PEM file with the certificate and those of its issuers.
+        keyfile: PEM file with the key; by default, ``certfile`` has it.
+    """
+
+    host: str
+    port: int
+    certfile: Path
+    keyfile: Path | None = None
+
+    @property
+    def reached_at(self) -> str:
+        """Host and port of URLs on this machine."""
+        return f"{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+
+    def check(self) -> None:
+        """Check that the files are a certificate and its key.
+
+        Raises:
+            SessionError: they are not, cannot be read, or the key has a password.
+        """
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certfile, self.keyfile, password="")
+        except (OSError, ValueError) as error:  # an SSLError is an OSError
+            raise SessionError(
+                "the certificate cannot be used",
+                where=", ".join(str(path) for path in (self.certfile, self.keyfile) if path),
+                expected="PEM files of a certificate and of its key, without a password",
+                got=getattr(error, "strerror", None) or str(error) or "a key with a password",
+            ) from None
+
+    def pem(self) -> bytes:
+        """Certificate and key in one, as HAProxy reads them."""
+        files = [path for path in (self.certfile, self.keyfile) if path is not None]
+        return b"\n".join(path.read_bytes() for path in files)
 
 
 def haproxy_binary() -> str:
@@ -85,8 +150,14 @@ def haproxy_binary() -> str:
     return path
 
 
-def write_launcher(folder: Path, binary: str) -> Path:
-    """Write the launcher and its error responses to a session's folder; return its path."""
+def write_launcher(folder: Path, binary: str, tls: Tls | None = None) -> Path:
+    """Write the launcher and its error responses to a session's folder; return its path.
+
+    Args:
+        folder: the session's.
+        binary: path of HAProxy.
+        tls: where it accepts TLS, if at all; a new certificate takes a new session.
+    """
     edits = [
         "s/bind \\*:/bind 127.0.0.1:/",
         "s/bind :/bind 127.0.0.1:/",
@@ -98,10 +169,18 @@ def write_launcher(folder: Path, binary: str) -> Path:
         edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
     replay(folder, ())
     page = folder / "errors" / "408.http"
-    page.write_text(_response(408, _LATE_BODY))
-    rules = [*_rejections(), _REPLAYS.format(BODY_S, folder / REPLAYABLE)]
-    rules.append(f"\\n    errorfile 408 {page}")
-    edits.append("s#^{0}$#{0}{1}#".format(_FRONTEND, "".join(rules)))
+    page.write_text(_response(408, _LATE))
+    rules = [f"errorfile 408 {page}", *_rejections()]
+    values = {"headers_s": HEADERS_S, "body_s": BODY_S, "lost": LOST}
+    rules += [rule.format(**values, paths=folder / REPLAYABLE) for rule in _REQUESTS]
+    if tls is not None:
+        certificate = folder / "tls.pem"
+        certificate.touch(0o600)
+        certificate.write_bytes(tls.pem())
+        options = f"ssl crt {certificate} ssl-min-ver TLSv1.2 alpn h2,http/1.1"
+        rules.insert(0, f"bind {tls.host}:{tls.port} {options}")
+    lines = "".join(f"\\n    {rule}" for rule in rules)
+    edits.append(f"s#^{_FRONTEND}$#{_BUDGET}{_FRONTEND}{lines}#")
     launcher = folder / "haproxy"
     launcher.write_text(
         _LAUNCHER.format(
@@ -131,7 +210,7 @@ def _rejections() -> Iterator[str]:
         body = _document(status, detail)
         retry = "hdr Retry-After 1 " if status == 503 else ""
         yield (
-            f"\\n    http-response return status {status} content-type application/problem+json "
+            f"http-response return status {status} content-type application/problem+json "
             f"{retry}string '{body}' if {{ status {sent} }} "
             f'{{ res.hdr(content-type) -m beg "text/plain" }}{condition}'
         )

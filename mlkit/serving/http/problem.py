@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Message, Send
 
-from mlkit.errors import DefinitionError, MlkitError, Overloaded, StepError
+from mlkit.errors import DefinitionError, MlkitError, Overloaded, StepError, printable
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 
 __all__ = [
@@ -87,7 +87,7 @@ class Failure:
     traceback: str
 
     def __str__(self) -> str:
-        return f"{self.time} {self.step or '-'} [{self.id}]\n{self.traceback}"
+        return printable(f"{self.time} {self.step or '-'} [{self.id}]\n{self.traceback}")
 
 
 @dataclass

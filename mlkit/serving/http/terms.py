@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import ContextVar
 from math import isfinite
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, NamedTuple
 
 from mlkit.errors import InputError
 from mlkit.execute.priority import Priority
 from mlkit.serving.http.payload import Invalid
 
-__all__ = ["PARAMETERS", "PRIORITY", "TERMS", "TIMEOUT", "Terms"]
+__all__ = ["PARAMETERS", "PRIORITY", "RECEIVED", "TERMS", "TIMEOUT", "Terms"]
 
 TIMEOUT = "X-Request-Timeout-Seconds"
 PRIORITY = "X-Priority"
 
+RECEIVED = "X-Mlkit-Received"
+"""Header with the time at which the front end received a request, in microseconds since the epoch:
+its deadline counts from then, whichever replica answers in the end."""
+
+_RECEIVED = RECEIVED.lower().encode()
 _TIMEOUT, _PRIORITY = TIMEOUT.lower().encode(), PRIORITY.lower().encode()
 _PRIORITIES = [priority.name.lower() for priority in Priority]
 
@@ -45,16 +50,19 @@ class Terms(NamedTuple):
         received_at: when it was received, on the clock of `time.perf_counter`.
         timeout_s: time for it in seconds.
         priority: its class in the queues.
+        spent_s: how much of its time it had used before: in the front end, or at a replica that
+            died.
     """
 
     received_at: float
     timeout_s: float
     priority: Priority = Priority.INTERACTIVE
+    spent_s: float = 0.0
 
     @property
     def deadline(self) -> float:
         """Deadline on the clock of `time.perf_counter`."""
-        return self.received_at + self.timeout_s
+        return self.received_at + self.timeout_s - self.spent_s
 
     @property
     def left_s(self) -> float:
@@ -71,17 +79,25 @@ class Terms(NamedTuple):
             Invalid: a value is not a positive number of seconds, or no priority.
         """
         timeout, priority = headers.get(_TIMEOUT), headers.get(_PRIORITY)
-        if timeout is None and priority is None:
+        received = headers.get(_RECEIVED)
+        if timeout is None and priority is None and received is None:
             return self
         return Terms(
             self.received_at,
             self.timeout_s if timeout is None else min(_seconds(timeout), self.timeout_s),
             self.priority if priority is None else _priority(priority),
+            0.0 if received is None else _since(received),
         )
 
 
 TERMS: ContextVar[Terms | None] = ContextVar("mlkit-terms", default=None)
 """The terms of the current request, for its calls to stages."""
+
+
+def _since(received: bytes) -> float:
+    """Seconds since the front end received a request; it is on this machine, with one clock."""
+    known = received.isdigit() and len(received) <= 20
+    return max(0.0, time() - int(received) / 1e6) if known else 0.0
 
 
 def _seconds(value: bytes) -> float:

@@ -6,16 +6,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
 
 from mlkit.errors import MlkitError, RequestError
+from mlkit.serving.http.terms import TIMEOUT
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.transport import exchange
 from mlkit.serving.replica.output import read_failures
-from mlkit.serving.retries import Retries, RetryBudget
+from mlkit.serving.retries import ATTEMPT, Retries, RetryBudget
 
 __all__ = ["Sender", "shut_down"]
 
@@ -101,10 +104,11 @@ class Sender:
 
         start = self._clock()
         retries = Retries(self._budget, idempotent=idempotent)
-        while True:
+        headers = {**request.headers, ATTEMPT: "1"}
+        for attempt in count(2):
             lost: httpx2.HTTPError | None = None
             try:
-                with self._exchange(request) as response:
+                with self._exchange(replace(request, headers=headers)) as response:
                     response.read()
             except (httpx2.NetworkError, httpx2.RemoteProtocolError) as error:
                 lost = error
@@ -112,13 +116,17 @@ class Sender:
                 raise self._unanswered(error) from error
             if lost is None and response.status_code != REPLICA_LOST:
                 return response
-            wait_s = retries.wait_s(start + self._timeout_s - self._clock())
+            left_s = start + self._timeout_s - self._clock()
+            wait_s = retries.wait_s(left_s)
             if wait_s is not None:
                 self._sleep(wait_s)
+                # All attempts have one deadline.
+                headers |= {ATTEMPT: f"{attempt}", TIMEOUT: f"{left_s - wait_s:.6f}"}
             elif lost is not None:
                 raise self._unanswered(lost) from lost
             else:
                 return response
+        raise AssertionError  # it counts for ever
 
     def stream(self, request: PreparedRequest) -> Iterator[Any]:
         """Send a request at the first `next`, and yield the items of its response.

@@ -13,6 +13,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ import mlkit
 from mlkit.errors import DeployError, SessionError, SessionTimeout
 from mlkit.serving.control import folders
 from mlkit.serving.control.flags import free_port, ray_environment
-from mlkit.serving.control.haproxy import haproxy_binary, write_launcher
+from mlkit.serving.control.haproxy import Tls, haproxy_binary, write_launcher
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import (
     PROTOCOL,
@@ -81,17 +82,23 @@ class Session:
         host: str = "127.0.0.1",
         port: int | None = None,
         lease_s: float | None = None,
+        tls: Tls | None = None,
         say: Progress = lambda text: None,
     ) -> Session:
         """Start a session for this process and wait until it is ready.
 
+        If the wait is interrupted, what was started ends in the background.
+
         Raises:
             SessionError: it did not start; quotes the last line of its log.
         """
-        session = cls.begin(address=address, host=host, port=port, lease_s=lease_s)
+        session = cls.begin(address=address, host=host, port=port, lease_s=lease_s, tls=tls)
         say("starting Ray and Serve" if address == "local" else f"joining {address}")
         try:
             session.wait_ready()
+        except KeyboardInterrupt:
+            session._end_soon()
+            raise
         except BaseException:
             session.end()
             raise
@@ -105,6 +112,7 @@ class Session:
         host: str = "127.0.0.1",
         port: int | None = None,
         lease_s: float | None = None,
+        tls: Tls | None = None,
     ) -> Session:
         """Start a session for this process, without waiting; see `wait_ready`.
 
@@ -127,7 +135,7 @@ class Session:
         session = cls(folder)
         try:
             (folder / "settings.json").write_text(json.dumps(settings))
-            _started[folder] = _spawn(folder, address)
+            _started[folder] = _spawn(folder, address, tls)
         except BaseException:
             session.end()
             folders.remove(folder)  # even if the process was not started yet
@@ -174,6 +182,8 @@ class Session:
         """
         mine, orphan = None, None
         for session in cls.all():
+            if session.folder in _released:
+                continue
             try:
                 about = session.about()
             except SessionTimeout:
@@ -320,6 +330,11 @@ class Session:
         process = _started.get(self.folder)
         return process is not None and process.poll() is None
 
+    def _end_soon(self) -> None:
+        """End a session without waiting; what needs its port waits, as for one that is deleted."""
+        _released.add(self.folder)
+        threading.Thread(target=self.end, name="mlkit-ending", daemon=True).start()
+
     def end(self) -> None:
         """Terminate a child process that does not respond, and wait for its watchdog."""
         process = _started.pop(self.folder, None)
@@ -397,8 +412,8 @@ def _lease(lease_s: float | None) -> float:
     return float(os.environ.get("MLKIT_LEASE_S", LEASE_S))
 
 
-def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    write_launcher(folder, haproxy_binary())
+def _spawn(folder: Path, address: str, tls: Tls | None) -> subprocess.Popen[bytes]:
+    write_launcher(folder, haproxy_binary(), tls)
     environment = {**os.environ, **ray_environment(folder)}
     if address != "local":  # a cluster has its own token
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):

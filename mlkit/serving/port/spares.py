@@ -1,9 +1,9 @@
 """Prestarted worker processes for the next replicas of autoscaled apps.
 
 A new worker process takes a second to import Ray, and seconds if it is not forked from one that has
-imported what it needs (see `forkserver`), which is most of the time until a new replica is ready. Ray prestarts some workers when it starts, which import them in
-advance (``RAY_preload_python_modules`` in `control/flags.py`). ``PrestartWorkers``, a private call
-of ray 2.60, starts more; if it fails, replicas start without.
+imported what it needs (see `forkserver`). Ray prestarts some workers when it starts, which import
+their modules in advance (``RAY_preload_python_modules`` in `control/flags.py`).
+``PrestartWorkers``, a private call of ray 2.60, starts more; if it fails, replicas start without.
 """
 
 from __future__ import annotations

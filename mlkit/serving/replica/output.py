@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlkit.define.step import running_step
+from mlkit.errors import printable
 from mlkit.metrics.context import current_request
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.replica.levels import SERVERS
@@ -52,14 +53,33 @@ class LogLine:
 
     def __str__(self) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(self.time))
-        return f"{clock} {self.step or '-':<12} {self.text}"
+        head = f"{clock} {self.step or '-':<12} "
+        # A message may quote a client: none of its lines may pass for an entry of its own.
+        return head + printable(self.text).replace("\n", "\n" + " " * len(head))
+
+
+class _Lines(RotatingFileHandler):
+    """Says once that a file cannot be written, and goes on.
+
+    Python's handler writes a traceback for each record to stderr, which is captured: into this
+    very file.
+    """
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Warn of the first record that cannot be written."""
+        if not self.failed:
+            self.failed = True
+            stream = sys.__stderr__ or sys.stderr
+            stream.write(f"output cannot be kept: {sys.exception()} ({self.baseFilename})\n")
 
 
 class JsonLines:
     """Appends JSON lines to a file of one replica, bounded in size."""
 
     def __init__(self, path: Path) -> None:
-        self._handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=1)
+        self._handler = _Lines(path, maxBytes=MAX_BYTES, backupCount=1, delay=True)
         self._handler.setFormatter(logging.Formatter("%(message)s"))
 
     def __call__(self, record: dict[str, Any]) -> None:

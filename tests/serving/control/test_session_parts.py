@@ -5,29 +5,36 @@ import json
 import os
 import signal
 import socket
+import ssl
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 
-from mlkit.errors import DeployConflict, DeployError, SessionError, SessionTimeout
+from mlkit.errors import DeployConflict, DeployError, RequestError, SessionError, SessionTimeout
 from mlkit.serving import warm_up
 from mlkit.serving.control import folders, haproxy, watchdog
 from mlkit.serving.control.flags import free_port, ray_environment
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import PROTOCOL, SOCKET, About, DeleteApp
 from mlkit.serving.control.server import listening
+from mlkit.serving.http.terms import RECEIVED
 from mlkit.serving.kernel import session as session_module
 from mlkit.serving.kernel import warming
+from mlkit.serving.kernel.client import PreparedRequest
+from mlkit.serving.kernel.sender import Sender
 from mlkit.serving.kernel.session import Session, notebook_key
+from mlkit.serving.retries import MAX_RETRIES
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -361,6 +368,8 @@ RESPONSES = {
     "/app/closed": (503, "text/plain", b"closed on Sundays"),
     "/app/late": (408, "text/plain", b"Request 1 timed out after None s."),
     "/app/slow": (408, "application/problem+json", b"{}"),
+    "/app/broken": (500, "text/plain; charset=utf-8", b"Internal Server Error"),
+    "/app/died": (500, "text/plain; charset=utf-8", b"Internal Server Error"),
 }
 
 
@@ -372,6 +381,8 @@ class Replica(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", media_type)
         self.send_header("Content-Length", str(len(body)))
+        if self.path.startswith("/app/") and self.path != "/app/died":
+            self.send_header("X-Mlkit-Version", "1")
         self.end_headers()
         self.wfile.write(body)
 
@@ -441,17 +452,16 @@ class Dying:
         self._listener.close()
 
 
-@pytest.fixture
-def between(tmp_path, monkeypatch):
-    """HAProxy, with the options of a session, before a replica that dies and one that counts.
+@contextmanager
+def in_front_of(folder, *replicas, tls=None):
+    """HAProxy, with the options of a session, before replicas at ports; yields its port.
 
-    Yields its URL and both replicas. Requests to ``/twice`` may be sent again.
+    Requests to ``/twice`` may be sent again.
     """
-    monkeypatch.setattr(haproxy, "BODY_S", 1)
-    (tmp_path / "errors").mkdir()
-    lives, dies, port = _Counting(), Dying(), free_port()
-    flags = ray_environment(tmp_path)
-    config = tmp_path / "haproxy.cfg"
+    (folder / "errors").mkdir()
+    port, flags = free_port(), ray_environment(folder)
+    servers = "\n".join(f"    server s{i} 127.0.0.1:{at}" for i, at in enumerate(replicas))
+    config = folder / "haproxy.cfg"
     config.write_text(f"""global
     tune.bufsize {flags["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]}
 defaults
@@ -467,33 +477,59 @@ frontend http_frontend
     bind 127.0.0.1:{port}
     default_backend replicas
 backend replicas
-    server one 127.0.0.1:{dies.port}
-    server two 127.0.0.1:{lives.server_port}
+{servers}
 """)
-    launcher = haproxy.write_launcher(tmp_path, haproxy.haproxy_binary())
-    haproxy.replay(tmp_path, ["twice"])
+    launcher = haproxy.write_launcher(folder, haproxy.haproxy_binary(), tls)
+    haproxy.replay(folder, ["twice"])
     process = subprocess.Popen([str(launcher), "-db", "-f", str(config)])
-    threading.Thread(target=lives.serve_forever, daemon=True).start()
-    until = time.monotonic() + 10
-    while not _answers(port):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}", lives, dies
-    process.terminate()
-    process.wait()
-    dies.close()
-    lives.shutdown()
-    lives.server_close()
+    try:
+        until = time.monotonic() + 10
+        while not _answers(port):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture
+def lives():
+    """A replica that counts what it gets."""
+    with _Counting() as replica:
+        thread = threading.Thread(target=replica.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield replica
+        replica.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def dies():
+    replica = Dying()
+    yield replica
+    replica.close()
+
+
+@pytest.fixture
+def between(tmp_path, monkeypatch, lives, dies):
+    """HAProxy before a replica that dies and one that counts; yields its URL and both."""
+    monkeypatch.setattr(haproxy, "BODY_S", 1)
+    monkeypatch.setattr(haproxy, "HEADERS_S", 1)
+    with in_front_of(tmp_path, dies.port, lives.server_port) as port:
+        yield f"http://127.0.0.1:{port}", lives, dies
 
 
 class _Counting(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
+        self.received = []
 
 
 class _Answers(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(self.headers)
         self.send_response(200)
         self.send_header("Content-Length", str(len(str(len(body)))))
         self.end_headers()
@@ -520,14 +556,90 @@ def test_what_must_not_run_twice_is_not_sent_again(between) -> None:
     assert dies.requests == 2
 
 
+def test_a_request_that_kills_its_replica_runs_three_times(tmp_path, dies) -> None:
+    with in_front_of(tmp_path, dies.port, dies.port, dies.port, dies.port) as port:
+        assert httpx2.post(f"http://127.0.0.1:{port}/twice", content=b"x").status_code == 502
+    assert dies.requests == 1 + MAX_RETRIES
+
+
+def test_so_it_does_with_a_client_that_sends_it_again(tmp_path, dies) -> None:
+    with in_front_of(tmp_path, dies.port, dies.port, dies.port, dies.port) as port:
+        request = PreparedRequest("POST", f"http://127.0.0.1:{port}/twice", {}, b"{}")
+        codec = SimpleNamespace(
+            graph=SimpleNamespace(name="twice", idempotent=True),
+            error=lambda status, body: RequestError("no", http_status=status),
+        )
+        sender = Sender(codec, 60.0, tmp_path, lambda *took: None, sleep=lambda seconds: None)
+        with pytest.raises(RequestError) as raised:
+            sender.send(request)
+        sender.close()
+    assert raised.value.http_status == 502
+    assert dies.requests == 1 + MAX_RETRIES
+
+
+def test_after_many_that_were_lost_none_is_sent_again(tmp_path, monkeypatch, dies) -> None:
+    monkeypatch.setattr(haproxy, "LOST", 2)
+    with (
+        in_front_of(tmp_path, dies.port, dies.port, dies.port) as port,
+        httpx2.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        runs = []
+        for _ in range(4):
+            before = dies.requests
+            assert client.post("/twice", content=b"x").status_code == 502
+            runs.append(dies.requests - before)
+    assert runs == [3, 3, 1, 1]
+
+
+def test_the_deadline_counts_from_the_reception_at_the_front_end(between) -> None:
+    url, lives, dies = between
+    before = time.time()
+    with httpx2.Client() as client:
+        for _ in range(2):  # one of them dies first
+            client.post(f"{url}/twice", content=b"x", headers={RECEIVED: "12"})
+    assert dies.requests
+    values = [headers.get_all(RECEIVED) for headers in lives.received]
+    assert [len(each) for each in values] == [1, 1]
+    assert all(before <= int(value) / 1e6 <= time.time() for (value,) in values)
+
+
+def test_haproxy_accepts_tls_beside_its_own_port(tmp_path, lives, certificate) -> None:
+    certfile, keyfile = certificate
+    tls = haproxy.Tls("127.0.0.1", free_port(), certfile, keyfile)
+    tls.check()
+    trusted = ssl.create_default_context(cafile=certfile)
+    with in_front_of(tmp_path, lives.server_port, tls=tls) as port:
+        for url in (f"https://localhost:{tls.port}/twice", f"http://127.0.0.1:{port}/twice"):
+            assert httpx2.post(url, content=b"x", verify=trusted).text == "1"
+    assert (tmp_path / "tls.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_at_once(tmp_path, certificate) -> None:
+    certfile, keyfile = certificate
+    (tmp_path / "no.pem").write_text("no")
+    for files in ((keyfile,), (certfile,), (tmp_path / "none", keyfile), (tmp_path / "no.pem",)):
+        with pytest.raises(SessionError, match="the certificate cannot be used"):
+            haproxy.Tls("127.0.0.1", 8443, *files).check()
+
+
+def late(url: str, sent: bytes) -> bytes:
+    """The response to a request that does not go on."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.sendall(sent)
+        return client.makefile("rb").read()
+
+
 def test_a_body_that_does_not_arrive_is_a_problem_document(between) -> None:
     url, _, _ = between
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-        client.sendall(b"POST /twice HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nfew")
-        response = client.makefile("rb").read()
+    response = late(url, b"POST /twice HTTP/1.1\r\nHost: here\r\nContent-Length: 10\r\n\r\nfew")
     assert response.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in response
     assert b"did not arrive in time" in response
+
+
+def test_headers_that_do_not_arrive_hold_no_connection(between) -> None:
+    url, _, _ = between
+    assert late(url, b"POST /once HTTP/1.1\r\nHost: he").startswith(b"HTTP/1.1 408 ")
 
 
 def _answers(port: int) -> bool:
@@ -537,11 +649,12 @@ def _answers(port: int) -> bool:
 
 def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone(front_end):
     responses = {path: httpx2.get(front_end + path) for path in RESPONSES}
-    for path, status in (("/full", 503), ("/nowhere", 404), ("/app/late", 504)):
+    own = {"/full": 503, "/nowhere": 404, "/app/late": 504, "/app/died": 502}
+    for path, status in own.items():
         assert responses[path].headers["content-type"] == "application/problem+json"
         assert responses[path].status_code == responses[path].json()["status"] == status
     assert responses["/full"].headers["retry-after"] == "1"
-    for path in ("/app/missing", "/app/closed", "/app/slow"):
+    for path in ("/app/missing", "/app/closed", "/app/slow", "/app/broken"):
         status, media_type, body = RESPONSES[path]
         assert (responses[path].status_code, responses[path].content) == (status, body)
         assert responses[path].headers["content-type"] == media_type
@@ -687,7 +800,7 @@ def spawned(base, monkeypatch):
     monkeypatch.setattr(Session, "of_this_notebook", classmethod(lambda cls: None))
 
     def run(code):
-        def spawn(folder, address):
+        def spawn(folder, address, tls):
             environment = {**os.environ, "MLKIT_SESSION": folder.name}
             command = [sys.executable, "-c", code]
             processes.append(subprocess.Popen(command, cwd=folder, env=environment))
@@ -739,7 +852,7 @@ def test_nothing_warms_up_beside_a_session(spawned, monkeypatch, base) -> None:
 
 @pytest.mark.parametrize("error", [SessionError("no"), OSError("no")])
 def test_warming_up_never_raises(spawned, monkeypatch, base, error) -> None:
-    def fail(folder, address):
+    def fail(folder, address, tls):
         raise error
 
     spawned("")
@@ -779,6 +892,36 @@ def test_an_interrupted_wait_leaves_the_session_to_the_next(spawned, monkeypatch
             warming.session_at("local", None, said)
     assert warming.session_at("local", None, said) is not None
     assert len(processes) == 1
+
+
+def test_an_interrupted_start_returns_at_once_and_ends_in_the_background(
+    spawned, monkeypatch
+) -> None:
+    processes = spawned("import signal, time; signal.signal(15, lambda *a: None); time.sleep(60)")
+    ended, may_end, end = threading.Event(), threading.Event(), Session.end
+
+    def interrupted(session):
+        raise KeyboardInterrupt
+
+    def end_late(session):
+        may_end.wait(10)
+        session_module._started[session.folder].kill()
+        end(session)
+        ended.set()
+
+    monkeypatch.setattr(Session, "wait_ready", interrupted)
+    monkeypatch.setattr(Session, "end", end_late)
+    with pytest.raises(KeyboardInterrupt):
+        Session.start()
+    assert not ended.is_set()
+    assert processes[0].poll() is None
+    (folder,) = session_module._started
+    assert folder in session_module._released
+    may_end.set()
+    session_module._wait_for_released()
+    assert ended.wait(10)
+    assert processes[0].poll() is not None
+    assert not folder.exists()
 
 
 def test_an_explicit_port_waits_for_the_session_that_had_it(base, spawned) -> None:

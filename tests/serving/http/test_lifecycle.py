@@ -309,9 +309,30 @@ def test_a_client_can_ask_for_less_time_and_not_for_more(timeout, seconds) -> No
     assert Terms(100.0, 60.0).asked({TIMEOUT: timeout}).deadline == 100.0 + seconds
 
 
+@pytest.mark.parametrize(
+    ("ago_s", "spent_s"), [(0.0, 0.0), (20.0, 20.0), (3600.0, 3600.0), (-3600.0, 0.0)]
+)
+def test_the_time_counts_from_the_reception_at_the_front_end(monkeypatch, ago_s, spent_s) -> None:
+    monkeypatch.setattr("mlkit.serving.http.terms.time", lambda: 1.7e9)
+    received = f"{(1.7e9 - ago_s) * 1e6:.0f}".encode()
+    asked = Terms(100.0, 60.0).asked({b"x-mlkit-received": received, TIMEOUT: b"30"})
+    assert asked.deadline == pytest.approx(130.0 - spent_s)
+    assert (asked.received_at, asked.timeout_s) == (100.0, 30.0)
+
+
+@pytest.mark.parametrize("received", [b"", b"-1", b"soon", b"1e9", b"\xff", b"1" * 5000])
+def test_a_time_of_reception_that_is_none_is_ignored(received) -> None:
+    assert Terms(100.0, 60.0).asked({b"x-mlkit-received": received}).spent_s == 0.0
+
+
+def test_a_request_whose_replica_died_late_is_late_at_the_next(face) -> None:
+    response = face(number).post("/number", json={"x": 1}, headers={"X-Mlkit-Received": "1"})
+    assert response.status_code == 504
+
+
 def test_terms_without_headers_are_those_of_the_limits() -> None:
-    assert Terms(100.0, 60.0).asked({}) == (100.0, 60.0, Priority.INTERACTIVE)
-    assert Terms(100.0, 60.0).asked({PRIORITY: b"Bulk"}) == (100.0, 60.0, Priority.BULK)
+    assert Terms(100.0, 60.0).asked({}) == Terms(100.0, 60.0, Priority.INTERACTIVE)
+    assert Terms(100.0, 60.0).asked({PRIORITY: b"Bulk"}) == Terms(100.0, 60.0, Priority.BULK)
 
 
 @pytest.mark.parametrize(

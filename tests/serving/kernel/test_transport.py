@@ -240,3 +240,16 @@ def test_a_response_is_closed_however_its_reader_ends(ending) -> None:
         if ending == "failed":
             raise ValueError("the reader fails")
     assert body.closed
+
+
+def test_attempts_are_numbered_and_have_one_deadline(app, respond) -> None:
+    lost = httpx2.Response(502, json={"detail": "the replica stopped"})
+    respond.side_effect = [lost, httpx2.ReadError("lost"), httpx2.Response(200, json=4)]
+    assert app(2) == 4
+    sent = [call.args[0].headers for call in respond.call_args_list]
+    assert [headers["x-mlkit-attempt"] for headers in sent] == ["1", "2", "3"]
+    limit_s = app.limits.request_timeout_s
+    first, second, third = (headers.get("x-request-timeout-seconds") for headers in sent)
+    assert first is None
+    assert limit_s > float(second) > float(third) > 0
+    assert "x-mlkit-attempt" not in {name.lower() for name in app.sent[-1].headers}
