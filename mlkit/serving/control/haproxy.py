@@ -124,7 +124,7 @@ class Tls:
                 "the certificate cannot be used",
                 where=", ".join(str(path) for path in (self.certfile, self.keyfile) if path),
                 expected="PEM files of a certificate and of its key, without a password",
-                got=error.strerror or str(error) or "a key with a password",
+                got=getattr(error, "strerror", None) or str(error) or "a key with a password",
             ) from None
 
     def pem(self) -> bytes:
