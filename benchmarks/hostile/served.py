@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import Any
 
 import uvicorn
 
@@ -61,7 +62,7 @@ class LoggedErrors(logging.Handler):
 
 
 @contextmanager
-def serving(pipe: Pipeline[..., object]) -> Iterator[tuple[int, LoggedErrors]]:
+def serving(pipe: Pipeline[..., Any]) -> Iterator[tuple[int, LoggedErrors]]:
     """Serve a pipeline with uvicorn; yield the port, and what the server logs as errors."""
     port, logged = free_port(), LoggedErrors()
     config = uvicorn.Config(

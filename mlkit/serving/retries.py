@@ -6,11 +6,15 @@ import random
 import threading
 from collections.abc import Callable
 
-__all__ = ["ATTEMPT", "MAX_RETRIES", "Retries", "RetryBudget"]
+__all__ = ["ATTEMPT", "MAX_RETRIES", "RECEIVED", "Retries", "RetryBudget"]
 
 ATTEMPT = "X-Mlkit-Attempt"
 """Header of a client that sends lost requests again: 1, and one more with each retry. The front end
 leaves retries to it."""
+
+RECEIVED = "X-Mlkit-Received"
+"""Header with the time at which the front end received a request, in microseconds since the epoch:
+its deadline counts from then, whichever replica answers in the end."""
 
 MAX_RETRIES = 2
 """Retries of one request at most."""

@@ -35,6 +35,8 @@ ALLOWED: dict[tuple[str, str], str] = {
     ): "code of the notebook, from the session's own store",
     ("serving/replica/kept.py", "pickle.loads"): "inputs that a replica has kept in its own folder",
     ("serving/replica/remote.py", "pickle.loads"): "arguments and results of stages, through Ray",
+    ("serving/port/forkserver.py", "runpy.run_path"): "Ray's script of a worker process",
+    ("serving/port/imports.py", "runpy.run_path"): "Ray's scripts of its agents",
     ("export/cells.py", "compile"): "cells of the notebook that is exported",
     ("export/cells.py", "exec"): "cells of the notebook that is exported",
     ("export/examples.py", "compile"): "arguments in cells of the notebook that is exported",

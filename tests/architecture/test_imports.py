@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "serving.sources": {"define"},
     "serving.http": BOTTOM
     | STAGES
-    | {"fetch", "metrics", "mlkit", "serving.grants", "serving.limits"},
+    | {"fetch", "metrics", "mlkit", "serving.grants", "serving.limits", "serving.retries"},
     "serving.gateway": {"errors", "define", "serving.http"},
     "serving.bundle": {"errors", "serving.http", "serving.sources"} | STAGES,
     "serving.replica": BOTTOM
@@ -67,7 +67,8 @@ ARROWS: dict[str, set[str]] = {
     | {"serving.retries"},
     "serving.control": BOTTOM
     | STAGES
-    | {"autoscale", "serving.bundle", "serving.grants", "serving.limits", "serving.replica"},
+    | {"autoscale", "serving.bundle", "serving.grants", "serving.limits", "serving.replica"}
+    | {"serving.retries"},
     "serving.port": BOTTOM
     | STAGES
     | {"autoscale", "metrics", "serving.control", "serving.http", "serving.limits"}

@@ -22,8 +22,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from mlkit.errors import SessionError
-from mlkit.serving.http.terms import RECEIVED
-from mlkit.serving.retries import ATTEMPT, BUDGET, MAX_RETRIES
+from mlkit.serving.retries import ATTEMPT, BUDGET, MAX_RETRIES, RECEIVED
 
 __all__ = ["Tls", "haproxy_binary", "replay", "write_launcher"]
 

@@ -33,6 +33,7 @@ from mlkit.execute.items import Items
 from mlkit.execute.local import not_streaming
 from mlkit.execute.priority import Priority, places
 from mlkit.serving.http import problem
+from mlkit.serving.http.adaptive import AdaptiveLimit
 from mlkit.serving.http.observer import HOPS, Headers, Observer
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 from mlkit.serving.http.pace import resumed
@@ -166,7 +167,13 @@ class Served:
 
     def is_full(self, priority: Priority) -> bool:
         """Whether a request would be refused because too many are in flight."""
-        return self.ongoing >= places(self.limits.max_ongoing_requests, priority)
+        limit = self.limits.max_ongoing_requests if self._adaptive is None else self._adaptive.now
+        return self.ongoing >= places(limit, priority)
+
+    @cached_property
+    def _adaptive(self) -> AdaptiveLimit | None:
+        most = self.limits.max_ongoing_requests
+        return AdaptiveLimit(most) if self.limits.adaptive else None
 
     def _admit(self, priority: Priority) -> bool:
         """Count a request as in flight.
@@ -265,12 +272,16 @@ class Served:
     ) -> Execution:
         HOPS.set([])
         TERMS.set(terms)
+        began = perf_counter()  # a client that sends its body slowly says nothing of the pipeline
         execution = await self.executor.run(
             {**self._defaults, **self._fresh_defaults(), **arguments},
             deadline=terms.deadline,
             on_node=on_node,
             priority=terms.priority,
         )
+        if self._adaptive is not None:
+            now = perf_counter()
+            self._adaptive.add(now - began, self.ongoing, now)
         if execution.error is None:
             self.last = execution
             if self.watch is not None:

@@ -11,15 +11,12 @@ from typing import Any, NamedTuple
 from mlkit.errors import InputError
 from mlkit.execute.priority import Priority
 from mlkit.serving.http.payload import Invalid
+from mlkit.serving.retries import RECEIVED
 
-__all__ = ["PARAMETERS", "PRIORITY", "RECEIVED", "TERMS", "TIMEOUT", "Terms"]
+__all__ = ["PARAMETERS", "PRIORITY", "TERMS", "TIMEOUT", "Terms"]
 
 TIMEOUT = "X-Request-Timeout-Seconds"
 PRIORITY = "X-Priority"
-
-RECEIVED = "X-Mlkit-Received"
-"""Header with the time at which the front end received a request, in microseconds since the epoch:
-its deadline counts from then, whichever replica answers in the end."""
 
 _RECEIVED = RECEIVED.lower().encode()
 _TIMEOUT, _PRIORITY = TIMEOUT.lower().encode(), PRIORITY.lower().encode()

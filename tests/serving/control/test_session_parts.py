@@ -28,13 +28,12 @@ from mlkit.serving.control.flags import free_port, ray_environment
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import PROTOCOL, SOCKET, About, DeleteApp
 from mlkit.serving.control.server import listening
-from mlkit.serving.http.terms import RECEIVED
 from mlkit.serving.kernel import session as session_module
 from mlkit.serving.kernel import warming
 from mlkit.serving.kernel.client import PreparedRequest
 from mlkit.serving.kernel.sender import Sender
 from mlkit.serving.kernel.session import Session, notebook_key
-from mlkit.serving.retries import MAX_RETRIES
+from mlkit.serving.retries import MAX_RETRIES, RECEIVED
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 

@@ -1,0 +1,134 @@
+"""The adaptive limit before a simulated queue, in virtual time."""
+
+import heapq
+import random
+from collections import deque
+from typing import NamedTuple
+
+import pytest
+
+from mlkit import pipeline, step
+from mlkit.errors import DefinitionError
+from mlkit.execute.priority import Priority
+from mlkit.serving import Limits
+from mlkit.serving.http.adaptive import LEAST, START, AdaptiveLimit
+from mlkit.serving.http.lifecycle import Served
+
+WORKERS, SERVICE_S = 4, 0.02
+CAPACITY = WORKERS / SERVICE_S
+
+
+@step
+def add_one(x: int) -> int:
+    return x + 1
+
+
+@pipeline
+def plus(x: int) -> int:
+    return add_one(x)
+
+
+class Seen(NamedTuple):
+    answered: int
+    rejected: int
+    latencies: list[float]
+    limits: list[int]
+
+
+def simulated(
+    limit, rate, seconds, service_s=lambda at: SERVICE_S, seed=0, workers=WORKERS
+) -> Seen:
+    """Poisson arrivals at workers that share a queue; what is beyond the limit is rejected."""
+    draw, queue, busy, ends = random.Random(seed), deque(), 0, []
+    ongoing, rejected, latencies, limits = 0, 0, [], []
+    at = draw.expovariate(rate)
+
+    def begin(now):
+        nonlocal busy
+        while queue and busy < workers:
+            busy += 1
+            took = service_s(now) * draw.uniform(0.8, 1.2)
+            heapq.heappush(ends, (now + took, queue.popleft()))
+
+    while at < seconds or ends:
+        if ends and (at >= seconds or ends[0][0] <= at):
+            now, arrived = heapq.heappop(ends)
+            if isinstance(limit, AdaptiveLimit):
+                limit.add(now - arrived, ongoing, now)
+                limits.append(limit.now)
+            latencies.append(now - arrived)
+            busy, ongoing = busy - 1, ongoing - 1
+            begin(now)
+            continue
+        if ongoing < (limit.now if isinstance(limit, AdaptiveLimit) else limit):
+            ongoing += 1
+            queue.append(at)
+            begin(at)
+        else:
+            rejected += 1
+        at += draw.expovariate(rate)
+    return Seen(len(latencies), rejected, latencies, limits)
+
+
+def p99(latencies) -> float:
+    return sorted(latencies)[int(0.99 * len(latencies))]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_overload_costs_no_throughput_and_no_long_waits(seed) -> None:
+    adaptive = simulated(AdaptiveLimit(256), 5 * CAPACITY, 20, seed=seed)
+    fixed = simulated(256, 5 * CAPACITY, 20, seed=seed)
+    assert adaptive.answered >= 0.97 * 20 * CAPACITY
+    assert p99(adaptive.latencies) < 0.5 * p99(fixed.latencies)
+
+
+@pytest.mark.parametrize("load", [0.2, 0.5, 0.7])
+def test_ordinary_load_is_admitted(load) -> None:
+    seen = simulated(AdaptiveLimit(256), load * CAPACITY, 30)
+    assert seen.rejected <= 0.003 * seen.answered
+
+
+@pytest.mark.parametrize("slower", [1.5, 3, 8])
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_a_pipeline_that_becomes_slower_keeps_its_throughput(workers, slower) -> None:
+    limit, rate = AdaptiveLimit(256), 3 * workers / SERVICE_S
+    seen = simulated(
+        limit, rate, 60, lambda at: SERVICE_S * (slower if at > 20 else 1), workers=workers
+    )
+    assert seen.answered >= 0.9 * workers / SERVICE_S * (20 + 40 / slower)
+
+
+def test_the_limit_stays_within_its_bounds() -> None:
+    limit = AdaptiveLimit(8)
+    seen = simulated(limit, 5 * CAPACITY, 5)
+    assert set(seen.limits) <= set(range(LEAST, 9))
+    assert AdaptiveLimit(2).now == 2
+
+
+def test_what_no_request_has_tried_is_not_raised() -> None:
+    limit = AdaptiveLimit(256)
+    before = limit.now
+    for number in range(1000):
+        limit.add(0.01, 1, number / 100)
+    assert limit.now == before
+
+
+def test_it_is_asked_for() -> None:
+    assert not Limits().adaptive
+    with pytest.raises(DefinitionError, match="adaptive must be True or False"):
+        Limits(adaptive=1)
+
+
+def test_a_pipeline_admits_no_more_than_its_limit() -> None:
+    def full(**options) -> list[bool]:
+        served = Served(executor=None, limits=Limits(max_ongoing_requests=64, **options))
+        return [served.is_full(Priority.INTERACTIVE) for served.ongoing in (START - 1, START, 64)]
+
+    assert full(adaptive=True) == [False, True, True]
+    assert full() == [False, False, True]
+
+
+def test_requests_that_are_run_are_added_to_it(face) -> None:
+    client = face(plus, limits=Limits(adaptive=True))
+    assert client.post("/plus", json={"x": 1}).json() == 2
+    assert client.served._adaptive._began is not None
