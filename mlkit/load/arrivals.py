@@ -128,7 +128,7 @@ class Gamma(Renewal):
         super().__post_init__()
         if self.cv > MAX_CV:
             raise LoadError(
-                "cv is not usable",
+                "invalid cv",
                 where="gamma(cv=...)",
                 expected=f"at most {MAX_CV:g}; a Poisson process has 1",
                 got=repr(self.cv),

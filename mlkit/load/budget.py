@@ -82,7 +82,7 @@ def assert_budget(
 
     Raises:
         BudgetError: it failed, or is undecided. It is an `AssertionError`.
-        LoadError: an argument is not usable, or there is nothing to check.
+        LoadError: an argument is invalid, or there is nothing to check.
     """
     if rate is not None:
         check_positive("assert_budget", "rate", rate, "requests per second above 0")
@@ -147,7 +147,7 @@ def _throughput(result: LoadResult, rate: float) -> Check:
 def _failures(result: LoadResult, failed: float) -> Check:
     if not 0 < failed < 1:
         raise LoadError(
-            "failed is not usable",
+            "invalid failed",
             where="assert_budget(failed=...)",
             expected="a share above 0 and below 1",
             got=repr(failed),

@@ -200,7 +200,7 @@ def capacity(
         seed: of the schedules and of the order of the payloads; each run has another schedule.
 
     Raises:
-        LoadError: an argument is not usable, nothing answers at the target, or no request succeeds.
+        LoadError: an argument is invalid, nothing answers at the target, or no request succeeds.
     """
     _check(slo, start_rate=start_rate, min_rate=min_rate, max_rate=max_rate)
     _check_effort(precision, probe_s, max_run_s, verify)

@@ -66,7 +66,7 @@ def expectation(expect: Expect | None, *, nonempty: bool) -> Expectation:
         if expected and all(isinstance(s, int) and 200 <= s <= 599 for s in expected):
             return Expectation(expected)
     raise LoadError(
-        "expect is not usable",
+        "invalid expect",
         where="load_test(..., expect=...)",
         expected="a status, a set of them, a pydantic type, a JSON schema, or a function",
         got=repr(expect),

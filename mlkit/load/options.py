@@ -76,7 +76,7 @@ def settings_of(
         endless: whether the test may have no end.
 
     Raises:
-        LoadError: an argument is not usable.
+        LoadError: an argument is invalid.
     """
     if not isinstance(arrivals, Arrivals):
         raise LoadError(
@@ -107,7 +107,7 @@ def settings_of(
     for name, value in {**positive, "warmup_s": warmup_s}.items():
         if not 0 <= value < math.inf or (name in positive and value == 0):
             raise LoadError(
-                f"{name} is not usable",
+                f"invalid {name}",
                 where=f"{function}(..., {name}=...)",
                 expected=f"a finite number {'above 0' if name in positive else 'of at least 0'}",
                 got=repr(value),

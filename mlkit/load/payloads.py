@@ -69,7 +69,7 @@ def select(payloads: Any, needed: int | None, seed: int) -> Selection:
         seed: of everything that is drawn.
 
     Raises:
-        LoadError: the payloads are not usable, or there are too few of them.
+        LoadError: the payloads are invalid, or there are too few of them.
     """
     if isinstance(payloads, (Sampled, Mix, Template)):
         return payloads.select(needed, seed)

@@ -72,7 +72,7 @@ def prepare(
             worker needs to know of it.
 
     Raises:
-        LoadError: the target, the payloads or ``expect`` are not usable.
+        LoadError: the target, the payloads or ``expect`` are invalid.
     """
     import numpy as np
 

@@ -88,7 +88,7 @@ def load_test(
         seed: of the choice and the order of the payloads.
 
     Raises:
-        LoadError: an argument is not usable, or nothing answers at the target.
+        LoadError: an argument is invalid, or nothing answers at the target.
     """
     settings = settings_of(
         "load_test",

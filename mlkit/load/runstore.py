@@ -227,7 +227,7 @@ class Runs:
                 "there is no such load test" if row is None else "its records are not kept",
                 where=f"runs().load({run})",
                 expected=f"one of {', '.join(kept[-10:])}" if kept else "a load test with records",
-                fix=None if row is None else "result.save(path) keeps those of a test for good",
+                fix=None if row is None else "result.save(path) keeps those of a test permanently",
             )
         return LoadResult.load(self._store.file(run))
 

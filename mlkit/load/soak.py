@@ -305,7 +305,7 @@ def soak(
         seed: of the payloads and the sample.
 
     Raises:
-        LoadError: an argument is not usable, or nothing answers at the target.
+        LoadError: an argument is invalid, or nothing answers at the target.
     """
     check_positive("soak", "interval_s", interval_s, "seconds above 0")
     check_integer("soak", "keep", keep, 1)

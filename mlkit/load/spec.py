@@ -303,7 +303,7 @@ def check_positive(kind: str, name: str, value: Any, expected: str) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value <= 0:
         raise LoadError(
-            f"{name} is not usable", where=f"{kind}({name}=...)", expected=expected, got=repr(value)
+            f"invalid {name}", where=f"{kind}({name}=...)", expected=expected, got=repr(value)
         )
 
 
@@ -313,7 +313,7 @@ def check_integer(
     """Raise a `LoadError` unless the value is an integer (not a `bool`) of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise LoadError(
-            f"{name} is not usable",
+            f"invalid {name}",
             where=f"{kind}({name}=...)",
             expected=f"an integer of at least {least}",
             got=repr(value),

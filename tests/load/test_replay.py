@@ -78,7 +78,7 @@ def test_a_long_replay_has_a_short_repr():
         ([START, pd.NaT], {}, "1 of 2 timestamps are missing"),
         (["yesterday", "today"], {}, "not timestamps"),
         ([True, False], {}, "not timestamps"),
-        ([1, 2], {"speed": 0}, "speed is not usable"),
+        ([1, 2], {"speed": 0}, "invalid speed"),
         ([1, 2], {"unit": "min"}, "unknown unit"),
         (pd.DataFrame({"a": [1], "b": [2]}), {}, "which column"),
         (pd.DataFrame({"a": [1]}), {"column": "b"}, "no such column"),

@@ -205,7 +205,7 @@ def test_the_rate_of_a_steered_run_is_changed_while_it_runs(hello):
     assert arrivals_from_dict(result.arrivals.to_dict()) == result.arrivals
     assert np.array_equal(result.schedule().times(60), result.columns["intended"])
     assert result.plot() is not None
-    with pytest.raises(LoadError, match="rate is not usable"):
+    with pytest.raises(LoadError, match="invalid rate"):
         run.rate = -1
 
 

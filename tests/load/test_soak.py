@@ -177,9 +177,9 @@ def test_a_soak_without_an_end_is_stopped(hello):
     [
         (ramp(start=1, end=5), {}, "a ramp needs an end"),
         (poisson(rate=5), {"expect": dict}, "bodies of responses are not kept"),
-        (poisson(rate=5), {"keep": 0}, "keep is not usable"),
-        (poisson(rate=5), {"interval_s": 0}, "interval_s is not usable"),
-        (poisson(rate=5), {"duration_s": -1}, "duration_s is not usable"),
+        (poisson(rate=5), {"keep": 0}, "invalid keep"),
+        (poisson(rate=5), {"interval_s": 0}, "invalid interval_s"),
+        (poisson(rate=5), {"duration_s": -1}, "invalid duration_s"),
         (50, {}, "arrival process"),
     ],
 )

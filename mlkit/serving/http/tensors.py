@@ -107,7 +107,7 @@ class InferRequest:
         for tensor in self.document.inputs:
             size = tensor.parameters.get("binary_data_size")
             if tensor.name in self.tensors:
-                raise InputError(f"{tensor.name}: given twice")
+                raise InputError(f"{tensor.name}: duplicate input")
             if size is None:
                 self.tensors[tensor.name] = array_of(tensor, tensor.data)
                 continue
@@ -157,7 +157,7 @@ def array_of(tensor: Tensor, data: Any) -> Any:
 def _numbers(tensor: Tensor, data: memoryview) -> Any:
     dtype = np.dtype(DATATYPES[tensor.datatype])
     if len(data) % dtype.itemsize:
-        raise InputError(f"{tensor.name}: {len(data):,} bytes are no {tensor.datatype}")
+        raise InputError(f"{tensor.name}: {len(data):,} bytes are not valid {tensor.datatype}")
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
 
 
@@ -186,16 +186,16 @@ def _from_json(tensor: Tensor, data: Any) -> Any:
     values = list(_flat(data))
     if tensor.datatype == BYTES:
         if not all(isinstance(value, str) for value in values):
-            raise InputError(f"{tensor.name}: data of BYTES are texts in JSON")
+            raise InputError(f"{tensor.name}: data of BYTES are strings in JSON")
         return objects(values)
     dtype = np.dtype(DATATYPES[tensor.datatype])
     allowed = {"b": (bool,), "i": (int,), "u": (int,), "f": (int, float, type(None))}[dtype.kind]
     if not all(type(value) in allowed for value in values):
-        raise InputError(f"{tensor.name}: data are no {tensor.datatype}")
+        raise InputError(f"{tensor.name}: data are not valid {tensor.datatype}")
     try:
         return np.asarray(values, dtype.newbyteorder("="))  # null is NaN
     except OverflowError as error:
-        raise InputError(f"{tensor.name}: data are no {tensor.datatype}: {error}") from None
+        raise InputError(f"{tensor.name}: data are not valid {tensor.datatype}: {error}") from None
 
 
 def _flat(data: Any) -> Iterator[Any]:
@@ -230,7 +230,9 @@ def encode_response(
     """
     datatype = BYTES if values.dtype == object else datatype_of(values.dtype)
     if datatype is None:
-        raise InputError(f"an array of {values.dtype} is no tensor", fix="return another dtype")
+        raise InputError(
+            f"an array of {values.dtype} cannot be sent as a tensor", fix="return another dtype"
+        )
     output: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(values.shape)}
     if not binary:
         text = json_text({**document, "outputs": [{**output, "data": values.ravel().tolist()}]})

@@ -230,7 +230,7 @@ def about_memory(free: int) -> Iterator[Finding]:
 def about_shared_memory(free: int) -> Iterator[Finding]:
     if free < GIB // 4:
         yield Finding(
-            f"/dev/shm has {free / 2**20:.0f} MiB free; Ray's object store wants 200 MiB",
+            f"/dev/shm has {free / 2**20:.0f} MiB free; Ray's object store needs 200 MiB",
             "enlarge it (docker run --shm-size=1g); otherwise /tmp is used, which is slower",
         )
 
@@ -245,7 +245,7 @@ def about_disk(free: int, total: int) -> Iterator[Finding]:
 def about_files(limit: int) -> Iterator[Finding]:
     if 0 <= limit < 8192:
         yield Finding(
-            f"a process may open {limit} files; HAProxy and Ray want more than 8,192",
+            f"a process may open {limit} files; HAProxy and Ray need more than 8,192",
             "raise the hard limit (ulimit -Hn 65536)",
         )
 
