@@ -217,7 +217,8 @@ def cells_of_main(namespace: Mapping[str, Any]) -> list[Cell]:
     shell = namespace.get("get_ipython")
     if callable(shell):
         history = shell().history_manager.input_hist_parsed
-        return [Cell(f"cell {n}", code) for n, code in enumerate(history) if code.strip()]
+        cells = [Cell(f"cell {n}", code) for n, code in enumerate(history) if code.strip()]
+        return cells or _compiled_cells(shell())
     file = namespace.get("__file__")
     if isinstance(file, str) and Path(file).is_file():
         return [Cell(Path(file).name, Path(file).read_text(encoding="utf-8"), file)]
@@ -230,6 +231,19 @@ def cells_of_main(namespace: Mapping[str, Any]) -> list[Cell]:
         expected="a notebook, a script or a module",
         fix="write the pipeline to a file, and import it",
     )
+
+
+def _compiled_cells(shell: Any) -> list[Cell]:
+    """Cells that were executed without a history, as by nbval, in the order of their first run.
+
+    Tracebacks need them too, so that IPython keeps them where Python does.
+    """
+    sources = [
+        "".join(entry[2])
+        for name, entry in linecache.cache.items()
+        if len(entry) == 4 and shell.compile.format_code_name(name)
+    ]
+    return [Cell(f"cell {n}", code) for n, code in enumerate(sources, 1) if code.strip()]
 
 
 _CELLS = "__mlkit_cells__"
