@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_grpc(commands)
     _add_export(commands)
     _add_verify(commands)
+    _add_map(commands)
     _add_load(commands)
     _add_doctor(commands)
     dashboard = commands.add_parser("dashboard", help="print a dashboard for Grafana, in JSON")
@@ -250,6 +251,28 @@ def _add_verify(commands: Any) -> None:
     parser.set_defaults(run=_verify)
 
 
+def _add_map(commands: Any) -> None:
+    parser = commands.add_parser(
+        "map",
+        help="run a pipeline on data larger than memory",
+        description="Run a pipeline on Parquet files, or on the files of a folder, by Ray Data. "
+        "The same command continues after an interrupt.",
+    )
+    parser.add_argument("target", metavar="MODULE:PIPELINE", help="pipeline to run")
+    parser.add_argument("source", help="path or URI of Parquet files, or of a folder of files")
+    parser.add_argument("output", help="folder for the results")
+    parser.add_argument("--id", metavar="COLUMN", help="column that identifies a row")
+    parser.add_argument(
+        "--address", default="local", help="of a Ray cluster; by default, Ray is started here"
+    )
+    parser.add_argument(
+        "--batch-size", type=_count, default=512, metavar="N",
+        help="rows that a worker takes at a time (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--workers", type=_count, metavar="N", help="processes at most")
+    parser.set_defaults(run=_map)
+
+
 def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"an integer from 0 to 65535, not {text!r}")
@@ -350,6 +373,29 @@ def _verify(arguments: argparse.Namespace) -> int:
     outcome = verify(arguments.folder, url=arguments.url, serve=arguments.serve)
     print(outcome)
     return 0 if outcome.equal else 1
+
+
+def _map(arguments: argparse.Namespace) -> int:
+    from mlkit.serving import map_dataset
+
+    pipeline = load(arguments.target)
+    try:
+        with _interrupt_on_signals():
+            outcome = map_dataset(
+                pipeline,
+                arguments.source,
+                arguments.output,
+                id=arguments.id,
+                address=arguments.address,
+                batch_size=arguments.batch_size,
+                workers=arguments.workers,
+                progress=sys.stderr.isatty(),
+            )
+    except KeyboardInterrupt:
+        _say("interrupted; the same command continues")
+        return 130
+    print(outcome)
+    return 0
 
 
 # ---- load -----------------------------------------------------------------------------------

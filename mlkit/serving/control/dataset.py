@@ -10,7 +10,8 @@ from mlkit.serving.control.records import Frozen
 
 __all__ = ["BUNDLE", "JOB", "DatasetJob", "RowsDone", "filesystem_of"]
 
-JOB, BUNDLE = "job.json", "pipeline.bundle"
+JOB = "job.json"
+BUNDLE = "pipeline.bundle"
 """Files in the folder of the process."""
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import posixpath
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import mlkit
 from mlkit.define.graph import Graph
 from mlkit.define.shipping import fingerprint
 from mlkit.errors import InputError, MlkitError, did_you_mean, entry_point, require_extra
@@ -26,7 +25,7 @@ from mlkit.plan import plan
 from mlkit.serving.bundle import Origin, code_of, pack_whole
 from mlkit.serving.control import folders
 from mlkit.serving.control.dataset import BUNDLE, JOB, DatasetJob, RowsDone, filesystem_of
-from mlkit.serving.control.flags import ray_environment
+from mlkit.serving.kernel.session import process_environment
 from mlkit.serving.replica.blocks import ERROR, columns_of
 
 __all__ = ["MappedDataset", "map_dataset"]
@@ -276,8 +275,8 @@ def _run(job: DatasetJob, bundle: bytes, show: Callable[[int], object]) -> None:
         MlkitError: it failed.
     """
     folder = folders.create()
-    log = folder / "host.log"
-    try:
+    # Not in the folder, which ends with the process.
+    with tempfile.TemporaryFile() as log, _removed(folder):
         (folder / JOB).write_text(job.model_dump_json())
         (folder / BUNDLE).write_bytes(bundle)
         with _started(job, folder, log) as process:
@@ -287,40 +286,37 @@ def _run(job: DatasetJob, bundle: bytes, show: Callable[[int], object]) -> None:
                 _interrupt(process)
                 raise
         if process.returncode:
-            last = (log.read_text(errors="replace").strip() or "no log").splitlines()[-1]
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
             raise MlkitError(
                 "the rows were not mapped to the end",
                 where=f"dataset {job.source}",
-                got=cause or last,
+                got=cause or (lines[-1] if lines else f"exit status {process.returncode}"),
                 fix="call it again when the cause is gone: rows that are done are kept",
             )
+
+
+@contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Remove a folder at the end."""
+    try:
+        yield
     finally:
         folders.remove(folder)
 
 
-def _started(job: DatasetJob, folder: Path, log: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | ray_environment(folder)
+def _started(job: DatasetJob, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    environment = process_environment(folder, job.address)
     environment["RAY_preload_python_modules"] = "mlkit.serving.port.dataset"
-    if job.address != "local":  # a cluster has its own token
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-            environment.pop(name)
-            if name in os.environ:
-                environment[name] = os.environ[name]
-    root = str(Path(mlkit.__file__).resolve().parents[1])
-    if "site-packages" not in root:  # a checkout: workers need it, too
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [root, environment.get("PYTHONPATH")])
-        )
-    with log.open("wb") as stderr:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mlkit.serving.port.dataset", str(folder)],
-            env=environment,
-            cwd=folder,
-            start_new_session=True,  # an interrupt of the kernel's is passed on
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-        )
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlkit.serving.port.dataset", str(folder)],
+        env=environment,
+        cwd=folder,
+        start_new_session=True,  # an interrupt of the kernel's is passed on
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+    )
 
 
 def _watched(process: subprocess.Popen[bytes], show: Callable[[int], object]) -> str | None:

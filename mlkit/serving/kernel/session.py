@@ -45,7 +45,7 @@ from mlkit.serving.control.store import Store
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel.transport import exchange
 
-__all__ = ["Session", "notebook_key"]
+__all__ = ["Session", "notebook_key", "process_environment"]
 
 Progress = Callable[[str], None]
 Reply = TypeVar("Reply")
@@ -397,8 +397,13 @@ def _lease(lease_s: float | None) -> float:
     return float(os.environ.get("MLKIT_LEASE_S", LEASE_S))
 
 
-def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
-    write_launcher(folder, haproxy_binary())
+def process_environment(folder: Path, address: str) -> dict[str, str]:
+    """Return the environment of a process that starts or joins Ray.
+
+    Args:
+        folder: the folder of the process.
+        address: of a cluster; "local" to start Ray.
+    """
     environment = {**os.environ, **ray_environment(folder)}
     if address != "local":  # a cluster has its own token
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
@@ -410,6 +415,12 @@ def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
         environment["PYTHONPATH"] = os.pathsep.join(
             [root, *filter(None, [environment.get("PYTHONPATH")])]
         )
+    return environment
+
+
+def _spawn(folder: Path, address: str) -> subprocess.Popen[bytes]:
+    write_launcher(folder, haproxy_binary())
+    environment = process_environment(folder, address)
     with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "mlkit.serving.port", str(folder)],

@@ -22,14 +22,12 @@ from typing import Any
 import numpy as np
 
 from mlkit.errors import MlkitError
-from mlkit.execute.cores import cores, switch_promptly
-from mlkit.serving.bundle import Origin, unpack
+from mlkit.execute.cores import cores
 from mlkit.serving.control import folders, watchdog
 from mlkit.serving.control.cause import cause_in
 from mlkit.serving.control.dataset import BUNDLE, JOB, DatasetJob, RowsDone
 from mlkit.serving.port.cluster import join_ray, start_local_ray
 from mlkit.serving.replica.blocks import BlockMapper
-from mlkit.serving.replica.threads import limit_threads
 
 __all__ = ["main"]
 
@@ -49,14 +47,10 @@ STOP_S = 30.0
 class _Worker:
     """An actor that runs the pipeline, with its resources, on one block after the other."""
 
-    def __init__(
-        self, bundle: Any, origin: Origin, id: str, columns: dict[str, str], threads: int
-    ) -> None:
-        origin.enter()
-        limit_threads()
-        switch_promptly()
-        (graph,) = unpack(memoryview(bundle)).graphs.values()
-        self._mapper = BlockMapper(graph, id, columns, threads)
+    def __init__(self, bundle: Any, job: DatasetJob, threads: int) -> None:
+        self._mapper = BlockMapper.in_worker(
+            memoryview(bundle), job.origin, job.id, job.columns, threads
+        )
 
     def __call__(self, block: Any) -> Any:
         return self._mapper(block)
@@ -141,7 +135,7 @@ def _map(job: DatasetJob, bundle: Any, say: Callable[..., None]) -> None:
         .repartition(target_num_rows_per_block=job.batch_size, strict=True)
         .map_batches(
             _Worker,
-            fn_constructor_args=(bundle, job.origin, job.id, job.columns, threads),
+            fn_constructor_args=(bundle, job, threads),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=job.workers),

@@ -9,7 +9,10 @@ from typing import Any
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
 from mlkit.execute import Executor, compile_graph
+from mlkit.execute.cores import switch_promptly
 from mlkit.execute.offline import stream
+from mlkit.serving.bundle import Origin, unpack
+from mlkit.serving.replica.threads import limit_threads
 
 __all__ = ["ERROR", "BlockMapper", "columns_of"]
 
@@ -40,6 +43,22 @@ class BlockMapper:
         self._required = {p.name for p in graph.parameters if p.required}
         self._defaults = {p.name: p.default for p in graph.parameters if not p.required}
         self._executor = Executor(compile_graph(graph), workers=workers)
+
+    @classmethod
+    def in_worker(
+        cls,
+        bundle: memoryview,
+        origin: Origin,
+        id: str,
+        columns: Mapping[str, str],
+        workers: int,
+    ) -> BlockMapper:
+        """Return one for this process, which runs nothing else, from a bundle of a pipeline."""
+        origin.enter()
+        limit_threads()
+        switch_promptly()
+        (graph,) = unpack(bundle).graphs.values()
+        return cls(graph, id, columns, workers)
 
     def __call__(self, block: Any) -> Any:
         """Return the results of a block of rows, in their order."""
