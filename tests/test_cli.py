@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import mlkit
-from mlkit import cli
+from mlkit import cli, serving
 from mlkit.serving.control.haproxy import Tls
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel import deployment
@@ -332,3 +332,27 @@ def test_an_interrupt_while_it_comes_up_leaves_nothing(server, shop, runtime_bas
     assert process.wait(60) == 0
     assert process.stdout.read() == ""
     assert processes_of(session) == []
+
+
+def test_a_dataset_is_mapped_with_the_options_of_the_command(shop, monkeypatch, capsys) -> None:
+    given = {}
+
+    def map_dataset(pipeline, source, output, **options):
+        given.update(options, pipeline=pipeline.name, source=source, output=output)
+        return "2 rows"
+
+    monkeypatch.setattr(serving, "map_dataset", map_dataset)
+    command = ("map", "shop_for_cli:plus", "rows.parquet", "out", "--id", "sku", "--workers", "2")
+    assert exit_code(*command) == 0
+    assert capsys.readouterr().out.endswith("2 rows\n")
+    wanted = {"pipeline": "plus", "source": "rows.parquet", "output": "out", "id": "sku"}
+    assert given.items() >= (wanted | {"address": "local", "batch_size": 512, "workers": 2}).items()
+
+
+def test_an_interrupted_map_says_that_it_can_go_on(shop, monkeypatch, capsys) -> None:
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving, "map_dataset", interrupted)
+    assert exit_code("map", "shop_for_cli:plus", "rows.parquet", "out", "--id", "sku") == 130
+    assert "the same command continues" in capsys.readouterr().err

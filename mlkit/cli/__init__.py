@@ -1,4 +1,4 @@
-"""The command line: ``mlkit serve``, ``grpc``, ``load``, ``export``, ``verify``, ``doctor``.
+"""The command line, ``mlkit``: a module per command, with its options and what it does.
 
 Exit codes: 0 on success and after a requested shutdown, 1 on errors, 2 on usage errors. Of
 ``mlkit load`` with an objective: 0 if it was met, 1 if it was missed, 3 if it is undecided.
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from mlkit import __version__
-from mlkit.cli import dashboard, doctor, export, grpc, load, serve, verify
+from mlkit.cli import dashboard, doctor, export, grpc, load, map, serve, verify
 from mlkit.cli.arguments import UsageError, say
 from mlkit.errors import MlkitError
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (serve, grpc, export, verify, load, doctor, dashboard):
+    for command in (serve, grpc, map, export, verify, load, doctor, dashboard):
         command.add(commands)
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(run=_version)

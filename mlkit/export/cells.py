@@ -214,22 +214,36 @@ def cells_of_main(namespace: Mapping[str, Any]) -> list[Cell]:
     Raises:
         DefinitionError: it is known neither by IPython's history nor by a file.
     """
-    shell = namespace.get("get_ipython")
+    shell: Any = namespace.get("get_ipython")
     if callable(shell):
         history = shell().history_manager.input_hist_parsed
-        return [Cell(f"cell {n}", code) for n, code in enumerate(history) if code.strip()]
+        cells = [Cell(f"cell {n}", code) for n, code in enumerate(history) if code.strip()]
+        return cells or _compiled_cells(shell())
     file = namespace.get("__file__")
     if isinstance(file, str) and Path(file).is_file():
         return [Cell(Path(file).name, Path(file).read_text(encoding="utf-8"), file)]
-    cells = namespace.get(_CELLS)
-    if cells is not None:
-        return list(cells)
+    known: list[Cell] | None = namespace.get(_CELLS)
+    if known is not None:
+        return list(known)
     raise DefinitionError(
         "the source of this process is not known",
         where="export(...)",
         expected="a notebook, a script or a module",
         fix="write the pipeline to a file, and import it",
     )
+
+
+def _compiled_cells(shell: Any) -> list[Cell]:
+    """Cells that were executed without a history, as by nbval, in the order of their first run.
+
+    Tracebacks need them too, so that IPython keeps them where Python does.
+    """
+    sources = [
+        "".join(entry[2])
+        for name, entry in linecache.cache.items()
+        if len(entry) == 4 and shell.compile.format_code_name(name)
+    ]
+    return [Cell(f"cell {n}", code) for n, code in enumerate(sources, 1) if code.strip()]
 
 
 _CELLS = "__mlkit_cells__"

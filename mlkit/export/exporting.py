@@ -156,6 +156,12 @@ def _source_of(pipeline: Pipeline[..., Any]) -> _Source:
     variable = next((n for n, v in main.items() if v is pipeline and not n.startswith("_")), None)
     if variable is not None:
         statements = statements_of(cells_of_main(main))
+        if not any(variable in statement.binds for statement in statements):
+            raise ExportError(
+                "no cell assigns it, as far as they are known",
+                where=f"pipeline {pipeline.name!r}",
+                fix="run its cell again",
+            )
         return _Source(variable, statements, reached(variable, statements, main))
     home = pipeline.fn.__module__
     variable = next((n for n, v in vars(sys.modules[home]).items() if v is pipeline), None)

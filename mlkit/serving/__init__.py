@@ -11,6 +11,7 @@ from mlkit.serving.http.dependency import served
 from mlkit.serving.http.holders import requires
 from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.kernel.app import App
+from mlkit.serving.kernel.dataset import MappedDataset, map_dataset
 from mlkit.serving.kernel.deployment import attach, deploy
 from mlkit.serving.kernel.status import AppStatus
 from mlkit.serving.kernel.warming import warm_up
@@ -20,9 +21,11 @@ __all__ = [
     "App",
     "AppStatus",
     "Limits",
+    "MappedDataset",
     "asgi",
     "attach",
     "deploy",
+    "map_dataset",
     "requires",
     "served",
     "warm_up",

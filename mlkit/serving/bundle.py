@@ -50,6 +50,7 @@ __all__ = [
     "digest_of",
     "pack",
     "pack_resource",
+    "pack_whole",
     "shared_state",
     "unpack",
     "unpack_resource",
@@ -227,6 +228,17 @@ def pack(
     for segment in cut.segments:
         segments[segment.stage][segment.name] = segment.graph
     return [front, *(_pack(stage, segments[stage.name]) for stage in plan.stages[1:])]
+
+
+def pack_whole(pipeline: Pipeline[..., Any]) -> Packed:
+    """Pack a pipeline whose steps all run in one process, whatever stages it has when served.
+
+    Raises:
+        DeployError: it has problems, all of which are listed.
+    """
+    graph = pipeline.graph
+    _check(graph)
+    return _pack(planned(pipeline).front, {graph.name: graph})
 
 
 def pack_resource(resource: Resource[Any]) -> bytes:

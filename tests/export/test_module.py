@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import re
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from IPython.core.compilerop import CachingCompiler
 
+from mlkit import pipeline
 from mlkit.errors import ExportError
 from mlkit.export import export
 from mlkit.export.cells import Cell, cells_of_main, read_notebook, statements_of
@@ -269,6 +272,35 @@ def test_the_history_of_a_kernel_is_its_source() -> None:
     shell = SimpleNamespace(history_manager=SimpleNamespace(input_hist_parsed=["", "x = 1", " "]))
     (cell,) = cells_of_main({"get_ipython": lambda: shell})
     assert (cell.label, cell.code) == ("cell 1", "x = 1")
+
+
+def test_cells_without_a_history_are_those_that_were_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiler = CachingCompiler()
+    monkeypatch.setattr(linecache, "cache", dict(linecache.cache))
+    for number, code in enumerate(("x = 1", "\n", "y = x\nx += 1"), 1):
+        compiler.cache(code, number)
+    manager = SimpleNamespace(input_hist_parsed=[""])
+    shell = SimpleNamespace(history_manager=manager, compile=compiler)
+    cells = cells_of_main({"get_ipython": lambda: shell})
+    assert [(cell.label, cell.lines) for cell in cells] == [
+        ("cell 1", ["x = 1"]),
+        ("cell 3", ["y = x", "x += 1"]),
+    ]
+
+
+def test_a_pipeline_whose_cell_is_not_known_is_refused(notebook: Notebook, tmp_path: Path) -> None:
+    namespace = notebook("from mlkit import step\n\n@step\ndef double(n: int) -> int: ...")
+    double = namespace["double"]
+
+    @pipeline
+    def doubled(n: int) -> int:
+        return double(n)
+
+    vars(sys.modules["__main__"])["doubled"] = doubled
+    with pytest.raises(ExportError, match="no cell assigns it"):
+        export(doubled, tmp_path / "out", examples=[1])
 
 
 def test_a_pipeline_without_a_variable_is_refused(notebook: Notebook, tmp_path: Path) -> None:

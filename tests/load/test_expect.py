@@ -160,7 +160,7 @@ def test_bodies_that_were_not_checked_make_it_void() -> None:
 
 @pytest.mark.parametrize("expect", ["200", b"", 99, 600, set(), {"a"}, 2.5, {"type": "thing"}])
 def test_what_is_no_expectation_is_refused(expect: Any) -> None:
-    with pytest.raises(LoadError, match="invalid expect|expect is not a JSON"):
+    with pytest.raises(LoadError, match=r"invalid expect|expect is not a JSON"):
         expectation(expect, nonempty=False)
 
 

@@ -10,13 +10,33 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
-__all__ = ["limit", "processes_of", "sweep"]
+__all__ = ["limit", "processes_of", "start", "sweep"]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the process that cleans up if this one, of the session with this folder, is killed."""
+    reading, writing = os.pipe()
+    environment = {k: v for k, v in os.environ.items() if k != "MLKIT_SESSION"}
+    process = subprocess.Popen(
+        [sys.executable, __file__, folder.name, str(folder), str(reading)],
+        pass_fds=[reading],
+        env=environment,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(reading)
+    os.set_inheritable(writing, False)  # it stays open as long as this process runs
+    return process
 
 
 def processes_of(session: str) -> list[psutil.Process]:

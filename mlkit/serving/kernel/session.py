@@ -46,7 +46,7 @@ from mlkit.serving.control.store import Store
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel.transport import exchange
 
-__all__ = ["Session", "notebook_key"]
+__all__ = ["Session", "notebook_key", "process_environment"]
 
 Progress = Callable[[str], None]
 Reply = TypeVar("Reply")
@@ -412,8 +412,13 @@ def _lease(lease_s: float | None) -> float:
     return float(os.environ.get("MLKIT_LEASE_S", LEASE_S))
 
 
-def _spawn(folder: Path, address: str, tls: Tls | None) -> subprocess.Popen[bytes]:
-    write_launcher(folder, haproxy_binary(), tls)
+def process_environment(folder: Path, address: str) -> dict[str, str]:
+    """Return the environment of a process that starts or joins Ray.
+
+    Args:
+        folder: the folder of the process.
+        address: of a cluster; "local" to start Ray.
+    """
     environment = {**os.environ, **ray_environment(folder)}
     if address != "local":  # a cluster has its own token
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
@@ -425,6 +430,12 @@ def _spawn(folder: Path, address: str, tls: Tls | None) -> subprocess.Popen[byte
         environment["PYTHONPATH"] = os.pathsep.join(
             [root, *filter(None, [environment.get("PYTHONPATH")])]
         )
+    return environment
+
+
+def _spawn(folder: Path, address: str, tls: Tls | None) -> subprocess.Popen[bytes]:
+    write_launcher(folder, haproxy_binary(), tls)
+    environment = process_environment(folder, address)
     with (folder / "host.log").open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "mlkit.serving.port", str(folder)],

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -32,7 +30,7 @@ def main(argument: str) -> None:
     folder = Path(argument)
     settings = json.loads((folder / "settings.json").read_text())
     local = settings["address"] == "local"
-    guard = _start_watchdog(folder)
+    guard = watchdog.start(folder)
     with forkserver.running(folder) if local else nullcontext():
         _run(folder, settings, RayCluster(local=local))
     guard.terminate()
@@ -70,24 +68,6 @@ def _run(folder: Path, settings: Mapping[str, Any], cluster: RayCluster) -> None
 def _warn_of_missing_names() -> None:
     for name in missing_names():
         logging.warning("%s is missing (%s): %s", name.name, name.used_for, name.without)
-
-
-def _start_watchdog(folder: Path) -> subprocess.Popen[bytes]:
-    """Start the process that cleans up if this one is killed."""
-    reading, writing = os.pipe()
-    environment = {k: v for k, v in os.environ.items() if k != "MLKIT_SESSION"}
-    process = subprocess.Popen(
-        [sys.executable, str(Path(watchdog.__file__)), folder.name, str(folder), str(reading)],
-        pass_fds=[reading],
-        env=environment,
-        start_new_session=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(reading)
-    os.set_inheritable(writing, False)  # it stays open as long as this process runs
-    return process
 
 
 if __name__ == "__main__":

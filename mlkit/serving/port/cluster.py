@@ -28,7 +28,7 @@ from mlkit.serving.port.spares import Spares
 from mlkit.serving.private import private
 from mlkit.serving.replica.front import VERSION_PATH
 
-__all__ = ["RayCluster", "start_ray", "stop_ray"]
+__all__ = ["RayCluster", "join_ray", "start_local_ray", "start_ray", "stop_ray"]
 
 logger = logging.getLogger(__name__)
 
@@ -250,23 +250,12 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
         folder: logs and sockets of a local Ray; deleted with the session.
     """
     with imports.deferred_grammar():
-        import ray
         from ray import serve
 
     if address == "local":
-        _start_ray(object_store_bytes, folder)
+        start_local_ray(object_store_bytes, folder)
     else:
-        # The environment of a cluster is not ours to set, that of our jobs is.
-        variables = cluster_environment()
-        if "PYTHONPATH" in os.environ:  # a checkout, for nodes that share it
-            variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="mlkit",
-            runtime_env={"env_vars": variables},
-        )
+        join_ray(address)
     # Several nodes on one machine (in tests) cannot all bind the port.
     location = os.environ.get("MLKIT_PROXY_LOCATION", "EveryNode")
     with _without_proxies() if address == "local" else nullcontext():
@@ -275,6 +264,22 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
             http_options={"host": host, "port": port},
             logging_config={"log_level": "WARNING"},
         )
+
+
+def join_ray(address: str) -> None:
+    """Join a cluster, whose environment is not ours to set; that of our jobs is."""
+    import ray
+
+    variables = cluster_environment()
+    if "PYTHONPATH" in os.environ:  # a checkout, for nodes that share it
+        variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    ray.init(
+        address=address,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        namespace="mlkit",
+        runtime_env={"env_vars": variables},
+    )
 
 
 @contextmanager
@@ -290,7 +295,9 @@ def _without_proxies() -> Iterator[None]:
         yield
 
 
-def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None:
+def start_local_ray(
+    object_store_bytes: int, folder: Path, num_cpus: int | None = None, attempts: int = 3
+) -> None:
     """Start Ray; on a busy machine, its own timeout of 30 s may be too short."""
     import ray
 
@@ -302,6 +309,7 @@ def _start_ray(object_store_bytes: int, folder: Path, attempts: int = 3) -> None
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
+                    num_cpus=num_cpus,
                     object_store_memory=object_store_bytes,
                     namespace="mlkit",
                     _temp_dir=str(folder),
