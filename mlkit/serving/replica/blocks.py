@@ -159,7 +159,7 @@ def _arrow_type(
     if reference is not None:
         return _arrow_type(_resolved(schema, definitions), definitions, (*around, reference))
 
-    def inner(part: Mapping[str, Any]) -> Any:
+    def inner(part: Any) -> Any:
         return _arrow_type(part, definitions, around)
 
     simple = {
