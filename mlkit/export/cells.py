@@ -217,8 +217,8 @@ def cells_of_main(namespace: Mapping[str, Any]) -> list[Cell]:
     shell: Any = namespace.get("get_ipython")
     if callable(shell):
         history = shell().history_manager.input_hist_parsed
-        cells = [Cell(f"cell {n}", code) for n, code in enumerate(history) if code.strip()]
-        return cells or _compiled_cells(shell())
+        kept = [Cell(f"cell {n}", code) for n, code in enumerate(history) if code.strip()]
+        return kept or _compiled_cells(shell())
     file = namespace.get("__file__")
     if isinstance(file, str) and Path(file).is_file():
         return [Cell(Path(file).name, Path(file).read_text(encoding="utf-8"), file)]

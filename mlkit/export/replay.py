@@ -1,7 +1,8 @@
 """Golden requests in a fresh process: ``python -m mlkit.export.replay FOLDER``.
 
 Imports the exported module, calls its pipeline and its application, and prints a JSON object: the
-differences by way and request, and the top-level modules that were loaded.
+differences by way and request, the top-level modules that were loaded, and whether there may be
+compiled models among what it used.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ def main(folder: str, target: str) -> None:
     with redirect_stdout(sys.stderr):
         report["ways"] = replay(Path.cwd(), target)
     report["modules"] = sorted({name.partition(".")[0] for name in sys.modules})
+    report["has_cache"] = "mlkit.models.cache" in sys.modules
     sys.stdout.write(json.dumps(report))
 
 

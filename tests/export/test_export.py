@@ -100,7 +100,8 @@ print(json.dumps(reports))
 def test_types_of_all_kinds_are_answered_equally(
     notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parity, "replayed", lambda *_: {"ways": {}, "modules": []})
+    report = {"ways": {}, "modules": [], "has_cache": False}
+    monkeypatch.setattr(parity, "replayed", lambda *_: report)
     for name, (cells, examples) in ZOO.items():
         namespace = notebook(*cells)
         inputs = eval(examples, dict(namespace))
@@ -197,7 +198,8 @@ def test_the_folder_has_all_that_a_pipeline_needs(
     assert not outcome.equal
     assert "request 1: it returned" in str(outcome)
     assert set(outcome.differences) == {"module", "application"}
-    monkeypatch.setattr(parity, "replayed", lambda *_: {"ways": {}, "modules": []})
+    report = {"ways": {}, "modules": [], "has_cache": False}
+    monkeypatch.setattr(parity, "replayed", lambda *_: report)
     export(species, folder)  # a former export is replaced
     assert '"d"' not in changed.read_text()
 
@@ -341,6 +343,17 @@ def test_without_an_example_there_is_no_export(notebook: Notebook, tmp_path: Pat
     )
     with pytest.raises(ExportError, match="no example for a golden request"):
         export(namespace["p"], tmp_path / "out")
+
+
+def test_what_compiles_a_cached_model_is_required_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replayed(folder: Path, target: str, cache: str | None = None) -> dict[str, Any]:
+        compiler = [] if cache is None else ["torch"]
+        return {"ways": {}, "modules": ["openvino", *compiler], "has_cache": True}
+
+    monkeypatch.setattr(parity, "replayed", replayed)
+    assert parity.check_parity(tmp_path, "tag:tag") == {"openvino", "torch"}
 
 
 def test_a_verification_says_what_differs(tmp_path: Path) -> None:

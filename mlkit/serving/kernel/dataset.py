@@ -307,7 +307,7 @@ def _removed(folder: Path) -> Iterator[None]:
 
 def _started(job: DatasetJob, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = process_environment(folder, job.address)
-    environment["RAY_preload_python_modules"] = "mlkit.serving.port.dataset"
+    del environment["RAY_preload_python_modules"]  # what replicas need
     return subprocess.Popen(
         [sys.executable, "-m", "mlkit.serving.port.dataset", str(folder)],
         env=environment,

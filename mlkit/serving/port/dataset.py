@@ -94,7 +94,8 @@ def main(argument: str) -> None:
 
 def _stop_with_input() -> None:
     """Interrupt this process when the kernel ends, which closes the pipe."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread must not hold when Python ends
+        pass
     signal.raise_signal(signal.SIGINT)
 
 
