@@ -5,7 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import decimal
+import inspect
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from mlkit.define.storage import tensor_state
@@ -21,6 +23,8 @@ def same(left: Any, right: Any) -> bool:
     """
     if type(left) is not type(right):
         return False
+    if left is right:  # such as pandas.NaT, which equals nothing
+        return True
     package = type(left).__module__.partition(".")[0]
     if package == "pandas" and hasattr(left, "shape"):
         return _same_pandas(left, right)
@@ -51,14 +55,24 @@ def _parts(value: Any) -> list[Any] | None:
     if isinstance(value, (list, tuple, collections.deque)):
         return [getattr(value, "maxlen", None), *_state(value), *value]
     if hasattr(type(value), "__pydantic_fields__") and hasattr(value, "__getstate__"):
-        return [value.__getstate__()]
+        return [{**value.__getstate__(), "__dict__": _attributes(value)}]
     if dataclasses.is_dataclass(value):
         return [getattr(value, f.name, ...) for f in dataclasses.fields(value)] + _state(value)
     return None
 
 
 def _state(value: Any) -> list[Any]:
-    return [value.__dict__] if hasattr(value, "__dict__") else []
+    return [_attributes(value)] if hasattr(value, "__dict__") else []
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Attributes, but for what `functools.cached_property` has computed from the others."""
+    cls = type(value)
+    return {
+        name: part
+        for name, part in vars(value).items()
+        if not isinstance(inspect.getattr_static(cls, name, None), cached_property)
+    }
 
 
 def _same_numpy(left: Any, right: Any) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import inspect
 import io
 import json
 import secrets
@@ -209,6 +210,8 @@ class _Writer:
         for path, (name, encode) in BY_TEXT.items():
             if isinstance(value, class_at(path)):
                 return {"~": name, "c": self._name(kind), "v": self.tree(encode(value))}
+        if _is_plain(kind):
+            return self._object("object", value, self._kept(kind, _attributes(value)))
         raise InputError(
             f"values of type {kind.__name__} have no exact form",
             fix=f"declare one: codec({kind.__name__}, encode=..., decode=...)",
@@ -290,6 +293,18 @@ class _Reader:
                 restored.__dict__[name] = value
         return restored
 
+    def object(self, tree: Any) -> Any:
+        cls = self._find(tree["c"])
+        if not _is_plain(cls):
+            raise InputError(f"not in the exact form: {tree['c']} is no plain class")
+        restored: Any = object.__new__(cls)
+        for name, value in self.value(tree["v"]).items():
+            if inspect.ismemberdescriptor(inspect.getattr_static(cls, name, None)):
+                object.__setattr__(restored, name, value)
+            else:  # no property of that name is called
+                restored.__dict__[name] = value
+        return restored
+
     def codec(self, tree: Any) -> Any:
         return codecs()[self._find(tree["c"])].decode(self.value(tree["v"]))
 
@@ -320,6 +335,7 @@ _READERS: Mapping[str, Callable[[_Reader, Any], Any]] = {
     "enum": _Reader.enum,
     "memoryview": lambda reader, tree: memoryview(reader.bytes_at(tree)),
     "model": _Reader.model,
+    "object": _Reader.object,
     "tensor": lambda reader, tree: restored_tensor(reader.bytes_at(tree), tree["v"]),
 }
 
@@ -340,6 +356,30 @@ def _is_simple(values: Iterable[Any]) -> bool:
 def _has_fields(kind: type) -> bool:
     """Whether it is a dataclass or a model."""
     return dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_fields__")
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_plain(kind: type) -> bool:
+    """Whether instances are attributes and nothing else, and are copied by these alone.
+
+    ``__del__`` would run on attributes that the class has not set.
+    """
+    own = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__"}
+    *bases, root = kind.__mro__
+    if not bases or any(own & vars(base).keys() for base in bases):
+        return False
+    try:
+        root.__new__(kind)
+    except TypeError:  # implemented in C, as locks are, or abstract
+        return False
+    return True
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Attributes of an instance of a plain class, those in slots included."""
+    state = value.__getstate__()
+    of_dict, of_slots = state if isinstance(state, tuple) else (state, None)
+    return {**(of_dict or {}), **(of_slots or {})}
 
 
 @functools.lru_cache(maxsize=1024)

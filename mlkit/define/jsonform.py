@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pydantic_core
@@ -75,23 +75,40 @@ class _Generator(GenerateJsonSchema):
         return document
 
     def dict_schema(self, schema: Any) -> dict[str, Any]:
-        return self._with_text_keys(super().dict_schema(schema))
+        return self._with_text_keys(schema, super().dict_schema(schema))
 
     def ordered_dict_schema(self, schema: Any) -> dict[str, Any]:
-        return self._with_text_keys(super().ordered_dict_schema(schema))
+        return self._with_text_keys(schema, super().ordered_dict_schema(schema))
 
     def counter_schema(self, schema: Any) -> dict[str, Any]:
-        return self._with_text_keys(super().counter_schema(schema))
+        return self._with_text_keys(schema, super().counter_schema(schema))
 
-    def _with_text_keys(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Leave the names of properties open where the type has others than texts."""
-        names = document.get("propertyNames", {})
-        if "$ref" in names:
-            names = self.get_schema_from_definitions(names["$ref"]) or {}
-        values = names.get("enum", [names.get("const", "")])
-        if names.get("type") == "integer" or not all(isinstance(value, str) for value in values):
-            document.pop("propertyNames")
+    def _with_text_keys(self, schema: Any, document: dict[str, Any]) -> dict[str, Any]:
+        """Leave the names of properties open where the type has others than texts.
+
+        Raises:
+            NoJsonForm: keys have no text.
+        """
+        keys = schema.get("keys_schema")
+        forms = [] if keys is None else list(self._forms(self.generate_inner(keys)))
+        kinds = {str(form.get("type")) for form in forms}
+        if "object" in kinds or kinds == {"null"} or any("uniqueItems" in form for form in forms):
+            raise NoJsonForm("keys are texts in JSON: use a list of pairs, list[tuple[K, V]]")
+        values = [v for form in forms for v in form.get("enum", [form.get("const", "")])]
+        written = self.mode == "serialization" and "array" in kinds  # "1,2", which is not read back
+        if written or "integer" in kinds or not all(isinstance(value, str) for value in values):
+            document.pop("propertyNames", None)
         return document
+
+    def _forms(self, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The members of a union, with references resolved."""
+        if "$ref" in document:
+            document = self.get_schema_from_definitions(document["$ref"]) or {}
+        members = document.get("anyOf") or document.get("oneOf")
+        if members is None:
+            yield document
+        for member in members or ():
+            yield from self._forms(member)
 
     def float_schema(self, schema: Any) -> dict[str, Any]:
         document = super().float_schema(schema)

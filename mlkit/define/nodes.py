@@ -11,14 +11,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 import typing
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import pydantic_core
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncodedStr, TypeAdapter
+from pydantic.warnings import ArbitraryTypeWarning
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
-from mlkit.define.port import Port
+from mlkit.define.port import Port, plain
 from mlkit.define.typing import show, strip
 from mlkit.errors import DefinitionError
 
@@ -29,6 +31,7 @@ __all__ = [
     "Ported",
     "Replacement",
     "core_schema_of",
+    "encoded",
     "function_of",
     "is_encoded",
     "ports",
@@ -77,10 +80,16 @@ def core_schema_of(annotation: Any) -> Any:
     Raises:
         DefinitionError: pydantic cannot build one.
     """
+    if typing.Final in (annotation, typing.get_origin(annotation)) or type(annotation) is tuple:
+        raise _no_type(annotation)
     try:
         # As the item of a list, since models and dataclasses cannot be given a configuration.
-        core: Any = TypeAdapter(list[annotation], config=_ARBITRARY).core_schema
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ArbitraryTypeWarning)
+            core: Any = TypeAdapter(list[annotation], config=_ARBITRARY).core_schema
         kind = core["type"]  # raises if a name in the annotations of a class is not defined
+    except ArbitraryTypeWarning:
+        raise _no_type(annotation) from None
     except Exception as error:  # a hook of the user's class may raise anything
         message = str(error).partition("\n")[0]
         raise DefinitionError(
@@ -92,6 +101,13 @@ def core_schema_of(annotation: Any) -> Any:
     if kind == "definitions":
         return core_schema.definitions_schema(core["schema"]["items_schema"], core["definitions"])
     return core.get("items_schema", core_schema.any_schema())
+
+
+def _no_type(annotation: Any) -> DefinitionError:
+    return DefinitionError(
+        f"{show(annotation)} is not the type of a value",
+        fix="annotate a type, such as list[float] or tuple[int, str]",
+    )
 
 
 Replacement: TypeAlias = Callable[[dict[str, Any], Any], Any]
@@ -130,12 +146,11 @@ def ports(own: Own, *, local: bool) -> Replacement:
     def replacement(node: dict[str, Any], config: Any) -> Any:
         if is_encoded(node):  # pydantic's own JSON form of bytes
             return node
-        if getattr(function_of(node), "__name__", "") == "import_string":
-            raise NoJsonForm("a caller could import any module: pass a name, and look it up")
-        if node["type"] == "model" and node["cls"] is BaseModel:
-            raise NoJsonForm("annotate models of your own: A | B")
+        _refuse(node)
         if node["type"] in ("enum", "literal"):
             return _by_json_form(node)
+        if node["type"] == "union":
+            return _by_class(node, replacement, config)
         if node["type"] == "bytes":
             if config and {"ser_json_bytes", "val_json_bytes"} & set(config):
                 return None
@@ -159,6 +174,17 @@ def ports(own: Own, *, local: bool) -> Replacement:
         )
 
     return replacement
+
+
+def _refuse(node: dict[str, Any]) -> None:
+    """Raise for types that pydantic accepts, and JSON clients cannot or must not send."""
+    name = getattr(function_of(node), "__name__", "")
+    if name == "import_string":
+        raise NoJsonForm("a caller could import any module: pass a name, and look it up")
+    if name == "pattern_bytes_validator":
+        raise NoJsonForm("JSON has texts only: annotate re.Pattern[str]")
+    if node["type"] == "model" and node["cls"] is BaseModel:
+        raise NoJsonForm("annotate models of your own: A | B")
 
 
 def _validated_class(node: dict[str, Any]) -> Any:
@@ -197,6 +223,19 @@ def is_encoded(node: dict[str, Any]) -> bool:
     return isinstance(getattr(function_of(node), "__self__", None), (EncodedBytes, EncodedStr))
 
 
+def encoded(node: dict[str, Any], config: Any) -> Any:
+    """Have encoders, such as that of `pydantic.Base64Bytes`, return text instead of bytes."""
+    if not is_encoded(node):
+        return None
+    encode = node["serialization"]["function"]
+
+    def text(value: Any) -> str:
+        encoded = encode(value)
+        return encoded if isinstance(encoded, str) else encoded.decode()
+
+    return {**node, "serialization": {**node["serialization"], "function": text}}
+
+
 def _by_json_form(node: dict[str, Any]) -> Any:
     """Accept JSON forms of the values of an enum or a ``Literal`` that pydantic does not look up.
 
@@ -209,8 +248,11 @@ def _by_json_form(node: dict[str, Any]) -> Any:
     flags = is_enum and issubclass(node["cls"], enum.Flag)
     if not others or (node.get("sub_type") and not flags):
         return None
-    forms = [(pydantic_core.to_jsonable_python(v, fallback=repr), v) for v in others]
-    texts = {key: v for v in others for key in pydantic_core.to_jsonable_python({v: 0})}
+    try:
+        forms = [(pydantic_core.to_jsonable_python(v, fallback=plain), v) for v in others]
+    except (pydantic_core.PydanticSerializationError, TypeError):
+        raise NoJsonForm("give the members values that JSON has, and look the rest up") from None
+    texts = {key: v for v in others for key in _keys(v)}
     for text in {v.value if is_enum else v for v in values if v not in others}:
         texts.pop(text, None)
 
@@ -222,6 +264,61 @@ def _by_json_form(node: dict[str, Any]) -> Any:
 
     inner: Any = {key: part for key, part in node.items() if key != "ref"}
     return core_schema.no_info_before_validator_function(member, inner, ref=node.get("ref"))
+
+
+def _keys(value: Any) -> Iterable[str]:
+    """The text of a value as a key in JSON, if it can be one."""
+    try:
+        return list(pydantic_core.to_jsonable_python({value: 0}))
+    except TypeError:  # the value of a member, such as a list
+        return ()
+
+
+def _by_class(node: dict[str, Any], replacement: Replacement, config: Any) -> Any:
+    """Leave a value to the member of a union whose class it has.
+
+    Ports take further values, such as an array for an image, and would take those of each other.
+    """
+    inner = {
+        key: child if key in _OPAQUE else replaced(child, replacement, config)
+        for key, child in node.items()
+    }
+    choices = [choice[0] if isinstance(choice, tuple) else choice for choice in inner["choices"]]
+    found = [(choice.get("metadata") or {}).get(PORT) for choice in choices]
+    classes = {i: cls for i, port in enumerate(found) if port and (cls := _class_of(port))}
+    if len(classes) < 2:
+        return inner
+    for i in classes:
+        choices[i] = _unless(choices[i], tuple(cls for j, cls in classes.items() if j != i))
+    return {**inner, "choices": choices}
+
+
+def _unless(choice: dict[str, Any], others: tuple[type, ...]) -> dict[str, Any]:
+    """A node of a port that refuses instances of other classes."""
+    function, serialization = choice["function"], choice["serialization"]
+    validated, serialized = function["function"], serialization["function"]
+
+    def validate(value: Any) -> Any:
+        if isinstance(value, others):
+            raise ValueError(f"not for a {type(value).__name__}")
+        return validated(value)
+
+    def serialize(value: Any) -> Any:
+        if isinstance(value, others):
+            raise PydanticSerializationUnexpectedValue(f"not for a {type(value).__name__}")
+        return serialized(value)
+
+    return {
+        **choice,
+        "function": {**function, "function": validate},
+        "serialization": {**serialization, "function": serialize},
+    }
+
+
+def _class_of(port: Port) -> Any:
+    bare = strip(port.type)
+    cls = typing.get_origin(bare) or bare
+    return cls if isinstance(cls, type) else None
 
 
 def _with_computed(node: dict[str, Any], replacement: Replacement, config: Any) -> Any:

@@ -311,7 +311,7 @@ def _array_port(annotation: Any) -> Port:
     return Port(
         annotation,
         from_json,
-        lambda value: np.asarray(value).tolist(),
+        lambda value: _lists(np.asarray(value)),
         lambda value: from_json(value) if isinstance(value, (list, tuple)) else np.asarray(value),
         _one_of("array", "number", "boolean"),
         _one_of("array", "number", "boolean", "string", "null"),  # null is NaN
@@ -320,6 +320,12 @@ def _array_port(annotation: Any) -> Port:
         from_bytes=from_bytes,
         to_bytes=to_bytes,
     )
+
+
+def _lists(array: Any) -> Any:
+    """Nested lists of Python's numbers, which have no float of more than 64 bits."""
+    long = array.dtype.char == "g"
+    return (array.astype(float) if long else array).tolist()
 
 
 def _one_of(*types: str) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator
+from pydantic_core.core_schema import CoreConfig
 
 from mlkit.define.jsonform import json_schema
-from mlkit.define.nodes import NoJsonForm, Own, core_schema_of, ports, replaced
+from mlkit.define.nodes import NoJsonForm, Own, core_schema_of, encoded, ports, replaced
 from mlkit.define.port import escaped, plain, without_numpy
 from mlkit.define.typing import show
 from mlkit.errors import DefinitionError, InputError
@@ -84,16 +86,34 @@ class Schema:
 
     def to_python(self, value: Any) -> Any:
         """Serialize to what JSON can hold."""
-        return self._serializer.to_python(
-            value, mode="json", by_alias=True, fallback=plain, warnings=False
-        )
+        return self._serialized(value, SchemaSerializer.to_python, mode="json")
 
     def to_json(self, value: Any) -> bytes:
         """Serialize to JSON; NaN and infinity are null."""
         try:
-            return self._serializer.to_json(value, by_alias=True, fallback=plain, warnings=False)
+            return bytes(self._serialized(value, SchemaSerializer.to_json))
         except PydanticSerializationError as error:
             return escaped(error, lambda: self.to_python(value))
+
+    def _serialized(self, value: Any, serialize: Callable[..., Any], **options: Any) -> Any:
+        options |= {"by_alias": True, "fallback": self._plain, "warnings": False}
+        try:
+            return serialize(self._serializer, value, **options)
+        except PydanticSerializationError as error:
+            if "invalid utf-8" not in str(error):
+                raise
+            return serialize(self._with_base64, value, **options)
+
+    @cached_property
+    def _with_base64(self) -> SchemaSerializer:
+        """For bytes that are no text, where the type leaves its values open."""
+        config = CoreConfig(ser_json_bytes="base64")
+        return SchemaSerializer(replaced(self.core, encoded), config, _use_prebuilt=False)
+
+    def _plain(self, value: Any) -> Any:
+        """The JSON form of what the type leaves open, such as a table in a ``dict[str, Any]``."""
+        port = self._own(type(value))
+        return plain(value) if port is None else port.to_json(value)
 
 
 def first_error(error: ValidationError) -> str:

@@ -218,10 +218,11 @@ def _as_uint8(array: NDArray[Any]) -> Pixels:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.kind == "f" and array.min() >= 0 and array.max() <= 1:
         return (array * 255 + 0.5).astype(np.uint8)
+    numbers = array.dtype.kind in "iuf"
     raise InputError(
         "unsupported array values",
         expected="uint8, bool, or floats from 0 to 1",
-        got=f"{array.dtype} from {array.min()} to {array.max()}",
+        got=f"{array.dtype} from {array.min()} to {array.max()}" if numbers else str(array.dtype),
         fix="convert it to uint8 first",
     )
 

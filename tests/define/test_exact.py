@@ -330,6 +330,9 @@ class Foreign:
     def __init__(self, n: int) -> None:
         self.n = n
 
+    def __reduce__(self) -> Any:
+        return Foreign, (self.n,)
+
 
 def test_a_class_without_a_form_names_the_way_out() -> None:
     with pytest.raises(InputError, match="Foreign have no exact form") as caught:

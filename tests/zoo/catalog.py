@@ -4,7 +4,7 @@ A type is refused when the pipeline is defined, or every way keeps type and valu
 outcome. `ways.py` has the ways; the other modules have the types.
 """
 
-from tests.zoo import classes, containers, data, models, recordings, refused, scalars
+from tests.zoo import classes, containers, data, foreign, models, recordings, refused, scalars
 
 ENTRIES = [
     *scalars.ENTRIES,
@@ -13,5 +13,6 @@ ENTRIES = [
     *models.ENTRIES,
     *data.ENTRIES,
     *recordings.ENTRIES,
+    *foreign.ENTRIES,
     *refused.ENTRIES,
 ]
