@@ -365,6 +365,7 @@ def _is_plain(kind: type) -> bool:
     ``__del__`` would run on attributes that the class has not set.
     """
     own = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__"}
+    root: Any
     *bases, root = kind.__mro__
     if not bases or any(own & vars(base).keys() for base in bases):
         return False
