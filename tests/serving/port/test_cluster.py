@@ -67,7 +67,7 @@ def test_stages_are_spread_over_nodes_and_answer_as_on_one(
     (tmp_path / "helper.py").write_text(HELPER)
     (tmp_path / "say.py").write_text(PIPELINE)
     (tmp_path / "main.py").write_text(SCRIPT)
-    # Each process of the cluster would compile a grammar for seconds; see `mlkit.serving.port.imports`.
+    # Each process of the cluster would compile a grammar for seconds: see `port/imports.py`.
     (tmp_path / "quick").mkdir()
     (tmp_path / "quick" / "rfc3987_syntax.py").write_text("def is_valid_syntax(*_): return True\n")
     environment = {
