@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import bare, nodes, small, trials
+from benchmarks.cold import cold
 from benchmarks.tail import poisson60
 from mlkit.load import LoadResult, closed, compare, load_test
 from mlkit.load.analysis import ratio
@@ -22,6 +23,7 @@ __all__ = ["PARTS", "measure"]
 
 CORES = 2
 HOISTED = (
+    "cold_start_over_plain_serve",
     "poisson60",
     "fused_over_per_step",
     "per_step_over_blog",
@@ -295,6 +297,7 @@ PARTS: dict[str, Callable[[int, float, Callable[[], None]], dict[str, Any]]] = {
     "fused": _fused,
     "limit": _limit,
     "layouts": _layouts,
+    "cold": cold,
     "poison": _poison,
     "disconnect": _disconnect,
     "redeploy": _redeploy,
