@@ -1,6 +1,6 @@
-"""Cold starts: from a deployment to its first response, in fresh processes, by turns with plain Serve.
+"""Cold starts: from a deployment to its first response, by turns with plain Serve.
 
-Imports of the script are not counted on either side; those of Ray's processes are.
+Each is a fresh process. Imports of the script are not counted on either side; those of Ray's processes are.
 """
 
 from __future__ import annotations
