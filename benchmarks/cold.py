@@ -1,6 +1,7 @@
 """Cold starts: from a deployment to its first response, by turns with plain Serve.
 
-Each is a fresh process. Imports of the script are not counted on either side; those of Ray's processes are.
+Each is a fresh process. Imports of the script are counted on neither side, those of Ray's processes
+on both.
 """
 
 from __future__ import annotations
