@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
+from mlkit.errors import require_extra
 from mlkit.serving.bundle import Origin
 from mlkit.serving.control.records import Frozen
 
@@ -60,6 +61,8 @@ class DatasetJob(Frozen):
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
     """Return the file system of a URI or an absolute path, and the path in it."""
+    require_extra("frames", "pyarrow")
+
     from pyarrow.fs import FileSystem
 
     filesystem, path = FileSystem.from_uri(uri)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
+from mlkit.errors import require_extra
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.cores import switch_promptly
 from mlkit.execute.offline import stream
@@ -54,6 +55,7 @@ class BlockMapper:
         workers: int,
     ) -> BlockMapper:
         """Return one for this process, which runs nothing else, from a bundle of a pipeline."""
+        require_extra("frames", "pyarrow")
         origin.enter()
         limit_threads()
         switch_promptly()

@@ -11,6 +11,7 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 
 from mlkit import InputError, pipeline, step
+from mlkit.errors import printable
 from mlkit.serving import Limits
 
 JPEG = {"content-type": "image/jpeg"}
@@ -384,5 +385,5 @@ def test_words_of_an_error_may_be_anything(face) -> None:
 
     words = "\x00\r\nX-Evil: 1 \ud7ff ☃ </script>"
     answer = face(echo).post("/echo", content=json.dumps({"x": words}), headers=JSON)
-    assert words in problem(answer, 422)["detail"]
+    assert printable(words) in problem(answer, 422)["detail"]
     assert "x-evil" not in answer.headers
