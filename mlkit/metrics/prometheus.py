@@ -12,8 +12,7 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     Metric,
 )
-from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics import exposition as openmetrics_format
 from prometheus_client.samples import Exemplar as Sampled
 
 from mlkit.metrics.gather import DurationTotals, Exemplar, Gatherer
@@ -22,6 +21,7 @@ from mlkit.metrics.histogram import EDGES_S
 __all__ = ["CONTENT_TYPE", "OPENMETRICS", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = openmetrics_format.CONTENT_TYPE_LATEST
 
 _ITEMS = {
     "first": ("mlkit_first_item_seconds", "Time from receiving a request to its first item."),
@@ -54,7 +54,7 @@ def exposition(
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(gathered, pipeline, now))
-    generate: Any = generate_openmetrics if openmetrics else generate_latest
+    generate: Any = openmetrics_format.generate_latest if openmetrics else generate_latest
     text: bytes = generate(registry)
     return text
 
