@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from typing import Any
 
+from mlkit.errors import require_extra
 from mlkit.serving.bundle import Origin
 from mlkit.serving.control.records import Frozen
 
@@ -59,7 +60,12 @@ class DatasetJob(Frozen):
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
-    """Return the file system of a URI or an absolute path, and the path in it."""
+    """Return the file system of a URI or an absolute path, and the path in it.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
+    require_extra("frames", "pyarrow")
     from pyarrow.fs import FileSystem
 
     filesystem, path = FileSystem.from_uri(uri)

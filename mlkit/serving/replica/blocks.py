@@ -8,6 +8,7 @@ from typing import Any
 
 from mlkit.define.border import port
 from mlkit.define.graph import Graph
+from mlkit.errors import require_extra
 from mlkit.execute import Executor, compile_graph
 from mlkit.execute.cores import switch_promptly
 from mlkit.execute.offline import stream
@@ -126,7 +127,11 @@ def columns_of(graph: Graph) -> dict[str, Any]:
     A column per field, in the form that the field has in JSON; a result without fields is one
     column, with the pipeline's name. None stands for a column of JSON texts, where that form has
     no type in Arrow, such as a union.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
     """
+    require_extra("frames", "pyarrow")
     schema = dict(port(graph.returns).output_schema)
     definitions = schema.get("$defs", {})
     resolved = _resolved(schema, definitions)
