@@ -101,8 +101,9 @@ class Trace:
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> Trace:
         """Restore a trace from `pack`."""
-        *whole, spans, pid, version, trace_id = packed
-        return cls(*whole, tuple(Span(*span) for span in spans), pid, version, trace_id)
+        id, at, total_s, status, began_s, ended_s, spans, pid, version, trace_id = packed
+        steps = tuple(Span(*span) for span in spans)
+        return cls(id, at, total_s, status, began_s, ended_s, steps, pid, version, trace_id)
 
     def __str__(self) -> str:
         from mlkit.views.waterfall import to_text
