@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,18 +165,15 @@ def _rows(job: DatasetJob) -> Any:
 
 
 def _report(done: RowsDone, ended: threading.Event, say: Callable[..., None]) -> None:
-    last = -1
-    while True:
+    last, over = -1, False
+    while not over:
         over = ended.wait(REPORT_S)
-        try:
+        count = last
+        with suppress(OSError):  # of a file that is being renamed
             count = done()
-        except OSError:  # of a file that is being renamed
-            continue
         if count != last:
             say(done=count)
             last = count
-        if over:
-            return
 
 
 if __name__ == "__main__":
