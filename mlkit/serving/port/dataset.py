@@ -78,12 +78,7 @@ def main(argument: str) -> None:
         status = 130
     except Exception as error:
         traceback.print_exc()
-        text = (
-            error.what
-            if isinstance(error, MlkitError)
-            else "".join(traceback.format_exception_only(error))
-        )
-        say(error=cause_in(text))
+        say(error=_cause(error))
         status = 1
     finally:
         _stop(folder)
@@ -91,6 +86,14 @@ def main(argument: str) -> None:
         guard.wait()
     messages.close()
     sys.exit(status)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, MlkitError):
+        return error.what
+    if "creation task" in str(error):  # a loader has raised: the process was not killed
+        return cause_in(str(error))
+    return cause_in("".join(traceback.format_exception_only(error)))
 
 
 def _stop_with_input() -> None:
