@@ -41,7 +41,7 @@ class ActorDiedError(Exception):
     """As Ray's."""
 
 
-CREATION = """The actor died because of an error raised in its creation task, ray::_Worker.__init__()
+CREATION = """The actor died because of an error raised in its creation task, ray::W.__init__()
   File "shop.py", line 3, in load
     raise RuntimeError("no such weights")
 RuntimeError: no such weights"""
