@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlkit.metrics.compare import Comparisons, merge
-from mlkit.metrics.histogram import EDGES_S
+from mlkit.metrics.histogram import EDGES_S, bucket_of
 from mlkit.metrics.pools import forget_models
 from mlkit.metrics.recorder import SLOWEST, Delta
 
-__all__ = ["DurationTotals", "Gatherer", "Totals"]
+__all__ = ["DurationTotals", "Exemplar", "Gatherer", "Totals"]
 
 KEEP_S = 900.0
 MAX_DELTAS = 12_000
@@ -54,6 +54,20 @@ class Totals:
                 self.sizes.setdefault(key, Counter()).update(sizes)
 
 
+class Exemplar(NamedTuple):
+    """A request as an example of its duration, with the ids to find it in logs and traces.
+
+    Attributes:
+        labels: ``request_id``, and ``trace_id`` if its spans are exported.
+        value: its duration in seconds.
+        timestamp: when it ended, in seconds since the epoch.
+    """
+
+    labels: dict[str, str]
+    value: float
+    timestamp: float
+
+
 class DurationTotals:
     """Counts of durations in the buckets of `EDGES_S`, and their sum."""
 
@@ -73,6 +87,10 @@ class Gatherer:
 
     Args:
         keep_s: retention of deltas, slowest traces and ended processes in seconds.
+
+    Attributes:
+        exemplars: a request whose duration is in a bucket of `EDGES_S`, by the bucket's place: the
+            one that was pushed last.
     """
 
     def __init__(self, keep_s: float = KEEP_S) -> None:
@@ -82,6 +100,7 @@ class Gatherer:
         self._deltas: deque[tuple[int, Delta]] = deque(maxlen=MAX_DELTAS)
         self._traces: deque[Any] = deque(maxlen=MAX_TRACES)
         self._slowest: dict[int, list[Any]] = {}  # by minute
+        self.exemplars: dict[int, Exemplar] = {}
         self._latest: dict[str, Delta] = {}
         self._until: dict[str, float] = {}
         self._peeks: dict[str, deque[dict[str, Any]]] = {}
@@ -115,6 +134,9 @@ class Gatherer:
 
     def _add_traces(self, at: float, traces: list[Any]) -> None:
         self._traces.extend(traces)
+        for id, began_at, total_s, *_, trace_id in traces:  # as `Trace.pack` has packed them
+            labels = {"request_id": id} | ({"trace_id": trace_id} if trace_id else {})
+            self.exemplars[bucket_of(total_s)] = Exemplar(labels, total_s, began_at + total_s)
         minute = int(at // 60)
         self._slowest[minute] = _slowest([*self._slowest.get(minute, []), *traces], SLOWEST)
         oldest = (at - self.keep_s) // 60

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["EDGES_S", "Histogram", "bucket_counts"]
+__all__ = ["EDGES_S", "Histogram", "bucket_counts", "bucket_of"]
 
 EDGES_S: tuple[float, ...] = (
     *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
@@ -103,5 +103,10 @@ def bucket_counts(seconds: Iterable[float]) -> list[int]:
     """
     counts = [0] * (len(EDGES_S) + 1)
     for value in seconds:
-        counts[bisect_left(EDGES_S, value)] += 1
+        counts[bucket_of(value)] += 1
     return counts
+
+
+def bucket_of(seconds: float) -> int:
+    """Return the place of a duration's bucket: of the first of `EDGES_S` that is not below it."""
+    return bisect_left(EDGES_S, seconds)

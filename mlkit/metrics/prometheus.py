@@ -1,8 +1,8 @@
-"""Metrics of an app in Prometheus's text exposition format."""
+"""Metrics of an app in Prometheus's text format, and in OpenMetrics, which has exemplars."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,13 +12,16 @@ from prometheus_client.metrics_core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.openmetrics import exposition as openmetrics_format
+from prometheus_client.samples import Exemplar as Sampled
 
-from mlkit.metrics.gather import DurationTotals, Gatherer
+from mlkit.metrics.gather import DurationTotals, Exemplar, Gatherer
 from mlkit.metrics.histogram import EDGES_S
 
-__all__ = ["CONTENT_TYPE", "exposition"]
+__all__ = ["CONTENT_TYPE", "OPENMETRICS", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = openmetrics_format.CONTENT_TYPE_LATEST
 
 _ITEMS = {
     "first": ("mlkit_first_item_seconds", "Time from receiving a request to its first item."),
@@ -37,11 +40,23 @@ _POOL_READINGS = {
 }
 
 
-def exposition(gathered: Gatherer, pipeline: str, now: float) -> bytes:
-    """Return all metrics of an app for a Prometheus scrape."""
+def exposition(
+    gathered: Gatherer, pipeline: str, now: float, *, openmetrics: bool = False
+) -> bytes:
+    """Return all metrics of an app for a Prometheus scrape.
+
+    Args:
+        gathered: the metrics.
+        pipeline: the app.
+        now: seconds since the epoch.
+        openmetrics: whether as OpenMetrics, where buckets of the duration of requests have an
+            exemplar: a request with its ids.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(gathered, pipeline, now))
-    return generate_latest(registry)
+    generate: Any = openmetrics_format.generate_latest if openmetrics else generate_latest
+    text: bytes = generate(registry)
+    return text
 
 
 class _Collector:
@@ -69,7 +84,7 @@ class _Collector:
             "Time from receiving a request to its response.",
             labels=["pipeline"],
         )
-        _add(held, name, totals.held)
+        _add(held, name, totals.held, self.gathered.exemplars)
         yield held
         for which, (metric, meaning) in _ITEMS.items():
             if which in totals.items:  # of pipelines that stream
@@ -151,9 +166,16 @@ class _Collector:
                 yield family
 
 
-def _add(family: Any, labels: Sequence[str], series: DurationTotals) -> None:
-    counts, buckets, below = series.counts, [], 0
-    for edge, count in zip((*map(str, EDGES_S), "+Inf"), counts, strict=True):
-        below += count
-        buckets.append((edge, below))
+def _add(
+    family: Any,
+    labels: Sequence[str],
+    series: DurationTotals,
+    exemplars: Mapping[int, Exemplar] | None = None,
+) -> None:
+    examples = {k: Sampled(*exemplar) for k, exemplar in (exemplars or {}).items()}
+    buckets: list[tuple[str, int, Sampled | None]] = []
+    below = 0
+    for place, edge in enumerate((*map(str, EDGES_S), "+Inf")):
+        below += series.counts[place]
+        buckets.append((edge, below, examples.get(place)))
     family.add_metric(list(labels), buckets, series.sum_s)

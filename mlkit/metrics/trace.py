@@ -67,6 +67,7 @@ class Trace:
         spans: its steps, in the order in which they became ready.
         pid: process id of the process that responded.
         version: the version of the app that responded.
+        trace_id: of the distributed trace that it is part of; "" if its spans are not exported.
         outside_s: additional latency seen by its caller (network, client), if known.
     """
 
@@ -79,6 +80,7 @@ class Trace:
     spans: tuple[Span, ...]
     pid: int = 0
     version: str = ""
+    trace_id: str = ""
     outside_s: float | None = None
 
     @property
@@ -94,14 +96,14 @@ class Trace:
             for s in self.spans
         )
         whole = self.id, self.at, self.total_s, self.status, self.began_s, self.ended_s
-        return (*whole, spans, self.pid, self.version)
+        return (*whole, spans, self.pid, self.version, self.trace_id)
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> Trace:
         """Restore a trace from `pack`."""
-        id, at, total_s, status, began_s, ended_s, spans, pid, version = packed
+        id, at, total_s, status, began_s, ended_s, spans, pid, version, trace_id = packed
         steps = tuple(Span(*span) for span in spans)
-        return cls(id, at, total_s, status, began_s, ended_s, steps, pid, version)
+        return cls(id, at, total_s, status, began_s, ended_s, steps, pid, version, trace_id)
 
     def __str__(self) -> str:
         from mlkit.views.waterfall import to_text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import linecache
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from mlkit import pipeline
 from mlkit.errors import ExportError
 from mlkit.export import export
 from mlkit.export.cells import Cell, cells_of_main, read_notebook, statements_of
+from mlkit.export.manifests import dockerfile
 from mlkit.export.module import import_block, module_text
 from mlkit.export.reach import Imported, needed, reached
 
@@ -353,3 +355,13 @@ def test_the_text_passes_linter_and_formatter(notebook: Notebook) -> None:
             check=False,
         )
         assert done.returncode == 0, done.stdout + text
+
+
+def test_the_dockerfile_passes_its_linter(tmp_path: Path) -> None:
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    file = tmp_path / "Dockerfile"
+    file.write_text(dockerfile())
+    done = subprocess.run([hadolint, str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")

@@ -6,7 +6,7 @@ import random
 import re
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -373,6 +373,29 @@ def test_prometheus_can_read_it(recorder, clock):
     assert found["mlkit_request_duration_seconds_count", at] == 3
     assert found["mlkit_received_bytes_total", at] == 30
     assert sum(value for key, value in found.items() if key[0] == "mlkit_queued_requests") == 2
+
+
+def test_buckets_have_a_request_as_exemplar_in_openmetrics(recorder, clock):
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed
+
+    gatherer, one = Gatherer(), recorder()
+    traced = replace(trace(total_s=0.02, id="r2"), trace_id="a" * 32)
+    for each in (trace(total_s=0.004, id="r1"), trace(total_s=0.019, id="r0"), traced):
+        one.request(each, 10, 5)
+    gatherer.push(one.take())
+    text = exposition(gatherer, "tag", clock.at, openmetrics=True).decode()
+    exemplars = {
+        sample.labels["le"]: sample.exemplar
+        for family in parsed(text)
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+    assert exemplars.keys() == {"0.005", "0.02"}
+    assert exemplars["0.005"].labels == {"request_id": "r1"}
+    assert exemplars["0.02"].labels == {"request_id": "r2", "trace_id": "a" * 32}
+    assert exemplars["0.02"].value == 0.02
+    assert float(exemplars["0.02"].timestamp) == pytest.approx(1000.02)
+    assert "request_id" not in exposition(gatherer, "tag", clock.at).decode()
 
 
 class Pool:

@@ -60,9 +60,12 @@ class DatasetJob(Frozen):
 
 
 def filesystem_of(uri: str) -> tuple[Any, str]:
-    """Return the file system of a URI or an absolute path, and the path in it."""
-    require_extra("frames", "pyarrow")
+    """Return the file system of a URI or an absolute path, and the path in it.
 
+    Raises:
+        MissingExtra: pyarrow is not installed.
+    """
+    require_extra("frames", "pyarrow")
     from pyarrow.fs import FileSystem
 
     filesystem, path = FileSystem.from_uri(uri)

@@ -26,7 +26,7 @@ from mlkit.define.exact import PROCESS_KEY
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError
 from mlkit.metrics.context import context_of, entered
-from mlkit.metrics.prometheus import CONTENT_TYPE
+from mlkit.metrics.prometheus import CONTENT_TYPE, OPENMETRICS
 from mlkit.serving.http import problem
 from mlkit.serving.http.access import Access, RedeemedCodes
 from mlkit.serving.http.dependency import FAULT_KEY, SCOPE_KEY
@@ -71,7 +71,7 @@ def create_app(
     others: Mapping[str, Served] | None = None,
     guarded: bool = True,
     codes: RedeemedCodes | None = None,
-    metrics: Callable[[], Awaitable[bytes]] | None = None,
+    metrics: Callable[[bool], Awaitable[bytes]] | None = None,
     traced: bool = False,
     holders: Holders | None = None,
     jobs: Jobs | None = None,
@@ -91,7 +91,8 @@ def create_app(
         others: further pipelines by name.
         guarded: whether requests are authenticated; see `Access`.
         codes: one-time codes for the documentation that were already used.
-        metrics: returns the body of ``GET /metrics``; without it, there is no such route.
+        metrics: returns the body of ``GET /metrics``, as OpenMetrics or not; without it, there is
+            no such route.
         traced: whether requests begin a trace, unless their clients have.
         holders: the named tokens, in addition to ``token``.
         jobs: runs jobs; without it, there are no routes for them.
@@ -323,26 +324,28 @@ def _add_document_at(own: FastAPI, path: str | None) -> None:
 
 
 def _add_metrics(
-    app: FastAPI, metrics: Callable[[], Awaitable[bytes]], documents: Documents
+    app: FastAPI, metrics: Callable[[bool], Awaitable[bytes]], documents: Documents
 ) -> None:
     content = {problem.MEDIA_TYPE: {"schema": {"$ref": documents.problem}}}
 
     @app.get(
         "/metrics",
-        summary="Metrics of all replicas, in Prometheus's text format",
+        summary="Metrics of all replicas, in Prometheus's text format, or as OpenMetrics",
         tags=["health"],
         response_class=Response,
         responses={
-            200: {"description": "metrics", "content": {"text/plain": {}}},
+            200: {"description": "metrics", "content": {"text/plain": {}, OPENMETRICS: {}}},
             401: {"description": "missing or invalid bearer token", "content": content},
             403: {"description": "the token lacks the scope", "content": content},
             429: {"description": "too many requests with the token", "content": content},
             503: {"description": "temporarily unavailable", "content": content},
         },
     )
-    async def scrape() -> Response:
+    async def scrape(request: Request) -> Response:
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
         try:
-            return Response(await metrics(), media_type=CONTENT_TYPE)
+            text = await metrics(openmetrics)
+            return Response(text, media_type=OPENMETRICS if openmetrics else CONTENT_TYPE)
         except Exception:  # the actor that aggregates them is restarting
             return problem.answer(503, "no metrics yet", headers={"Retry-After": "1"})
 

@@ -66,6 +66,7 @@ def trace_of(
     id: str,
     hops: Iterable[Hop] = (),
     version: str = "",
+    trace_id: str = "",
 ) -> tuple[Trace, list[Span]]:
     """Return the trace of a request that ends now, and those of its spans in this process."""
     total = perf_counter() - received_at
@@ -83,7 +84,7 @@ def trace_of(
             ready, start, finish = (at + shift for at in times)
             spans.append(Span(name, ready, start, finish, batch, hop.stage, within=hop.segment))
     at, pid = time.time() - total, os.getpid()
-    trace = Trace(id, at, total, status, began, ended, tuple(spans), pid, version)
+    trace = Trace(id, at, total, status, began, ended, tuple(spans), pid, version, trace_id)
     return trace, [span for span in local if not span.hop]
 
 
@@ -127,7 +128,11 @@ class Observer:
         own_id = id or (context.id if context is not None and headers else new_id())
         status = 200 if response is None else response.status_code
         hops = HOPS.get() or ()
-        trace, local = trace_of(execution, received_at, status, own_id, hops, self.version)
+        exported = self.export is not None and context is not None and context.sampled
+        trace_id = context.trace_id if exported and context is not None else ""
+        trace, local = trace_of(
+            execution, received_at, status, own_id, hops, self.version, trace_id
+        )
         if self.export is not None and context is not None:
             # A route of the user's may call the pipeline more than once.
             self.export(trace, context if headers else context._replace(span_id=new_id()))

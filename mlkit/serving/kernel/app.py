@@ -7,6 +7,7 @@ from contextlib import suppress
 from mlkit.errors import SessionError, entry_point
 from mlkit.serving.kernel.calling import Calling
 from mlkit.serving.kernel.changing import Changing
+from mlkit.serving.kernel.grpc import AppGateway
 from mlkit.serving.kernel.observing import Observing
 from mlkit.serving.kernel.status import Snapshot
 
@@ -23,6 +24,11 @@ class App(Calling, Changing, Observing):
         token: bearer token for ``Authorization``; None if none is required.
         tokens: further tokens, which can be revoked, with scopes and rates.
     """
+
+    @property
+    def grpc_address(self) -> str | None:
+        """``HOST:PORT`` for clients of gRPC; None unless it was deployed with ``grpc=True``."""
+        return AppGateway(self.session.folder, self.name).address
 
     @entry_point
     def view(self, window_s: int | None = None) -> Snapshot:
@@ -47,6 +53,7 @@ class App(Calling, Changing, Observing):
         if self.closed:
             return
         self._sender.close()
+        AppGateway(self.session.folder, self.name).stop()
         with suppress(SessionError):  # it has ended already
             self.session.delete(self.name)
 

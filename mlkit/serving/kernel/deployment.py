@@ -21,6 +21,7 @@ from mlkit.serving.http.appparts import Application
 from mlkit.serving.kernel import warming
 from mlkit.serving.kernel.app import App
 from mlkit.serving.kernel.cluster import check_asks_for_token
+from mlkit.serving.kernel.grpc import AppGateway
 from mlkit.serving.kernel.session import Progress, Session
 from mlkit.serving.kernel.settings import spec_of
 from mlkit.serving.limits import Limits
@@ -52,6 +53,7 @@ def deploy(
     workers: int | None = None,
     observe: bool = True,
     keep_inputs: bool = True,
+    grpc: bool = False,
     progress: bool = True,
 ) -> App:
     """Serve a pipeline on Ray Serve behind FastAPI; running the cell again updates it in place.
@@ -87,6 +89,7 @@ def deploy(
         keep_inputs: whether the inputs of failed and of the slowest requests are kept, in files
             that only you can read, for ``app.failures[-1].reproduce()``: of each replica, those of
             the last 20 and the ten slowest, up to 4 MiB each.
+        grpc: whether to answer gRPC too, at ``app.grpc_address``; see `mlkit grpc`.
         progress: whether to show the progress of the deployment.
 
     Raises:
@@ -124,7 +127,7 @@ def deploy(
             if not (address == "local" or insecure_cluster):
                 check_asks_for_token(address)
             session = Session.start(address=address, port=port, say=say)
-        return deploy_to(
+        app = deploy_to(
             session,
             planned,
             packed,
@@ -137,6 +140,12 @@ def deploy(
             pipeline=pipeline,
             say=say,
         )
+        gateway = AppGateway(session.folder, app.name)
+        if grpc:
+            gateway.start(app.url, limits.max_body_bytes)
+        else:
+            gateway.stop()
+        return app
 
 
 def check_machine(planned: Plan) -> None:

@@ -13,12 +13,14 @@ from starlette.types import ASGIApp
 from mlkit.errors import DeployError
 from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.http.jobstore import MEMORY
+from mlkit.serving.http.logs import log_as
 from mlkit.serving.limits import Limits
 
 __all__ = ["application"]
 
 TOKEN = "MLKIT_TOKEN"
 JOBS = "MLKIT_JOBS_FILE"
+LOG_FORMAT = "MLKIT_LOG_FORMAT"
 
 
 def application(
@@ -28,7 +30,8 @@ def application(
 
     Each replica imports the pipeline and runs all of its steps. Requests need the bearer token in
     the environment variable ``MLKIT_TOKEN`` of the replicas. Several replicas share jobs if
-    ``MLKIT_JOBS_FILE`` names a file on their machine.
+    ``MLKIT_JOBS_FILE`` names a file on their machine. With ``MLKIT_LOG_FORMAT=json`` they write
+    their log to standard error as JSON, with the id of the request.
 
     Args:
         target: ``MODULE:PIPELINE``, which replicas import.
@@ -57,6 +60,7 @@ def _application(target: str, folder: str | None, authenticate: bool, limits: Li
     Raises:
         DeployError: there is no token.
     """
+    log_as(os.environ.get(LOG_FORMAT, ""))
     token = os.environ.get(TOKEN) or None
     if authenticate and token is None:
         raise DeployError(

@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,7 @@ def main(argument: str) -> None:
         status = 130
     except Exception as error:
         traceback.print_exc()
-        text = (
-            error.what
-            if isinstance(error, MlkitError)
-            else "".join(traceback.format_exception_only(error))
-        )
-        say(error=cause_in(text))
+        say(error=_cause(error))
         status = 1
     finally:
         _stop(folder)
@@ -90,6 +86,14 @@ def main(argument: str) -> None:
         guard.wait()
     messages.close()
     sys.exit(status)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, MlkitError):
+        return error.what
+    if "creation task" in str(error):  # a loader has raised: the process was not killed
+        return cause_in(str(error))
+    return cause_in("".join(traceback.format_exception_only(error)))
 
 
 def _stop_with_input() -> None:
@@ -164,18 +168,15 @@ def _rows(job: DatasetJob) -> Any:
 
 
 def _report(done: RowsDone, ended: threading.Event, say: Callable[..., None]) -> None:
-    last = -1
-    while True:
+    last, over = -1, False
+    while not over:
         over = ended.wait(REPORT_S)
-        try:
+        count = last
+        with suppress(OSError):  # of a file that is being renamed
             count = done()
-        except OSError:  # of a file that is being renamed
-            continue
         if count != last:
             say(done=count)
             last = count
-        if over:
-            return
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ class _Gatherers:
     def traces(self, app: str, slowest: int, id: str) -> list[Any]:
         return self._of(app).traces(slowest=slowest, id=id)
 
-    def exposition(self, app: str) -> bytes:
-        return exposition_of(self._of(app), app, time.time())
+    def exposition(self, app: str, openmetrics: bool) -> bytes:
+        return exposition_of(self._of(app), app, time.time(), openmetrics=openmetrics)
 
     def forget(self, app: str) -> None:
         self.apps.pop(app, None)
@@ -139,8 +139,8 @@ class RayTelemetry:
         await self._call("forget", app)
 
 
-async def exposition(gatherer: str, app: str) -> bytes:
-    """Return the metrics of an app in Prometheus's text format."""
+async def exposition(gatherer: str, app: str, openmetrics: bool) -> bytes:
+    """Return the metrics of an app; see `mlkit.metrics.prometheus`."""
     actor = await asyncio.to_thread(_gatherer, gatherer)  # the first lookup blocks
-    text: bytes = await actor.exposition.remote(app)
+    text: bytes = await actor.exposition.remote(app, openmetrics)
     return text

@@ -128,7 +128,11 @@ def columns_of(graph: Graph) -> dict[str, Any]:
     A column per field, in the form that the field has in JSON; a result without fields is one
     column, with the pipeline's name. None stands for a column of JSON texts, where that form has
     no type in Arrow, such as a union.
+
+    Raises:
+        MissingExtra: pyarrow is not installed.
     """
+    require_extra("frames", "pyarrow")
     schema = dict(port(graph.returns).output_schema)
     definitions = schema.get("$defs", {})
     resolved = _resolved(schema, definitions)

@@ -302,8 +302,9 @@ class Replica(BaseReplica):
     def _executors(self) -> Iterator[Executor]:
         return (executor for version in self._versions() for executor in version.executors)
 
-    async def _metrics(self) -> bytes:
-        return await self._runtime.exposition(self._shipment.gatherer, self._shipment.app)
+    async def _metrics(self, openmetrics: bool) -> bytes:
+        gatherer, app = self._shipment.gatherer, self._shipment.app
+        return await self._runtime.exposition(gatherer, app, openmetrics)
 
     async def _load(self, config: dict[str, Any]) -> _Version:
         routes = {stage: Route(*route) for stage, route in config["routes"].items()}

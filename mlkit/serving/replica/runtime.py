@@ -20,5 +20,5 @@ class Runtime(Protocol):
     def push(self, gatherer: str, app: str, delta: Mapping[str, Any]) -> list[str]:
         """Send metrics, wait for the acknowledgement, and return the steps to sample."""
 
-    async def exposition(self, gatherer: str, app: str) -> bytes:
-        """Return the metrics of all replicas of an app, in Prometheus's text format."""
+    async def exposition(self, gatherer: str, app: str, openmetrics: bool) -> bytes:
+        """Return the metrics of all replicas of an app; see `mlkit.metrics.prometheus`."""

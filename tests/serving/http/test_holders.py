@@ -43,7 +43,7 @@ class Clock:
         return self.now
 
 
-async def no_metrics() -> bytes:
+async def no_metrics(openmetrics: bool) -> bytes:
     return b""
 
 
@@ -241,3 +241,15 @@ def test_the_document_declares_what_tokens_are_refused_with(client) -> None:
     for operation in (paths["/echo"]["post"], paths["/metrics"]["get"]):
         assert {"401", "403", "429"} <= operation["responses"].keys()
     assert "Retry-After" in json.dumps(paths["/echo"]["post"]["responses"]["429"])
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("application/openmetrics-text;version=1.0.0;q=0.5,*/*;q=0.1", "application/openmetrics"),
+        ("text/plain;version=0.0.4", "text/plain; version=0.0.4"),
+    ],
+)
+def test_a_scraper_gets_the_format_that_it_accepts(client, accept: str, kind: str) -> None:
+    headers = {"authorization": "Bearer the-owners", "accept": accept}
+    assert client.get("/metrics", headers=headers).headers["content-type"].startswith(kind)

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from mlkit import batched_step, pipeline, step
 from mlkit.execute import Executor, compile_graph
-from mlkit.metrics import Recorder, current_request, traceparent
+from mlkit.metrics import Recorder, Trace, current_request, traceparent
 from mlkit.metrics.otlp import Exporter
 from mlkit.serving import Limits
 from mlkit.serving.http.ingress import create_app
@@ -54,7 +54,9 @@ def collected():
         observer = Observer(Recorder("test"), "v1", exporter)
         served = Served(executor, Limits(), observer=observer)
         app = create_app(telling.graph, lambda: served, Limits(), None, traced=True)
-        yield TestClient(app, base_url="http://127.0.0.1"), exporter, bodies
+        client = TestClient(app, base_url="http://127.0.0.1")
+        client.observer = observer
+        yield client, exporter, bodies
 
 
 def spans(exporter, bodies):
@@ -75,6 +77,16 @@ def test_a_step_continues_the_trace_of_its_request(collected) -> None:
     steps = {"told", "told_async", "told_batched", "joined"}
     assert set(found) == {"telling", *steps}
     assert {found[name]["parentSpanId"] for name in steps} == {own["spanId"]}
+
+
+@pytest.mark.parametrize(("flags", "trace_id"), [("01", TRACE), ("00", "")])
+def test_metrics_name_a_trace_only_if_it_is_exported(collected, flags: str, trace_id: str) -> None:
+    client, _, _ = collected
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-{flags}", "X-Request-Id": "abc-1"}
+    client.post("/telling", json={"x": 1}, headers=headers)
+    (packed,) = client.observer.recorder.take()["traces"]
+    trace = Trace.unpack(packed)
+    assert (trace.id, trace.trace_id) == ("abc-1", trace_id)
 
 
 def test_a_request_without_a_trace_begins_one_and_has_one_id(collected) -> None:

@@ -16,6 +16,7 @@ from mlkit.serving import map_dataset
 from mlkit.serving.control.dataset import RowsDone
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel import dataset
+from mlkit.serving.port import dataset as process_module
 
 ROWS, BAD, HELD = 12, 2, 9
 
@@ -34,6 +35,28 @@ def count(n: int, folder: str) -> int:
 @pipeline
 def square(n: int, folder: str) -> int:
     return count(n, folder)
+
+
+class ActorDiedError(Exception):
+    """As Ray's."""
+
+
+CREATION = """The actor died because of an error raised in its creation task, ray::W.__init__()
+  File "shop.py", line 3, in load
+    raise RuntimeError("no such weights")
+RuntimeError: no such weights"""
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ActorDiedError(CREATION), "RuntimeError: no such weights"),
+        (ActorDiedError("The actor died unexpectedly"), "its process was killed"),
+        (MlkitError("too large"), "too large"),
+    ],
+)
+def test_the_cause_of_a_failure_is_one_line(error, cause) -> None:
+    assert process_module._cause(error).startswith(cause)
 
 
 def wait_until(condition) -> None:

@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from mlkit import pipeline, resource, step
-from mlkit.metrics import Recorder
+from mlkit.metrics import Recorder, Trace
 from mlkit.plan import plan
 from mlkit.serving.bundle import pack, pack_resource
 from mlkit.serving.replica import base
@@ -178,8 +178,8 @@ async def test_every_response_and_trace_names_the_version_that_made_it(app: App)
     assert (await app.ask())[:2] == ("v1", 4)
     response = await app.client.get("/nothing-here")
     assert (response.status_code, response.headers["x-mlkit-version"]) == (404, "v1")
-    (trace,) = app.replica._observer.recorder.take()["traces"]
-    assert trace[-1] == "v1"
+    (packed,) = app.replica._observer.recorder.take()["traces"]
+    assert Trace.unpack(packed).version == "v1"
 
 
 @replica_test
