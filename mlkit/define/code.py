@@ -189,10 +189,21 @@ def late_imports(code: types.CodeType, package: str = "") -> set[str]:
             modules.update(f"{base}.{name}" for name in names or () if name != "*")
         elif instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
             recent.append(instruction.argval)
+    by_function = not _IMPORTERS.isdisjoint(code.co_names)
     for constant in code.co_consts:
         if inspect.iscode(constant):
             modules |= late_imports(constant, package)
+        elif by_function and isinstance(constant, str) and _is_dotted(constant):
+            modules.add(constant)
     return modules
+
+
+_IMPORTERS = {"import_module", "__import__"}
+"""Functions that import a module by its name as text."""
+
+
+def _is_dotted(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def local_names(code: types.CodeType) -> set[str]:

@@ -116,6 +116,7 @@ def _check_list(step: Step[..., Any], items: Any) -> None:
             where=f"step {step.name!r}",
             expected=f"list[{show(step.input_type(next(iter(step.parameters))))}]",
             got=show(type_),
+            fix="annotate a list; make one of anything else in a step",
         )
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from mlkit.define import resource, step
 from mlkit.define.code import captured, is_local, local_modules
+from mlkit.define.modules import late_modules
 from mlkit.define.shippable import problems
 from mlkit.define.shipping import LARGE_BYTES, dumps, loads
 from mlkit.errors import MlkitError
@@ -401,3 +402,40 @@ def test_a_small_model_and_a_logger_travel_with_the_function(cell: Cell) -> None
     """)
     assert found(names["tag"]) == []
     assert elsewhere(dumps(names["predict"].fn), 3) == 6
+
+
+def test_a_member_that_a_module_computes_is_computed_in_the_other_process(
+    cell: Cell, module: Callable[..., ModuleType]
+) -> None:
+    module(
+        "computing",
+        """
+        BASE = 4
+
+        def __getattr__(name):
+            if name == "lazy":
+                return BASE
+            raise AttributeError(name)
+        """,
+    )
+    names = cell("""
+        import computing as c
+
+        def f(x):
+            return c.lazy + x
+    """)
+    assert loads(dumps(names["f"]))(1) == 5
+
+
+@pytest.mark.parametrize("call", ["importlib.import_module('spelled')", "__import__('spelled')"])
+def test_a_module_that_is_imported_by_its_name_as_text_is_sent(
+    cell: Cell, module: Callable[..., ModuleType], call: str
+) -> None:
+    module("spelled", "K = 3")
+    names = cell(f"""
+        import importlib
+
+        def f(x):
+            return {call}.K + x
+    """)
+    assert list(late_modules(names["f"])) == ["spelled"]
