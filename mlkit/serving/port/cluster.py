@@ -299,7 +299,8 @@ def start_local_ray(
     object_store_bytes: int, folder: Path, num_cpus: int | None = None, attempts: int = 3
 ) -> None:
     """Start Ray; on a busy machine, its own timeout of 30 s may be too short."""
-    import ray
+    with imports.deferred_grammar():
+        import ray
 
     for left in reversed(range(attempts)):
         try:

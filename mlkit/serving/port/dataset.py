@@ -16,6 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from mlkit.execute.cores import cores
 from mlkit.serving.control import folders, watchdog
 from mlkit.serving.control.cause import cause_in
 from mlkit.serving.control.dataset import BUNDLE, JOB, DatasetJob, RowsDone
+from mlkit.serving.port import forkserver
 from mlkit.serving.port.cluster import join_ray, start_local_ray
 from mlkit.serving.replica.blocks import BlockMapper
 
@@ -72,8 +74,9 @@ def main(argument: str) -> None:
     guard = watchdog.start(folder)
     status = 0
     try:
-        _start_ray(job, folder / "ray")
-        _map(job, np.fromfile(folder / BUNDLE, np.uint8), say)
+        with forkserver.running(folder) if job.address == "local" else nullcontext():
+            _start_ray(job, folder / "ray")
+            _map(job, np.fromfile(folder / BUNDLE, np.uint8), say)
     except KeyboardInterrupt:
         status = 130
     except Exception as error:
