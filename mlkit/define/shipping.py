@@ -223,7 +223,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return quoted_types(value) if self.annotations else {}
 
     def _members(self, module: types.ModuleType) -> dict[str, Any]:
-        wanted = self._wanted | {"__getattr__"}  # computes members that the module does not have
+        wanted = {*self._wanted, "__getattr__"}  # computes members that the module does not have
         members = {name: vars(module)[name] for name in wanted if name in vars(module)}
         if not _DYNAMIC.isdisjoint(self._wanted):  # a member may be used without being named
             members |= {
