@@ -365,12 +365,11 @@ def _is_plain(kind: type) -> bool:
     ``__del__`` would run on attributes that the class has not set.
     """
     own = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__"}
-    root: Any
-    *bases, root = kind.__mro__
+    bases = kind.__mro__[:-1]
     if not bases or any(own & vars(base).keys() for base in bases):
         return False
     try:
-        root.__new__(kind)
+        object.__new__(kind)
     except TypeError:  # implemented in C, as locks are, or abstract
         return False
     return True

@@ -231,13 +231,8 @@ class Executor:
 
     @property
     def async_loop(self) -> asyncio.AbstractEventLoop:
-        """Event loop of async steps; mlkit's own if that of the application is closed.
-
-        A `TestClient` that is no context manager runs each request in a loop of its own.
-        """
-        if self._loop is None or self._loop.is_closed():
-            return background_loop()
-        return self._loop
+        """Event loop of async steps."""
+        return self._loop or background_loop()
 
     @property
     def in_flight(self) -> int:

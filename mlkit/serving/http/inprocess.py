@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mlkit.define.loop import background_loop
 from mlkit.errors import entry_point
 from mlkit.execute import Executor, compile_graph
 from mlkit.pipelines import Pipeline, require_pipeline
@@ -91,13 +92,15 @@ class _InProcess:
             return
         self._starting = self._starting or asyncio.Lock()
         async with self._starting:
-            app = self._app or await self._start()
+            # Without a lifespan, as under a `TestClient` that is no context manager, the loop of
+            # this request may end with it, and async steps and resources are for all requests.
+            app = self._app or await self._start(background_loop())
         await app(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:
-            await self._start()
+            await self._start(asyncio.get_running_loop())
         except BaseException as error:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             raise
@@ -107,9 +110,9 @@ class _InProcess:
         await self._stack.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _start(self) -> ASGIApp:
-        served = await self._serve(self.pipeline)
-        others = {other.name: await self._serve(other) for other in self.others}
+    async def _start(self, loop: asyncio.AbstractEventLoop) -> ASGIApp:
+        served = await self._serve(self.pipeline, loop)
+        others = {other.name: await self._serve(other, loop) for other in self.others}
         application = self.application
         if inspect.isfunction(application):
             application = application()
@@ -132,8 +135,7 @@ class _InProcess:
         jobs.runner.start()
         return self._app
 
-    async def _serve(self, pipeline: Pipeline[..., Any]) -> Served:
-        loop = asyncio.get_running_loop()
+    async def _serve(self, pipeline: Pipeline[..., Any], loop: asyncio.AbstractEventLoop) -> Served:
         graph = pipeline.graph
         program = await asyncio.to_thread(compile_graph, graph, loop=loop)
         for resource in graph.resources.values():
