@@ -67,7 +67,7 @@ if warm_up_s:
     time.sleep(warm_up_s)
 began = time.perf_counter()
 app = deploy(tag, progress=False)
-app(**image) if isinstance(image, dict) else app(image)
+app(**image)
 first_s = time.perf_counter() - began
 began = time.perf_counter()
 other = deploy(twice, progress=False)
@@ -119,5 +119,7 @@ def _run(program: str, argument: str) -> dict[str, float]:
             timeout=TIMEOUT_S,
             check=True,
         )
-    row: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    # Serve prints after it, when it stops.
+    line = next(line for line in done.stdout.splitlines() if line.startswith("{"))
+    row: dict[str, float] = json.loads(line)
     return row

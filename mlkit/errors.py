@@ -101,7 +101,7 @@ def printable(text: str) -> str:
     """
     if not _UNPRINTABLE.search(text):
         return text
-    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], _COLOURS.sub("", text))
+    return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], _COLOURS.sub("", text))
 
 
 class MlkitError(Exception):

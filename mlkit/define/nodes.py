@@ -284,8 +284,8 @@ def _by_class(node: dict[str, Any], replacement: Replacement, config: Any) -> An
         for key, child in node.items()
     }
     choices = [choice[0] if isinstance(choice, tuple) else choice for choice in inner["choices"]]
-    found = [(choice.get("metadata") or {}).get(PORT) for choice in choices]
-    classes = {i: cls for i, port in enumerate(found) if port and (cls := _class_of(port))}
+    own_ports = [(choice.get("metadata") or {}).get(PORT) for choice in choices]
+    classes = {i: cls for i, port in enumerate(own_ports) if port and (cls := _class_of(port))}
     if len(classes) < 2:
         return inner
     for i in classes:

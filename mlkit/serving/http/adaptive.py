@@ -63,9 +63,12 @@ class AdaptiveLimit:
             ongoing: requests in flight, with this one.
             now: the time in seconds.
         """
-        if self._skip is not None and (ongoing > LEAST or self._skip):
-            self._skip -= ongoing <= LEAST
-            return
+        if self._skip is not None:
+            if ongoing > LEAST:
+                return
+            if self._skip:
+                self._skip -= 1
+                return
         self._window.append(took_s)
         self._peak = max(self._peak, ongoing)
         self._began = now if self._began is None else self._began

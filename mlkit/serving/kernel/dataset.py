@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
@@ -167,10 +167,10 @@ def _survey(source: str, id: str | None, graph: Graph) -> _Rows:
     try:
         filesystem, path = filesystem_of(source)
         info = filesystem.get_file_info(path)
-        found = [info] if info.type == FileType.File else []
+        entries = [info] if info.type == FileType.File else []
         if info.type == FileType.Directory:
-            found = filesystem.get_file_info(FileSelector(path, recursive=True))
-        files = [f.path for f in found if f.type == FileType.File and f.base_name[0] not in "._"]
+            entries = filesystem.get_file_info(FileSelector(path, recursive=True))
+        files = [f.path for f in entries if f.type == FileType.File and f.base_name[0] not in "._"]
         parquet = bool(files) and all(file.endswith(".parquet") for file in files)
         if parquet:
             table = pyarrow.dataset.dataset(files, filesystem=filesystem, format="parquet")
@@ -188,10 +188,10 @@ def _survey(source: str, id: str | None, graph: Graph) -> _Rows:
     columns = _columns(graph, names) if parquet else {_only_parameter(graph, source): "bytes"}
     key = _identifier(id, names, source) if parquet else "path"
     results = [key, ERROR, *columns_of(graph)]
-    twice = sorted({name for name in results if results.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in results if results.count(name) > 1})
+    if duplicates:
         raise InputError(
-            f"two columns of the results would be called {', '.join(twice)}",
+            f"two columns of the results would be called {', '.join(duplicates)}",
             where=f"pipeline {graph.name!r}",
             expected=f"fields of its result that are neither {key!r} nor {ERROR!r}",
             fix="rename the field" + (", or the column of the id" if parquet else ""),
@@ -276,7 +276,8 @@ def _run(job: DatasetJob, bundle: bytes, show: Callable[[int], object]) -> None:
     """
     folder = folders.create()
     # Not in the folder, which ends with the process.
-    with tempfile.TemporaryFile() as log, _removed(folder):
+    with tempfile.TemporaryFile() as log, ExitStack() as stack:
+        stack.callback(folders.remove, folder)
         (folder / JOB).write_text(job.model_dump_json())
         (folder / BUNDLE).write_bytes(bundle)
         with _started(job, folder, log) as process:
@@ -294,15 +295,6 @@ def _run(job: DatasetJob, bundle: bytes, show: Callable[[int], object]) -> None:
                 got=cause or (lines[-1] if lines else f"exit status {process.returncode}"),
                 fix="call it again when the cause is gone: rows that are done are kept",
             )
-
-
-@contextmanager
-def _removed(folder: Path) -> Iterator[None]:
-    """Remove a folder at the end."""
-    try:
-        yield
-    finally:
-        folders.remove(folder)
 
 
 def _started(job: DatasetJob, folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:

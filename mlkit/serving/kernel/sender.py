@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -104,8 +103,8 @@ class Sender:
 
         start = self._clock()
         retries = Retries(self._budget, idempotent=idempotent)
-        headers = {**request.headers, ATTEMPT: "1"}
-        for attempt in count(2):
+        headers, attempt = {**request.headers, ATTEMPT: "1"}, 1
+        while True:
             lost: httpx2.HTTPError | None = None
             try:
                 with self._exchange(replace(request, headers=headers)) as response:
@@ -120,13 +119,13 @@ class Sender:
             wait_s = retries.wait_s(left_s)
             if wait_s is not None:
                 self._sleep(wait_s)
+                attempt += 1
                 # All attempts have one deadline.
                 headers |= {ATTEMPT: f"{attempt}", TIMEOUT: f"{left_s - wait_s:.6f}"}
             elif lost is not None:
                 raise self._unanswered(lost) from lost
             else:
                 return response
-        raise AssertionError  # it counts for ever
 
     def stream(self, request: PreparedRequest) -> Iterator[Any]:
         """Send a request at the first `next`, and yield the items of its response.

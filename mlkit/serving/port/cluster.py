@@ -249,13 +249,12 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
         object_store_bytes: size of the object store of a local Ray.
         folder: logs and sockets of a local Ray; deleted with the session.
     """
-    with imports.deferred_grammar():
-        from ray import serve
-
     if address == "local":
         start_local_ray(object_store_bytes, folder)
     else:
         join_ray(address)
+    from ray import serve
+
     # Several nodes on one machine (in tests) cannot all bind the port.
     location = os.environ.get("MLKIT_PROXY_LOCATION", "EveryNode")
     with _without_proxies() if address == "local" else nullcontext():
@@ -268,7 +267,8 @@ def start_ray(address: str, *, host: str, port: int, object_store_bytes: int, fo
 
 def join_ray(address: str) -> None:
     """Join a cluster, whose environment is not ours to set; that of our jobs is."""
-    import ray
+    with imports.deferred_grammar():
+        import ray
 
     variables = cluster_environment()
     if "PYTHONPATH" in os.environ:  # a checkout, for nodes that share it

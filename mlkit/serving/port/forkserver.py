@@ -13,6 +13,7 @@ is declined, and starts as usual.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -27,6 +28,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from mlkit.serving.port.start_worker import FORKED, SOCKET
 
 __all__ = ["WorkerRequest", "acceptable", "running"]
 
-PRELOADED = (
+DEPENDENCIES = (
     *("mlkit.serving.replica.front", "mlkit.serving.replica.stage"),
     *("aiohttp", "fastapi", "google.protobuf", "grpc.aio", "jsonschema", "pandas", "pyarrow"),
     *("requests", "uvicorn"),
@@ -70,24 +72,40 @@ class WorkerRequest:
     environment: Mapping[str, str]
     folder: str
 
+    @cached_property
+    def _setup(self) -> tuple[argparse.Namespace, list[str]]:
+        return _setup_parser().parse_known_args(self.arguments)
+
+    @property
+    def language(self) -> str:
+        """Language of the worker."""
+        language: str = self._setup[0].language
+        return language
+
     @property
     def context(self) -> Mapping[str, Any]:
         """Ray's description of the worker's runtime environment."""
-        text = _option(self.arguments, "--serialized-runtime-env-context")
-        context: Mapping[str, Any] = json.loads(text or "{}")
+        context: Mapping[str, Any] = json.loads(self._setup[0].serialized_runtime_env_context)
         return context
 
     @property
     def worker_arguments(self) -> list[str]:
         """The arguments without those that Ray's setup of a worker consumes."""
-        return _without(self.arguments, "--serialized-runtime-env-context", "--language")
+        return self._setup[1]
+
+
+def _setup_parser() -> argparse.ArgumentParser:
+    """The options of Ray's ``setup_worker.py``."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--language", default="PYTHON")
+    parser.add_argument("--serialized-runtime-env-context", default="{}")
+    return parser
 
 
 def acceptable(request: WorkerRequest, environment: Mapping[str, str]) -> bool:
     """Whether a fork of a process with this environment behaves like a new process."""
     context = request.context
-    language = _option(request.arguments, "--language")
-    if language not in (None, "PYTHON") or context.get("command_prefix"):
+    if request.language != "PYTHON" or context.get("command_prefix"):
         return False
     if context.get("py_executable") not in (None, sys.executable):
         return False
@@ -97,27 +115,6 @@ def acceptable(request: WorkerRequest, environment: Mapping[str, str]) -> bool:
     changed = {n for n in names if request.environment.get(n) != environment.get(n)}
     changed.update(context.get("env_vars") or ())
     return not any(name.startswith(READ_DURING_IMPORTS) for name in changed)
-
-
-def _option(arguments: Sequence[str], name: str) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == name:
-            return following
-        if argument.startswith(f"{name}="):
-            return argument.partition("=")[2]
-    return None
-
-
-def _without(arguments: Sequence[str], *names: str) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument in names:
-            skip = True
-        elif argument.partition("=")[0] not in names:
-            kept.append(argument)
-    return kept
 
 
 @contextmanager
@@ -153,7 +150,7 @@ def main(listener: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     environment = dict(os.environ)
     with deferred_grammar():
-        for module in PRELOADED:
+        for module in DEPENDENCIES:
             _import(module)
     request = _serve(listener, environment, environment.get(LATER, "").split())
     listener.close()
@@ -178,13 +175,12 @@ def _serve(
         environment: variables of this process.
         later: modules to import while no worker is asked for.
     """
-    later = later[::-1]
     while True:
         readable, _, _ = select.select([listener.fileno(), 0], [], [], IDLE_S if later else None)
         if 0 in readable:
             return None
         if not readable:
-            _import(later.pop())
+            _import(later.pop(0))
             continue
         client = listener.accept()[0]
         with client, suppress(OSError, ValueError):
@@ -209,10 +205,10 @@ def _fork() -> int:
 def _take_over(client: socket.socket, streams: Sequence[int]) -> None:
     try:
         client.sendall(FORKED)
-    except OSError:  # `start_worker` has given up, or was killed
-        os._exit(1)
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+    except OSError:  # `start_worker` has given up or was killed
+        os._exit(1)  # a worker must not go on as a second server
 
 
 def _received(client: socket.socket) -> tuple[WorkerRequest, list[int]]:

@@ -46,7 +46,7 @@ class Spares:
     def keep(self) -> None:
         """Start a missing worker if a core is idle.
 
-        Its start takes a core for seconds; two at once delayed requests on a busy machine.
+        Its start takes a core; two at once delayed requests on a busy machine.
         """
         if self._failed or self._now() < self._next:
             return

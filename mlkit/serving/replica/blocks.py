@@ -76,10 +76,8 @@ class BlockMapper:
         )
         try:
             table = pa.Table.from_pylist(records, schema)
-        except (
-            pa.ArrowException,
-            OverflowError,
-        ):  # such as an integer of more than 64 bits: in one row, as a rule
+        # Usually one row is the cause, such as by an integer of more than 64 bits.
+        except (pa.ArrowException, OverflowError):
             table = pa.Table.from_pylist([_fitting(row, schema) for row in records], schema)
         return table.add_column(0, self._id, block[self._id])
 
@@ -89,10 +87,10 @@ class BlockMapper:
 
     def _arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of a row; a missing value of an optional parameter stands for its default."""
-        given = {name: row[column] for name, column in self._columns.items()}
+        values = {name: row[column] for name, column in self._columns.items()}
         return self._defaults | {
             name: value
-            for name, value in given.items()
+            for name, value in values.items()
             if value is not None or name in self._required
         }
 

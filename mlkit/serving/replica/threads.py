@@ -18,11 +18,16 @@ def limit_threads() -> None:
     would compete with those of the other requests, and spin while they wait for work. A variable of
     the library's own, such as ``OPENBLAS_NUM_THREADS``, takes precedence.
     """
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    if "torch" in sys.modules and threads.isdigit() and int(threads):
-        sys.modules["torch"].set_num_threads(int(threads))  # for all threads
+    if "torch" in sys.modules and (count := _threads("OMP")):
+        # OpenMP's own limit holds for the calling thread only, torch's for all.
+        sys.modules["torch"].set_num_threads(count)
     for library in ThreadpoolController().lib_controllers:
-        own = os.environ.get(f"{library.internal_api.upper()}_NUM_THREADS")
-        threads = own or os.environ.get("OMP_NUM_THREADS", "")
-        if threads.isdigit() and int(threads):
-            library.set_num_threads(int(threads))
+        if count := _threads(library.internal_api.upper(), "OMP"):
+            library.set_num_threads(count)
+
+
+def _threads(*prefixes: str) -> int | None:
+    """The number in the first of the variables that is set; None if it is no number above 0."""
+    values = (os.environ.get(f"{prefix}_NUM_THREADS") for prefix in prefixes)
+    value = next(filter(None, values), "")
+    return int(value) or None if value.isdigit() else None

@@ -1,6 +1,7 @@
 """How many threads the numerical libraries of a replica use."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -50,3 +51,18 @@ def test_without_a_number_nothing_changes(
         monkeypatch.setenv("OMP_NUM_THREADS", value)
     limit_threads()
     assert blas_threads() == {3}
+
+
+def test_torch_that_was_loaded_before_follows_in_every_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        limit_threads()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 1
+    finally:
+        torch.set_num_threads(before)
