@@ -19,7 +19,7 @@ from typing import (
 )
 
 from mlkit.define.check import check
-from mlkit.define.functions import check_pipeline_function
+from mlkit.define.functions import bind_arguments, check_pipeline_function
 from mlkit.define.graph import Graph, Parameter, Problem
 from mlkit.define.step import BatchedStep, Step, running_step
 from mlkit.define.tracing import (
@@ -31,7 +31,7 @@ from mlkit.define.tracing import (
     tracing,
 )
 from mlkit.define.typing import iterated_type, refreshed, show
-from mlkit.errors import DefinitionError, InputError, did_you_mean, entry_point
+from mlkit.errors import DefinitionError, entry_point
 
 if TYPE_CHECKING:
     from mlkit.execute import Run
@@ -165,17 +165,14 @@ class Pipeline(Generic[P, R]):
         Raises:
             InputError: they do not match the signature.
         """
-        try:
-            bound = inspect.signature(self.fn).bind(*args, **kwargs)
-        except TypeError as error:
-            names = list(inspect.signature(self.fn).parameters)
-            unknown = [name for name in kwargs if name not in names]
-            raise InputError(
-                f"{error}",
-                where=f"pipeline {self.name!r}",
-                expected=f"{self.name}{inspect.signature(self.fn)}",
-                fix=next(filter(None, (did_you_mean(name, names) for name in unknown)), None),
-            ) from None
+        signature = inspect.signature(self.fn)
+        bound = bind_arguments(
+            signature,
+            args,
+            kwargs,
+            where=f"pipeline {self.name!r}",
+            expected=f"{self.name}{signature}",
+        )
         bound.apply_defaults()
         return bound.arguments
 

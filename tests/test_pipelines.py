@@ -88,6 +88,14 @@ def test_arguments_that_do_not_fit_are_an_input_error_with_the_signature() -> No
     assert "tag(x: int" in str(caught.value)
 
 
+def test_an_unknown_argument_is_named_though_another_is_missing() -> None:
+    with pytest.raises(InputError, match="unexpected argument 'y'"):
+        tag(y=1)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="unexpected argument 'titel'") as caught:
+        tag(titel="")  # type: ignore[call-arg]
+    assert caught.value.fix == "did you mean 'title'?"
+
+
 def test_binding_fills_in_defaults() -> None:
     assert tag.bind(1) == {"x": 1, "title": ""}
 

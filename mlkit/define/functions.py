@@ -1,14 +1,15 @@
-"""Which functions can be steps and pipelines."""
+"""Which functions can be steps and pipelines, and how arguments are bound to them."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from mlkit.define.resource import Resource
-from mlkit.errors import DefinitionError
+from mlkit.errors import DefinitionError, InputError, did_you_mean
 
-__all__ = ["check_pipeline_function", "check_step_function", "is_resource"]
+__all__ = ["bind_arguments", "check_pipeline_function", "check_step_function", "is_resource"]
 
 
 def check_step_function(fn: Any) -> None:
@@ -88,3 +89,42 @@ def _check_signature(fn: Any, kind: str) -> None:
 def is_resource(parameter: inspect.Parameter) -> bool:
     """Whether a parameter is filled in from a resource."""
     return isinstance(parameter.default, Resource)
+
+
+def bind_arguments(
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    where: str,
+    expected: str,
+    partial: bool = False,
+) -> inspect.BoundArguments:
+    """Bind arguments by name, without defaults.
+
+    Args:
+        signature: that of the function that is called.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        where: the callable, for the error.
+        expected: its signature as text, for the error.
+        partial: whether required arguments may be missing.
+
+    Raises:
+        InputError: they do not match the signature.
+    """
+    names = list(signature.parameters)
+    # A misspelt name leaves another one missing, which `Signature.bind` would report instead.
+    if unknown := [name for name in kwargs if name not in names]:
+        suggestions = (did_you_mean(name, names) for name in unknown)
+        raise InputError(
+            f"unexpected argument {', '.join(map(repr, unknown))}",
+            where=where,
+            expected=expected,
+            fix=next(filter(None, suggestions), None),
+        )
+    try:
+        bind = signature.bind_partial if partial else signature.bind
+        return bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"{error}", where=where, expected=expected) from None

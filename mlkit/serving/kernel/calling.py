@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
-from mlkit.errors import InputError, did_you_mean, entry_point
+from mlkit.errors import entry_point
+from mlkit.define.functions import bind_arguments
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
@@ -140,20 +141,14 @@ class Calling(Attached):
     def _bind(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, partial: bool = False
     ) -> dict[str, Any]:
-        signature = signature_of(self.graph)
-        try:
-            return (signature.bind_partial if partial else signature.bind)(
-                *args, **kwargs
-            ).arguments
-        except TypeError as error:
-            names = [parameter.name for parameter in self.graph.parameters]
-            unknown = [name for name in kwargs if name not in names]
-            raise InputError(
-                f"{error}",
-                where=f"app {self.name!r}",
-                expected=self.graph.signature,
-                fix=next(filter(None, (did_you_mean(name, names) for name in unknown)), None),
-            ) from None
+        return bind_arguments(
+            signature_of(self.graph),
+            args,
+            kwargs,
+            where=f"app {self.name!r}",
+            expected=self.graph.signature,
+            partial=partial,
+        ).arguments
 
     def _call(self, arguments: dict[str, Any], priority: Priority = Priority.INTERACTIVE) -> Any:
         return self._sender.send(self._request(arguments, priority=priority))

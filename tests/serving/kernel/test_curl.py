@@ -240,7 +240,7 @@ def test_the_token_is_referred_to_by_its_file(app_of: Callable[..., App], tmp_pa
 
 
 def test_an_argument_that_does_not_fit_is_refused(app_of: Callable[..., App]) -> None:
-    with pytest.raises(InputError, match="unexpected keyword") as caught:
+    with pytest.raises(InputError, match="unexpected argument 'vlaue'") as caught:
         app_of(piped(int)).curl(vlaue=1)
     assert caught.value.fix == "did you mean 'value'?"
 
