@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any, Literal
 
-from mlkit.errors import entry_point
 from mlkit.define.functions import bind_arguments
+from mlkit.errors import entry_point
 from mlkit.execute.inputs import arguments_of, is_frame, rows, signature_of
 from mlkit.execute.local import localise_arguments, not_streaming
 from mlkit.execute.offline import frame_of
