@@ -21,6 +21,9 @@ $(STAMP): requirements.lock pyproject.toml .ci/make-venv
 demo: $(STAMP) ## run, deploy, call, load-test and plot the sample pipeline; the report is build/demo/report.html
 	$(BIN)/python -m tools.demo $(if $(IMAGES),--images "$(IMAGES)")
 
+# pytest compiles its rewritten assertions anew in each process that may not keep them.
+export PYTHONDONTWRITEBYTECODE :=
+
 # One after the other: a node of Ray has 30 s to start, which is too short beside other work.
 test: $(STAMP) ## the tests, then the notebooks
 	@status=0; \

@@ -138,8 +138,10 @@ def _skipped(owner: type, hook: str) -> Any:
 
 def _parametrized(origin: Any, args: tuple[Any, ...], *arguments: Any) -> type:
     """Rebuild a parametrized generic model as the class that ``origin[args]`` is from now on."""
-    from pydantic._internal import _generics
-
+    try:
+        from pydantic._internal import _generics
+    except ImportError:
+        return origin[args]  # type: ignore[no-any-return]
     known = _generics.get_cached_generic_type_early(origin, args)
     if known is None:
         known = _class(*arguments)

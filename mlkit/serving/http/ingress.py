@@ -264,7 +264,7 @@ class _Exchange(Response):
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._request._receive = paced(self._request._receive)
+        self._request._receive = paced(self._request.receive)
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()
