@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import httptools
 
-from mlkit.load.generator import NEVER, Response
+from mlkit.load.log import NEVER, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

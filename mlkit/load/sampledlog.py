@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from mlkit.load.generator import NEVER, SAMPLES_PER_KIND, Log, LogReport, Response
+from mlkit.load.log import NEVER, SAMPLES_PER_KIND, Log, LogReport, Response
 from mlkit.metrics.histogram import Histogram
 
 __all__ = ["SampledLog"]
