@@ -99,7 +99,7 @@ figures: $(STAMP) ## put what was measured last into README and docs
 zoo: $(STAMP) ## every type on every way into a pipeline and out of it; TYPES="Decimal UUID" narrows it
 	$(BIN)/python -m tests.zoo $(TYPES)
 
-contract: $(STAMP) ## 5,000 made-up requests to pipelines of many types, against /openapi.json
+contract: $(STAMP) ## 5,000 generated requests to pipelines of many types, against /openapi.json
 	$(BIN)/python -m tests.zoo.contract
 
 browser: $(STAMP) ## the tests that drive a browser; installs Chromium for them (Debian and its kin); screenshots in build/browser/

@@ -311,7 +311,7 @@ def _module(name: str) -> types.ModuleType:
 
 
 def _imported(module: types.ModuleType, name: str) -> Any:
-    """Execute a module that so far has shipped classes only: other code needs the rest of it."""
+    """Execute a module of which only classes were shipped: other code needs the rest of it."""
     vars(module).pop("__getattr__", None)
     parent = module.__name__.rpartition(".")[0]
     path = list(sys.modules[parent].__path__) if parent else None

@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Arrivals(ABC):
-    """When requests are sent, as `constant`, `closed` and their like return it.
+    """When requests are sent; returned by `constant`, `closed` and the other functions.
 
     Raises:
         LoadError: a rate or a time is not positive and finite, or ``seed`` not an integer of at
@@ -82,7 +82,7 @@ class Arrivals(ABC):
     def planned(
         self, duration_s: float, warmup_s: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Send times known beforehand: those of the warm-up (negative), and the measured ones."""
+        """Send times known in advance: those of the warm-up (negative), and the measured ones."""
         import numpy as np
 
         return np.empty(0), np.empty(0)
@@ -110,7 +110,7 @@ class Arrivals(ABC):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Schedule(Arrivals):
-    """Send times that are known beforehand, whatever the responses.
+    """Send times that are known in advance, independent of the responses.
 
     ``a.lasting(30) + b`` sends ``a`` for 30 seconds, and then ``b``.
     """

@@ -255,7 +255,7 @@ def _handler(
 class _Exchange(Response):
     """Response that handles the request while it is sent.
 
-    The request is thus in flight until sending ends, in whatever way.
+    The request is therefore in flight until sending ends, or fails.
     """
 
     def __init__(self, handle: Handler, request: Request) -> None:
