@@ -21,6 +21,9 @@ $(STAMP): requirements.lock pyproject.toml .ci/make-venv
 demo: $(STAMP) ## run, deploy, call, load-test and plot the sample pipeline; the report is build/demo/report.html
 	$(BIN)/python -m tools.demo $(if $(IMAGES),--images "$(IMAGES)")
 
+# pytest compiles its rewritten assertions anew in each process that may not keep them.
+export PYTHONDONTWRITEBYTECODE :=
+
 # One after the other: a node of Ray has 30 s to start, which is too short beside other work.
 test: $(STAMP) ## the tests, then the notebooks
 	@status=0; \
@@ -96,7 +99,7 @@ figures: $(STAMP) ## put what was measured last into README and docs
 zoo: $(STAMP) ## every type on every way into a pipeline and out of it; TYPES="Decimal UUID" narrows it
 	$(BIN)/python -m tests.zoo $(TYPES)
 
-contract: $(STAMP) ## 5,000 made-up requests to pipelines of many types, against /openapi.json
+contract: $(STAMP) ## 5,000 generated requests to pipelines of many types, against /openapi.json
 	$(BIN)/python -m tests.zoo.contract
 
 browser: $(STAMP) ## the tests that drive a browser; installs Chromium for them (Debian and its kin); screenshots in build/browser/

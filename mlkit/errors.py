@@ -9,7 +9,7 @@
     │   ├── PayloadTooLarge     more bytes, pixels or frames than the limit                    (413)
     │   ├── UnsupportedMedia    unsupported content type                                       (415)
     │   └── FetchError          a URL in the input could not be fetched                        (424)
-    ├── StepError               a step raised; has the step, the cause and the values so far   (500)
+    ├── StepError               a step raised; has the step, the cause and computed values     (500)
     ├── Cancelled               a request or run was cancelled                                 (499)
     ├── DeadlineExceeded        a request exceeded its deadline                                (504)
     ├── Overloaded              the queue is full; retry later                                 (503)

@@ -203,7 +203,7 @@ class Pipeline(Generic[P, R]):
                 and arguments that only those need may be omitted.
 
         Raises:
-            StepError: a step raised; ``.run`` has the values so far.
+            StepError: a step raised; ``.run`` has the values computed until then.
             InputError: the arguments do not match the signature.
         """
         from mlkit.execute import run  # late: importing mlkit does not load the executor

@@ -13,6 +13,11 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from mlkit.serving.port.imports import deferred_grammar
+
+with deferred_grammar():
+    import jsonschema  # noqa: F401  # as it is imported with Ray, at half the time
+
 # A pause of the machine is no failure.
 hypothesis.settings.register_profile("mlkit", deadline=None)
 hypothesis.settings.load_profile("mlkit")

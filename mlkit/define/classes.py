@@ -138,8 +138,10 @@ def _skipped(owner: type, hook: str) -> Any:
 
 def _parametrized(origin: Any, args: tuple[Any, ...], *arguments: Any) -> type:
     """Rebuild a parametrized generic model as the class that ``origin[args]`` is from now on."""
-    from pydantic._internal import _generics
-
+    try:
+        from pydantic._internal import _generics
+    except ImportError:
+        return origin[args]  # type: ignore[no-any-return]
     known = _generics.get_cached_generic_type_early(origin, args)
     if known is None:
         known = _class(*arguments)
@@ -309,7 +311,7 @@ def _module(name: str) -> types.ModuleType:
 
 
 def _imported(module: types.ModuleType, name: str) -> Any:
-    """Execute a module that so far has shipped classes only: other code needs the rest of it."""
+    """Execute a module of which only classes were shipped: other code needs the rest of it."""
     vars(module).pop("__getattr__", None)
     parent = module.__name__.rpartition(".")[0]
     path = list(sys.modules[parent].__path__) if parent else None

@@ -60,7 +60,7 @@ class _Parts:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[int, Any]] = {}  # the values are kept, so that no id is reused
-        self._subclasses = False  # whether code so far asks classes for their subclasses
+        self._subclasses = False  # whether the code asks classes for their subclasses
 
     def of(self, value: Any) -> Iterator[bytes]:
         """Yield the bytes that identify a value."""

@@ -28,7 +28,7 @@ def fresh(value: Any, *, instances: bool = False) -> Any:
 
     Args:
         value: any value.
-        instances: whether instances of plain classes of one's own are data as well.
+        instances: whether instances of plain user-defined classes are data as well.
     """
     kind = type(value)
     if kind in FIXED:

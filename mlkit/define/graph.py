@@ -140,7 +140,7 @@ class Link:
     Attributes:
         target: name of the node that takes it; None for the pipeline's result.
         parameter: the node's parameter; None for the pipeline's result.
-        type: its type as far as known, or ``inspect.Parameter.empty``.
+        type: its type if known, else ``inspect.Parameter.empty``.
     """
 
     source: Argument | Result

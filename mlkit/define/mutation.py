@@ -1,7 +1,7 @@
 """Parameters whose values a function changes in place, as its source shows.
 
 The statements are read in order, with what each name then stands for: a parameter, a part of it, or
-a container that holds such parts. It is followed into functions and methods of one's own. What
+a container that holds such parts. It is followed into user-defined functions and methods. What
 other functions change is known of a few only, such as `random.shuffle` and drawing on a picture.
 """
 
@@ -355,7 +355,7 @@ class _Reader:
         return returned
 
     def _classes(self, aliases: Aliases) -> list[type]:
-        """Classes of one's own that a value may be of."""
+        """User-defined classes that a value may be of."""
         classes: list[type] = []
         for (name, depth), type_ in aliases.items():
             if not depth:
@@ -414,7 +414,7 @@ class _Reader:
         return is_function and own
 
     def _resolved(self, called: ast.expr) -> Any:
-        """What a call calls, as far as it is known by name."""
+        """What a call calls, if its name is known."""
         match called:
             case ast.Name(id=name) if name not in self._local:
                 return self._variables.get(name)

@@ -132,9 +132,9 @@ def _of_pandas(pandas: Any) -> Iterator[tuple[str, str]]:
         if current != default:
             yield f"the option {name!r} of pandas", f"with pd.option_context({name!r}, ...):"
     for kind in (pandas.DataFrame, pandas.Series, pandas.Index):
-        for name in sorted(kind._accessors):
-            accessor = getattr(vars(kind).get(name), "_accessor", None)
-            if accessor is not None and travels(accessor):
+        for name in sorted(name for name in vars(kind) if not name.startswith("_")):
+            accessor = getattr(kind, name)
+            if inspect.isclass(accessor) and travels(accessor):
                 yield (
                     f"the accessor {name!r} of {kind.__name__}",
                     f"pd.api.extensions.register_{kind.__name__.lower()}_accessor({name!r})"

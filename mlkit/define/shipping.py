@@ -135,7 +135,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     Args:
         buffer: receives the pickle.
-        names: names that the pickled code uses, as far as they are known: of a module, only members
+        names: names that the pickled code is known to use: of a module, only members
             of these names are pickled. What else a module holds, such as locks, connections and
             data for other code, stays behind.
         buffers: receives large buffers, which are left out of the pickle.

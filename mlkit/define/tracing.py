@@ -45,7 +45,7 @@ def current_tracer() -> Tracer | None:
 
 @dataclass
 class _Frame:
-    """A pipeline while its function runs: its replacements, and its calls so far."""
+    """A pipeline while its function runs: its replacements, and the calls that it has made."""
 
     replacements: Mapping[str, Step[..., Any]]
     counts: Counter[str] = field(default_factory=Counter)

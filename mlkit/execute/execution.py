@@ -246,7 +246,7 @@ class Execution:
 
 @dataclass(slots=True)
 class _Gathered:
-    """Results of the items of one list so far."""
+    """Results of the finished items of one list."""
 
     values: list[Any]
     left: int

@@ -58,7 +58,7 @@ class Executor:
 
     Attributes:
         streaming: threads of generators that run.
-        submitted: number of requests so far.
+        submitted: number of requests since the start.
 
     Raises:
         InputError: fewer than one worker.

@@ -89,7 +89,7 @@ def _items(program: Program, arguments: Mapping[str, Any]) -> Iterator[Any]:
             ended = events.get()
             yield from executor.take(execution)
     if execution.error is not None:
-        execution.to_run()  # attaches the values so far to the error
+        execution.to_run()  # attaches the computed values to the error
         raise execution.error
 
 

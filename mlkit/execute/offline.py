@@ -150,7 +150,7 @@ class _Stream:
         if self.keep:
             _forget_values(execution.error)
         else:
-            execution.to_run()  # attaches the values so far to the error
+            execution.to_run()  # attaches the computed values to the error
         self._failed(i, execution.error)
 
     def _failed(self, i: int, error: BaseException) -> None:

@@ -61,7 +61,7 @@ class Task:
         streams: whether the step makes its result item by item.
         conform: the check of a result, or of an item, against the step's annotation; or None.
         turns: of resources that one call at a time may use.
-        defaults: of parameters that the pipeline does not pass, as far as they can change.
+        defaults: of parameters that the pipeline does not pass, and that can change.
         changes: parameters that the step changes in place; each call gets copies for them.
     """
 

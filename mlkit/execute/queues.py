@@ -1,6 +1,6 @@
 """Queues of a program's tasks, and the policy for what runs next.
 
-- If batches are faster, as far as measured, or if queues have grown, throughput has priority: full
+- If batches are measurably faster, or if queues have grown, throughput has priority: full
   batches, and those that have waited for longer than a call takes; then single items, those nearest
   to the result first; then partial batches.
 - Otherwise latency has priority: the oldest request runs next, unbatched. Requests that share the
@@ -263,7 +263,7 @@ class _CallTimes:
 
     @property
     def batches_pay(self) -> bool:
-        """Whether an item is faster in a batch, as far as measured.
+        """Whether an item is measurably faster in a batch.
 
         A wrong estimate corrects itself: if throughput is too low, queues grow, and then batches
         run and are timed regardless.

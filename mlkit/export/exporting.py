@@ -158,7 +158,7 @@ def _source_of(pipeline: Pipeline[..., Any]) -> _Source:
         statements = statements_of(cells_of_main(main))
         if not any(variable in statement.binds for statement in statements):
             raise ExportError(
-                "no cell assigns it, as far as they are known",
+                "no known cell assigns it",
                 where=f"pipeline {pipeline.name!r}",
                 fix="run its cell again",
             )
@@ -179,7 +179,7 @@ def _imported(module: str, variable: str) -> Reach:
 
 
 def _place_of(pipeline: Pipeline[..., Any], main: Mapping[str, Any]) -> str:
-    """Cell and line of a pipeline's function, as far as they are known."""
+    """Cell and line of a pipeline's function, if they are known."""
     first = pipeline.fn.__code__.co_firstlineno
     for statement in statements_of(cells_of_main(main)):
         for node in ast.walk(statement.node):

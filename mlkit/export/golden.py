@@ -50,7 +50,7 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class HttpAnswer:
-    """An HTTP response, as far as it is compared."""
+    """The compared parts of an HTTP response."""
 
     status: int
     content_type: str

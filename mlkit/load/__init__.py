@@ -5,7 +5,7 @@
     from mlkit.load import load_test, poisson
 
     result = load_test(app, payloads, poisson(rate=50), duration_s=20, slo_ms=150)
-    result                # the figures; says so when the test is void
+    result                # the figures; states if the test is void
     result.plot()         # latency over time, and its distribution to p99.9
     result.to_frame()     # every request
     compare(result, other)          # with intervals: faster, slower or undecided

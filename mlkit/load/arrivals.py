@@ -10,6 +10,7 @@ array([0.  , 0.25, 0.5 , 0.75])
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,9 @@ class Renewal(Schedule):
         """The rate, from start to end."""
         return self.rate
 
+    @abstractmethod
     def gaps(self, stream: np.random.Generator) -> NDArray[np.float64]:
         """Draw a batch of gaps, in seconds."""
-        raise NotImplementedError
 
     def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
         """Yield cumulated gaps."""
@@ -150,14 +151,14 @@ class VaryingRate(Schedule):
 
     seed: int = 0
 
+    @abstractmethod
     def rate_at(self, times: NDArray[np.float64], duration_s: float) -> NDArray[np.float64]:
         """Requests per second at each of these times."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def highest_rate(self) -> float:
         """Maximum of the rate, in requests per second."""
-        raise NotImplementedError
 
     def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
         """Yield times at the highest rate, thinned."""

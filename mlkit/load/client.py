@@ -1,7 +1,7 @@
 """A lean HTTP/1.1 client for load generation: keep-alive connections, without pipelining.
 
 It exists because the client shares its machine with the server that it measures. Requests are bytes
-encoded beforehand, one `send` each; responses are parsed by httptools (uvicorn's parser), and only
+encoded in advance, one `send` each; responses are parsed by httptools (uvicorn's parser), and only
 times, status, size and the ``Server-Timing`` header are kept. That takes about a quarter of the CPU
 time of aiohttp's client.
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import httptools
 
-from mlkit.load.generator import NEVER, Response
+from mlkit.load.log import NEVER, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

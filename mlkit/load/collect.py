@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlkit.load.expect import Expectation, Received
-from mlkit.load.generator import SAMPLES_PER_KIND
+from mlkit.load.log import SAMPLES_PER_KIND
 from mlkit.load.records import ClientCost, FailureSample
 from mlkit.load.results import LoadResult
 

@@ -74,7 +74,7 @@ class Comparison:
         """Throughput, p50, p95 and p99 of every other result, compared with the first.
 
         The intervals cover the chance within each run, with the dependence between its requests.
-        They do not cover a machine that changed between the runs: measure by turns, and use
+        They do not cover a machine that changed between the runs: alternate between them, and use
         `mlkit.load.analysis.ratio`, where a few per cent matter.
         """
         (_, first), *others = self.results.items()

@@ -20,7 +20,7 @@ class RequestLike(Protocol):
 
     @property
     def method(self) -> str:
-        """``"POST"`` and the like."""
+        """The HTTP method, e.g. ``"POST"``."""
 
     @property
     def url(self) -> str:

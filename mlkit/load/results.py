@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlkit.errors import LoadError, entry_point
-from mlkit.load import analysis, hdr
-from mlkit.load.arrivals import Arrivals, arrivals_from_dict
+from mlkit.load import analysis, hdr, resultfile
+from mlkit.load.arrivals import Arrivals
 from mlkit.load.items import gaps_ms, item_ends_s
 from mlkit.load.records import ClientCost, FailureSample, RequestRecord, parse_server_timing
 from mlkit.load.replay import RecordedTimes
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadResult", "Percentile"]
 
-FORMAT = 1
 PARTS = 20
 """Number of batches of a run, for the interval of its throughput."""
 
@@ -428,26 +426,9 @@ class LoadResult:
             path: the file.
             compress: False is many times as fast, and the file several times as large.
         """
-        import numpy as np
-
-        fields = {name: getattr(self, name) for name in _PLAIN}
-        head = {
-            "format": FORMAT,
-            "arrivals": self.arrivals.to_dict(),
-            "client": self.client._asdict(),
-            "failures": [list(sample) for sample in self.failures],
-            **fields,
-        }
         path = Path(path)
-        write = np.savez_compressed if compress else np.savez
-        with path.open("wb") as file:
-            write(
-                file,
-                allow_pickle=False,
-                head=np.array(json.dumps(head)),
-                item_times=self.item_times,
-                **self.columns,
-            )
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        resultfile.write(path, values, compress=compress)
         return path
 
     def save_hgrm(self, path: str | Path) -> Path:
@@ -464,23 +445,7 @@ class LoadResult:
         Raises:
             LoadError: the file is not one.
         """
-        import numpy as np
-
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                columns = {name: file[name] for name in file.files}
-            head = json.loads(str(columns.pop("head")))
-            item_times = columns.pop("item_times", _no_times())
-        except (KeyError, ValueError) as error:
-            raise LoadError("this file does not contain a load test", where=str(path)) from error
-        return cls(
-            arrivals=arrivals_from_dict(head["arrivals"]),
-            client=ClientCost(**head["client"]),
-            failures=tuple(FailureSample(*sample) for sample in head["failures"]),
-            columns=columns,
-            item_times=item_times,
-            **{name: head[name] for name in _PLAIN if name in head},
-        )
+        return cls(**resultfile.read(path))
 
     def plot(self) -> matplotlib.figure.Figure:
         """Draw rate and latency over time, and latency by percentile up to p99.9."""
@@ -497,23 +462,6 @@ class LoadResult:
         from mlkit.views.load import to_html
 
         return to_html(self)
-
-
-_PLAIN = (
-    "target",
-    "duration_s",
-    "warmup_s",
-    "timeout_s",
-    "slo_ms",
-    "seed",
-    "payloads",
-    "started",
-    "interrupted",
-    "carried",
-    "planned_s",
-    "parts",
-    "sampled",
-)
 
 
 def _percentiles(values_ms: NDArray[np.float64], *, bounded: bool = True) -> dict[str, Percentile]:

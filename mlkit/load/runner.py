@@ -56,12 +56,12 @@ def load_test(
 ) -> LoadResult | LoadRun:
     """Send requests as ``arrivals`` schedule them, and record every response.
 
-    The generator runs in a process of its own, with requests encoded beforehand. Latency counts
+    The generator runs in a process of its own, with requests encoded in advance. Latency counts
     from the time for which a request was scheduled, and a slow response never delays the next
     request: there is no coordinated omission. When the generator could not keep up, the result says
     so (``result.void``).
 
-    Interrupting the cell ends the test and returns the records so far, with ``interrupted`` set;
+    Interrupting the cell ends the test and returns what it has recorded, with ``interrupted`` set;
     `last_result` has them too. A second interrupt discards everything.
 
     Args:

@@ -85,7 +85,7 @@ class LoadRun(Generic[R]):
 
     @entry_point
     def stop(self) -> R:
-        """End it early and return the records so far; requests in flight get one more second."""
+        """End it early and return its records; requests in flight get one more second."""
         self._worker.stop()
         return self.result()
 
@@ -122,7 +122,7 @@ class LoadRun(Generic[R]):
 
 
 def watch(run: LoadRun[R], show: Callable[[LoadRun[R]], None] | None = None) -> R:
-    """Wait for the end; on an interrupt stop the test and return its records so far.
+    """Wait for the end; on an interrupt stop the test and return its records.
 
     Args:
         run: the load test.

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from mlkit.load.generator import NEVER, SAMPLES_PER_KIND, Log, LogReport, Response
+from mlkit.load.log import NEVER, SAMPLES_PER_KIND, Log, LogReport, Response
 from mlkit.metrics.histogram import Histogram
 
 __all__ = ["SampledLog"]
@@ -18,7 +18,7 @@ class SampledLog:
     """Counts requests in intervals, and keeps the rows of a uniform sample of them.
 
     A request counts in the interval in which it is answered; those of the warm-up are not counted.
-    The sample is drawn by Vitter's algorithm R: at any time each request so far is in it with the
+    The sample is drawn by Vitter's algorithm R: at any time each logged request is in it with the
     same probability.
 
     Args:

@@ -1,4 +1,4 @@
-"""The search for a capacity: which rate to measure next, as a function of the measurements so far.
+"""The search for a capacity: which rate to measure next, given the previous measurements.
 
 `search` is a generator that yields a `Probe` and is sent its `RateTrial`; it neither measures nor
 waits. `drive` connects it with a function that does. Four phases:

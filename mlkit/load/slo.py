@@ -52,7 +52,7 @@ class Percentile(NamedTuple):
         return not math.isnan(self.at_most_ms)
 
     def outcome(self, limit_ms: float) -> Outcome:
-        """Whether it is at most ``limit_ms``, as far as its bounds tell."""
+        """Whether it is at most ``limit_ms``, if its bounds decide that."""
         if self.at_most_ms <= limit_ms:
             return "met"
         return "missed" if self.at_least_ms > limit_ms else "undecided"

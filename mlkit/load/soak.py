@@ -76,7 +76,7 @@ class SoakInterval:
 
 
 class Intervals:
-    """The intervals of a run so far, at most ``most`` of them: beyond, neighbours are merged."""
+    """The intervals of a run, at most ``most`` of them: beyond that, neighbours are merged."""
 
     def __init__(self, most: int = MAX_INTERVALS) -> None:
         self._most = most

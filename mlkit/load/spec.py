@@ -8,6 +8,7 @@ changed while it runs. What a load test needs to know of either, `Arrivals` says
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,8 +31,8 @@ __all__ = [
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Arrivals:
-    """When requests are sent, as `constant`, `closed` and their like return it.
+class Arrivals(ABC):
+    """When requests are sent; returned by `constant`, `closed` and the other functions.
 
     Raises:
         LoadError: a rate or a time is not positive and finite, or ``seed`` not an integer of at
@@ -52,14 +53,14 @@ class Arrivals:
         return type(self).__name__.removesuffix("Rate").lower()
 
     @property
+    @abstractmethod
     def loop(self) -> dict[str, Any]:
         """Which loop of `mlkit.load.generator` sends them, and its arguments, as plain data."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def opening_rate(self) -> float | None:
         """Requests per second at the start; None if that depends on the server."""
-        raise NotImplementedError
 
     @property
     def length_s(self) -> float | None:
@@ -71,7 +72,7 @@ class Arrivals:
         """Whether the rate can be changed during the run."""
         return False
 
-    def check(self, duration_s: float) -> None:
+    def check(self, duration_s: float) -> None:  # noqa: B027  # optional
         """Check that it can last for ``duration_s`` seconds, which may be infinite.
 
         Raises:
@@ -81,11 +82,12 @@ class Arrivals:
     def planned(
         self, duration_s: float, warmup_s: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Send times known beforehand: those of the warm-up (negative), and the measured ones."""
+        """Send times known in advance: those of the warm-up (negative), and the measured ones."""
         import numpy as np
 
         return np.empty(0), np.empty(0)
 
+    @abstractmethod
     def asked(
         self, planned_s: float, duration_s: float, intended: NDArray[np.float64]
     ) -> NDArray[np.float64] | None:
@@ -96,7 +98,6 @@ class Arrivals:
             duration_s: its actual duration, shorter if it was stopped early.
             intended: the scheduled times of the requests that it recorded.
         """
-        raise NotImplementedError
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain data, which `arrivals_from_dict` reads."""
@@ -109,7 +110,7 @@ class Arrivals:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Schedule(Arrivals):
-    """Send times that are known beforehand, whatever the responses.
+    """Send times that are known in advance, independent of the responses.
 
     ``a.lasting(30) + b`` sends ``a`` for 30 seconds, and then ``b``.
     """
@@ -120,10 +121,11 @@ class Schedule(Arrivals):
         return {"kind": "open"}
 
     @property
+    @abstractmethod
     def opening_rate(self) -> float:
         """Requests per second at the start of the schedule."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, duration_s: float) -> Iterator[NDArray[np.float64]]:
         """Yield the send times up to ``duration_s``, which may be infinite, in ascending batches.
 
@@ -132,7 +134,6 @@ class Schedule(Arrivals):
         Raises:
             LoadError: it cannot last that long.
         """
-        raise NotImplementedError
 
     def check(self, duration_s: float) -> None:
         """Draw the first batch; a ramp without an end fails there."""

@@ -19,7 +19,7 @@ SHAPES = ("poisson", "constant")
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Steered(Arrivals):
-    """No schedule known beforehand; see `steered`. `LoadResult.schedule` is what it became."""
+    """No schedule known in advance; see `steered`. `LoadResult.schedule` has the actual rates."""
 
     rate: float
     shape: str = "poisson"

@@ -79,7 +79,7 @@ def sweep(
               of="classify")
         sweep(url, photos, poisson(rate=50), knob=restart_with_threads, values=[1, 2, 4])
 
-    The target keeps the last value. Interrupting the cell returns the results so far.
+    The target keeps the last value. Interrupting the cell returns the completed runs.
 
     Args:
         target: a deployed App, or the URL of any server.

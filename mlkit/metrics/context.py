@@ -64,7 +64,7 @@ def traceparent() -> str:
 
         httpx2.get(url, headers={"traceparent": traceparent()})
 
-    A batched step runs for many requests, and thus for none of them.
+    A batched step runs for many requests at once, so it has no request of its own.
     """
     current = _CURRENT.get()
     return "" if current is None else current.traceparent

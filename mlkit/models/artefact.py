@@ -366,7 +366,7 @@ def _hashed(path: Path, *_: int) -> str:
 
 def _changed(file: Path, expected: str, got: str) -> MlkitError:
     return MlkitError(
-        "the file is not the one that was saved; the model is not loaded",
+        "the file has changed since it was saved; the model is not loaded",
         where=str(file),
         expected=f"sha256 {expected[:16]}…",
         got=f"{got[:16]}…",

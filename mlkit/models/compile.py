@@ -1,4 +1,4 @@
-"""Compilation of torch modules for the hardware at hand."""
+"""Compilation of torch modules for the present hardware."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def compile_model(
         engine: ``auto``, ``openvino`` or ``torch``.
         precision: ``auto``, ``fp32``, ``bf16``, ``int8`` or, on CUDA, ``fp16``. With ``auto``,
             OpenVINO's builds in fp32, in bf16 on a CPU that has it, and in int8 if there is
-            ``calibration`` are timed by turns; the fastest of those that agree with fp32 is taken,
+            ``calibration`` are timed alternately; the fastest that agrees with fp32 is taken,
             and the choice is cached. ``refused`` of the result says which do not agree. CUDA
             devices without bfloat16 compute in fp16 on request only: its range is narrow.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.

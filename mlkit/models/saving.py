@@ -124,7 +124,7 @@ def _check_agreement(
         limit = tolerance * max(1.0, float(np.abs(wanted).max(initial=0)))
         if wanted.shape != got.shape or np.abs(wanted - got).max(initial=0) > limit:
             raise MlkitError(
-                "the loaded model gives other results than the one that was saved",
+                "the results of the loaded model differ from those of the saved one",
                 where=loaded.id,
                 expected=f"{list(wanted.shape)}, {wanted.ravel()[:3]}…",
                 got=f"{list(got.shape)}, {got.ravel()[:3]}…",

@@ -51,7 +51,7 @@ def optimize(
 ) -> Optimized:
     """Try what this machine supports to run a module faster on the CPU, and measure each way.
 
-    A way that fails says so in its row. An interrupt (Ctrl-C, or the notebook's stop button) ends
+    The row of a way that fails has its error. An interrupt (Ctrl-C, or the stop button) ends
     the search and keeps what was measured. A complete search is cached: the same call, in this or
     another process of the machine, returns it at once.
 

@@ -1,4 +1,4 @@
-"""What a plan needs, and what this machine has, as far as it is known without Ray."""
+"""What a plan needs, and what is known of this machine without Ray."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class StepRow:
-    """Formatted figures of a step; ``slow`` marks the one that most requests wait for."""
+    """Formatted figures of a step; ``slow`` marks the step that most requests wait for."""
 
     step: str
     stage: str

@@ -301,7 +301,7 @@ def test_a_pipeline_whose_cell_is_not_known_is_refused(notebook: Notebook, tmp_p
         return double(n)
 
     vars(sys.modules["__main__"])["doubled"] = doubled
-    with pytest.raises(ExportError, match="no cell assigns it"):
+    with pytest.raises(ExportError, match="no known cell assigns it"):
         export(doubled, tmp_path / "out", examples=[1])
 
 

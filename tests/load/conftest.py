@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from mlkit.load import LoadResult, poisson
-from mlkit.load.generator import NEVER, ClosedLoop, OpenLoop, Response, RunLimits
+from mlkit.load.generator import ClosedLoop, OpenLoop, RunLimits
+from mlkit.load.log import NEVER, Response
 from mlkit.load.records import ClientCost
 
 

@@ -17,7 +17,7 @@ from mlkit.errors import LoadError
 from mlkit.load import constant, load_test
 from mlkit.load.collect import _judge
 from mlkit.load.expect import Expectation, Received, expectation
-from mlkit.load.generator import Log, Response
+from mlkit.load.log import Log, Response
 from mlkit.load.options import timeout_of
 from mlkit.load.process import WorkerReport
 from mlkit.load.requests import HttpRequest
@@ -142,7 +142,7 @@ def test_an_app_answers_with_a_body(answering) -> None:
 
 
 def test_bodies_are_kept_once_and_up_to_a_limit(monkeypatch) -> None:
-    monkeypatch.setattr("mlkit.load.generator.KEPT_BYTES", 5)
+    monkeypatch.setattr("mlkit.load.log.KEPT_BYTES", 5)
     log = Log()
     for body in (b"one", b"one", b"22", b"three"):
         log.close(log.open(0.0, 0.0), Response(0.0, 0.0, 200, media_type="x", body=body), 0.0)

@@ -464,7 +464,7 @@ def tampered() -> None:
 BAD_MODELS = {
     "a missing file": (lambda: (saved() / "model.safetensors").unlink(), 500, "file is missing"),
     "a missing manifest": (lambda: (saved() / "manifest.json").unlink(), 500, "no artefact"),
-    "another hash": (tampered, 500, "not the one that was saved(.|\n)*expected sha256"),
+    "another hash": (tampered, 500, "has changed since it was saved(.|\n)*expected sha256"),
     "another shape": (lambda: saved(wide, width=3), 500, r"expected float32 \[N, 3\], got"),
     "NaN as a result": (lambda: saved(Log), 500, "output 0 of the model is NaN"),
     "more than the budget": (lambda: saved(large), 500, "does not fit into the pool"),

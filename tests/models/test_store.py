@@ -177,10 +177,10 @@ def edit(folder, **changes) -> None:
 DAMAGES = {
     "a missing file": (lambda f: (f / "model.safetensors").unlink(), "the file is missing"),
     "a missing manifest": (lambda f: (f / MANIFEST).unlink(), "no artefact"),
-    "a truncated file": (truncate, "not the one that was saved"),
-    "other bytes": (flip, "not the one that was saved"),
-    "other labels": (lambda f: edit(f, labels=["x", "y", "z"]), "not the one that was saved"),
-    "another builder": (lambda f: edit(f, builder="os:system"), "not the one that was saved"),
+    "a truncated file": (truncate, "has changed since it was saved"),
+    "other bytes": (flip, "has changed since it was saved"),
+    "other labels": (lambda f: edit(f, labels=["x", "y", "z"]), "has changed since it was saved"),
+    "another builder": (lambda f: edit(f, builder="os:system"), "has changed since it was saved"),
     "another file": (lambda f: edit(f, files={"../x": "0"}), "not a manifest: files"),
     "an unknown field": (lambda f: edit(f, hook="x"), "not a manifest: hook"),
     "no JSON": (lambda f: (f / MANIFEST).write_bytes(b"\x80\x04"), "not a manifest"),
@@ -300,5 +300,5 @@ def test_a_replica_refuses_what_was_replaced_since(store) -> None:
     sent = dumps(save())
     (store / "net/v1").rename(store / "net/old")
     save(version="v1")
-    with pytest.raises(MlkitError, match="not the one that was saved"):
+    with pytest.raises(MlkitError, match="has changed since it was saved"):
         loads(sent)

@@ -73,7 +73,7 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
 
 
 class RowsDone:
-    """Counts the rows that are done, in the files that say so.
+    """Counts the rows that are done, from the files that record it.
 
     Args:
         folder: URI or absolute path of these files.

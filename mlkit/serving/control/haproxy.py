@@ -6,7 +6,7 @@ Serve's template binds two listeners (statistics and metrics) to every interface
 replica works for it. The launcher edits the configuration before it becomes the real HAProxy.
 
 HAProxy sends a request again whose replica has died, if it is to the own route of an idempotent
-pipeline. `replay` sets which. Clients that send requests again themselves say so with the header
+pipeline. `replay` sets which. Clients that send requests again themselves set the header
 `ATTEMPT`, and HAProxy sends theirs once: else one that kills its replica would run nine times.
 """
 

@@ -1,4 +1,4 @@
-"""Replicas that cannot be scheduled for lack of resources: known beforehand, or by waiting."""
+"""Replicas that cannot be scheduled for lack of resources: known in advance, or after a wait."""
 
 from __future__ import annotations
 

@@ -62,9 +62,9 @@ def entered(
     """Return the versions after another one has begun to answer.
 
     Args:
-        versions: those so far.
-        serving: the one that answered until now.
-        new: the one that answers now.
+        versions: the previous ones.
+        serving: the version that has answered until now.
+        new: the version that answers from now on.
         back_to: the entry of ``versions`` that a rollback went to.
     """
     if new.version == serving:  # the same, run in another way

@@ -32,7 +32,7 @@ class Sign(NamedTuple):
     Attributes:
         beat: when it was written, in seconds since the epoch.
         silence_s: longest silence that is in order.
-        cpu_s: CPU time of the process so far.
+        cpu_s: CPU time that the process has used.
     """
 
     beat: float

@@ -262,7 +262,7 @@ class Access:
     def _has_cookie(self, scope: Scope, path: str) -> bool:
         """Whether a request has the cookie of a page with that route, and comes from this app.
 
-        Browsers send cookies to all ports of a host, and thus with requests from pages of others.
+        Browsers send cookies to all ports of a host: also with requests from other servers' pages.
         """
         headers = dict(scope["headers"])
         origin = headers.get(b"origin")

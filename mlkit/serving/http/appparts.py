@@ -58,7 +58,8 @@ def _lifespans(context: Any) -> Iterator[Any]:
 def _configured(application: Starlette, path: str = "") -> Iterator[tuple[str, Any]]:
     within = f" of the application mounted at {path}" if path else ""
     yield f"the options{within}", [_options(application), _options(application.router)]
-    yield f"the state{within}", application.state._state
+    state = application.state
+    yield f"the state{within}", {name: state[name] for name in state}
     yield from _routes(application.routes, path)
     for handled, handler in application.exception_handlers.items():
         yield f"the exception handler of {getattr(handled, '__name__', handled)}{within}", handler

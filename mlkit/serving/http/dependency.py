@@ -81,7 +81,7 @@ class Dependency:
 def _handle_errors(scope: Scope) -> None:
     """Have the application of the route respond to errors of pipelines.
 
-    It may be mounted in the one that is served, in whatever way: within routers and middleware.
+    It may be mounted anywhere in the served one, also within routers and middleware.
     """
     handlers, _ = scope.get("starlette.exception_handlers", ({}, {}))  # of the innermost one
     handlers.setdefault(MlkitError, _respond)

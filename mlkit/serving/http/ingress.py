@@ -255,7 +255,7 @@ def _handler(
 class _Exchange(Response):
     """Response that handles the request while it is sent.
 
-    The request is thus in flight until sending ends, in whatever way.
+    The request is therefore in flight until sending ends, or fails.
     """
 
     def __init__(self, handle: Handler, request: Request) -> None:
@@ -264,7 +264,7 @@ class _Exchange(Response):
         self._request = request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._request._receive = paced(self._request._receive)
+        self._request._receive = paced(self._request.receive)
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()

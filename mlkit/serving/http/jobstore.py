@@ -263,7 +263,7 @@ class JobStore:
         return lost
 
     def release(self, owner: str, item: JobItem, until: float) -> None:
-        """Give back an item that was not run; it is claimed again after ``until``."""
+        """Release an item that was not run; it is claimed again after ``until``."""
         with self._transaction() as database:
             database.execute(
                 "UPDATE items SET owner = '', lease = ?, attempts = attempts - 1 "

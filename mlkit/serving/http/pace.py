@@ -25,7 +25,7 @@ def due_s(received: int) -> float:
     """Return when more of a body is due, in seconds after its start.
 
     Args:
-        received: bytes received so far.
+        received: number of bytes received.
     """
     return GRACE_S + received / LEAST_BYTES_PER_S
 

@@ -59,7 +59,7 @@ class Events:
     """The events of a pipeline: one ``step`` per step, then ``result`` or ``problem``.
 
     A ``step`` has its name, the milliseconds since the request began, and its value unless that is
-    an image or an array. A value that has no JSON form is left out, and ``omitted`` says so.
+    an image or an array. A value that has no JSON form is left out, and ``omitted`` is true.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -204,7 +204,7 @@ class _Streamed(StreamingResponse):
 
 
 class _Items(_Streamed):
-    """Begins with the first event; its status is thus that of the error, if there is none."""
+    """Begins with the first event; if there is none, its status is that of the error."""
 
     async def stream_response(self, send: Send) -> None:
         try:

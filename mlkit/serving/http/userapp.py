@@ -43,7 +43,7 @@ class _Pickler(Pickler):
     def reducer_override(self, obj: Any) -> Any:
         """Reduce state, locks, pipelines and unset options of an application."""
         if type(obj) is State:  # its __getattr__ breaks pickling
-            return State, (dict(obj._state),)
+            return State, ({name: obj[name] for name in obj},)
         if isinstance(obj, _thread.LockType):
             return threading.Lock, ()
         if isinstance(obj, _thread.RLock):

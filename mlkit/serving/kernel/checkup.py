@@ -128,7 +128,7 @@ def about_threads(plan: Plan, workers: int | None, cores: int) -> Iterator[Findi
 
 
 def sizes_of(graph: Graph) -> dict[tuple[str, str], int]:
-    """Size of the values that the code of steps captures, as far as it is known, by name."""
+    """Size of the values that the code of steps captures, by name, if it is known."""
     return {
         (node.step.name, name): size
         for node in graph

@@ -28,7 +28,7 @@ from mlkit.serving.control.haproxy import haproxy_binary
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.watchdog import processes_of
 from mlkit.serving.kernel.session import Session
-from mlkit.serving.private import PrivateName, missing_names
+from mlkit.serving.private import PRIVATE_USES, PrivateUse, missing_uses
 
 __all__ = ["Examination", "Finding", "Findings", "about_machine", "examine"]
 
@@ -144,13 +144,10 @@ def about_machine() -> Iterator[Finding]:
     yield from about_files(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
 
-def about_private_names(missing: Sequence[PrivateName] | None = None) -> Iterator[Finding]:
+def about_private_names(uses: Sequence[PrivateUse] = PRIVATE_USES) -> Iterator[Finding]:
     """Check that the installed libraries have the private names that are used."""
-    for name in missing_names() if missing is None else missing:
-        yield Finding(
-            f"{name.name} is missing ({name.used_for}): {name.without}",
-            "install the versions of ray, fastapi and starlette in requirements.lock",
-        )
+    for use in missing_uses(uses):
+        yield Finding(str(use), "install the versions of these libraries in requirements.lock")
 
 
 def _version(package: str) -> str | None:

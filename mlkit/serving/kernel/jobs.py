@@ -123,7 +123,7 @@ class SubmittedJob:
 
         Args:
             wait: whether to wait until the job has ended; else inputs without a result have an
-                error that says so.
+                error that states it.
             progress: whether to show a progress bar while waiting.
         """
         import pandas as pd

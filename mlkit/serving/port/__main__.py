@@ -17,7 +17,7 @@ from mlkit.serving.control.host import Host
 from mlkit.serving.port import forkserver
 from mlkit.serving.port.cluster import RayCluster, start_ray, stop_ray
 from mlkit.serving.port.gathering import RayTelemetry
-from mlkit.serving.private import missing_names
+from mlkit.serving.private import missing_uses
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ def _run(folder: Path, settings: Mapping[str, Any], cluster: RayCluster) -> None
     async def run() -> None:
         nonlocal host
         host = Host(folder, settings, cluster, RayTelemetry(f"mlkit-metrics-{folder.name}"))
-        checking = asyncio.create_task(asyncio.to_thread(_warn_of_missing_names))
+        checking = asyncio.create_task(asyncio.to_thread(_warn_of_missing_uses))
         await host.run()
         await checking
 
@@ -65,9 +65,9 @@ def _run(folder: Path, settings: Mapping[str, Any], cluster: RayCluster) -> None
         folders.remove(folder)
 
 
-def _warn_of_missing_names() -> None:
-    for name in missing_names():
-        logging.warning("%s is missing (%s): %s", name.name, name.used_for, name.without)
+def _warn_of_missing_uses() -> None:
+    for use in missing_uses():
+        logging.warning("%s", use)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from mlkit.serving.port import depot, details, imports, start_worker
 from mlkit.serving.port.replicas import RayFront, RayStage, handle_of
 from mlkit.serving.port.scaling import serve_config
 from mlkit.serving.port.spares import Spares
-from mlkit.serving.private import private
+from mlkit.serving.private import SEPARATE_ROUTERS, private
 from mlkit.serving.replica.front import VERSION_PATH
 
 __all__ = ["RayCluster", "join_ray", "start_local_ray", "start_ray", "stop_ray"]
@@ -110,11 +110,11 @@ class RayCluster:
         from ray.exceptions import RayError
         from ray.serve.exceptions import DeploymentUnavailableError
 
+        if SEPARATE_ROUTERS.missing:
+            return []
         key = target.name, target.deployment
         if key not in self._handles:
             self._handles[key] = handle_of(*key)
-            if not hasattr(self._handles[key], "_init"):
-                return []
             # By default its router runs in the event loop of this thread, which has none.
             self._handles[key]._init(_run_router_in_separate_loop=True)
         try:
@@ -359,7 +359,7 @@ def _quick_processes() -> Iterator[None]:
 
 @contextmanager
 def _replaced(owner_name: str, replacements: Mapping[str, Any]) -> Iterator[None]:
-    """Replace those of the private functions that this version of Ray has; see `missing_names`."""
+    """Replace those of the private functions that this version of Ray has; see `missing_uses`."""
     owner = private(owner_name)
     known = {name: getattr(owner, name) for name in replacements if hasattr(owner, name)}
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlkit.serving.private import HAPROXY_MANAGER, KEEP_HAPROXY, KEEP_UPDATING, private
+
 __all__ = ["adapt"]
 
 
@@ -19,14 +21,10 @@ def _keep_haproxy() -> None:
     Serve would replace the manager after three failed checks, and the new one, a process that has
     to import Ray, starts HAProxy.
     """
-    try:
-        from ray.serve._private.haproxy import HAProxyManager
-
-        actor: Any = HAProxyManager
-        manager = actor.__ray_metadata__.modified_class
-        check = manager.check_health
-    except (ImportError, AttributeError):
-        return  # see `mlkit.serving.private`
+    if KEEP_HAPROXY.missing:
+        return
+    manager: Any = private(HAPROXY_MANAGER)
+    check = manager.check_health
 
     def has_died(haproxy: Any) -> bool:
         return haproxy._proc is not None and not haproxy._is_running()
@@ -49,17 +47,15 @@ def _keep_updating_replicas() -> None:
     through the slower fallback proxy. Replicas of mlkit go on serving: `reconfigure` only starts
     to load a version, which takes over later.
     """
-    try:
-        from ray.serve._private.common import ReplicaState
-        from ray.serve._private.deployment_state import DeploymentState
+    if KEEP_UPDATING.missing:
+        return
+    from ray.serve._private.common import ReplicaState
+    from ray.serve._private.deployment_state import DeploymentState
 
-        updating = ReplicaState.UPDATING
-        running_only = DeploymentState.get_running_replica_infos
-    except (ImportError, AttributeError):
-        return  # see `mlkit.serving.private`
+    running_only = DeploymentState.get_running_replica_infos
 
     def running_or_updating(self: DeploymentState) -> list[Any]:
-        also = self._replicas.get([updating])
+        also = self._replicas.get([ReplicaState.UPDATING])
         nodes = self._cluster_node_info_cache
         return [*running_only(self), *(each.get_running_replica_info(nodes) for each in also)]
 

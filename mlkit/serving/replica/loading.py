@@ -162,7 +162,7 @@ the event loop's time per request.
 
 
 def settle(*, everything: bool = True) -> None:
-    """Exempt everything loaded so far from garbage collection; it is there to stay.
+    """Exempt everything that is loaded from garbage collection: it stays.
 
     Args:
         everything: whether to collect, too, what was exempted before and is no longer used. This

@@ -9,7 +9,7 @@ __all__ = ["Runtime"]
 
 
 class Runtime(Protocol):
-    """Ray, as far as replicas use it; `mlkit.serving.port.replicas` implements it."""
+    """The part of Ray that replicas use; `mlkit.serving.port.replicas` implements it."""
 
     def fetch(self, location: str) -> memoryview:
         """Return the bundle published at a location."""

@@ -85,7 +85,7 @@ class FakeCluster:
         self.hangs: set[str] = set()
         self.crowded: set[str] = set()
         self.total = {"CPU": 16.0}
-        self.retracted: list[str] = []
+        self.published: set[str] = set()
         self.calls: list[str] = []
         self.interrupt: Callable[[int], None] = lambda count: None
         self._awaits = itertools.count()
@@ -103,11 +103,12 @@ class FakeCluster:
 
     async def publish(self, path) -> str:
         await self._begin("publish")
+        self.published.add(str(path))
         return str(path)
 
     async def retract(self, locations) -> None:
         await self._begin("retract")
-        self.retracted += locations
+        self.published -= set(locations)
 
     async def apply(self, targets) -> None:
         await self._begin("apply")

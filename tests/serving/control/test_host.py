@@ -442,6 +442,9 @@ def test_what_no_app_refers_to_is_deleted_from_the_store(session) -> None:
     stored = {session.store.get(key) for key in kept}
     assert {b"shop-v2", b"models-v2", b"plan of v2"} <= stored
     assert not {b"shop-v1", b"models-v1", b"plan of v1"} & stored
+    # Nor does the cluster hold more of them: replicas load bundles, and never a plan.
+    bundles = {key for key in kept if not session.store.get(key).startswith(b"plan")}
+    assert session.cluster.published == {str(session.store.path(key)) for key in bundles}
 
 
 def test_a_token_is_in_no_repr(session) -> None:

@@ -19,6 +19,7 @@ from mlkit.plan import plan
 from mlkit.serving.bundle import pack, pack_resource
 from mlkit.serving.replica import base
 from mlkit.serving.replica.front import Replica, Shipment, _Switch
+from mlkit.serving.replica.output import JsonLines, read_failures
 
 CLOSED: list[float] = []
 
@@ -257,6 +258,20 @@ def test_a_model_that_cannot_serve_is_rejected_and_the_old_one_goes_on(factor, t
         assert BAD[factor] in app.rejected
         assert (await app.ask())[:2] == ("v1", 4)
         assert app.replica._trial is None
+
+    test()
+
+
+def test_the_traceback_of_a_failed_load_reaches_the_failures_of_the_app(tmp_path) -> None:
+    @replica_test
+    async def test(app: App) -> None:
+        app.replica._failures.keep = JsonLines(tmp_path / "scored.1.failure.jsonl")
+        await app.want()
+        await app.want(99)
+        (failure,) = read_failures(tmp_path, "scored")
+        assert "no such file" in failure.error
+        assert "in load" in failure.traceback
+        assert "OSError: no such file" in failure.traceback
 
     test()
 
