@@ -16,6 +16,7 @@ from typing import Any
 __all__ = [
     "HAPROXY_MANAGER",
     "KEEP_HAPROXY",
+    "KEEP_PACE",
     "KEEP_UPDATING",
     "PRIVATE_USES",
     "SEPARATE_ROUTERS",
@@ -108,6 +109,18 @@ KEEP_HAPROXY = PrivateUse(
         f"{_HAPROXY}HAProxyApi@_proc",
     ),
 )
+KEEP_PACE = PrivateUse(
+    "the controller looks more often at replicas that start",
+    "a rollout takes half a second longer",
+    (
+        "ray.serve._private.common:DeploymentStatus.UPDATING",
+        "ray.serve._private.common:DeploymentStatus.UPSCALING",
+        "ray.serve._private.controller:CONTROL_LOOP_INTERVAL_S",
+        f"{_STATE}DeploymentState.curr_status_info",
+        f"{_STATE}DeploymentStateManager.update",
+        f"{_STATE}DeploymentStateManager@_deployment_states",
+    ),
+)
 SEPARATE_ROUTERS = PrivateUse(
     "the session calls replicas from threads that have no event loop",
     "a rollout relies on Serve's status alone",
@@ -120,6 +133,7 @@ SEPARATE_ROUTERS = PrivateUse(
 PRIVATE_USES: Sequence[PrivateUse] = (
     KEEP_UPDATING,
     KEEP_HAPROXY,
+    KEEP_PACE,
     SEPARATE_ROUTERS,
     PrivateUse(
         "Deployment._version holds a digest, so that an unchanged deployment keeps its replicas",

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Generic, TypeVar
 
 import pydantic
@@ -16,8 +17,6 @@ from mlkit.serving.port import controller
 from mlkit.serving.port.cluster import _replaced
 from mlkit.serving.private import (
     HAPROXY_MANAGER,
-    KEEP_HAPROXY,
-    KEEP_UPDATING,
     PRIVATE_USES,
     PrivateUse,
     private,
@@ -51,26 +50,51 @@ def test_a_name_that_is_gone_is_told_with_what_follows(name) -> None:
     assert "that happens" in str(finding)
 
 
-@pytest.mark.parametrize("use", [KEEP_HAPROXY, KEEP_UPDATING], ids=lambda use: use.purpose)
-def test_the_controller_stays_as_it_is_without_any_of_its_names(use, monkeypatch) -> None:
-    from ray.serve._private.deployment_state import DeploymentState
+@pytest.mark.parametrize("gone", ["KEEP_HAPROXY", "KEEP_UPDATING", "KEEP_PACE"])
+def test_the_controller_stays_as_it_is_without_any_of_its_names(gone, monkeypatch) -> None:
+    from ray.serve._private.deployment_state import DeploymentState, DeploymentStateManager
 
-    manager = private(HAPROXY_MANAGER)
-    for owner, method in (
-        (manager, "check_health"),
-        (DeploymentState, "get_running_replica_infos"),
-    ):
-        monkeypatch.setattr(owner, method, getattr(owner, method))  # restored afterwards
-    before = manager.check_health, DeploymentState.get_running_replica_infos
-    gone = PrivateUse("", "", ("ray:gone",))
-    name = "KEEP_HAPROXY" if use is KEEP_HAPROXY else "KEEP_UPDATING"
-    monkeypatch.setattr(controller, name, gone)
+    adapted = {
+        "KEEP_HAPROXY": (private(HAPROXY_MANAGER), "check_health"),
+        "KEEP_UPDATING": (DeploymentState, "get_running_replica_infos"),
+        "KEEP_PACE": (DeploymentStateManager, "update"),
+    }
+    before = {use: getattr(*method) for use, method in adapted.items()}
+    for use, method in adapted.items():
+        monkeypatch.setattr(*method, before[use])  # restored afterwards
+    monkeypatch.setattr(controller, gone, PrivateUse("", "", ("ray:gone",)))
     controller.adapt()
-    after = manager.check_health, DeploymentState.get_running_replica_infos
-    assert [a is b for a, b in zip(before, after, strict=True)] == [
-        use is KEEP_HAPROXY,
-        use is KEEP_UPDATING,
-    ]
+    unchanged = {use for use, method in adapted.items() if getattr(*method) is before[use]}
+    assert unchanged == {gone}
+
+
+def test_the_control_loop_is_fast_while_replicas_start_but_not_for_ever() -> None:
+    pace = controller.Pace(0.2)
+    assert pace.interval_s(starting=False, now=0) == 0.2
+    assert pace.interval_s(starting=True, now=1) == controller.FAST_S
+    assert pace.interval_s(starting=True, now=20) == controller.FAST_S
+    assert pace.interval_s(starting=True, now=21) == 0.2
+    assert pace.interval_s(starting=False, now=22) == 0.2
+    assert pace.interval_s(starting=True, now=23) == controller.FAST_S
+    assert controller.Pace(0.01).interval_s(starting=True, now=0) == 0.01
+
+
+def test_the_controllers_interval_follows_its_deployments(monkeypatch) -> None:
+    from ray.serve._private import controller as theirs
+    from ray.serve._private.common import DeploymentStatus
+    from ray.serve._private.deployment_state import DeploymentStateManager
+
+    monkeypatch.setattr(theirs, "CONTROL_LOOP_INTERVAL_S", 0.2)
+    monkeypatch.setattr(DeploymentStateManager, "update", lambda self, proxy_nodes=None: True)
+    controller._keep_pace()
+    info = SimpleNamespace(status=DeploymentStatus.UPSCALING)
+    states = {"served": SimpleNamespace(curr_status_info=info)}
+    manager = SimpleNamespace(_deployment_states=states)
+    assert DeploymentStateManager.update(manager, proxy_nodes=set())  # type: ignore[arg-type]
+    assert controller.FAST_S == theirs.CONTROL_LOOP_INTERVAL_S
+    info.status = DeploymentStatus.HEALTHY
+    DeploymentStateManager.update(manager)  # type: ignore[arg-type]
+    assert theirs.CONTROL_LOOP_INTERVAL_S == 0.2
 
 
 def test_a_parametrized_model_is_rebuilt_without_pydantics_cache(monkeypatch) -> None:

@@ -2,17 +2,79 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from mlkit.serving.private import HAPROXY_MANAGER, KEEP_HAPROXY, KEEP_UPDATING, private
+from mlkit.serving.private import (
+    HAPROXY_MANAGER,
+    KEEP_HAPROXY,
+    KEEP_PACE,
+    KEEP_UPDATING,
+    private,
+)
 
 __all__ = ["adapt"]
+
+FAST_S = 0.03
+FAST_FOR_S = 20.0
+
+
+class Pace:
+    """Interval of the control loop: short while replicas start, as each state takes an iteration.
+
+    What has not started for `FAST_FOR_S`, as if the machine is full, is looked at as usual.
+    """
+
+    def __init__(self, usual_s: float) -> None:
+        self.usual_s = usual_s
+        self._since: float | None = None
+
+    def interval_s(self, *, starting: bool, now: float) -> float:
+        """Seconds until the next iteration.
+
+        Args:
+            starting: whether replicas are expected to start.
+            now: time in seconds.
+        """
+        if not starting:
+            self._since = None
+        elif self._since is None:
+            self._since = now
+        recent = self._since is not None and now - self._since < FAST_FOR_S
+        return min(FAST_S, self.usual_s) if recent else self.usual_s
 
 
 def adapt() -> None:
     """Adapt Serve's controller, which calls this when it starts."""
     _keep_updating_replicas()
     _keep_haproxy()
+    _keep_pace()
+
+
+def _keep_pace() -> None:
+    """Run the control loop at the `Pace` of what it does.
+
+    The loop takes a share of a core even if nothing changes, so its usual interval is long.
+    """
+    if KEEP_PACE.missing:
+        return
+    from ray.serve._private import controller
+    from ray.serve._private.common import DeploymentStatus
+    from ray.serve._private.deployment_state import DeploymentStateManager
+
+    starting = {DeploymentStatus.UPDATING, DeploymentStatus.UPSCALING}
+    pace = Pace(controller.CONTROL_LOOP_INTERVAL_S)
+    update = DeploymentStateManager.update
+
+    def paced(self: DeploymentStateManager, *args: Any, **kwargs: Any) -> bool:
+        recovering = update(self, *args, **kwargs)
+        states = {each.curr_status_info.status for each in self._deployment_states.values()}
+        controller.CONTROL_LOOP_INTERVAL_S = pace.interval_s(
+            starting=not states.isdisjoint(starting), now=time.monotonic()
+        )
+        return recovering
+
+    DeploymentStateManager.update = paced  # type: ignore[method-assign]
 
 
 def _keep_haproxy() -> None:
