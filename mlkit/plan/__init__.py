@@ -7,8 +7,9 @@ stages. Nothing here depends on Ray.
 
 from mlkit.plan.cut import Cut, RemoteStep, Segment, cut
 from mlkit.plan.placement import Parallelism, place
-from mlkit.plan.plan import Layout, Plan, Stage, plan
+from mlkit.plan.plan import Layout, Plan, plan
 from mlkit.plan.profile import Cost, Latency, Profile, profile
+from mlkit.plan.stage import Stage
 
 __all__ = [
     "Cost",

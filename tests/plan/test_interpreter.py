@@ -113,6 +113,7 @@ def counted_async(number: int) -> AsyncIterator[int]:
     return count_async(number)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("pipe", [counted, counted_async])
 def test_a_step_that_streams_is_measured_to_its_last_item(pipe: Pipeline[..., Any]) -> None:
     (cost,) = profile(pipe, [4], seconds=0.02).costs
@@ -124,6 +125,7 @@ def spelled(number: int) -> list[int]:
     return each(look, spell(fetch(number)))
 
 
+@pytest.mark.timing
 def test_a_profile_has_what_each_step_adds_to_a_request() -> None:
     measured = profile(spelled, [1, 3], batch_sizes=[1, 4], seconds=0.02)
     costs = {cost.step: cost for cost in measured.costs}

@@ -102,6 +102,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     has: dict[str, Any] = {"cores": 8, "memory": 10e9}
     module = importlib.import_module("mlkit.plan.plan")
     monkeypatch.setattr(module, "cores", lambda: has["cores"])
+    monkeypatch.setattr("mlkit.plan.stage.cores", lambda: has["cores"])
     monkeypatch.setattr(module, "available_memory", lambda: has["memory"])
     return has
 

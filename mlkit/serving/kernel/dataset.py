@@ -25,7 +25,7 @@ from mlkit.plan import plan
 from mlkit.serving.bundle import Origin, code_of, pack_whole
 from mlkit.serving.control import folders
 from mlkit.serving.control.dataset import BUNDLE, JOB, DatasetJob, RowsDone, filesystem_of
-from mlkit.serving.kernel.session import process_environment
+from mlkit.serving.kernel.process import process_environment
 from mlkit.serving.replica.blocks import ERROR, columns_of
 
 __all__ = ["MappedDataset", "map_dataset"]

@@ -14,7 +14,7 @@ import psutil
 
 from mlkit.errors import DeployError
 from mlkit.serving.control.owner import Owner
-from mlkit.serving.kernel.session import process_environment
+from mlkit.serving.kernel.process import process_environment
 
 __all__ = ["AppGateway"]
 

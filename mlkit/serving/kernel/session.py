@@ -25,11 +25,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-import mlkit
 from mlkit.errors import DeployError, SessionError, SessionTimeout
 from mlkit.serving.control import folders
-from mlkit.serving.control.flags import free_port, ray_environment
-from mlkit.serving.control.haproxy import Tls, haproxy_binary, write_launcher
+from mlkit.serving.control.flags import free_port
+from mlkit.serving.control.haproxy import Tls
 from mlkit.serving.control.owner import Owner
 from mlkit.serving.control.protocol import (
     PROTOCOL,
@@ -43,10 +42,10 @@ from mlkit.serving.control.protocol import (
     StopSession,
 )
 from mlkit.serving.control.store import Store
-from mlkit.serving.control.watchdog import processes_of
+from mlkit.serving.kernel.process import ends, has_processes, last_line, spawn, started
 from mlkit.serving.kernel.transport import exchange
 
-__all__ = ["Session", "notebook_key", "process_environment"]
+__all__ = ["Session", "notebook_key"]
 
 Progress = Callable[[str], None]
 Reply = TypeVar("Reply")
@@ -135,7 +134,7 @@ class Session:
         session = cls(folder)
         try:
             (folder / "settings.json").write_text(json.dumps(settings))
-            _started[folder] = _spawn(folder, address, tls)
+            started[folder] = spawn(folder, address, tls)
         except BaseException:
             session.end()
             folders.remove(folder)  # even if the process was not started yet
@@ -161,7 +160,7 @@ class Session:
             if not self.running or time.monotonic() > until:
                 raise SessionError(
                     "the session process did not start",
-                    got=_last_line(self.folder / "host.log"),
+                    got=last_line(self.folder / "host.log"),
                     fix="run `mlkit doctor`",
                 )
             time.sleep(0.02)
@@ -311,8 +310,8 @@ class Session:
             return
         with suppress(DeployError):  # it may end before it has responded
             self.call(StopSession(), timeout_s=5)
-        if _gone(pid, STOP_TIMEOUT_S):
-            _started.pop(self.folder, None)
+        if ends(pid, STOP_TIMEOUT_S):
+            started.pop(self.folder, None)
         else:
             self.end()
 
@@ -327,7 +326,7 @@ class Session:
     @property
     def running(self) -> bool:
         """Whether the process was started by this one and is still running."""
-        process = _started.get(self.folder)
+        process = started.get(self.folder)
         return process is not None and process.poll() is None
 
     def _end_soon(self) -> None:
@@ -337,7 +336,7 @@ class Session:
 
     def end(self) -> None:
         """Terminate a child process that does not respond, and wait for its watchdog."""
-        process = _started.pop(self.folder, None)
+        process = started.pop(self.folder, None)
         if process is None:
             return
         process.terminate()
@@ -347,7 +346,7 @@ class Session:
             process.kill()
             process.wait()
         until = time.monotonic() + 10
-        while _has_processes(self.folder) and time.monotonic() < until:
+        while has_processes(self.folder) and time.monotonic() < until:
             time.sleep(0.1)
         folders.remove(self.folder)
 
@@ -364,9 +363,6 @@ def _reached_at(address: str, host: str) -> str:
     return address.removeprefix("ray://").rpartition(":")[0] or "127.0.0.1"
 
 
-_started: dict[Path, subprocess.Popen[bytes]] = {}
-"""Session processes started by this process, by folder."""
-
 _released: set[Path] = set()
 """Folders of sessions that end in the background."""
 
@@ -376,81 +372,7 @@ def _wait_for_released() -> None:
         Session(folder)._wait_released()
 
 
-def _has_processes(folder: Path) -> bool:
-    """Whether any process of a session, or its watchdog, is still running."""
-    import psutil
-
-    watchdogs = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
-    return any(watchdogs) or bool(processes_of(folder.name))
-
-
-def _gone(pid: int, timeout_s: float) -> bool:
-    """Wait until a process has ended; False if it has not in time."""
-    until = time.monotonic() + timeout_s
-    while _exists(pid):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def _exists(pid: int) -> bool:
-    import psutil
-
-    for child in _started.values():
-        if child.pid == pid:
-            return child.poll() is None
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _lease(lease_s: float | None) -> float:
     if lease_s is not None:
         return lease_s
     return float(os.environ.get("MLKIT_LEASE_S", LEASE_S))
-
-
-def process_environment(folder: Path, address: str) -> dict[str, str]:
-    """Return the environment of a process that starts or joins Ray.
-
-    Args:
-        folder: the folder of the process.
-        address: of a cluster; "local" to start Ray.
-    """
-    environment = {**os.environ, **ray_environment(folder)}
-    if address != "local":  # a cluster has its own token
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-            environment.pop(name)
-            if name in os.environ:
-                environment[name] = os.environ[name]
-    root = str(Path(mlkit.__file__).resolve().parents[1])
-    if "site-packages" not in root:  # a checkout: replicas need it, too
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [root, *filter(None, [environment.get("PYTHONPATH")])]
-        )
-    return environment
-
-
-def _spawn(folder: Path, address: str, tls: Tls | None) -> subprocess.Popen[bytes]:
-    write_launcher(folder, haproxy_binary(), tls)
-    environment = process_environment(folder, address)
-    with (folder / "host.log").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "mlkit.serving.port", str(folder)],
-            env=environment,
-            cwd=folder,  # HAProxy needs it when it reloads; the notebook's may be moved
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        return "no log"
-    return lines[-1] if lines else "its log is empty"

@@ -44,6 +44,7 @@ def spec(session: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Returns a function: the specification of an app that is planned for twelve cores."""
     monkeypatch.delenv("MLKIT_THREADS", raising=False)
     monkeypatch.setattr(importlib.import_module("mlkit.plan.plan"), "cores", lambda: 12)
+    monkeypatch.setattr("mlkit.plan.stage.cores", lambda: 12)
 
     def make(profile: Profile | None, **fields: Any) -> AppSpec:
         stages = [spec_of(part, session.store.put) for part in pack(plan(seen, profile=profile))]

@@ -805,14 +805,14 @@ def spawned(base, monkeypatch):
             processes.append(subprocess.Popen(command, cwd=folder, env=environment))
             return processes[-1]
 
-        monkeypatch.setattr(session_module, "_spawn", spawn)
+        monkeypatch.setattr(session_module, "spawn", spawn)
         return processes
 
     yield run
     for process in processes:
         process.kill()
         process.wait()
-    for folder in list(session_module._started):
+    for folder in list(session_module.started):
         if folder.is_relative_to(base):
             Session(folder).end()
 
@@ -855,7 +855,7 @@ def test_warming_up_never_raises(spawned, monkeypatch, base, error) -> None:
         raise error
 
     spawned("")
-    monkeypatch.setattr(session_module, "_spawn", fail)
+    monkeypatch.setattr(session_module, "spawn", fail)
     before = set(base.iterdir())
     warm_up()
     assert warming.session_at("local", None, said) is None
@@ -904,7 +904,7 @@ def test_an_interrupted_start_returns_at_once_and_ends_in_the_background(
 
     def end_late(session):
         may_end.wait(10)
-        session_module._started[session.folder].kill()
+        session_module.started[session.folder].kill()
         end(session)
         ended.set()
 
@@ -914,7 +914,7 @@ def test_an_interrupted_start_returns_at_once_and_ends_in_the_background(
         Session.start()
     assert not ended.is_set()
     assert processes[0].poll() is None
-    (folder,) = session_module._started
+    (folder,) = session_module.started
     assert folder in session_module._released
     may_end.set()
     session_module._wait_for_released()
