@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import sys
 import typing
 import warnings
 from collections.abc import Callable, Iterable
@@ -20,9 +21,11 @@ from pydantic import BaseModel, ConfigDict, EncodedBytes, EncodedStr, TypeAdapte
 from pydantic.warnings import ArbitraryTypeWarning
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
+from mlkit.define.objects import parts
 from mlkit.define.port import Port, plain
 from mlkit.define.typing import show, strip
 from mlkit.errors import DefinitionError
+from mlkit.media.schema import TRIAL
 
 __all__ = [
     "PORT",
@@ -34,6 +37,7 @@ __all__ = [
     "encoded",
     "function_of",
     "is_encoded",
+    "leaves_open",
     "ports",
     "replaced",
 ]
@@ -303,10 +307,10 @@ def _unless(choice: dict[str, Any], others: tuple[type, ...]) -> dict[str, Any]:
             raise ValueError(f"not for a {type(value).__name__}")
         return validated(value)
 
-    def serialize(value: Any) -> Any:
+    def serialize(value: Any, info: Any) -> Any:
         if isinstance(value, others):
             raise PydanticSerializationUnexpectedValue(f"not for a {type(value).__name__}")
-        return serialized(value)
+        return serialized(value, info)
 
     return {
         **choice,
@@ -343,6 +347,52 @@ def _with_computed(node: dict[str, Any], replacement: Replacement, config: Any) 
     return {**node, "schema": replaced(whole, replacement, config)}
 
 
+def leaves_open(core: Any) -> bool:
+    """Whether a core schema leaves open what some values are, or of which attributes they are."""
+    found: list[dict[str, Any]] = []
+
+    def note(node: dict[str, Any], config: Any) -> None:
+        if _is_open(node, config or {}):
+            found.append(node)
+
+    replaced(core, note)
+    return bool(found)
+
+
+def _is_open(node: dict[str, Any], config: Any) -> bool:
+    kind, cls = node["type"], node.get("cls")
+    port = (node.get("metadata") or {}).get(PORT)
+    if port is not None:
+        return port.objects
+    if kind in ("model", "dataclass", "model-fields", "typed-dict"):
+        private = getattr(cls, "__private_attributes__", None)
+        return bool(private) or "allow" in (
+            node.get("extra_behavior"),
+            config.get("extra_fields_behavior"),
+        )
+    if kind == "is-instance":
+        return not _is_known(cls)
+    if kind.startswith("function-plain"):
+        return not _is_known(function_of(node))
+    items = _ITEMS.get(kind)
+    return kind == "any" or (items is not None and items not in node)
+
+
+_ITEMS = {
+    "list": "items_schema",
+    "set": "items_schema",
+    "frozenset": "items_schema",
+    "dict": "values_schema",
+}
+"""Keys of nodes without which items are of any type."""
+
+
+def _is_known(member: Any) -> bool:
+    """Whether a class or a function is of Python or pydantic."""
+    package = str(getattr(member, "__module__", "")).partition(".")[0]
+    return package in sys.stdlib_module_names or package.startswith("pydantic")
+
+
 def _validator(port: Port, *, local: bool) -> Callable[[Any], Any]:
     if local:
         return port.local
@@ -364,9 +414,13 @@ def _serialization(port: Port, type_: Any) -> Any:
     cls: Any = typing.get_origin(bare) or bare
     known = isinstance(cls, type) and not port.upload  # an upload may be a path, an array and more
 
-    def serialize(value: Any) -> Any:
+    def serialize(value: Any, info: Any) -> Any:
         if value is None or (known and not isinstance(value, cls)):
             raise PydanticSerializationUnexpectedValue(f"not of type {cls}")
+        if info.context is TRIAL:  # the objects of an array, and nothing else, are looked at
+            return parts(value)
         return port.to_json(value)
 
-    return core_schema.plain_serializer_function_ser_schema(serialize, when_used="json")
+    return core_schema.plain_serializer_function_ser_schema(
+        serialize, info_arg=True, when_used="json"
+    )

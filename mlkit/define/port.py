@@ -19,6 +19,13 @@ class PydanticForm(Protocol):
     core: Any
     output: dict[str, Any]
 
+    @property
+    def open(self) -> bool:
+        """Whether the type leaves open what some of its values are."""
+
+    def check(self, value: Any) -> None:
+        """Check that a value has a JSON form; raises an exception otherwise."""
+
     def parse(self, body: bytes) -> Any:
         """Validate JSON; raises pydantic's ValidationError."""
 
@@ -48,6 +55,7 @@ class Port:
         to_bytes: value to bytes and their content type; None where it is no upload.
         encodings: encoders of a result by further content types, which a client may prefer.
         local: what a caller in this process passed, to the value the pipeline wants.
+        objects: whether values may hold objects of any type, as arrays and tables do.
     """
 
     type: Any
@@ -63,6 +71,7 @@ class Port:
     from_bytes: Callable[[bytes], Any] | None = None
     to_bytes: Callable[[Any], tuple[bytes, str]] | None = None
     encodings: Mapping[str, Callable[[Any], bytes]] = field(default_factory=dict)
+    objects: bool = False
 
     @property
     def output_schema(self) -> Mapping[str, Any]:
@@ -106,10 +115,33 @@ class Port:
 
 
 def plain(value: Any) -> Any:
-    """Convert a numpy value to JSON-compatible data; TypeError for anything else."""
+    """Convert a value of numpy, pandas or torch to JSON-compatible data.
+
+    Raises:
+        TypeError: it is of another type, or has no such form.
+    """
+    kind = type(value)
+    if kind.__module__.startswith("pandas") and kind.__name__ in _PANDAS:
+        return _PANDAS[kind.__name__](value)
     if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+        long = _PYTHONS.get(getattr(getattr(value, "dtype", None), "char", ""))
+        try:
+            return value.tolist() if long is None else value.astype(long).tolist()
+        except (RuntimeError, TypeError):  # such as a sparse tensor
+            pass
+    raise TypeError(f"values of type {kind.__name__} have no JSON form")
+
+
+_PYTHONS: Mapping[str, type] = {"g": float, "G": complex}
+"""Python's types for numpy's long ones, of which `tolist` makes no others."""
+
+_PANDAS: Mapping[str, Callable[[Any], Any]] = {
+    "Interval": str,
+    "Period": str,
+    "NAType": lambda value: None,
+    "NaTType": lambda value: None,
+}
+"""JSON forms of scalars, as in tables."""
 
 
 def json_text(document: Any) -> bytes:
