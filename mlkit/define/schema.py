@@ -45,7 +45,7 @@ class Schema:
         self._own = own
         self._raw = core_schema_of(annotation)
         try:
-            self.core = replaced(self._raw, ports(own, local=False))
+            self.core = replaced(self._raw, ports(own, self._raw, local=False))
             self.input = json_schema(self.core, "validation")
             self.output = json_schema(self.core, "serialization")
         except NoJsonForm as error:
@@ -58,7 +58,7 @@ class Schema:
 
     @cached_property
     def _local(self) -> SchemaValidator:
-        core = replaced(self._raw, ports(self._own, local=True))
+        core = replaced(self._raw, ports(self._own, self._raw, local=True))
         return SchemaValidator(core, _use_prebuilt=False)
 
     def from_json(self, value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from mlkit.define.literals import by_kind
 from mlkit.define.nodes import core_schema_of, function_of, is_encoded, replaced
 from mlkit.define.port import without_numpy
 from mlkit.define.schema import first_error
@@ -56,6 +57,8 @@ def _instances(node: dict[str, Any], config: Any) -> Any:
     kind, cls = node["type"], node.get("cls")
     if kind == "generator":  # reading an iterator would use it up
         return core_schema.any_schema()
+    if kind == "literal":
+        return by_kind(node)
     if kind == "json":
         return replaced(node.get("schema", core_schema.any_schema()), _instances)
     if kind.startswith("function-"):
