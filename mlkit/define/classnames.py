@@ -36,8 +36,10 @@ class ClassNames:
             name = self._path(cls)
             if name in self._roots and content_id(cls) != content_id(self._roots[name]):
                 name = f"{name}#{content_id(cls)}"  # two classes of one name
+            while name in self._roots:  # of equal contents, in the order of the pipeline's types
+                name += "+"
             self._names[cls] = name
-            self._roots.setdefault(name, cls)
+            self._roots[name] = cls
 
     def name_of(self, cls: type) -> str:
         """Return the name of a class; of the pipeline's type that it replaces, if it is another.

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mlkit.errors import InputError
 
-__all__ = ["Port", "PydanticForm", "escaped", "json_text", "plain", "without_numpy"]
+__all__ = ["Port", "PydanticForm", "escaped", "json_text", "plain", "without_arrays"]
 
 
 class PydanticForm(Protocol):
@@ -124,16 +124,29 @@ def plain(value: Any) -> Any:
     if kind.__module__.startswith("pandas") and kind.__name__ in _PANDAS:
         return _PANDAS[kind.__name__](value)
     if hasattr(value, "tolist"):
-        long = _PYTHONS.get(getattr(getattr(value, "dtype", None), "char", ""))
         try:
-            return value.tolist() if long is None else value.astype(long).tolist()
+            return _listed(value)
         except (RuntimeError, TypeError):  # such as a sparse tensor
             pass
     raise TypeError(f"values of type {kind.__name__} have no JSON form")
 
 
-_PYTHONS: Mapping[str, type] = {"g": float, "G": complex}
-"""Python's types for numpy's long ones, of which `tolist` makes no others."""
+def _listed(value: Any) -> Any:
+    """Python's own values, also where `tolist` returns numpy's, or times as integers."""
+    kind = str(getattr(value, "dtype", ""))
+    if kind in _LONG:
+        value = value.astype(_LONG[kind])
+    elif kind.endswith("[ns]"):
+        rounded = value.astype(kind.replace("ns", "us"))
+        value = rounded if (rounded.astype(kind).view("i8") == value.view("i8")).all() else value
+    return value.tolist()
+
+
+_LONG: Mapping[str, type] = {
+    **dict.fromkeys(("longdouble", "float96", "float128"), float),
+    **dict.fromkeys(("clongdouble", "complex192", "complex256"), complex),
+}
+"""Python's types by the dtypes of which it has none."""
 
 _PANDAS: Mapping[str, Callable[[Any], Any]] = {
     "Interval": str,
@@ -178,19 +191,23 @@ def _without_nan(tree: Any) -> Any:
     return tree
 
 
-def without_numpy(value: Any) -> Any:
-    """Convert numpy scalars and arrays in lists, tuples and dicts to Python's own types.
+def without_arrays(value: Any) -> Any:
+    """Convert scalars and arrays of numpy, and tensors, in lists, tuples and dicts to Python's own.
 
     Returns the very same object if there are none.
     """
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
+    package = type(value).__module__.partition(".")[0]
+    if package in ("numpy", "torch") and hasattr(value, "tolist"):
+        try:
+            return _listed(value)
+        except (RuntimeError, TypeError):  # such as a sparse tensor
+            return value
     if type(value) in (list, tuple):
-        items = [without_numpy(item) for item in value]
+        items = [without_arrays(item) for item in value]
         changed = any(new is not old for new, old in zip(items, value, strict=True))
         return type(value)(items) if changed else value
     if type(value) is dict:
-        entries = {without_numpy(k): without_numpy(v) for k, v in value.items()}
+        entries = {without_arrays(k): without_arrays(v) for k, v in value.items()}
         changed = any(entries.get(k) is not v for k, v in value.items())
         return entries if changed else value
     return value

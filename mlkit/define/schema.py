@@ -21,7 +21,7 @@ from mlkit.define.nodes import (
     replaced,
 )
 from mlkit.define.objects import parts
-from mlkit.define.port import escaped, plain, without_numpy
+from mlkit.define.port import escaped, plain, without_arrays
 from mlkit.define.typing import show
 from mlkit.errors import DefinitionError, InputError
 from mlkit.media.schema import TRIAL
@@ -89,7 +89,7 @@ class Schema:
         try:
             return self._local.validate_python(value)
         except ValidationError as error:
-            unwrapped = without_numpy(value)
+            unwrapped = without_arrays(value)
             if unwrapped is not value:
                 return self.local(unwrapped)
             raise own_error(error) or InputError(first_error(error)) from error
