@@ -194,7 +194,7 @@ class _Writer:
 
     def _by_field(self, value: Any, kind: type) -> Any:
         if dataclasses.is_dataclass(kind):
-            return self._object("dataclass", value, self._kept(kind, _dataclass_state(value)))
+            return self._object("dataclass", value, self._kept(kind, _attributes(value)))
         state = value.__getstate__()
         return self._object("model", value, {**state, "__dict__": self._kept(kind, vars(value))})
 
@@ -491,17 +491,6 @@ def _caches(kind: type) -> frozenset[str]:
     """Names of the cached properties of a class."""
     members = chain.from_iterable(vars(base).items() for base in kind.__mro__)
     return frozenset(n for n, member in members if isinstance(member, functools.cached_property))
-
-
-def _dataclass_state(value: Any) -> dict[str, Any]:
-    """Fields and other attributes, such as those that ``__post_init__`` sets."""
-    slots = {field.name for field in dataclasses.fields(value)} - getattr(
-        value, "__dict__", {}
-    ).keys()
-    return {
-        **getattr(value, "__dict__", {}),
-        **{name: getattr(value, name) for name in sorted(slots) if hasattr(value, name)},
-    }
 
 
 _BY_NAME: Mapping[str, Callable[[Any], Any]] = {

@@ -20,7 +20,8 @@ __all__ = ["BASES", "BY_TEXT", "CONTENTS", "FILL", "KINDS", "NEW", "class_at"]
 
 
 def _zone(zone: datetime.tzinfo | None) -> Any:
-    if zone is None or isinstance(zone, (datetime.timezone, zoneinfo.ZoneInfo)):
+    known = (datetime.timezone, zoneinfo.ZoneInfo, class_at(_PYDANTICS_ZONE))
+    if zone is None or isinstance(zone, known):
         return zone
     raise InputError(
         f"time zones of type {type(zone).__name__} have no exact form",
@@ -188,7 +189,11 @@ FILL: Mapping[type, Callable[[Any, Any], None]] = {
     set: set.update,
 }
 
+_PYDANTICS_ZONE = "pydantic_core._pydantic_core:TzInfo"
+"""Of times that pydantic has read."""
+
 BY_TEXT: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    _PYDANTICS_ZONE: ("zone", lambda zone: zone.utcoffset(None).total_seconds()),
     "pathlib:PurePath": ("path", str),
     "ipaddress:_IPAddressBase": ("ip", str),
     "pydantic.networks:_BaseUrl": ("url", str),

@@ -74,6 +74,12 @@ class _Generator(GenerateJsonSchema):
             document["type"] = "integer"
         return document
 
+    def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
+        document = super().tagged_union_schema(schema)
+        if callable(schema["discriminator"]) and "oneOf" in document:
+            document["anyOf"] = document.pop("oneOf")  # a value may be of several
+        return document
+
     def dict_schema(self, schema: Any) -> dict[str, Any]:
         return self._with_text_keys(schema, super().dict_schema(schema))
 
