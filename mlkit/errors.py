@@ -4,7 +4,8 @@
 
     MlkitError
     ├── DefinitionError         invalid definition of a step, resource or pipeline
-    │   └── PlaceholderError    a pipeline's body used a step's result while it was traced
+    │   ├── PlaceholderError    a pipeline's body used a step's result while it was traced
+    │   └── ResultError         a result has no form outside of its process
     ├── InputError              invalid input of a request; raise it in your own steps         (422)
     │   ├── PayloadTooLarge     more bytes, pixels or frames than the limit                    (413)
     │   ├── UnsupportedMedia    unsupported content type                                       (415)
@@ -19,6 +20,7 @@
     │   └── DeployConflict      the app was changed by another handle in the meantime
     ├── ExportError             a pipeline cannot be exported, or an export cannot be verified
     ├── RequestError            an app responded with an error
+    │   └── RemoteStepError     a step of the app raised; a `StepError` as well
     ├── LoadError               a load test could not run, or its result is void
     ├── BudgetError             a performance budget is exceeded or undecided
     └── MissingExtra            an optional dependency is not installed
@@ -57,7 +59,9 @@ __all__ = [
     "Overloaded",
     "PayloadTooLarge",
     "PlaceholderError",
+    "RemoteStepError",
     "RequestError",
+    "ResultError",
     "SessionError",
     "SessionTimeout",
     "StepError",
@@ -167,6 +171,13 @@ class DefinitionError(MlkitError, TypeError):
 
 class PlaceholderError(DefinitionError):
     """A pipeline's body used a step's result as a value while it was traced."""
+
+
+class ResultError(DefinitionError):
+    """A result, whose type leaves open what it is, has no form outside of its process.
+
+    It names types only, no values: the response of a served pipeline shows it.
+    """
 
 
 class InputError(MlkitError, ValueError):
@@ -281,6 +292,25 @@ class RequestError(MlkitError):
         self.problem = problem or {}
         self.step = self.problem.get("step")
         self.failure_id = self.problem.get("failure_id")
+
+
+class RemoteStepError(RequestError, StepError):
+    """A step of an app raised: a `StepError`, as from the pipeline in this process.
+
+    The exception itself and the values so far remain in the app: ``__cause__`` and ``run`` are
+    None. See ``app.failures``.
+    """
+
+    def __init__(
+        self, what: str, *, http_status: int, problem: dict[str, Any], **parts: Any
+    ) -> None:
+        MlkitError.__init__(self, what, **parts)
+        self.http_status = http_status
+        self.problem = problem
+        self.step = problem["step"]
+        self.failure_id = problem.get("failure_id")
+        self.pipeline = problem.get("pipeline", "")
+        self.run = None
 
 
 class LoadError(MlkitError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from mlkit.define.objects import column
 from mlkit.errors import InputError, require_extra
 
 __all__ = ["KINDS", "reduced", "restored"]
@@ -76,7 +77,7 @@ def _pandas(value: Any) -> tuple[str, Any]:
     if isinstance(value, pd.DataFrame):
         return "frame", _frame(value)
     if isinstance(value, pd.Series):
-        return "series", [_column(value.array), value.index, value.name, value.attrs]
+        return "series", [column(value.array), value.index, value.name, value.attrs]
     if isinstance(value, pd.Index):
         return _index(value)
     if value is pd.NaT or value is pd.NA:
@@ -103,16 +104,7 @@ def _frame(frame: Any) -> dict[str, Any]:
     same = len(kinds) == 1 and isinstance(next(iter(kinds)), dtype)
     if same and not next(iter(kinds)).hasobject:  # much quicker than column by column
         return {**labels, "values": frame.to_numpy()}
-    return {**labels, "arrays": [_column(frame.iloc[:, i].array) for i in range(frame.shape[1])]}
-
-
-def _column(array: Any) -> Any:
-    """The plain array of numpy's dtypes, and pandas' own of others."""
-    from numpy import dtype
-    from pandas.arrays import NumpyExtensionArray
-
-    plain = isinstance(array, NumpyExtensionArray) or isinstance(array.dtype, dtype)
-    return array.to_numpy() if plain else array
+    return {**labels, "arrays": [column(frame.iloc[:, i].array) for i in range(frame.shape[1])]}
 
 
 def _index(index: Any) -> tuple[str, Any]:
@@ -122,7 +114,7 @@ def _index(index: Any) -> tuple[str, Any]:
         return "range_index", [index.start, index.stop, index.step, index.name]
     if isinstance(index, pd.MultiIndex):
         return "multi_index", [list(index.levels), list(index.codes), list(index.names)]
-    return "index", [_column(index.array), index.name, getattr(index, "freqstr", None)]
+    return "index", [column(index.array), index.name, getattr(index, "freqstr", None)]
 
 
 def _extension(array: Any) -> tuple[str, Any]:

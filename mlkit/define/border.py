@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from mlkit.define.classnames import classes_of
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.port import Port, plain
 from mlkit.define.registry import codec, own_port, revision
@@ -57,6 +58,8 @@ def _pydantic_port(annotation: Any) -> Port:
 
 def problems(graph: Graph) -> Iterator[Problem]:
     """Parameters and results whose type cannot cross the border."""
+    from mlkit.define.exact import has_form
+
     where = f"pipeline {graph.name!r}"
     named = [(f"the argument {p.name!r}", p.type) for p in graph.parameters]
     for subject, type_ in [*named, ("what it returns", graph.returns)]:
@@ -66,3 +69,13 @@ def problems(graph: Graph) -> Iterator[Problem]:
             port(type_)
         except (DefinitionError, MissingExtra) as error:
             yield Problem(where, f"{subject}: {error.what}", got=show(type_), fix=error.fix)
+            continue
+        for cls in classes_of([type_]):
+            if not has_form(cls):
+                yield Problem(
+                    where,
+                    f"{subject}: values of type {show(cls)} cannot be restored from their "
+                    "attributes, as the class pickles itself, or is implemented in C",
+                    got=show(type_),
+                    fix=f"declare a codec for it: codec({show(cls)}, encode=..., decode=...)",
+                )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import operator
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +18,22 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-__all__ = ["enter_modules", "is_member", "reduced", "reduced_member"]
+__all__ = ["enter_modules", "is_member", "parametrization", "reduced", "reduced_member"]
 
 _inner: Any = cloudpickle.cloudpickle
+
+
+def parametrization(value: Any) -> Any:
+    """Return how to rebuild a generic model with arguments, ``Page[Item]``; None for other values.
+
+    Its name can be looked up only if a module was being imported when it was made.
+    """
+    if not isinstance(value, type):
+        return None
+    generic = vars(value).get("__pydantic_generic_metadata__") or {}
+    if not generic.get("origin"):
+        return None
+    return operator.getitem, (generic["origin"], generic["args"])
 
 
 def reduced(

@@ -12,10 +12,10 @@ from typing import Any
 
 from mlkit.define.graph import Graph
 from mlkit.define.shipping import content_id
-from mlkit.define.typing import field_types, strip
+from mlkit.define.typing import UNIONS, field_types, strip
 from mlkit.errors import InputError
 
-__all__ = ["ClassNames"]
+__all__ = ["ClassNames", "classes_of"]
 
 
 class ClassNames:
@@ -32,12 +32,14 @@ class ClassNames:
         types += [] if graph is None else [node.type for node in graph]
         self._roots: dict[str, type] = {}
         self._names: dict[type, str] = {}
-        for cls in dict.fromkeys(_classes(types)):
+        for cls in dict.fromkeys(classes_of(types)):
             name = self._path(cls)
             if name in self._roots and content_id(cls) != content_id(self._roots[name]):
                 name = f"{name}#{content_id(cls)}"  # two classes of one name
+            while name in self._roots:  # of equal contents, in the order of the pipeline's types
+                name += "+"
             self._names[cls] = name
-            self._roots.setdefault(name, cls)
+            self._roots[name] = cls
 
     def name_of(self, cls: type) -> str:
         """Return the name of a class; of the pipeline's type that it replaces, if it is another.
@@ -90,7 +92,7 @@ def _shape(cls: type) -> Any:
     return [(name, str(type_)) for name, type_ in (field_types(cls) or {}).items()]
 
 
-def _classes(types: Iterable[Any]) -> Iterable[type]:
+def classes_of(types: Iterable[Any]) -> Iterable[type]:
     """Classes that types name, those of their fields included."""
     seen: set[Any] = set()
     queue = collections.deque(types)
@@ -104,7 +106,7 @@ def _classes(types: Iterable[Any]) -> Iterable[type]:
             continue
         queue.extend(a for a in typing.get_args(type_) if a is not Ellipsis)
         cls = typing.get_origin(type_) or type_
-        if isinstance(cls, type):
+        if isinstance(cls, type) and cls not in UNIONS:
             yield cls
             fields = field_types(cls) or getattr(cls, "__annotations__", {})
             queue.extend(t for t in fields.values() if not isinstance(t, str))

@@ -33,13 +33,14 @@ from typing import Any
 
 from mlkit.define import arrays
 from mlkit.define.classnames import ClassNames
-from mlkit.define.exacttypes import BASES, BY_TEXT, CONTENTS, FILL, IMMUTABLE, KINDS, class_at
+from mlkit.define.exacttypes import BASES, BY_TEXT, CONTENTS, FILL, KINDS, NEW, class_at
 from mlkit.define.graph import Graph
+from mlkit.define.objects import parts
 from mlkit.define.registry import codecs
 from mlkit.define.storage import restored_tensor, tensor_state
 from mlkit.errors import InputError, MlkitError
 
-__all__ = ["MEDIA_TYPE", "PROCESS_KEY", "Exact"]
+__all__ = ["MEDIA_TYPE", "PROCESS_KEY", "Exact", "has_form"]
 
 MEDIA_TYPE = "application/vnd.mlkit.exact"
 
@@ -70,12 +71,40 @@ class Exact:
         Raises:
             InputError: a part of it has no exact form.
         """
-        writer = _Writer(self._classes.name_of)
         try:
-            tree = json.dumps(writer.tree(value), separators=(",", ":")).encode()
+            return self._encoded(value, _Writer(self._classes.name_of))
         except RecursionError:
-            raise InputError("the value is nested too deeply, or contains itself") from None
+            raise _too_deep() from None
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            # Rare, so that integers are not looked at one by one otherwise.
+            return self._encoded(value, _LongWriter(self._classes.name_of))
+
+    def _encoded(self, value: Any, writer: _Writer) -> bytes:
+        tree = json.dumps(writer.tree(value), separators=(",", ":")).encode()
         return b"".join([MAGIC, struct.pack(">I", len(tree)), tree, *writer.parts])
+
+    def check(self, value: Any, *, public: bool = False) -> None:
+        """Check that a value has an exact form, which is not made: contents are not copied.
+
+        Args:
+            value: any value.
+            public: whether other clients get it as JSON, in which keys are texts.
+
+        Raises:
+            InputError: a part of it has none.
+        """
+        try:
+            _Checker(self._named, public).tree(value)
+        except RecursionError:
+            raise _too_deep() from None
+
+    def _named(self, cls: type) -> str:
+        """Name of a class that can be found by it."""
+        name = self._classes.name_of(cls)
+        self._classes.find(name)
+        return name
 
     def encode_result(self, value: Any) -> bytes:
         """Encode what a pipeline returned.
@@ -107,6 +136,10 @@ class Exact:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"not in the exact form: {error}") from error
+
+
+def _too_deep() -> InputError:
+    return InputError("the value is nested too deeply, or contains itself")
 
 
 class _Writer:
@@ -161,7 +194,7 @@ class _Writer:
 
     def _by_field(self, value: Any, kind: type) -> Any:
         if dataclasses.is_dataclass(kind):
-            return self._object("dataclass", value, self._kept(kind, _dataclass_state(value)))
+            return self._object("dataclass", value, self._kept(kind, _attributes(value)))
         state = value.__getstate__()
         return self._object("model", value, {**state, "__dict__": self._kept(kind, vars(value))})
 
@@ -204,7 +237,7 @@ class _Writer:
     def _instance(self, value: Any, kind: type) -> Any:
         for base, name in BASES.items():  # NamedTuples, and subclasses of Python's own types
             if isinstance(value, base):
-                state = self._kept(kind, getattr(value, "__dict__", {}))
+                state = self._kept(kind, _attributes(value))
                 content = CONTENTS.get(base, base)(value)
                 return self._object(name, value, [content, state])
         for path, (name, encode) in BY_TEXT.items():
@@ -224,11 +257,59 @@ class _Writer:
         pair = arrays.reduced(value)
         if pair is not None:
             return {"~": pair[0], "v": self.tree(pair[1])}
+        return self._plain_array(value)
+
+    def _plain_array(self, value: Any) -> Any:
         import numpy as np
 
         buffer = io.BytesIO()
         np.save(buffer, value, allow_pickle=False)
         return self.binary("array", buffer.getvalue())
+
+
+class _Checker(_Writer):
+    """Raises what a writer raises, without copying contents."""
+
+    def __init__(self, name: Callable[[type], str], public: bool) -> None:
+        super().__init__(name)
+        self._public = public
+
+    def _dict(self, value: dict[Any, Any]) -> Any:
+        if self._public and any(type(key) is not str for key in value):
+            from pydantic_core import to_jsonable_python
+
+            names = to_jsonable_python(dict.fromkeys(value))
+            if len(names) < len(value):
+                raise InputError(
+                    "two keys of a dict are the same text in JSON", fix="return a list of pairs"
+                )
+        return super()._dict(value)
+
+    def binary(self, name: str, data: bytes, **more: Any) -> dict[str, Any]:
+        return {}
+
+    def _array(self, value: Any) -> Any:
+        if self._public and type(value).__name__ == "NaTType":  # pydantic takes it for a datetime
+            raise InputError("NaT has no JSON form", fix="return None for it")
+        inner = parts(value)
+        return super()._array(value) if inner is None else self.tree(inner)
+
+    def _plain_array(self, value: Any) -> Any:
+        return {}
+
+
+class _LongWriter(_Writer):
+    """Writes integers as text, as those have to be that are too long for `int` to read."""
+
+    def tree(self, value: Any) -> Any:
+        if type(value) is int:
+            return {"~": "int", "v": hex(value)}
+        if type(value) is list:
+            return [self.tree(item) for item in value]
+        return super().tree(value)
+
+    def _dict(self, value: dict[Any, Any]) -> Any:
+        return {"~": "dict", "v": [[self.tree(k), self.tree(v)] for k, v in value.items()]}
 
 
 class _Reader:
@@ -298,11 +379,7 @@ class _Reader:
         if not _is_plain(cls):
             raise InputError(f"not in the exact form: {tree['c']} is no plain class")
         restored: Any = object.__new__(cls)
-        for name, value in self.value(tree["v"]).items():
-            if inspect.ismemberdescriptor(inspect.getattr_static(cls, name, None)):
-                object.__setattr__(restored, name, value)
-            else:  # no property of that name is called
-                restored.__dict__[name] = value
+        _set_attributes(restored, self.value(tree["v"]))
         return restored
 
     def codec(self, tree: Any) -> Any:
@@ -311,13 +388,12 @@ class _Reader:
     def _subclass(self, tree: Any, base: Any) -> Any:
         cls = self._checked(tree, base)
         content, state = self.value(tree["v"])
-        if base in IMMUTABLE:
-            restored = base.__new__(cls, content)
-        else:
+        if base in FILL:
             restored = base.__new__(cls)
             FILL[base](restored, content)
-        if state:
-            restored.__dict__.update(state)
+        else:
+            restored = NEW.get(base, base.__new__)(cls, content)
+        _set_attributes(restored, state)
         return restored
 
     def array(self, tree: Any) -> Any:
@@ -375,11 +451,39 @@ def _is_plain(kind: type) -> bool:
     return True
 
 
+def has_form(kind: type) -> bool:
+    """Whether instances of a class have an exact form, as far as the class says."""
+    package = kind.__module__.partition(".")[0]
+    return (
+        package in _JUDGED_BY_VALUE
+        or inspect.isabstract(kind)
+        or getattr(kind, "_is_protocol", False)
+        or kind in {*_SIMPLE, *KINDS, *codecs(), bytes, bytearray, memoryview, object}
+        or issubclass(kind, (enum.Enum, *BASES))
+        or _has_fields(kind)
+        or any(issubclass(kind, class_at(path)) for path in BY_TEXT)
+        or _is_plain(kind)
+    )
+
+
+_JUDGED_BY_VALUE = {"collections", "numpy", "pandas", "pydantic", "torch", "typing"}
+"""Packages of classes whose instances may be of others, or are told apart by their contents."""
+
+
 def _attributes(value: Any) -> dict[str, Any]:
-    """Attributes of an instance of a plain class, those in slots included."""
-    state = value.__getstate__()
+    """Attributes of an instance, those in slots included."""
+    state = object.__getstate__(value)
     of_dict, of_slots = state if isinstance(state, tuple) else (state, None)
     return {**(of_dict or {}), **(of_slots or {})}
+
+
+def _set_attributes(restored: Any, attributes: Mapping[str, Any]) -> None:
+    cls = type(restored)
+    for name, value in attributes.items():
+        if inspect.ismemberdescriptor(inspect.getattr_static(cls, name, None)):
+            object.__setattr__(restored, name, value)
+        else:  # no property of that name is called
+            restored.__dict__[name] = value
 
 
 @functools.lru_cache(maxsize=1024)
@@ -389,19 +493,9 @@ def _caches(kind: type) -> frozenset[str]:
     return frozenset(n for n, member in members if isinstance(member, functools.cached_property))
 
 
-def _dataclass_state(value: Any) -> dict[str, Any]:
-    """Fields and other attributes, such as those that ``__post_init__`` sets."""
-    slots = {field.name for field in dataclasses.fields(value)} - getattr(
-        value, "__dict__", {}
-    ).keys()
-    return {
-        **getattr(value, "__dict__", {}),
-        **{name: getattr(value, name) for name in sorted(slots) if hasattr(value, name)},
-    }
-
-
 _BY_NAME: Mapping[str, Callable[[Any], Any]] = {
     **{name: decode for name, _, decode in KINDS.values()},
     "float": float,
+    "int": lambda text: int(text, 16),
     **arrays.KINDS,
 }

@@ -16,11 +16,12 @@ from typing import Any
 
 from mlkit.errors import InputError
 
-__all__ = ["BASES", "BY_TEXT", "CONTENTS", "FILL", "IMMUTABLE", "KINDS", "class_at"]
+__all__ = ["BASES", "BY_TEXT", "CONTENTS", "FILL", "KINDS", "NEW", "class_at"]
 
 
 def _zone(zone: datetime.tzinfo | None) -> Any:
-    if zone is None or isinstance(zone, (datetime.timezone, zoneinfo.ZoneInfo)):
+    known = (datetime.timezone, zoneinfo.ZoneInfo, class_at(_PYDANTICS_ZONE))
+    if zone is None or isinstance(zone, known):
         return zone
     raise InputError(
         f"time zones of type {type(zone).__name__} have no exact form",
@@ -30,6 +31,15 @@ def _zone(zone: datetime.tzinfo | None) -> Any:
 
 def _moment(value: datetime.datetime | datetime.time) -> Any:
     return [value.replace(tzinfo=None, fold=0).isoformat(), _zone(value.tzinfo), value.fold]
+
+
+def _date(value: datetime.date) -> list[Any]:
+    return [value.year, value.month, value.day]
+
+
+def _time(value: datetime.datetime | datetime.time) -> list[Any]:
+    clock = [value.hour, value.minute, value.second, value.microsecond]
+    return [*clock, _zone(value.tzinfo)]
 
 
 def _from_moment(kind: Any, parts: Any) -> Any:
@@ -128,6 +138,13 @@ BASES: Mapping[type, str] = {
     collections.OrderedDict: "OrderedDict_of",
     collections.defaultdict: "defaultdict_of",
     collections.deque: "deque_of",
+    bytearray: "bytearray_of",
+    complex: "complex_of",
+    decimal.Decimal: "Decimal_of",
+    datetime.datetime: "datetime_of",
+    datetime.date: "date_of",
+    datetime.time: "time_of",
+    datetime.timedelta: "timedelta_of",
     tuple: "tuple_of",
     str: "str_of",
     bytes: "bytes_of",
@@ -144,21 +161,39 @@ CONTENTS: Mapping[type, Callable[[Any], Any]] = {
     collections.OrderedDict: lambda value: list(collections.OrderedDict.items(value)),
     collections.defaultdict: _default_dict,
     collections.deque: lambda value: [list(value), value.maxlen],
+    complex: lambda value: [value.real, value.imag],
+    decimal.Decimal: decimal.Decimal.__str__,
+    datetime.datetime: lambda value: [_date(value), _time(value), value.fold],
+    datetime.date: lambda value: _date(value),
+    datetime.time: lambda value: [_time(value), value.fold],
+    datetime.timedelta: lambda value: [value.days, value.seconds, value.microseconds],
 }
-"""What is written of containers that are more than their items."""
+"""What is written of a value, where it is no plain one of the base."""
+
+NEW: Mapping[type, Callable[[Any, Any], Any]] = {
+    complex: lambda cls, v: complex.__new__(cls, *v),
+    datetime.datetime: lambda cls, v: datetime.datetime.__new__(cls, *v[0], *v[1], fold=v[2]),
+    datetime.date: lambda cls, v: datetime.date.__new__(cls, *v),
+    datetime.time: lambda cls, v: datetime.time.__new__(cls, *v[0], fold=v[1]),
+    datetime.timedelta: lambda cls, v: datetime.timedelta.__new__(cls, *v),
+}
+"""Restores instances of bases that take what is written as several arguments."""
 
 FILL: Mapping[type, Callable[[Any, Any], None]] = {
     collections.OrderedDict: _fill_ordered,
     collections.defaultdict: _fill_default,
     collections.deque: _fill_deque,
+    bytearray: bytearray.extend,
     list: list.extend,
     dict: dict.update,
     set: set.update,
 }
 
-IMMUTABLE = (tuple, str, bytes, int, float, frozenset)
+_PYDANTICS_ZONE = "pydantic_core._pydantic_core:TzInfo"
+"""Of times that pydantic has read."""
 
 BY_TEXT: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
+    _PYDANTICS_ZONE: ("zone", lambda zone: zone.utcoffset(None).total_seconds()),
     "pathlib:PurePath": ("path", str),
     "ipaddress:_IPAddressBase": ("ip", str),
     "pydantic.networks:_BaseUrl": ("url", str),

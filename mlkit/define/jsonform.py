@@ -74,6 +74,12 @@ class _Generator(GenerateJsonSchema):
             document["type"] = "integer"
         return document
 
+    def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
+        document = super().tagged_union_schema(schema)
+        if callable(schema["discriminator"]) and "oneOf" in document:
+            document["anyOf"] = document.pop("oneOf")  # a value may be of several
+        return document
+
     def dict_schema(self, schema: Any) -> dict[str, Any]:
         return self._with_text_keys(schema, super().dict_schema(schema))
 
@@ -87,16 +93,15 @@ class _Generator(GenerateJsonSchema):
         """Leave the names of properties open where the type has others than texts.
 
         Raises:
-            NoJsonForm: keys have no text.
+            NoJsonForm: keys have no text, or one that is not read back, as that of a tuple.
         """
         keys = schema.get("keys_schema")
         forms = [] if keys is None else list(self._forms(self.generate_inner(keys)))
         kinds = {str(form.get("type")) for form in forms}
-        if "object" in kinds or kinds == {"null"} or any("uniqueItems" in form for form in forms):
+        if kinds & {"array", "object"} or ("null" in kinds and "string" not in kinds):
             raise NoJsonForm("keys are texts in JSON: use a list of pairs, list[tuple[K, V]]")
         values = [v for form in forms for v in form.get("enum", [form.get("const", "")])]
-        written = self.mode == "serialization" and "array" in kinds  # "1,2", which is not read back
-        if written or "integer" in kinds or not all(isinstance(value, str) for value in values):
+        if "integer" in kinds or not all(isinstance(value, str) for value in values):
             document.pop("propertyNames", None)
         return document
 

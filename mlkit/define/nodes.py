@@ -9,20 +9,22 @@ nested: in lists, dataclasses, typed dicts and models. Core schemas are nested d
 from __future__ import annotations
 
 import dataclasses
-import enum
+import sys
 import typing
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
-import pydantic_core
 from pydantic import BaseModel, ConfigDict, EncodedBytes, EncodedStr, TypeAdapter
 from pydantic.warnings import ArbitraryTypeWarning
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
 
-from mlkit.define.port import Port, plain
+from mlkit.define.literals import NoJsonForm, by_json_form
+from mlkit.define.objects import parts
+from mlkit.define.port import Port
 from mlkit.define.typing import show, strip
 from mlkit.errors import DefinitionError
+from mlkit.media.schema import TRIAL
 
 __all__ = [
     "PORT",
@@ -34,6 +36,7 @@ __all__ = [
     "encoded",
     "function_of",
     "is_encoded",
+    "leaves_open",
     "ports",
     "replaced",
 ]
@@ -64,14 +67,6 @@ class Ported:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         return core_schema.any_schema(metadata={_TYPE: self.port})
-
-
-class NoJsonForm(Exception):
-    """A type has no JSON form; ``fix`` is the way out."""
-
-    def __init__(self, fix: str) -> None:
-        super().__init__(fix)
-        self.fix = fix
 
 
 def core_schema_of(annotation: Any) -> Any:
@@ -135,45 +130,78 @@ def replaced(node: Any, replacement: Replacement, config: Any = None) -> Any:
     }
 
 
-def ports(own: Own, *, local: bool) -> Replacement:
+def ports(own: Own, core: Any, *, local: bool) -> Replacement:
     """Replace nodes of classes with a port, and of bytes.
 
     Args:
         own: returns the port of a type, if it has one of its own.
+        core: the whole core schema.
         local: accept what a caller in this process may pass, instead of the JSON form.
     """
+    shared = {node["ref"]: node for node in core.get("definitions", ())}
+
+    def key_replacement(node: dict[str, Any], config: Any) -> Any:
+        node = _resolved(node, shared)
+        is_choice = node["type"] in ("enum", "literal")
+        return by_json_form(node, keys=True) if is_choice else replacement(node, config)
 
     def replacement(node: dict[str, Any], config: Any) -> Any:
         if is_encoded(node):  # pydantic's own JSON form of bytes
             return node
         _refuse(node)
         if node["type"] in ("enum", "literal"):
-            return _by_json_form(node)
+            return by_json_form(node, keys=False)
+        if "keys_schema" in node:
+            keys = replaced(node["keys_schema"], key_replacement, config)
+            return {**_inside(node, replacement, config, but="keys_schema"), "keys_schema": keys}
         if node["type"] == "union":
-            return _by_class(node, replacement, config)
+            return _by_class(node, replacement, config, local)
         if node["type"] == "bytes":
-            if config and {"ser_json_bytes", "val_json_bytes"} & set(config):
-                return None
-            port = own(bytes)
-            assert port is not None
-            validate = _validator(port, local=local)
-            return core_schema.no_info_before_validator_function(
-                validate, node, serialization=_serialization(port, bytes), metadata={PORT: port}
-            )
+            return _bytes(node, config, own, local)
         if local and (cls := _validated_class(node)) is not None:
             return _or_instance(cls, node, replacement, config)
-        type_ = (node.get("metadata") or {}).get(_TYPE, node.get("cls"))
-        port = type_ if type_ is None or isinstance(type_, Port) else own(type_)
-        if port is None:
-            return _with_computed(node, replacement, config)
-        return core_schema.no_info_plain_validator_function(
-            _validator(port, local=local),
-            serialization=_serialization(port, port.type),
-            metadata={PORT: port},
-            ref=node.get("ref"),
-        )
+        return _ported(node, own, local) or _with_computed(node, replacement, config)
 
     return replacement
+
+
+def _resolved(node: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """An enum that is used several times, for a reference to it."""
+    target = shared.get(node.get("schema_ref", ""), node)
+    return target if target["type"] == "enum" else node
+
+
+def _inside(node: dict[str, Any], replacement: Replacement, config: Any, *, but: str) -> Any:
+    """A node with those in it replaced, but for one of its keys."""
+    return {
+        key: child if key in _OPAQUE or key == but else replaced(child, replacement, config)
+        for key, child in node.items()
+    }
+
+
+def _bytes(node: dict[str, Any], config: Any, own: Own, local: bool) -> Any:
+    if config and {"ser_json_bytes", "val_json_bytes"} & set(config):
+        return None
+    port = own(bytes)
+    assert port is not None
+    validate = _validator(port, local=local)
+    return core_schema.no_info_before_validator_function(
+        validate, node, serialization=_serialization(port, bytes), metadata={PORT: port}
+    )
+
+
+def _ported(node: dict[str, Any], own: Own, local: bool) -> Any:
+    """The node of a class with a port, else None."""
+    type_ = (node.get("metadata") or {}).get(_TYPE, node.get("cls"))
+    port = type_ if type_ is None or isinstance(type_, Port) else own(type_)
+    if port is None:
+        return None
+    return core_schema.no_info_plain_validator_function(
+        _validator(port, local=local),
+        serialization=_serialization(port, port.type),
+        metadata={PORT: port},
+        ref=node.get("ref"),
+    )
 
 
 def _refuse(node: dict[str, Any]) -> None:
@@ -236,48 +264,11 @@ def encoded(node: dict[str, Any], config: Any) -> Any:
     return {**node, "serialization": {**node["serialization"], "function": text}}
 
 
-def _by_json_form(node: dict[str, Any]) -> Any:
-    """Accept JSON forms of the values of an enum or a ``Literal`` that pydantic does not look up.
-
-    These are members of an enum in a ``Literal``, values that are no scalars, and the text of other
-    values, which keys in JSON are.
-    """
-    is_enum = node["type"] == "enum"
-    values = node["members"] if is_enum else node["expected"]
-    others = [v for v in values if not isinstance(v.value if is_enum else v, str)]
-    flags = is_enum and issubclass(node["cls"], enum.Flag)
-    if not others or (node.get("sub_type") and not flags):
-        return None
-    try:
-        forms = [(pydantic_core.to_jsonable_python(v, fallback=plain), v) for v in others]
-    except (pydantic_core.PydanticSerializationError, TypeError):
-        raise NoJsonForm("give the members values that JSON has, and look the rest up") from None
-    texts = {key: v for v in others for key in _keys(v)}
-    for text in {v.value if is_enum else v for v in values if v not in others}:
-        texts.pop(text, None)
-
-    def member(value: Any) -> Any:
-        if type(value) is str:
-            return int(value) if flags and value.isdecimal() else texts.get(value, value)
-        same = (v for form, v in forms if type(form) is type(value) and form == value)
-        return next(same, value)
-
-    inner: Any = {key: part for key, part in node.items() if key != "ref"}
-    return core_schema.no_info_before_validator_function(member, inner, ref=node.get("ref"))
-
-
-def _keys(value: Any) -> Iterable[str]:
-    """The text of a value as a key in JSON, if it can be one."""
-    try:
-        return list(pydantic_core.to_jsonable_python({value: 0}))
-    except TypeError:  # the value of a member, such as a list
-        return ()
-
-
-def _by_class(node: dict[str, Any], replacement: Replacement, config: Any) -> Any:
+def _by_class(node: dict[str, Any], replacement: Replacement, config: Any, local: bool) -> Any:
     """Leave a value to the member of a union whose class it has.
 
     Ports take further values, such as an array for an image, and would take those of each other.
+    In JSON, a list may be an array as well.
     """
     inner = {
         key: child if key in _OPAQUE else replaced(child, replacement, config)
@@ -286,11 +277,19 @@ def _by_class(node: dict[str, Any], replacement: Replacement, config: Any) -> An
     choices = [choice[0] if isinstance(choice, tuple) else choice for choice in inner["choices"]]
     own_ports = [(choice.get("metadata") or {}).get(PORT) for choice in choices]
     classes = {i: cls for i, port in enumerate(own_ports) if port and (cls := _class_of(port))}
+    ported = list(classes)
+    if local:
+        plain_classes = {i: _CLASSES.get(choice["type"]) for i, choice in enumerate(choices)}
+        classes |= {i: cls for i, cls in plain_classes.items() if cls and i not in classes}
     if len(classes) < 2:
         return inner
-    for i in classes:
+    for i in ported:
         choices[i] = _unless(choices[i], tuple(cls for j, cls in classes.items() if j != i))
     return {**inner, "choices": choices}
+
+
+_CLASSES: dict[str, type] = {"dict": dict, "list": list, "str": str, "tuple": tuple}
+"""Python's own classes by their nodes, of which ports take values."""
 
 
 def _unless(choice: dict[str, Any], others: tuple[type, ...]) -> dict[str, Any]:
@@ -303,10 +302,10 @@ def _unless(choice: dict[str, Any], others: tuple[type, ...]) -> dict[str, Any]:
             raise ValueError(f"not for a {type(value).__name__}")
         return validated(value)
 
-    def serialize(value: Any) -> Any:
+    def serialize(value: Any, info: Any) -> Any:
         if isinstance(value, others):
             raise PydanticSerializationUnexpectedValue(f"not for a {type(value).__name__}")
-        return serialized(value)
+        return serialized(value, info)
 
     return {
         **choice,
@@ -343,6 +342,54 @@ def _with_computed(node: dict[str, Any], replacement: Replacement, config: Any) 
     return {**node, "schema": replaced(whole, replacement, config)}
 
 
+def leaves_open(core: Any) -> bool:
+    """Whether a core schema leaves open what some values are, or of which attributes they are."""
+    found: list[dict[str, Any]] = []
+
+    def note(node: dict[str, Any], config: Any) -> None:
+        if _is_open(node, config or {}):
+            found.append(node)
+
+    replaced(core, note)
+    return bool(found)
+
+
+def _is_open(node: dict[str, Any], config: Any) -> bool:
+    kind, cls = node["type"], node.get("cls")
+    port = (node.get("metadata") or {}).get(PORT)
+    if port is not None:
+        return port.objects
+    if kind in ("model", "dataclass", "model-fields", "typed-dict"):
+        private = getattr(cls, "__private_attributes__", None)
+        return bool(private) or "allow" in (
+            node.get("extra_behavior"),
+            config.get("extra_fields_behavior"),
+        )
+    if kind == "is-instance":
+        return not _is_known(cls)
+    if kind.startswith("function-plain"):
+        return not _is_known(function_of(node))
+    items = _ITEMS.get(kind)
+    several = node.get("keys_schema", {}).get("type") in ("union", "literal")
+    # Keys of several types may have the same text.
+    return kind == "any" or several or (items is not None and items not in node)
+
+
+_ITEMS = {
+    "list": "items_schema",
+    "set": "items_schema",
+    "frozenset": "items_schema",
+    "dict": "values_schema",
+}
+"""Keys of nodes without which items are of any type."""
+
+
+def _is_known(member: Any) -> bool:
+    """Whether a class or a function is of Python or pydantic."""
+    package = str(getattr(member, "__module__", "")).partition(".")[0]
+    return package in sys.stdlib_module_names or package.startswith("pydantic")
+
+
 def _validator(port: Port, *, local: bool) -> Callable[[Any], Any]:
     if local:
         return port.local
@@ -364,9 +411,13 @@ def _serialization(port: Port, type_: Any) -> Any:
     cls: Any = typing.get_origin(bare) or bare
     known = isinstance(cls, type) and not port.upload  # an upload may be a path, an array and more
 
-    def serialize(value: Any) -> Any:
+    def serialize(value: Any, info: Any) -> Any:
         if value is None or (known and not isinstance(value, cls)):
             raise PydanticSerializationUnexpectedValue(f"not of type {cls}")
+        if info.context is TRIAL:  # the objects of an array, and nothing else, are looked at
+            return parts(value)
         return port.to_json(value)
 
-    return core_schema.plain_serializer_function_ser_schema(serialize, when_used="json")
+    return core_schema.plain_serializer_function_ser_schema(
+        serialize, info_arg=True, when_used="json"
+    )

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from mlkit.errors import InputError
 
-__all__ = ["Port", "PydanticForm", "escaped", "json_text", "plain", "without_numpy"]
+__all__ = ["Port", "PydanticForm", "escaped", "json_text", "plain", "without_arrays"]
 
 
 class PydanticForm(Protocol):
@@ -18,6 +18,13 @@ class PydanticForm(Protocol):
 
     core: Any
     output: dict[str, Any]
+
+    @property
+    def open(self) -> bool:
+        """Whether the type leaves open what some of its values are."""
+
+    def check(self, value: Any) -> None:
+        """Check that a value has a JSON form; raises an exception otherwise."""
 
     def parse(self, body: bytes) -> Any:
         """Validate JSON; raises pydantic's ValidationError."""
@@ -48,6 +55,7 @@ class Port:
         to_bytes: value to bytes and their content type; None where it is no upload.
         encodings: encoders of a result by further content types, which a client may prefer.
         local: what a caller in this process passed, to the value the pipeline wants.
+        objects: whether values may hold objects of any type, as arrays and tables do.
     """
 
     type: Any
@@ -63,6 +71,7 @@ class Port:
     from_bytes: Callable[[bytes], Any] | None = None
     to_bytes: Callable[[Any], tuple[bytes, str]] | None = None
     encodings: Mapping[str, Callable[[Any], bytes]] = field(default_factory=dict)
+    objects: bool = False
 
     @property
     def output_schema(self) -> Mapping[str, Any]:
@@ -106,10 +115,46 @@ class Port:
 
 
 def plain(value: Any) -> Any:
-    """Convert a numpy value to JSON-compatible data; TypeError for anything else."""
+    """Convert a value of numpy, pandas or torch to JSON-compatible data.
+
+    Raises:
+        TypeError: it is of another type, or has no such form.
+    """
+    kind = type(value)
+    if kind.__module__.startswith("pandas") and kind.__name__ in _PANDAS:
+        return _PANDAS[kind.__name__](value)
     if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no JSON form")
+        try:
+            return _listed(value)
+        except (RuntimeError, TypeError):  # such as a sparse tensor
+            pass
+    raise TypeError(f"values of type {kind.__name__} have no JSON form")
+
+
+def _listed(value: Any) -> Any:
+    """Python's own values, also where `tolist` returns numpy's, or times as integers."""
+    kind = str(getattr(value, "dtype", ""))
+    if kind in _LONG:
+        value = value.astype(_LONG[kind])
+    elif kind.endswith("[ns]"):
+        rounded = value.astype(kind.replace("ns", "us"))
+        value = rounded if (rounded.astype(kind).view("i8") == value.view("i8")).all() else value
+    return value.tolist()
+
+
+_LONG: Mapping[str, type] = {
+    **dict.fromkeys(("longdouble", "float96", "float128"), float),
+    **dict.fromkeys(("clongdouble", "complex192", "complex256"), complex),
+}
+"""Python's types by the dtypes of which it has none."""
+
+_PANDAS: Mapping[str, Callable[[Any], Any]] = {
+    "Interval": str,
+    "Period": str,
+    "NAType": lambda value: None,
+    "NaTType": lambda value: None,
+}
+"""JSON forms of scalars, as in tables."""
 
 
 def json_text(document: Any) -> bytes:
@@ -146,19 +191,23 @@ def _without_nan(tree: Any) -> Any:
     return tree
 
 
-def without_numpy(value: Any) -> Any:
-    """Convert numpy scalars and arrays in lists, tuples and dicts to Python's own types.
+def without_arrays(value: Any) -> Any:
+    """Convert scalars and arrays of numpy, and tensors, in lists, tuples and dicts to Python's own.
 
     Returns the very same object if there are none.
     """
-    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
-        return value.tolist()
+    package = type(value).__module__.partition(".")[0]
+    if package in ("numpy", "torch") and hasattr(value, "tolist"):
+        try:
+            return _listed(value)
+        except (RuntimeError, TypeError):  # such as a sparse tensor
+            return value
     if type(value) in (list, tuple):
-        items = [without_numpy(item) for item in value]
+        items = [without_arrays(item) for item in value]
         changed = any(new is not old for new, old in zip(items, value, strict=True))
         return type(value)(items) if changed else value
     if type(value) is dict:
-        entries = {without_numpy(k): without_numpy(v) for k, v in value.items()}
+        entries = {without_arrays(k): without_arrays(v) for k, v in value.items()}
         changed = any(entries.get(k) is not v for k, v in value.items())
         return entries if changed else value
     return value

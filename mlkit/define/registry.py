@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from mlkit.define.port import Port
+from mlkit.define.port import Port, plain
 from mlkit.define.recordings import OPTIONS, audio_port, video_port
 from mlkit.define.tables import Rows, frame_port
 from mlkit.define.types import Upload
@@ -311,7 +311,7 @@ def _array_port(annotation: Any) -> Port:
     return Port(
         annotation,
         from_json,
-        lambda value: _lists(np.asarray(value)),
+        lambda value: plain(np.asarray(value)),
         lambda value: from_json(value) if isinstance(value, (list, tuple)) else np.asarray(value),
         _one_of("array", "number", "boolean"),
         _one_of("array", "number", "boolean", "string", "null"),  # null is NaN
@@ -319,13 +319,8 @@ def _array_port(annotation: Any) -> Port:
         media_type="application/x-npy",
         from_bytes=from_bytes,
         to_bytes=to_bytes,
+        objects=True,
     )
-
-
-def _lists(array: Any) -> Any:
-    """Nested lists of Python's numbers, which have no float of more than 64 bits."""
-    long = array.dtype.char == "g"
-    return (array.astype(float) if long else array).tolist()
 
 
 def _one_of(*types: str) -> dict[str, Any]:

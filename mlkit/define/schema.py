@@ -11,10 +11,20 @@ from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaVa
 from pydantic_core.core_schema import CoreConfig
 
 from mlkit.define.jsonform import json_schema
-from mlkit.define.nodes import NoJsonForm, Own, core_schema_of, encoded, ports, replaced
-from mlkit.define.port import escaped, plain, without_numpy
+from mlkit.define.nodes import (
+    NoJsonForm,
+    Own,
+    core_schema_of,
+    encoded,
+    leaves_open,
+    ports,
+    replaced,
+)
+from mlkit.define.objects import parts
+from mlkit.define.port import escaped, plain, without_arrays
 from mlkit.define.typing import show
 from mlkit.errors import DefinitionError, InputError
+from mlkit.media.schema import TRIAL
 
 __all__ = ["Schema", "first_error", "own_error"]
 
@@ -35,7 +45,7 @@ class Schema:
         self._own = own
         self._raw = core_schema_of(annotation)
         try:
-            self.core = replaced(self._raw, ports(own, local=False))
+            self.core = replaced(self._raw, ports(own, self._raw, local=False))
             self.input = json_schema(self.core, "validation")
             self.output = json_schema(self.core, "serialization")
         except NoJsonForm as error:
@@ -48,7 +58,7 @@ class Schema:
 
     @cached_property
     def _local(self) -> SchemaValidator:
-        core = replaced(self._raw, ports(self._own, local=True))
+        core = replaced(self._raw, ports(self._own, self._raw, local=True))
         return SchemaValidator(core, _use_prebuilt=False)
 
     def from_json(self, value: Any) -> Any:
@@ -79,7 +89,7 @@ class Schema:
         try:
             return self._local.validate_python(value)
         except ValidationError as error:
-            unwrapped = without_numpy(value)
+            unwrapped = without_arrays(value)
             if unwrapped is not value:
                 return self.local(unwrapped)
             raise own_error(error) or InputError(first_error(error)) from error
@@ -95,11 +105,31 @@ class Schema:
         except PydanticSerializationError as error:
             return escaped(error, lambda: self.to_python(value))
 
+    @cached_property
+    def open(self) -> bool:
+        """Whether the type leaves open what some of its values are."""
+        return leaves_open(self.core)
+
+    def check(self, value: Any) -> None:
+        """Check that a value has a JSON form, without encoding what is large.
+
+        Raises:
+            TypeError: a part of it has none.
+            pydantic_core.PydanticSerializationError: likewise.
+        """
+        options: dict[str, Any] = {"mode": "json", "context": TRIAL, "fallback": self._tried}
+        self._serialized(value, SchemaSerializer.to_python, **options)
+
+    def _tried(self, value: Any) -> Any:
+        if (objects := parts(value)) is not None:
+            return objects
+        return None if self._own(type(value)) is not None else plain(value)
+
     def _serialized(self, value: Any, serialize: Callable[..., Any], **options: Any) -> Any:
-        options |= {"by_alias": True, "fallback": self._plain, "warnings": False}
+        options = {"by_alias": True, "fallback": self._plain, "warnings": False, **options}
         try:
             return serialize(self._serializer, value, **options)
-        except PydanticSerializationError as error:
+        except (PydanticSerializationError, UnicodeDecodeError) as error:
             if "invalid utf-8" not in str(error):
                 raise
             return serialize(self._with_base64, value, **options)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from mlkit.define.literals import by_kind
 from mlkit.define.nodes import core_schema_of, function_of, is_encoded, replaced
-from mlkit.define.port import without_numpy
+from mlkit.define.port import without_arrays
 from mlkit.define.schema import first_error
 from mlkit.errors import DefinitionError
 
@@ -42,7 +43,7 @@ def strict_validator(annotation: Any) -> Callable[[Any], tuple[str, Any]] | None
         try:
             return "", validator.validate_python(value, strict=True)
         except ValidationError as error:
-            unwrapped = without_numpy(value)
+            unwrapped = without_arrays(value)
             if unwrapped is not value:
                 problem, result = validate(unwrapped)
                 return problem, value if problem else result
@@ -54,10 +55,8 @@ def strict_validator(annotation: Any) -> Callable[[Any], tuple[str, Any]] | None
 def _instances(node: dict[str, Any], config: Any) -> Any:
     """Replace classes by checks of the instance, so that none of their validators runs."""
     kind, cls = node["type"], node.get("cls")
-    if kind == "generator":  # reading an iterator would use it up
-        return core_schema.any_schema()
-    if kind == "json":
-        return replaced(node.get("schema", core_schema.any_schema()), _instances)
+    if kind in _OF_THEIR_OWN:
+        return _OF_THEIR_OWN[kind](node)
     if kind.startswith("function-"):
         module = str(getattr(function_of(node), "__module__", ""))
         if module.startswith(_LIBRARIES) and not is_encoded(node):
@@ -80,6 +79,29 @@ def _instances(node: dict[str, Any], config: Any) -> Any:
         return target.validate_python(value)
 
     return core_schema.no_info_plain_validator_function(instance, ref=node.get("ref"))
+
+
+def _instance_of(node: dict[str, Any]) -> Any:
+    if getattr(node["cls"], "__name__", "") != "ndarray":
+        return None
+    return core_schema.no_info_before_validator_function(_array, node)
+
+
+def _array(value: Any) -> Any:
+    """An array without dimensions for a scalar of numpy, as items of an array are."""
+    import numpy as np
+
+    return np.asarray(value) if isinstance(value, np.generic) else value
+
+
+_OF_THEIR_OWN: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    # Reading an iterator would use it up.
+    "generator": lambda node: core_schema.any_schema(),
+    "is-instance": _instance_of,
+    "json": lambda node: replaced(node.get("schema", core_schema.any_schema()), _instances),
+    "literal": by_kind,
+}
+"""Replacements by kind of node."""
 
 
 def _generic(cls: Any) -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlkit.define.port import Port
+from mlkit.define.port import Port, plain
 from mlkit.define.typing import UNIONS, strip
 from mlkit.errors import InputError, require_extra
 
@@ -180,6 +180,7 @@ def _untyped_port(annotation: Any) -> Port:
         media_type=MEDIA_TYPES,
         from_bytes=read_table,
         to_bytes=lambda value: (frame_to_arrow(value), ARROW),
+        objects=True,
     )
 
 
@@ -195,7 +196,17 @@ def _json_records(frame: Any) -> Any:
         seen = pd.Series(frame.columns).groupby(frame.columns, sort=False).cumcount()
         labels = zip(frame.columns, seen, strict=True)
         frame.columns = [f"{label}.{n}" if n else label for label, n in labels]
-    return json.loads(frame.to_json(orient="records", date_format="iso", date_unit="us"))
+    text = frame.to_json(
+        orient="records", date_format="iso", date_unit="us", default_handler=_json_cell
+    )
+    return json.loads(text)
+
+
+def _json_cell(value: Any) -> Any:
+    """JSON form of an object that pandas does not know; it would write all of its attributes."""
+    import pydantic_core
+
+    return pydantic_core.to_jsonable_python(value, fallback=plain)
 
 
 def _from_path(value: Any) -> Any:

@@ -53,6 +53,9 @@ def refreshed(annotation: Any) -> Any:
     An annotation keeps the class that a cell defined before it was run again, but code looks the
     name up when it runs.
     """
+    generic = getattr(annotation, "__pydantic_generic_metadata__", None) or {}
+    if generic.get("origin"):  # its name says nothing of the modules of its arguments
+        return _parametrized(annotation, generic["origin"], generic["args"])
     if isinstance(annotation, type) and not typing.get_args(annotation):
         if annotation.__module__ != "__main__":
             return annotation
@@ -71,6 +74,13 @@ def refreshed(annotation: Any) -> Any:
     if all(new is old for new, old in zip(parts, args, strict=True)):
         return annotation
     return typing.Union[parts] if origin in UNIONS else origin[parts]  # noqa: UP007
+
+
+def _parametrized(annotation: Any, origin: Any, args: tuple[Any, ...]) -> Any:
+    """A generic model with the classes of a notebook as its cells last defined them."""
+    new = refreshed(origin), *map(refreshed, args)
+    same = all(now is before for now, before in zip(new, (origin, *args), strict=True))
+    return annotation if same else new[0][new[1:]]
 
 
 def show(annotation: Any) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeAlias
 
+from mlkit.define.graph import Result, sources
 from mlkit.errors import DeadlineExceeded, MlkitError, StepError
 from mlkit.execute.buffer import AHEAD, Buffer
 from mlkit.execute.priority import Priority, rank
@@ -200,11 +201,27 @@ class Execution:
                 conform = self.program.conform
                 self.output = output if conform is None else conform(output)
             except BaseException as raised:
-                self.error = MlkitError(_summary(raised), where=f"pipeline {name!r}")
-                self.error.__cause__ = raised
+                self.error = self.of_output(raised)
         elif self.failed is not None:
             item = None if self.failed.each is None else self.failed_item
             self.error = _step_error(self.failed.name, name, self.error, item)
+
+    def of_output(self, cause: BaseException) -> MlkitError:
+        """Return the error for an output that is wrong, or has no form: of the step that made it.
+
+        It is the pipeline's own if it is composed of several results.
+        """
+        name = self.program.graph.name
+        made = [
+            result.node
+            for result in sources(self.program.graph.output, Result, routing=False)
+            if result.node in self.results
+        ]
+        if len(made) == 1:
+            return _step_error(made[0], name, cause, None)
+        error = MlkitError(_summary(cause), where=f"pipeline {name!r}", **_parts(cause))
+        error.__cause__ = cause
+        return error
 
     def to_run(self) -> Run:
         """Snapshot of values and times; may be called while the request is in flight."""
@@ -280,15 +297,15 @@ def deadline_passed(task: Task | None = None) -> DeadlineExceeded:
 def _step_error(step: str, pipeline: str, cause: BaseException, item: int | None) -> StepError:
     if isinstance(cause, StepError):  # raised by a stage in another process
         return cause
-    parts = {
-        part: getattr(cause, part, None)
-        for part in ("expected", "got", "fix")
-        if isinstance(cause, MlkitError)
-    }
     summary = _summary(cause) if item is None else f"item {item}: {_summary(cause)}"
-    error = StepError(summary, step=step, pipeline=pipeline, **parts)
+    error = StepError(summary, step=step, pipeline=pipeline, **_parts(cause))
     error.__cause__ = cause
     return error
+
+
+def _parts(cause: BaseException) -> dict[str, Any]:
+    parts = ("expected", "got", "fix")
+    return {p: getattr(cause, p, None) for p in parts} if isinstance(cause, MlkitError) else {}
 
 
 def _summary(cause: BaseException) -> str:

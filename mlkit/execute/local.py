@@ -10,6 +10,7 @@ from typing import Any
 from mlkit.define.border import port
 from mlkit.define.fresh import fresh
 from mlkit.define.graph import Graph
+from mlkit.define.openness import argument_check
 from mlkit.define.typing import show
 from mlkit.errors import DefinitionError, InputError, MissingExtra, MlkitError
 from mlkit.execute.buffer import Buffer
@@ -104,7 +105,7 @@ def localise_arguments(graph: Graph, arguments: Mapping[str, Any]) -> dict[str, 
 
 def localiser(graph: Graph) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     """Return `localise_arguments` for one graph, with its converters prepared once."""
-    converters = {p.name: _local(p.type) for p in graph.parameters}
+    converters = {p.name: _local(p.type, graph) for p in graph.parameters}
     defaults = {p.name: p.default for p in graph.parameters if not p.required}
 
     def localise(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,16 +119,18 @@ def localiser(graph: Graph) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
     return localise
 
 
-def _local(type_: Any) -> Callable[[Any], Any] | None:
+def _local(type_: Any, graph: Graph) -> Callable[[Any], Any] | None:
     if type_ is inspect.Parameter.empty:
         return None
     try:
-        return port(type_).local
+        local = port(type_).local
     except (
         DefinitionError,
         MissingExtra,
     ):  # a type that cannot be serialized still works in this process
         return None
+    check = argument_check(type_, graph)
+    return local if check is None else lambda value: check(local(value))
 
 
 def _localise(pipeline: str, name: str, local: Callable[[Any], Any] | None, value: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 from mlkit.define.conform import Conform, conform_to
 from mlkit.define.fresh import is_shared, separate
-from mlkit.define.graph import Argument, Graph, Node, Source, resolver, sources
+from mlkit.define.graph import Argument, Graph, Node, Result, Source, resolver, sources
+from mlkit.define.openness import result_check
 from mlkit.define.resource import turns_of
 from mlkit.define.source import unknown_key
 from mlkit.define.step import BatchedStep, Step
@@ -114,7 +115,10 @@ class Program:
     arguments: frozenset[str]
     """Names of the arguments that its tasks or its output read."""
     conform: Conform | None
-    """The check of the output against the pipeline's annotation, or None."""
+    """The check of the output against the pipeline's annotation, or None.
+
+    Items of a pipeline that streams are checked one by one instead, as they are made.
+    """
 
     def resized(self, sizes: Mapping[str, int]) -> Program:
         """Return a copy with other maximum batch sizes, by task name."""
@@ -156,7 +160,8 @@ def compile_graph(
     for i in reversed(range(len(nodes))):
         to_go[i] += max((to_go[j] for j in downs[i]), default=0)
     tasks = tuple(
-        _compile(node, i, len(ups[i]), downs[i], to_go[i], loop) for i, node in enumerate(nodes)
+        _compile(graph, node, i, len(ups[i]), downs[i], to_go[i], loop)
+        for i, node in enumerate(nodes)
     )
     return Program(
         graph,
@@ -165,11 +170,34 @@ def compile_graph(
         tuple(task for task in tasks if not task.upstream),
         resolver(graph.output),
         _arguments(graph, nodes),
-        None if graph.type_of(graph.output) == graph.returns else conform_to(graph.returns),
+        None if _streamed(graph) else _border(graph, graph.type_of(graph.output), graph.returns),
     )
 
 
+def _streamed(graph: Graph) -> Node | None:
+    """The node whose items are those of the pipeline, if it streams."""
+    output = graph.output
+    if not graph.streams or not isinstance(output, Result) or output.path:
+        return None
+    return graph[output.node] if graph[output.node].step.streams else None
+
+
+def _border(graph: Graph, type_: Any, declared: Any) -> Conform | None:
+    """The check of a result, or an item, of the pipeline: its type if another one is declared."""
+    fits = None if type_ == declared else conform_to(declared)
+    return _chained(fits, result_check(declared, graph))
+
+
+def _chained(*checks: Conform | None) -> Conform | None:
+    known = [check for check in checks if check is not None]
+    if len(known) < 2:
+        return next(iter(known), None)
+    first, second = known
+    return lambda value: second(first(value))
+
+
 def _compile(
+    graph: Graph,
     node: Node,
     i: int,
     upstream: int,
@@ -178,6 +206,10 @@ def _compile(
     loop: asyncio.AbstractEventLoop | None,
 ) -> Task:
     step, changes = node.step, node.step.changes
+    made = step.streamed_type if step.streams else step.return_type
+    conform = conform_to(made)
+    if node is _streamed(graph):
+        conform = _chained(conform, _border(graph, made, graph.items))
     return Task(
         i,
         node.name,
@@ -193,7 +225,7 @@ def _compile(
         tuple(Test(c.on, resolver(c.on), c.keys, c.negated, c.known) for c in node.when),
         node.each,
         step.streams,
-        conform_to(step.streamed_type if step.streams else step.return_type),
+        conform,
         turns_of(step.resources),
         {
             name: parameter.default

@@ -21,7 +21,7 @@ from mlkit.errors import (
 )
 from mlkit.media.containers import DEMUXERS, check, corrupt, declared_s, decoding, file_bytes
 from mlkit.media.dataurl import to_data_url
-from mlkit.media.schema import annotated_schema, data_url_schema
+from mlkit.media.schema import annotated_schema, data_url_schema, open_serializer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,6 +137,10 @@ class Audio:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Allow sounds as fields of pydantic models; their JSON form is a data: URL."""
         return data_url_schema(cls, lambda audio: to_data_url(audio.wav(), "audio/wav"))
+
+    @property
+    def __pydantic_serializer__(self) -> Any:
+        return open_serializer(type(self))
 
     @property
     def channels(self) -> int:

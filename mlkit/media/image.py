@@ -20,7 +20,7 @@ from mlkit.media import imagefile
 from mlkit.media.dataurl import to_data_url
 from mlkit.media.imagefile import Pixels
 from mlkit.media.preview import is_pil
-from mlkit.media.schema import data_url_schema
+from mlkit.media.schema import data_url_schema, open_serializer
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -83,6 +83,10 @@ class Image:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Allow images as fields of pydantic models; their JSON form is a data: URL."""
         return data_url_schema(cls, lambda image: to_data_url(encode_png(image), "image/png"))
+
+    @property
+    def __pydantic_serializer__(self) -> Any:
+        return open_serializer(type(self))
 
     def pil(self) -> PIL.Image.Image:
         """Return the pixels as a PIL image of mode RGB."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any
 
-__all__ = ["annotated_schema", "data_url_schema"]
+__all__ = ["TRIAL", "annotated_schema", "data_url_schema", "open_serializer"]
+
+TRIAL = object()
+"""Context of a serialization that only finds out whether there is a form; nothing is encoded."""
 
 
 def data_url_schema(cls: type, to_url: Callable[[Any], str]) -> Any:
@@ -14,8 +18,23 @@ def data_url_schema(cls: type, to_url: Callable[[Any], str]) -> Any:
 
     return core_schema.is_instance_schema(
         cls,
-        serialization=core_schema.plain_serializer_function_ser_schema(to_url, when_used="json"),
+        serialization=core_schema.plain_serializer_function_ser_schema(
+            lambda value, info: None if info.context is TRIAL else to_url(value),
+            info_arg=True,
+            when_used="json",
+        ),
     )
+
+
+@cache
+def open_serializer(cls: Any) -> Any:
+    """Return what pydantic serializes instances of a class with where a type is left open.
+
+    As ``__pydantic_serializer__``; without it, they are dataclasses, and pixels nested lists.
+    """
+    from pydantic_core import SchemaSerializer
+
+    return SchemaSerializer(cls.__get_pydantic_core_schema__(cls, None))
 
 
 def annotated_schema(options: Any, source: Any, handler: Any) -> Any:

@@ -24,7 +24,7 @@ from mlkit.errors import (
 from mlkit.media.containers import DEMUXERS, check, corrupt, declared_s, decoding, file_bytes
 from mlkit.media.dataurl import to_data_url
 from mlkit.media.image import Image
-from mlkit.media.schema import annotated_schema, data_url_schema
+from mlkit.media.schema import annotated_schema, data_url_schema, open_serializer
 
 __all__ = ["MAX_BYTES", "MAX_PIXELS", "MAX_S", "Video", "VideoOptions"]
 
@@ -163,6 +163,10 @@ class Video:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Allow videos as fields of pydantic models; their JSON form is a data: URL."""
         return data_url_schema(cls, lambda video: to_data_url(video.data, video.media_type))
+
+    @property
+    def __pydantic_serializer__(self) -> Any:
+        return open_serializer(type(self))
 
     @property
     def media_type(self) -> str:

@@ -104,7 +104,7 @@ def test_numpy_values_in_a_result_become_plain() -> None:
         "n": 3,
         "xs": [0, 1],
     }
-    with pytest.raises(TypeError, match="object has no JSON form"):
+    with pytest.raises(TypeError, match="values of type object have no JSON form"):
         plain(object())
 
 

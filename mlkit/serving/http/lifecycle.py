@@ -311,7 +311,11 @@ class Served:
         execution = None
         try:
             execution = await self._run(terms, arguments, on_node)
-            response = encode(_output(execution))
+            output = _output(execution)
+            try:
+                response = encode(output)
+            except Exception as error:
+                raise execution.of_output(error) from error
         except Exception as error:
             return await self._ended(error, execution, terms, headers, respond)
         self.observer.answered(execution, terms.received_at, response, headers)

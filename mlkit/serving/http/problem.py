@@ -19,7 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Message, Send
 
-from mlkit.errors import DefinitionError, MlkitError, Overloaded, StepError, printable
+from mlkit.errors import (
+    DefinitionError,
+    MlkitError,
+    Overloaded,
+    ResultError,
+    StepError,
+    printable,
+)
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 
 __all__ = [
@@ -160,7 +167,7 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
         where = f"step {step!r} failed" if step else "the pipeline failed"
         # The message is left out as well: it may contain passwords, addresses and paths. That of a
         # mistake in the code itself has only names, and is for whoever wrote it.
-        mistake = isinstance(error, DefinitionError)
+        mistake = isinstance(error, DefinitionError) or isinstance(cause, ResultError)
         return answer(status, str(error) if mistake else f"{where}: {type(cause).__name__}", **more)
     headers = None
     if outcome is Outcome.OVERLOADED:

@@ -13,7 +13,7 @@ from mlkit.define.border import plain, port
 from mlkit.define.exact import MEDIA_TYPE as EXACT
 from mlkit.define.exact import PROCESS_KEY, Exact
 from mlkit.define.graph import Graph
-from mlkit.errors import InputError, RequestError
+from mlkit.errors import InputError, RemoteStepError, RequestError
 from mlkit.execute.priority import Priority
 from mlkit.serving.http.payload import EXACT_HEADER
 from mlkit.serving.http.stream import FRAMES, LINES, read_frames, read_lines
@@ -210,7 +210,8 @@ class Codec:
         except (ValueError, KeyError, TypeError):
             document, detail = {}, body[:200].decode("utf-8", "replace") or "no details"
         failure = document.get("failure_id")
-        return RequestError(
+        kind = RemoteStepError if document.get("step") else RequestError
+        return kind(
             detail,
             http_status=status,
             problem=document,

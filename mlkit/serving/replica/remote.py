@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import pickle
 import traceback
 from collections import defaultdict
@@ -14,6 +15,7 @@ from typing import Any
 
 import cloudpickle
 
+from mlkit.define.classes import parametrization
 from mlkit.define.graph import Graph
 from mlkit.errors import MlkitError, Overloaded, StepError
 from mlkit.metrics.context import current_request
@@ -36,8 +38,14 @@ def pack(value: Any) -> bytes:
     try:
         return pickle.dumps(value, protocol=5)
     except (pickle.PicklingError, AttributeError, TypeError):  # of a notebook cell's class
-        data: bytes = cloudpickle.dumps(value, protocol=5)
-        return data
+        buffer = io.BytesIO()
+        _Pickler(buffer, protocol=5).dump(value)
+        return buffer.getvalue()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    def reducer_override(self, obj: Any) -> Any:
+        return parametrization(obj) or super().reducer_override(obj)
 
 
 unpack = pickle.loads
