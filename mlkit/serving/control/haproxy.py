@@ -30,11 +30,24 @@ REPLAYABLE = "replayable"
 """File of a session's folder with the paths to which HAProxy may send a request twice."""
 
 _PROBLEMS = {
+    400: "the request is not valid HTTP, or its headers are too large",
+    403: "the request is not allowed",
+    408: "the request did not arrive in time",
+    413: "the body is too large",
+    500: "the front end has failed",
+    501: "the request asks for what the front end cannot do",
     502: "the replica stopped during the request; try again",
     503: "no replica is ready; try again",
     504: "the replica did not respond in time",
 }
-_LATE = "the request did not arrive in time"
+"""What HAProxy answers by itself, by status; it has no 414 and 431.
+
+Up to version 3.1, it does not use them where no request could be read (haproxy/haproxy#3032): its
+400 and 408 are then pages of its own.
+"""
+
+_RETRIED = frozenset({408, 502, 503, 504})
+"""Those after which a client may try again."""
 
 _FRONTEND = "frontend http_frontend"
 _REJECTIONS = (
@@ -161,15 +174,14 @@ def write_launcher(folder: Path, binary: str, tls: Tls | None = None) -> Path:
         "s/bind \\*:/bind 127.0.0.1:/",
         "s/bind :/bind 127.0.0.1:/",
         "/^ *option splice-/d",
+        "/^ *errorfile /d",
     ]
+    rules = list(_rejections())
     for status, detail in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
         page.write_text(_response(status, detail))
-        edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
+        rules.append(f"errorfile {status} {page}")
     replay(folder, ())
-    page = folder / "errors" / "408.http"
-    page.write_text(_response(408, _LATE))
-    rules = [f"errorfile 408 {page}", *_rejections()]
     values = {"headers_s": HEADERS_S, "body_s": BODY_S, "lost": LOST}
     rules += [rule.format(**values, paths=folder / REPLAYABLE) for rule in _REQUESTS]
     if tls is not None:
@@ -221,7 +233,7 @@ def _response(status: int, detail: str) -> str:
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/problem+json",
         "Cache-Control: no-cache",
-        "Retry-After: 1",
+        *(["Retry-After: 1"] if status in _RETRIED else []),
         f"Content-Length: {len(body)}",
     ]
     return "\r\n".join([*lines, "", body])

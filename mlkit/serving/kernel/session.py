@@ -43,7 +43,7 @@ from mlkit.serving.control.protocol import (
     StopSession,
 )
 from mlkit.serving.control.store import Store
-from mlkit.serving.control.watchdog import processes_of
+from mlkit.serving.control.watchdog import processes_of, sweep
 from mlkit.serving.kernel.transport import exchange
 
 __all__ = ["Session", "notebook_key", "process_environment"]
@@ -119,6 +119,7 @@ class Session:
         Raises:
             SessionError: its process cannot be started.
         """
+        _clear_remains()
         if port is not None:
             _wait_for_released()  # one of them may have the port
         folder = folders.create()
@@ -376,12 +377,39 @@ def _wait_for_released() -> None:
         Session(folder)._wait_released()
 
 
-def _has_processes(folder: Path) -> bool:
-    """Whether any process of a session, or its watchdog, is still running."""
+def _clear_remains() -> None:
+    """Remove what sessions have left that were killed together with their watchdogs."""
+    for folder in folders.all_folders():
+        if not _may_start(folder) and not _is_looked_after(folder):
+            sweep(folder.name)
+            folders.remove(folder)
+
+
+def _may_start(folder: Path) -> bool:
+    """Whether a session that has no process has just been created, as far as its files say."""
+    process = _started.get(folder)
+    if process is not None:
+        return process.poll() is None
+    try:
+        settings = json.loads((folder / "settings.json").read_text())
+        return Owner(**settings["owner"]).alive
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet, or of something else
+        return True
+
+
+def _is_looked_after(folder: Path) -> bool:
+    """Whether the process of a session, or its watchdog, is still running."""
     import psutil
 
-    watchdogs = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
-    return any(watchdogs) or bool(processes_of(folder.name))
+    return any(
+        str(folder) in (process.info["cmdline"] or ())
+        for process in psutil.process_iter(["cmdline"])
+    )
+
+
+def _has_processes(folder: Path) -> bool:
+    """Whether any process of a session, or its watchdog, is still running."""
+    return _is_looked_after(folder) or bool(processes_of(folder.name))
 
 
 def _gone(pid: int, timeout_s: float) -> bool:

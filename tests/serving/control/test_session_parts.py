@@ -351,14 +351,8 @@ def test_haproxy_takes_the_mended_configuration(launched) -> None:
     assert "option abortonclose" in config
 
 
-@pytest.mark.parametrize("status", [408, 502, 503, 504])
-def test_haproxys_own_errors_are_problem_documents(launched, tmp_path, status) -> None:
-    launched()
-    head, _, body = (tmp_path / "errors" / f"{status}.http").read_text().partition("\n\n")
-    assert head.startswith(f"HTTP/1.1 {status} ")
-    assert "application/problem+json" in head
-    assert f"Content-Length: {len(body.encode())}" in head
-
+OWN = (400, 403, 408, 413, 500, 501, 502, 503, 504)
+"""Statuses of HAProxy's own answers."""
 
 RESPONSES = {
     "/full": (503, "text/plain; charset=utf-8", b"Request dropped due to backpressure"),
@@ -396,16 +390,23 @@ def front_end(tmp_path):
     replica = ThreadingHTTPServer(("127.0.0.1", 0), Replica)
     threading.Thread(target=replica.serve_forever).start()
     port = free_port()
+    denials = "\n".join(
+        f"    http-request deny deny_status {status} if {{ path /own/{status} }}" for status in OWN
+    )
     config = tmp_path / "haproxy.cfg"
     config.write_text(f"""defaults
     mode http
     timeout connect 5s
     timeout client 5s
     timeout server 5s
+    errorfile 503 /nowhere/500.http
 frontend http_frontend
     bind 127.0.0.1:{port}
     http-request set-var(txn.serve_app) str(app) if {{ path_beg /app }}
+{denials}
+    use_backend nobody if {{ path /nobody }}
     default_backend replicas
+backend nobody
 backend replicas
     server one 127.0.0.1:{replica.server_port}
 """)
@@ -657,6 +658,14 @@ def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone
         status, media_type, body = RESPONSES[path]
         assert (responses[path].status_code, responses[path].content) == (status, body)
         assert responses[path].headers["content-type"] == media_type
+
+
+def test_haproxys_own_errors_are_problem_documents(front_end) -> None:
+    for path, status in [*((f"/own/{status}", status) for status in OWN), ("/nobody", 503)]:
+        response = httpx2.get(front_end + path)
+        assert response.headers["content-type"] == "application/problem+json", path
+        assert response.status_code == response.json()["status"] == status
+        assert ("retry-after" in response.headers) == (status in {408, 502, 503, 504})
 
 
 def test_the_text_of_a_full_queue_is_still_serves() -> None:
@@ -933,6 +942,36 @@ def test_an_explicit_port_waits_for_the_session_that_had_it(base, spawned) -> No
     timer.join()
     assert not ending.exists()
     assert ending not in session_module._released
+
+
+@pytest.fixture
+def left(base):
+    """Returns a function: creates the folder of a session whose owner has this id and start."""
+
+    def leave(pid, started=0.0):
+        folder = folders.create()
+        owner = {"pid": pid, "started": started}
+        (folder / "settings.json").write_text(json.dumps({"owner": owner}))
+        return folder
+
+    return leave
+
+
+def test_a_start_removes_what_a_killed_session_and_its_watchdog_have_left(left, started) -> None:
+    remains = left(os.getpid())  # another process had this id
+    orphan = started(remains.name)
+    session_module._clear_remains()
+    assert not remains.exists()
+    assert orphan.poll() is not None
+
+
+def test_a_start_leaves_the_folders_of_other_sessions_alone(left, started) -> None:
+    mine = Owner.of(os.getpid())
+    created, unwritten, ending = left(mine.pid, mine.started), folders.create(), left(mine.pid)
+    watches = started("other", [*SLEEP, str(ending)])
+    session_module._clear_remains()
+    assert all(folder.exists() for folder in (created, unwritten, ending))
+    assert watches.poll() is None
 
 
 def test_a_process_that_hangs_while_it_ends_is_killed() -> None:
