@@ -419,7 +419,7 @@ def _url_of(body: bytes) -> str | None:
         return None
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     url = document.get(LIST_URL) if document.keys() == {LIST_URL} else None
     return url if isinstance(url, str) else None
