@@ -18,9 +18,9 @@ from pandas.testing import assert_frame_equal
 from pydantic import BaseModel, Field
 
 from mlkit import Rows, pipeline, step
+from mlkit.define import tables
 from mlkit.define.border import port
 from mlkit.define.conform import conform_to
-from mlkit.define import tables
 from mlkit.define.tables import frame_from_arrow, frame_to_arrow
 from mlkit.errors import DefinitionError, InputError
 
