@@ -49,6 +49,11 @@ Up to version 3.1, it does not use them where no request could be read (haproxy/
 _RETRIED = frozenset({408, 502, 503, 504})
 """Those after which a client may try again."""
 
+_NO_APP = "no app is deployed at this path"
+
+_OF_SERVE = " !{ res.hdr(x-mlkit-version) -m found }"
+"""Condition for responses that no app has made: those of apps name their version."""
+
 _FRONTEND = "frontend http_frontend"
 _REJECTIONS = (
     # A full queue: the length is that of Serve's text.
@@ -58,9 +63,8 @@ _REJECTIONS = (
         "the app has too many requests; try again",
         ' { res.hdr(content-length) -m str "35" }',
     ),
-    (404, 404, "no app is deployed at this path", " !{ var(txn.serve_app) -m found }"),
-    # Of Serve's fallback proxy, for a replica that died; all responses of apps name their version.
-    (500, 502, _PROBLEMS[502], " !{ res.hdr(x-mlkit-version) -m found }"),
+    (404, 404, _NO_APP, _OF_SERVE),
+    (500, 502, _PROBLEMS[502], _OF_SERVE),  # of its fallback proxy, for a replica that died
     # Serve ends requests at their X-Request-Timeout-Seconds, at about the time that mlkit does.
     (408, 504, "the deadline has passed", ""),
 )
@@ -170,13 +174,17 @@ def write_launcher(folder: Path, binary: str, tls: Tls | None = None) -> Path:
         binary: path of HAProxy.
         tls: where it accepts TLS, if at all; a new certificate takes a new session.
     """
+    no_app = _returned(404, _NO_APP)
     edits = [
         "s/bind \\*:/bind 127.0.0.1:/",
         "s/bind :/bind 127.0.0.1:/",
         "/^ *option splice-/d",
         "/^ *errorfile /d",
+        f"s#\\(return status 404 content-type\\) text/plain .*#\\1 {no_app}#",
     ]
-    rules = list(_rejections())
+    # Serve lists the names of all apps at /-/routes, for everybody.
+    hidden = f"http-request return status 404 content-type {no_app} if {{ path -i /-/routes }}"
+    rules = [hidden, *_rejections()]
     for status, detail in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
         page.write_text(_response(status, detail))
@@ -218,13 +226,17 @@ def replay(folder: Path, apps: Iterable[str]) -> None:
 def _rejections() -> Iterator[str]:
     """Rules that replace Serve's own plain-text responses, as sed inserts them."""
     for sent, status, detail, condition in _REJECTIONS:
-        body = _document(status, detail)
-        retry = "hdr Retry-After 1 " if status == 503 else ""
         yield (
-            f"http-response return status {status} content-type application/problem+json "
-            f"{retry}string '{body}' if {{ status {sent} }} "
+            f"http-response return status {status} content-type {_returned(status, detail)} "
+            f"if {{ status {sent} }} "
             f'{{ res.hdr(content-type) -m beg "text/plain" }}{condition}'
         )
+
+
+def _returned(status: int, detail: str) -> str:
+    """Arguments of a rule that returns a problem document, from its content type on."""
+    retry = "hdr Retry-After 1 " if status == 503 else ""
+    return f"application/problem+json {retry}string '{_document(status, detail)}'"
 
 
 def _response(status: int, detail: str) -> str:

@@ -402,11 +402,15 @@ def front_end(tmp_path):
     errorfile 503 /nowhere/500.http
 frontend http_frontend
     bind 127.0.0.1:{port}
-    http-request set-var(txn.serve_app) str(app) if {{ path_beg /app }}
 {denials}
+    acl routes path -i /-/routes
+    http-request return status 200 content-type application/json string "{{}}" if routes
     use_backend nobody if {{ path /nobody }}
+    use_backend default_backend if {{ path /unknown }}
     default_backend replicas
 backend nobody
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found."
 backend replicas
     server one 127.0.0.1:{replica.server_port}
 """)
@@ -650,6 +654,8 @@ def _answers(port: int) -> bool:
 def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone(front_end):
     responses = {path: httpx2.get(front_end + path) for path in RESPONSES}
     own = {"/full": 503, "/nowhere": 404, "/app/late": 504, "/app/died": 502}
+    own |= {"/unknown": 404, "/-/routes": 404}
+    responses |= {path: httpx2.get(front_end + path) for path in own}
     for path, status in own.items():
         assert responses[path].headers["content-type"] == "application/problem+json"
         assert responses[path].status_code == responses[path].json()["status"] == status
@@ -671,6 +677,21 @@ def test_haproxys_own_errors_are_problem_documents(front_end) -> None:
 def test_the_text_of_a_full_queue_is_still_serves() -> None:
     source = Path(str(find_spec("ray").origin)).parent / "serve/_private/replica.py"
     assert f'"{RESPONSES["/full"][2].decode()}"' in source.read_text()
+
+
+def test_what_is_edited_is_in_serves_template() -> None:
+    source = Path(str(find_spec("ray").origin)).parent / "serve/_private/haproxy_templates.py"
+    text = source.read_text()
+    for line in (
+        "\nfrontend http_frontend\n",
+        "    http-request return status 404 content-type text/plain lf-string",
+        "    errorfile 503 ",
+        "    option splice-request\n",
+        "    bind :",
+        "  bind *:",
+        " if routes\n",
+    ):
+        assert line in text, line
 
 
 def test_what_auto_stands_for_is_what_serve_takes_it_for() -> None:
