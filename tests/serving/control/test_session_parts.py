@@ -206,6 +206,23 @@ def test_a_link_in_the_folders_place_is_refused(base, monkeypatch, tmp_path) -> 
     (base / "l").unlink()
 
 
+def test_a_folder_that_cannot_be_created_is_named(base, monkeypatch) -> None:
+    file = base / "f"
+    file.touch()
+    monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(file))
+    with pytest.raises(SessionError, match=f"{file}: the folder of a session cannot") as raised:
+        folders.create()
+    assert "MLKIT_RUNTIME_DIR" in str(raised.value.fix)
+    file.unlink()
+
+
+def test_what_was_created_on_a_full_disk_is_removed(base, monkeypatch) -> None:
+    monkeypatch.setattr(folders, "LOGS", "missing/logs")
+    with pytest.raises(SessionError, match="cannot be created"):
+        folders.create()
+    assert not [path for path in base.iterdir() if (path / folders.BUNDLES).exists()]
+
+
 def test_a_path_too_long_for_sockets_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(tmp_path / "sessions"))
     with pytest.raises(SessionError, match="too long"):
