@@ -26,7 +26,7 @@ ARROW = "application/vnd.apache.arrow.stream"
 """Content type of a DataFrame as an Arrow IPC stream."""
 
 MAX_CELLS = 20_000_000
-"""Rows times columns of a table that is uploaded, at most."""
+"""Rows times columns of a table that is uploaded, at most, unless it has as many bytes."""
 
 BYTES_PER_CELL = 8
 """What a Parquet file may take when it is decompressed, as far as it announces that."""
@@ -215,12 +215,15 @@ def read_table(data: bytes, max_cells: int | None = MAX_CELLS) -> Any:
 
     Args:
         data: its content, which may come from anywhere.
-        max_cells: rows times columns at most; None for any number.
+        max_cells: rows times columns at most, unless it has as many bytes; None for any number.
 
     Raises:
         InputError: it is none of these, or too large.
     """
     import pandas as pd
+
+    if max_cells is not None:
+        max_cells = max(max_cells, len(data))
 
     if data.startswith(b"\xff\xff\xff\xff"):
         return frame_from_arrow(data, max_cells)

@@ -148,15 +148,15 @@ def test_a_table_that_is_large_once_converted_is_refused_before(column: Any) -> 
 
 def test_so_is_a_parquet_file_but_one_of_this_machine(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(tables.read_table, "__defaults__", (50,))
-    frame = pd.DataFrame({"x": np.zeros(51)})
+    frame = pd.DataFrame({"x": np.zeros(5_000)})  # in fewer bytes
     target = port(pd.DataFrame)
     assert target.from_bytes is not None
-    with pytest.raises(InputError, match="51 rows and 1 columns"):
+    with pytest.raises(InputError, match="5,000 rows and 1 columns"):
         target.from_bytes(parquet(frame))
-    target.from_bytes(parquet(frame[:50]))
+    target.from_bytes(parquet(frame[:500]))
     file = tmp_path / "table"
     file.write_bytes(parquet(frame))
-    assert len(target.local(file)) == 51
+    assert len(target.local(file)) == 5_000
 
 
 def test_a_parquet_file_that_announces_much_is_refused(monkeypatch: Any) -> None:
