@@ -37,6 +37,8 @@ LOAD = 0.5
 AROUND_S = 30.0
 """How long a load lasts in which something is killed once, 3 s after its start."""
 KILL_AFTER_S = 3.0
+FOLDER_S = 10.0
+"""How long the watchdog may take to remove the folder of a killed session after its processes."""
 BODIES = (10, 1_000, 30_000, 120_000)
 """Lengths of the payloads in characters; the front end can hold 128 KB."""
 
@@ -247,6 +249,9 @@ def _killed_once(app: App, texts: Any, rate: float, session: str, title: str) ->
 def _session_killed(session: Session, port: int) -> dict[str, Any]:
     os.kill(session.about().pid, signal.SIGKILL)
     took_s, left, listening = left_after(30.0, session.folder.name, port)
+    until = time.monotonic() + FOLDER_S
+    while session.folder.exists() and time.monotonic() < until:
+        time.sleep(0.05)
     return {
         "seconds": took_s,
         "processes_left": left,

@@ -253,7 +253,9 @@ def _to_arrow(payload: bytes) -> Any:
     import pyarrow as pa
 
     with pa.ipc.open_stream(payload) as reader:
-        return pd.arrays.ArrowExtensionArray(reader.read_all().column("values"))
+        table = reader.read_all()
+    table.validate(full=True)
+    return pd.arrays.ArrowExtensionArray(table.column("values"))
 
 
 def _to_timestamp(payload: Any) -> Any:

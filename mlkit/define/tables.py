@@ -6,6 +6,7 @@ import enum
 import io
 import json
 import os
+import struct
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ __all__ = ["ARROW", "Rows", "frame_from_arrow", "frame_port", "frame_to_arrow", 
 
 ARROW = "application/vnd.apache.arrow.stream"
 """Content type of a DataFrame as an Arrow IPC stream."""
+
+MAX_CELLS = 20_000_000
+"""Rows times columns of a table that is uploaded, at most, unless it has as many bytes."""
+
+BYTES_PER_CELL = 8
+"""What a Parquet file may take when it is decompressed, as far as it announces that."""
 
 MEDIA_TYPES = f"{ARROW}, application/vnd.apache.parquet, text/csv"
 """Content types of the files that `read_table` reads."""
@@ -210,26 +217,66 @@ def _json_cell(value: Any) -> Any:
 
 
 def _from_path(value: Any) -> Any:
-    return read_table(Path(value).read_bytes()) if isinstance(value, os.PathLike) else value
+    """The table in a file of this machine, which may have any size."""
+    return read_table(Path(value).read_bytes(), None) if isinstance(value, os.PathLike) else value
 
 
-def read_table(data: bytes) -> Any:
+def read_table(data: bytes, max_cells: int | None = MAX_CELLS) -> Any:
     """Read a file as a DataFrame: an Arrow IPC stream, Parquet, or CSV in UTF-8 with a header.
 
+    Args:
+        data: its content, which may come from anywhere.
+        max_cells: rows times columns at most, unless it has as many bytes; None for any number.
+
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these, or too large.
     """
     import pandas as pd
 
+    if max_cells is not None:
+        max_cells = max(max_cells, len(data))
+
     if data.startswith(b"\xff\xff\xff\xff"):
-        return frame_from_arrow(data)
-    is_parquet = data.startswith(b"PAR1")
+        return frame_from_arrow(data, max_cells)
     try:
-        return pd.read_parquet(io.BytesIO(data)) if is_parquet else pd.read_csv(io.BytesIO(data))
-    except (ValueError, OSError) as error:
+        if data.startswith(b"PAR1"):
+            return _from_parquet(data, max_cells)
+        return pd.read_csv(io.BytesIO(data))
+    except InputError:
+        raise
+    except Exception as error:  # readers raise anything for what is damaged
         raise InputError(
             f"not a table: {error}", expected="an Arrow IPC stream, Parquet, or CSV in UTF-8"
         ) from None
+
+
+def _from_parquet(data: bytes, max_cells: int | None) -> Any:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(io.BytesIO(data)) as file:
+        about = file.metadata
+        groups = [about.row_group(number) for number in range(about.num_row_groups)]
+        size = sum(group.total_byte_size for group in groups)
+        _check_size(about.num_rows, about.num_columns, max_cells, size)
+        return _checked(file.read()).to_pandas()
+
+
+def _check_size(rows: int, columns: int, max_cells: int | None, size: int = 0) -> None:
+    if max_cells is not None and (rows * columns > max_cells or size > BYTES_PER_CELL * max_cells):
+        raise InputError(
+            "the table is too large",
+            expected=f"at most {max_cells:,} cells, of {BYTES_PER_CELL} bytes on average",
+            got=f"{rows:,} rows and {columns:,} columns",
+        )
+
+
+def _checked(table: Any) -> Any:
+    """A table whose offsets, indices and texts are valid: reading does not look at them.
+
+    Converted unchecked, they lead outside of their buffers, to what else is in memory.
+    """
+    table.validate(full=True)
+    return table
 
 
 def frame_to_arrow(frame: Any) -> bytes:
@@ -250,16 +297,60 @@ def frame_to_arrow(frame: Any) -> bytes:
     return bytes(sink.getvalue())
 
 
-def frame_from_arrow(data: bytes) -> Any:
-    """Deserialize a DataFrame from an Arrow IPC stream.
+def frame_from_arrow(data: bytes, max_cells: int | None = None) -> Any:
+    """Deserialize a DataFrame from an Arrow IPC stream, which may come from anywhere.
+
+    Args:
+        data: the stream.
+        max_cells: rows times columns at most; None for any number.
 
     Raises:
-        InputError: it is not one.
+        InputError: it is not one, too large, or compressed.
     """
     import pyarrow as pa
 
     try:
+        # What a buffer becomes is only known to the reader, once it is there.
+        if any(map(_is_compressed, pa.ipc.MessageReader.open_stream(data))):
+            raise InputError(
+                "the Arrow IPC stream is compressed",
+                fix="write it without compression, and compress the body: Content-Encoding: gzip",
+            )
         with pa.ipc.open_stream(data) as reader:
-            return reader.read_all().to_pandas()
-    except (pa.ArrowInvalid, OSError, ValueError) as error:
+            table = reader.read_all()
+        # Columns of nulls and of runs take no memory before they are converted.
+        _check_size(table.num_rows, table.num_columns, max_cells)
+        return _checked(table).to_pandas()
+    except InputError:
+        raise
+    except Exception as error:  # pyarrow and pandas raise anything for what is damaged
         raise InputError(f"not an Arrow IPC stream: {error}") from None
+
+
+def _is_compressed(message: Any) -> bool:
+    """Whether the buffers of a message are; see Message.fbs and Schema.fbs of Arrow."""
+    metadata = memoryview(message.metadata)
+    header = _member(metadata, _target(metadata, 0), 2)
+    if header is None or message.type not in ("record batch", "dictionary"):
+        return False
+    batch = _target(metadata, header)
+    if message.type == "dictionary":
+        data = _member(metadata, batch, 1)
+        if data is None:
+            return False
+        batch = _target(metadata, data)
+    return _member(metadata, batch, 3) is not None
+
+
+def _target(buffer: memoryview, at: int) -> int:
+    """Where an offset of FlatBuffers leads."""
+    return at + int(struct.unpack_from("<I", buffer, at)[0])
+
+
+def _member(buffer: memoryview, table: int, number: int) -> int | None:
+    """Where a member of a table of FlatBuffers is; None if it is not there."""
+    members = table - int(struct.unpack_from("<i", buffer, table)[0])
+    size = struct.unpack_from("<H", buffer, members)[0]
+    at = 4 + 2 * number
+    offset = struct.unpack_from("<H", buffer, members + at)[0] if at < size else 0
+    return table + offset if offset else None

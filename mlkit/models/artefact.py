@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib
 import typing
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
@@ -243,15 +244,22 @@ def _on_openvino(folder: Path, manifest: ModelManifest) -> CompiledModel:
 
     target = choose(engine="openvino", precision=manifest.precision)
 
-    def fill(fresh: Path) -> None:
-        file = folder / FILES[manifest.format]
-        compiled(
-            file, manifest.inputs, manifest.structure, manifest.precision, manifest.batch_sizes
-        ).save(fresh)
+    def build() -> Any:
+        return compiled(
+            folder / FILES[manifest.format],
+            manifest.inputs,
+            manifest.structure,
+            manifest.precision,
+            manifest.batch_sizes,
+        )
 
     key = cache.content_key([fingerprint(), manifest.key])
     for _ in range(2):
-        entry = cache.entry(key, fill)
+        try:
+            entry = cache.entry(key, lambda fresh: build().save(fresh))
+        except OSError as error:  # such as a home directory that cannot be written
+            warnings.warn(f"cannot cache the compiled model: {error}", stacklevel=2)
+            return cast(CompiledModel, build())
         loaded = OpenVinoModel.load(entry, target, manifest.inputs)
         if loaded is not None:
             return loaded

@@ -20,6 +20,7 @@ CALLS = {
 NEEDS = {
     "torch.load": ("weights_only", True),
     "numpy.load": ("allow_pickle", False),
+    "numpy.lib.format.read_array": ("allow_pickle", False),
     "numpy.save": ("allow_pickle", False),
     "subprocess.run": ("shell", None),
     "subprocess.Popen": ("shell", None),

@@ -154,6 +154,37 @@ def test_no_pickle_comes_in() -> None:
         way.from_bytes(b"no array at all")
 
 
+def npy(header: str, data: bytes = bytes(16)) -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def zipped() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.zeros(3))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        zipped(),
+        b"PK\x03\x04" + bytes(40),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}"),
+        npy("{'descr': '|V0', 'fortran_order': False, 'shape': (1000000000000,)}"),
+        npy("{'descr': '<f8', 'fortran_order': False, 'shape': (True,)}"),
+        npy("{'descr': 'evil', 'fortran_order': False, 'shape': (1,)}"),
+        npy("(" * 1500),
+    ],
+    ids=["npz", "zip", "length", "no bytes", "shape", "dtype", "syntax"],
+)
+def test_what_is_no_array_in_a_file_is_an_input_error(data: bytes) -> None:
+    way = port(np.ndarray)
+    assert way.from_bytes is not None
+    with pytest.raises(InputError, match=r"not a \.npy file"):
+        way.from_bytes(data)
+
+
 def test_a_data_url_need_not_be_base64() -> None:
     assert port(bytes).from_json("data:text/plain,a%20b") == b"a b"
     encoded = base64.b64encode(b"xyz").decode()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import datetime
 import io
+import struct
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 from pydantic import BaseModel, Field
 
 from mlkit import Rows, pipeline, step
+from mlkit.define import tables
 from mlkit.define.border import port
 from mlkit.define.conform import conform_to
-from mlkit.define.tables import frame_to_arrow
+from mlkit.define.tables import frame_from_arrow, frame_to_arrow
 from mlkit.errors import DefinitionError, InputError
 
 
@@ -80,6 +85,98 @@ def check_houses(table: pd.DataFrame) -> None:
     assert table["kind"].tolist() == ["flat", "house"]
     assert table["rooms"].isna().tolist() == [False, True]
     assert table["sold"][0] == datetime.date(2026, 1, 2)
+
+
+def arrow(column: Any, metadata: dict[str, str] | None = None, **options: Any) -> bytes:
+    """An Arrow IPC stream with one column."""
+    schema = pa.schema([("x", column.type)], metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_batch(pa.record_batch([column], schema))
+    return bytes(sink.getvalue())
+
+
+def forged(column: Any, numbers: list[int], others: list[int]) -> bytes:
+    """A stream in which some 32-bit numbers are replaced by others."""
+    old, new = (struct.pack(f"<{len(each)}i", *each) for each in (numbers, others))
+    stream = arrow(column)
+    assert stream.count(old) == 1
+    return stream.replace(old, new)
+
+
+def runs(length: int) -> Any:
+    return pa.RunEndEncodedArray.from_arrays(pa.array([length], pa.int64()), pa.array([1.0]))
+
+
+DAMAGED = {
+    "offsets of texts": lambda: forged(
+        pa.array(["abc", "def", "ghi"]), [0, 3, 6, 9], [0, 2**30, 2**30, 2**31 - 1]
+    ),
+    "offsets of lists": lambda: forged(
+        pa.array([[1, 2], [3], [4]]), [0, 2, 3, 4], [0, 2**28, 2**28, 2**28]
+    ),
+    "indices": lambda: forged(
+        pa.DictionaryArray.from_arrays(pa.array([0, 1, 0], pa.int32()), pa.array(["a", "b"])),
+        [0, 1, 0],
+        [10**8, -5, 7],
+    ),
+    "texts": lambda: arrow(pa.array(["abcdef"])).replace(b"abcdef", b"\xff" * 6),
+    "no metadata of pandas": lambda: arrow(pa.array([1]), {"pandas": "{}"}),
+    "metadata of another kind": lambda: arrow(pa.array([1]), {"pandas": "[]"}),
+    "deep metadata": lambda: arrow(pa.array([1]), {"pandas": "[" * 100_000}),
+    "an unknown time zone": lambda: arrow(pa.array([1], pa.timestamp("ns", "../../etc/passwd"))),
+    "a union": lambda: arrow(
+        pa.UnionArray.from_sparse(pa.array([0], pa.int8()), [pa.array([1]), pa.array(["a"])])
+    ),
+    "the length of metadata": lambda: b"\xff\xff\xff\xff" + struct.pack("<i", -5) + b"x" * 100,
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_table_is_an_input_error(what: str) -> None:
+    with pytest.raises(InputError, match="not an Arrow IPC stream"):
+        frame_from_arrow(DAMAGED[what]())
+
+
+@pytest.mark.parametrize("column", [pa.nulls(10**9), runs(10**9)], ids=["nulls", "runs"])
+def test_a_table_that_is_large_once_converted_is_refused_before(column: Any) -> None:
+    target = port(pd.DataFrame)
+    assert target.from_bytes is not None
+    with pytest.raises(InputError, match="too large"):
+        target.from_bytes(arrow(column))
+
+
+def test_so_is_a_parquet_file_but_one_of_this_machine(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tables.read_table, "__defaults__", (50,))
+    frame = pd.DataFrame({"x": np.zeros(5_000)})  # in fewer bytes
+    target = port(pd.DataFrame)
+    assert target.from_bytes is not None
+    with pytest.raises(InputError, match="5,000 rows and 1 columns"):
+        target.from_bytes(parquet(frame))
+    target.from_bytes(parquet(frame[:500]))
+    file = tmp_path / "table"
+    file.write_bytes(parquet(frame))
+    assert len(target.local(file)) == 5_000
+
+
+def test_a_parquet_file_that_announces_much_is_refused(monkeypatch: Any) -> None:
+    monkeypatch.setattr(tables.read_table, "__defaults__", (50,))
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"x": ["a" * 100_000]}), buffer, compression="zstd")
+    target = port(pd.DataFrame)
+    assert target.from_bytes is not None
+    with pytest.raises(InputError, match="too large"):
+        target.from_bytes(buffer.getvalue())
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd"])
+@pytest.mark.parametrize(
+    "column", [pa.array(np.zeros(10_000)), pa.array(["a" * 10_000]).dictionary_encode()], ids=str
+)
+def test_a_compressed_stream_is_refused_since_its_size_is_unknown(column: Any, codec: str) -> None:
+    assert len(frame_from_arrow(arrow(column))) == len(column)
+    with pytest.raises(InputError, match="Content-Encoding: gzip"):
+        frame_from_arrow(arrow(column, compression=codec))
 
 
 def test_rows_are_validated_and_columns_typed() -> None:

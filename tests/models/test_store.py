@@ -70,6 +70,15 @@ def test_an_openvino_model_comes_back(store) -> None:
     assert models.load("net")(X[:1]).shape == (1, 3)
 
 
+def test_it_does_so_without_a_cache_that_can_be_written(store, tmp_path, monkeypatch) -> None:
+    models.save(product(), "net", example=X)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLKIT_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.warns(UserWarning, match=f"cannot cache .*{tmp_path}/file"):
+        model = models.load("net")
+    assert np.allclose(model(X), X[:, :3])
+
+
 def test_an_onnx_file_comes_back(store, tmp_path) -> None:
     onnx = pytest.importorskip("onnx")
     specs = [onnx.helper.make_tensor_value_info(n, 1, ["n", 4]) for n in "xy"]

@@ -28,7 +28,8 @@ def base_folder() -> Path:
     to about 100 bytes, 56 of which Serve needs for a node id in HAProxy's.
 
     Raises:
-        SessionError: it has another owner, is accessible to others, or its path is too long.
+        SessionError: it cannot be created, has another owner, is accessible to others, or its path
+            is too long.
     """
     base = Path(os.environ.get("MLKIT_RUNTIME_DIR", f"/tmp/mlkit-{os.getuid()}"))
     if len(os.fsencode(base.absolute())) > MAX_PATH_BYTES:
@@ -38,8 +39,11 @@ def base_folder() -> Path:
             expected=f"at most {MAX_PATH_BYTES} bytes",
             fix="set MLKIT_RUNTIME_DIR to a shorter one",
         )
-    base.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = base.lstat()
+    try:
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = base.lstat()
+    except OSError as error:
+        raise _not_writable(base, error) from None
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o077
     if status.st_uid != os.getuid() or not private:
         raise SessionError(
@@ -50,11 +54,28 @@ def base_folder() -> Path:
 
 
 def create() -> Path:
-    """Create the folder of a new session."""
+    """Create the folder of a new session.
+
+    Raises:
+        SessionError: it cannot be created, as on a full disk; see also `base_folder`.
+    """
     folder = base_folder() / secrets.token_hex(4)
-    for part in ("", BUNDLES, LOGS, PULSES, "errors"):
-        (folder / part).mkdir(mode=0o700)
+    try:
+        for part in ("", BUNDLES, LOGS, PULSES, "errors"):
+            (folder / part).mkdir(mode=0o700)
+    except OSError as error:
+        remove(folder)
+        raise _not_writable(folder, error) from None
     return folder
+
+
+def _not_writable(folder: Path, error: OSError) -> SessionError:
+    return SessionError(
+        "the folder of a session cannot be created",
+        where=str(folder),
+        got=error.strerror or str(error),
+        fix="set MLKIT_RUNTIME_DIR to a folder that can be written",
+    )
 
 
 def all_folders() -> Iterator[Path]:

@@ -30,11 +30,29 @@ REPLAYABLE = "replayable"
 """File of a session's folder with the paths to which HAProxy may send a request twice."""
 
 _PROBLEMS = {
+    400: "the request is not valid HTTP, or its headers are too large",
+    403: "the request is not allowed",
+    408: "the request did not arrive in time",
+    413: "the body is too large",
+    500: "the front end has failed",
+    501: "the request asks for what the front end cannot do",
     502: "the replica stopped during the request; try again",
     503: "no replica is ready; try again",
     504: "the replica did not respond in time",
 }
-_LATE = "the request did not arrive in time"
+"""What HAProxy answers by itself, by status; it has no 414 and 431.
+
+Up to version 3.1, it does not use them where no request could be read (haproxy/haproxy#3032): its
+400 and 408 are then pages of its own.
+"""
+
+_RETRIED = frozenset({408, 502, 503, 504})
+"""Those after which a client may try again."""
+
+_NO_APP = "no app is deployed at this path"
+
+_OF_SERVE = " !{ res.hdr(x-mlkit-version) -m found }"
+"""Condition for responses that no app has made: those of apps name their version."""
 
 _FRONTEND = "frontend http_frontend"
 _REJECTIONS = (
@@ -45,9 +63,8 @@ _REJECTIONS = (
         "the app has too many requests; try again",
         ' { res.hdr(content-length) -m str "35" }',
     ),
-    (404, 404, "no app is deployed at this path", " !{ var(txn.serve_app) -m found }"),
-    # Of Serve's fallback proxy, for a replica that died; all responses of apps name their version.
-    (500, 502, _PROBLEMS[502], " !{ res.hdr(x-mlkit-version) -m found }"),
+    (404, 404, _NO_APP, _OF_SERVE),
+    (500, 502, _PROBLEMS[502], _OF_SERVE),  # of its fallback proxy, for a replica that died
     # Serve ends requests at their X-Request-Timeout-Seconds, at about the time that mlkit does.
     (408, 504, "the deadline has passed", ""),
 )
@@ -157,19 +174,22 @@ def write_launcher(folder: Path, binary: str, tls: Tls | None = None) -> Path:
         binary: path of HAProxy.
         tls: where it accepts TLS, if at all; a new certificate takes a new session.
     """
+    no_app = _returned(404, _NO_APP)
     edits = [
         "s/bind \\*:/bind 127.0.0.1:/",
         "s/bind :/bind 127.0.0.1:/",
         "/^ *option splice-/d",
+        "/^ *errorfile /d",
+        f"s#\\(return status 404 content-type\\) text/plain .*#\\1 {no_app}#",
     ]
+    # Serve lists the names of all apps at /-/routes, for everybody.
+    hidden = f"http-request return status 404 content-type {no_app} if {{ path -i /-/routes }}"
+    rules = [hidden, *_rejections()]
     for status, detail in _PROBLEMS.items():
         page = folder / "errors" / f"{status}.http"
         page.write_text(_response(status, detail))
-        edits.append(f"s#errorfile {status} .*#errorfile {status} {page}#")
+        rules.append(f"errorfile {status} {page}")
     replay(folder, ())
-    page = folder / "errors" / "408.http"
-    page.write_text(_response(408, _LATE))
-    rules = [f"errorfile 408 {page}", *_rejections()]
     values = {"headers_s": HEADERS_S, "body_s": BODY_S, "lost": LOST}
     rules += [rule.format(**values, paths=folder / REPLAYABLE) for rule in _REQUESTS]
     if tls is not None:
@@ -206,13 +226,17 @@ def replay(folder: Path, apps: Iterable[str]) -> None:
 def _rejections() -> Iterator[str]:
     """Rules that replace Serve's own plain-text responses, as sed inserts them."""
     for sent, status, detail, condition in _REJECTIONS:
-        body = _document(status, detail)
-        retry = "hdr Retry-After 1 " if status == 503 else ""
         yield (
-            f"http-response return status {status} content-type application/problem+json "
-            f"{retry}string '{body}' if {{ status {sent} }} "
+            f"http-response return status {status} content-type {_returned(status, detail)} "
+            f"if {{ status {sent} }} "
             f'{{ res.hdr(content-type) -m beg "text/plain" }}{condition}'
         )
+
+
+def _returned(status: int, detail: str) -> str:
+    """Arguments of a rule that returns a problem document, from its content type on."""
+    retry = "hdr Retry-After 1 " if status == 503 else ""
+    return f"application/problem+json {retry}string '{_document(status, detail)}'"
 
 
 def _response(status: int, detail: str) -> str:
@@ -221,7 +245,7 @@ def _response(status: int, detail: str) -> str:
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         "Content-Type: application/problem+json",
         "Cache-Control: no-cache",
-        "Retry-After: 1",
+        *(["Retry-After: 1"] if status in _RETRIED else []),
         f"Content-Length: {len(body)}",
     ]
     return "\r\n".join([*lines, "", body])

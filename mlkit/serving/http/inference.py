@@ -30,7 +30,7 @@ from mlkit.errors import InputError
 from mlkit.serving.http import problem
 from mlkit.serving.http.form import without_null
 from mlkit.serving.http.lifecycle import Ready
-from mlkit.serving.http.observer import Headers
+from mlkit.serving.http.observer import Headers, number_of
 from mlkit.serving.http.payload import Collected, Invalid, Payloads, decode_upload, invalid
 from mlkit.serving.http.results import Results
 from mlkit.serving.http.tensors import (
@@ -169,11 +169,12 @@ class _TensorPayloads(Payloads):
             PayloadTooLarge: the body exceeds the limit.
         """
         body = await self.body(request, headers)
-        length = headers.get(BINARY_HEADER.lower().encode())
-        if length is not None and not length.isdigit():
+        declared = headers.get(BINARY_HEADER.lower().encode())
+        length = None if declared is None else number_of(declared)
+        if declared is not None and length is None:
             raise Invalid(f"{BINARY_HEADER} is no number")
         try:
-            infer = InferRequest(body, None if length is None else int(length))
+            infer = InferRequest(body, length)
         except ValidationError as error:
             raise invalid(error) from None
         request.scope[_REQUEST] = infer

@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import secrets
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -188,7 +189,7 @@ class JobRunner:
                 failed = False
             except Exception as error:  # such as a full disk
                 if not failed:  # once, until it works again
-                    logger.warning("jobs cannot go on: %s", error)
+                    logger.warning("jobs cannot go on: %s (%s)", error, self._store.path)
                 failed = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_s):
@@ -309,6 +310,10 @@ class Jobs:
                 response: Response = await respond(request)
             except MlkitError as error:
                 return problem.of_error(error, self._graph.name, self._failures)
+            except (sqlite3.Error, OSError) as error:  # such as a full disk
+                logger.warning("jobs cannot be kept: %s (%s)", error, self._store.path)
+                detail = "jobs cannot be kept at present"
+                return problem.answer(503, detail, headers={"Retry-After": "1"})
             return response
 
         return route
@@ -419,7 +424,7 @@ def _url_of(body: bytes) -> str | None:
         return None
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     url = document.get(LIST_URL) if document.keys() == {LIST_URL} else None
     return url if isinstance(url, str) else None

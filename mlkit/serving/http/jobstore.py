@@ -166,14 +166,14 @@ class JobStore:
 
     def __init__(self, path: Path | str, limits: JobLimits | None = None) -> None:
         self.limits = limits or JobLimits()
-        self._path = path
+        self.path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
     @property
     def has_jobs(self) -> bool:
         """Whether there may be jobs; it takes microseconds."""
-        return self._connection is not None or (self._path != MEMORY and Path(self._path).exists())
+        return self._connection is not None or (self.path != MEMORY and Path(self.path).exists())
 
     def add(self, bodies: Sequence[bytes], now: float, id: str = "") -> JobStatus:
         """Add a job.
@@ -351,10 +351,10 @@ class JobStore:
             database.execute("COMMIT")
 
     def _open(self) -> sqlite3.Connection:
-        if self._path != MEMORY:
-            Path(self._path).touch(0o600)
+        if self.path != MEMORY:
+            Path(self.path).touch(0o600)
         database = sqlite3.connect(
-            self._path, timeout=10, isolation_level=None, check_same_thread=False
+            self.path, timeout=10, isolation_level=None, check_same_thread=False
         )
         try:
             _retried(database, "PRAGMA journal_mode = WAL")

@@ -19,7 +19,7 @@ from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.outcome import outcome_of
 
-__all__ = ["HOPS", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of"]
+__all__ = ["HOPS", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of", "number_of"]
 
 REQUEST_ID = "X-Request-Id"
 
@@ -195,8 +195,15 @@ def _request_id(headers: Headers) -> str:
 
 def length_of(headers: Headers) -> int:
     """Return the declared length of a request's body in bytes; 0 if it is not declared."""
-    length = headers.get(b"content-length", b"")
-    return int(length) if length.isdigit() else 0
+    return number_of(headers.get(b"content-length", b"")) or 0
+
+
+def number_of(value: bytes) -> int | None:
+    """Return the whole number that a header has; None if it has none, or one beyond 64 bits.
+
+    Python raises an error for numbers of thousands of digits.
+    """
+    return int(value) if value.isdigit() and len(value) < 20 else None
 
 
 def _sample(recorder: Recorder, execution: Execution, id: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from mlkit.errors import InputError
 from mlkit.execute.priority import Priority
+from mlkit.serving.http.observer import number_of
 from mlkit.serving.http.payload import Invalid
 from mlkit.serving.retries import RECEIVED
 
@@ -93,8 +94,8 @@ TERMS: ContextVar[Terms | None] = ContextVar("mlkit-terms", default=None)
 
 def _since(received: bytes) -> float:
     """Seconds since the front end received a request; it is on this machine, with one clock."""
-    known = received.isdigit() and len(received) <= 20
-    return max(0.0, time() - int(received) / 1e6) if known else 0.0
+    at_us = number_of(received)
+    return 0.0 if at_us is None else max(0.0, time() - at_us / 1e6)
 
 
 def _seconds(value: bytes) -> float:

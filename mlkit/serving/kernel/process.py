@@ -13,7 +13,15 @@ from mlkit.serving.control.flags import ray_environment
 from mlkit.serving.control.haproxy import Tls, haproxy_binary, write_launcher
 from mlkit.serving.control.watchdog import processes_of
 
-__all__ = ["ends", "has_processes", "last_line", "process_environment", "spawn", "started"]
+__all__ = [
+    "ends",
+    "has_processes",
+    "is_attended",
+    "last_line",
+    "process_environment",
+    "spawn",
+    "started",
+]
 
 started: dict[Path, subprocess.Popen[bytes]] = {}
 """Session processes started by this process, by folder."""
@@ -65,12 +73,19 @@ def last_line(log: Path) -> str:
     return lines[-1] if lines else "its log is empty"
 
 
-def has_processes(folder: Path) -> bool:
-    """Return whether any process of a session, or its watchdog, is still running."""
+def is_attended(folder: Path) -> bool:
+    """Return whether the process of a session, or its watchdog, is still running."""
     import psutil
 
-    watchdogs = (str(folder) in (p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"]))
-    return any(watchdogs) or bool(processes_of(folder.name))
+    return any(
+        str(folder) in (process.info["cmdline"] or ())
+        for process in psutil.process_iter(["cmdline"])
+    )
+
+
+def has_processes(folder: Path) -> bool:
+    """Return whether any process of a session, or its watchdog, is still running."""
+    return is_attended(folder) or bool(processes_of(folder.name))
 
 
 def ends(pid: int, timeout_s: float) -> bool:

@@ -42,7 +42,15 @@ from mlkit.serving.control.protocol import (
     StopSession,
 )
 from mlkit.serving.control.store import Store
-from mlkit.serving.kernel.process import ends, has_processes, last_line, spawn, started
+from mlkit.serving.control.watchdog import sweep
+from mlkit.serving.kernel.process import (
+    ends,
+    has_processes,
+    is_attended,
+    last_line,
+    spawn,
+    started,
+)
 from mlkit.serving.kernel.transport import exchange
 
 __all__ = ["Session", "notebook_key"]
@@ -118,6 +126,7 @@ class Session:
         Raises:
             SessionError: its process cannot be started.
         """
+        _clear_remains()
         if port is not None:
             _wait_for_released()  # one of them may have the port
         folder = folders.create()
@@ -370,6 +379,26 @@ _released: set[Path] = set()
 def _wait_for_released() -> None:
     for folder in list(_released):
         Session(folder)._wait_released()
+
+
+def _clear_remains() -> None:
+    """Remove what sessions have left that were killed together with their watchdogs."""
+    for folder in folders.all_folders():
+        if not _may_start(folder) and not is_attended(folder):
+            sweep(folder.name)
+            folders.remove(folder)
+
+
+def _may_start(folder: Path) -> bool:
+    """Whether a session that has no process has just been created, as far as its files say."""
+    process = started.get(folder)
+    if process is not None:
+        return process.poll() is None
+    try:
+        settings = json.loads((folder / "settings.json").read_text())
+        return Owner(**settings["owner"]).alive
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet, or of something else
+        return True
 
 
 def _lease(lease_s: float | None) -> float:

@@ -206,6 +206,23 @@ def test_a_link_in_the_folders_place_is_refused(base, monkeypatch, tmp_path) -> 
     (base / "l").unlink()
 
 
+def test_a_folder_that_cannot_be_created_is_named(base, monkeypatch) -> None:
+    file = base / "f"
+    file.touch()
+    monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(file))
+    with pytest.raises(SessionError, match=f"{file}: the folder of a session cannot") as raised:
+        folders.create()
+    assert "MLKIT_RUNTIME_DIR" in str(raised.value.fix)
+    file.unlink()
+
+
+def test_what_was_created_on_a_full_disk_is_removed(base, monkeypatch) -> None:
+    monkeypatch.setattr(folders, "LOGS", "missing/logs")
+    with pytest.raises(SessionError, match="cannot be created"):
+        folders.create()
+    assert not [path for path in base.iterdir() if (path / folders.BUNDLES).exists()]
+
+
 def test_a_path_too_long_for_sockets_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("MLKIT_RUNTIME_DIR", str(tmp_path / "sessions"))
     with pytest.raises(SessionError, match="too long"):
@@ -351,14 +368,8 @@ def test_haproxy_takes_the_mended_configuration(launched) -> None:
     assert "option abortonclose" in config
 
 
-@pytest.mark.parametrize("status", [408, 502, 503, 504])
-def test_haproxys_own_errors_are_problem_documents(launched, tmp_path, status) -> None:
-    launched()
-    head, _, body = (tmp_path / "errors" / f"{status}.http").read_text().partition("\n\n")
-    assert head.startswith(f"HTTP/1.1 {status} ")
-    assert "application/problem+json" in head
-    assert f"Content-Length: {len(body.encode())}" in head
-
+OWN = (400, 403, 408, 413, 500, 501, 502, 503, 504)
+"""Statuses of HAProxy's own answers."""
 
 RESPONSES = {
     "/full": (503, "text/plain; charset=utf-8", b"Request dropped due to backpressure"),
@@ -396,16 +407,27 @@ def front_end(tmp_path):
     replica = ThreadingHTTPServer(("127.0.0.1", 0), Replica)
     threading.Thread(target=replica.serve_forever).start()
     port = free_port()
+    denials = "\n".join(
+        f"    http-request deny deny_status {status} if {{ path /own/{status} }}" for status in OWN
+    )
     config = tmp_path / "haproxy.cfg"
     config.write_text(f"""defaults
     mode http
     timeout connect 5s
     timeout client 5s
     timeout server 5s
+    errorfile 503 /nowhere/500.http
 frontend http_frontend
     bind 127.0.0.1:{port}
-    http-request set-var(txn.serve_app) str(app) if {{ path_beg /app }}
+{denials}
+    acl routes path -i /-/routes
+    http-request return status 200 content-type application/json string "{{}}" if routes
+    use_backend nobody if {{ path /nobody }}
+    use_backend default_backend if {{ path /unknown }}
     default_backend replicas
+backend nobody
+backend default_backend
+    http-request return status 404 content-type text/plain lf-string "Path \'%[path]\' not found."
 backend replicas
     server one 127.0.0.1:{replica.server_port}
 """)
@@ -649,6 +671,8 @@ def _answers(port: int) -> bool:
 def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone(front_end):
     responses = {path: httpx2.get(front_end + path) for path in RESPONSES}
     own = {"/full": 503, "/nowhere": 404, "/app/late": 504, "/app/died": 502}
+    own |= {"/unknown": 404, "/-/routes": 404}
+    responses |= {path: httpx2.get(front_end + path) for path in own}
     for path, status in own.items():
         assert responses[path].headers["content-type"] == "application/problem+json"
         assert responses[path].status_code == responses[path].json()["status"] == status
@@ -659,9 +683,32 @@ def test_serves_own_rejections_are_problem_documents_and_the_apps_are_left_alone
         assert responses[path].headers["content-type"] == media_type
 
 
+def test_haproxys_own_errors_are_problem_documents(front_end) -> None:
+    for path, status in [*((f"/own/{status}", status) for status in OWN), ("/nobody", 503)]:
+        response = httpx2.get(front_end + path)
+        assert response.headers["content-type"] == "application/problem+json", path
+        assert response.status_code == response.json()["status"] == status
+        assert ("retry-after" in response.headers) == (status in {408, 502, 503, 504})
+
+
 def test_the_text_of_a_full_queue_is_still_serves() -> None:
     source = Path(str(find_spec("ray").origin)).parent / "serve/_private/replica.py"
     assert f'"{RESPONSES["/full"][2].decode()}"' in source.read_text()
+
+
+def test_what_is_edited_is_in_serves_template() -> None:
+    source = Path(str(find_spec("ray").origin)).parent / "serve/_private/haproxy_templates.py"
+    text = source.read_text()
+    for line in (
+        "\nfrontend http_frontend\n",
+        "    http-request return status 404 content-type text/plain lf-string",
+        "    errorfile 503 ",
+        "    option splice-request\n",
+        "    bind :",
+        "  bind *:",
+        " if routes\n",
+    ):
+        assert line in text, line
 
 
 def test_what_auto_stands_for_is_what_serve_takes_it_for() -> None:
@@ -933,6 +980,36 @@ def test_an_explicit_port_waits_for_the_session_that_had_it(base, spawned) -> No
     timer.join()
     assert not ending.exists()
     assert ending not in session_module._released
+
+
+@pytest.fixture
+def left(base):
+    """Returns a function: creates the folder of a session whose owner has this id and start."""
+
+    def leave(pid, started=0.0):
+        folder = folders.create()
+        owner = {"pid": pid, "started": started}
+        (folder / "settings.json").write_text(json.dumps({"owner": owner}))
+        return folder
+
+    return leave
+
+
+def test_a_start_removes_what_a_killed_session_and_its_watchdog_have_left(left, started) -> None:
+    remains = left(os.getpid())  # another process had this id
+    orphan = started(remains.name)
+    session_module._clear_remains()
+    assert not remains.exists()
+    assert orphan.poll() is not None
+
+
+def test_a_start_leaves_the_folders_of_other_sessions_alone(left, started) -> None:
+    mine = Owner.of(os.getpid())
+    created, unwritten, ending = left(mine.pid, mine.started), folders.create(), left(mine.pid)
+    watches = started("other", [*SLEEP, str(ending)])
+    session_module._clear_remains()
+    assert all(folder.exists() for folder in (created, unwritten, ending))
+    assert watches.poll() is None
 
 
 def test_a_process_that_hangs_while_it_ends_is_killed() -> None:

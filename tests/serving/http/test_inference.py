@@ -259,6 +259,7 @@ def test_what_does_not_fit_is_400_in_the_protocols_shape(client, inputs, told) -
         (b"{", {}),
         (b"{}", {"Inference-Header-Content-Length": "x"}),
         (b"{}", {"Inference-Header-Content-Length": "5"}),
+        (b"{}", {"Inference-Header-Content-Length": "9" * 5_000}),
         (b"\x1f\x8b", {"Content-Encoding": "gzip"}),
     ],
 )

@@ -148,9 +148,21 @@ def test_unknown_jobs_are_not_found(client, method, path) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("body", [b"{", b"[1, 2", b"\xff", b"1\n{"])
+@pytest.mark.parametrize("body", [b"{", b"[1, 2", b"\xff", b"1\n{", b'{"a":' * 1_999])
 def test_what_is_no_list_is_refused(client, body) -> None:
     assert client.post("/tens/jobs", content=body).status_code == 422
+
+
+def test_a_disk_on_which_no_jobs_can_be_kept_is_503_and_the_log_names_it(tmp_path, caplog) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "jobs.db"
+    with TestClient(asgi(tens, jobs=path), base_url=ADDRESS) as client:
+        response = client.post("/tens/jobs", content=b"[1]")
+        assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+        assert "file" not in response.json()["detail"]
+        assert client.get("/tens/jobs").json() == {"jobs": []}
+        assert client.post("/tens", json={"x": 1}).json() == 10
+    assert str(path) in caplog.text
 
 
 def test_the_list_may_be_at_a_url(client, monkeypatch) -> None:
