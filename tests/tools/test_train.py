@@ -46,12 +46,21 @@ def test_a_merged_head_gives_the_mean_of_what_its_parts_give():
 
 
 def test_each_photo_is_judged_by_a_head_that_has_not_seen_it(examples, monkeypatch):
-    seen = []
-    monkeypatch.setattr(train, "fit_members", lambda _, rows: seen.append(set(rows.tolist())))
-    monkeypatch.setattr(train, "scores", lambda _, __, held: torch.full((len(held), 10), 1.0))
-    assert (train.cross_validate(examples) == 1).all()
-    assert [len(rows) for rows in seen] == [48] * 5
-    assert set.intersection(*seen) == set()
+    trained = []
+
+    def heads(row_sets):
+        trained.extend(set(rows.tolist()) for rows in row_sets)
+        return range(len(row_sets))
+
+    def judged(head, _, held):
+        assert not trained[head] & set(held.tolist())
+        return torch.full((len(held), 10), 1.0)
+
+    monkeypatch.setattr(train, "scores", judged)
+    logits, final = train.cross_validate(examples, heads)
+    assert (logits == 1).all()
+    assert [len(rows) for rows in trained] == [48] * 5 + [60]
+    assert final == 5
 
 
 def test_the_temperature_undoes_what_made_the_scores_too_sure():
