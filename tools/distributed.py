@@ -26,6 +26,9 @@ __all__ = ["fit_all", "fit_share", "merged", "ray_running", "tune"]
 RETRIES = 2
 """Times that the trainings begin again when a node is lost."""
 
+ATTEMPTS = 3
+"""Starts of Ray: on a busy machine, its own timeout of 30 s may be too short."""
+
 Fit = tuple[int, int]
 """A training: which set of rows, and the seed of the narrow head."""
 
@@ -49,12 +52,19 @@ def ray_running(address: str = "local", workers: int | None = None) -> Iterator[
         local = {"num_cpus": cpus, "include_dashboard": False}
     import ray
 
-    ray.init(
-        address=address,
-        log_to_driver=False,
-        runtime_env={"py_modules": [str(Path(__file__).parent)]},
-        **local,
-    )
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                runtime_env={"py_modules": [str(Path(__file__).parent)]},
+                **local,
+            )
+            break
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
     try:
         yield
     finally:

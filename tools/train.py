@@ -486,6 +486,7 @@ def _examples(
             return Examples(**data)
     examples = examine(pictures, count)
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, **vars(examples))
     return examples
 

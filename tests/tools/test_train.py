@@ -103,6 +103,15 @@ def test_photos_come_in_a_fixed_order_with_their_class(tmp_path):
     assert photos == [("dress", "c.jpg"), ("hat", "a.jpg"), ("hat", "b.jpg")]
 
 
+def test_features_are_kept_in_a_folder_that_is_made_for_them(tmp_path, examples, monkeypatch):
+    monkeypatch.setattr(train, "examine", lambda *_: examples)
+    folder = tmp_path / "new" / "features"
+    train._examples([], folder, "train", 0)
+    monkeypatch.delattr(train, "examine")
+    again = train._examples([], folder, "train", 0)
+    np.testing.assert_array_equal(again.features, examples.features)
+
+
 def test_the_committed_weights_fit_the_head_and_stay_small():
     from safetensors.torch import load_file
 
