@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from mlkit.models import load_weights, save_weights
+from mlkit.tagging.network import FEATURES, HIDDEN
 from tools import train
 from tools.train import Array, Examples, Settings
 
@@ -163,9 +164,9 @@ def fit_share(
 
 def merged(folder: Path, place: int) -> torch.nn.Sequential:
     """Read the narrow heads of a set of rows from a folder, and merge them."""
-    width = train.HIDDEN // train.MEMBERS
+    width = HIDDEN // train.MEMBERS
     return train.merge(
-        load_weights(lambda: train.layers(train.FEATURES, width), _file(folder, (place, seed)))
+        load_weights(lambda: train.layers(FEATURES, width), _file(folder, (place, seed)))
         for seed in train.seeds_of_members()
     )
 

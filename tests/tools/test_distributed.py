@@ -46,8 +46,8 @@ def made_up():
     """Features of two classes that differ in some of them."""
     rng = np.random.default_rng(0)
     classes = np.arange(60) % 2
-    features = rng.normal(size=(2, 60, train.FEATURES))
-    features[:, classes == 1, : train.FEATURES // 10] += 2
+    features = rng.normal(size=(2, 60, distributed.FEATURES))
+    features[:, classes == 1, : distributed.FEATURES // 10] += 2
     pooled = np.zeros((2, 60, 4), np.float16)
     return train.Examples(features.astype(np.float16), pooled, np.ones(60), classes)
 
@@ -64,7 +64,7 @@ def few_epochs(monkeypatch):
 
 @pytest.fixture
 def few_features(monkeypatch):
-    monkeypatch.setattr(train, "FEATURES", 50)
+    monkeypatch.setattr(distributed, "FEATURES", 50)
 
 
 @pytest.mark.usefixtures("few_features")
