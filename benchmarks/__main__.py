@@ -32,7 +32,9 @@ def main(words: list[str] | None = None) -> int:
         "placement: the rule for replicas and threads; "
         f"trust: all of {', '.join(trust.PARTS)}, likewise; "
         "peers: the tagging pipeline on other servers; "
-        "independent: the closed loop against wrk and hey",
+        "independent: the closed loop against wrk and hey; "
+        "exports: exported pipelines of five kinds, each served in an environment of its own; "
+        "map: `mlkit map` beside `tag.map`, killed in the middle, and its memory",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument(
@@ -51,7 +53,7 @@ def main(words: list[str] | None = None) -> int:
     arguments.blocks = max(5, arguments.blocks)
     block_s = 3.0 if arguments.seconds is None else arguments.seconds
     groups = {"pipeline", "engine", "observe", "models", "placement", "trust"}
-    groups |= {"peers", "independent"}
+    groups |= {"peers", "independent", "exports", "map"}
     known = {*groups, *PARTS, *observe.PARTS, *models.PARTS, *trust.PARTS}
     unknown = set(arguments.parts) - known
     if unknown:
@@ -79,7 +81,7 @@ def main(words: list[str] | None = None) -> int:
                 trust.measure(arguments.out, parts, arguments.seconds, check)
             if "placement" in arguments.parts:
                 placement.write(arguments.out, arguments.blocks, block_s, check)
-            _peers(arguments, block_s, check)
+            _apart(arguments, block_s, check)
     except (KeyboardInterrupt, Cancelled):
         print("interrupted; everything that was started is ended", file=sys.stderr)
         return 130
@@ -89,7 +91,9 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def _peers(arguments: argparse.Namespace, block_s: float, check: Callable[[], None]) -> None:
+def _apart(arguments: argparse.Namespace, block_s: float, check: Callable[[], None]) -> None:
+    """What runs in environments and processes of its own."""
+    from benchmarks import dataset, exports
     from benchmarks.peers import independent, runner
     from benchmarks.peers.measuring import Effort
 
@@ -99,6 +103,10 @@ def _peers(arguments: argparse.Namespace, block_s: float, check: Callable[[], No
         servers = runner.chosen(names, quick=arguments.quick)
         effort = runner.QUICK_EFFORT if arguments.quick else Effort(rounds=rounds)
         runner.measure(arguments.out, servers, effort, arguments.photos, check)
+    if "exports" in arguments.parts:
+        exports.measure(arguments.out)
+    if "map" in arguments.parts:
+        dataset.measure(arguments.out, check)
     if "independent" in arguments.parts:
         independent.measure(arguments.out, rounds, block_s, check)
 

@@ -8,6 +8,14 @@ temperature that makes its scores probabilities. The weights are then trained on
 photos. On two cores without AVX-512 the features take a quarter of an hour, and the six trainings
 two minutes.
 
+The trainings do not depend on each other. With ``--workers 8``, Ray Train divides them among so
+many processes, on this machine or on the cluster of ``--address``, and the weights are the same to
+the last bit. With ``--trials 20``, Ray Tune searches for better settings first. ``--store FOLDER``
+saves the head as a model, which ``app.swap`` deploys, and leaves the weights of the package as they
+are::
+
+    python -m tools.train PHOTOS OTHERS --features build --workers 8 --store build/models
+
 OTHERS holds pictures without clothing, by which the threshold for no class is chosen: the stamps of
 Tux Paint. On Debian::
 
@@ -20,8 +28,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -31,15 +40,18 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageEnhance
 
+from mlkit import models
 from mlkit.media.image import decode
 from mlkit.models import Preprocess, compile_model, efficientnet_lite0
 from mlkit.tagging.classify import garment_evidence, garment_share
 from mlkit.tagging.network import (
     CLASSES,
+    FEATURES,
     HIDDEN,
     SIDE,
     activations,
     features,
+    product_head,
     weights_file,
 )
 
@@ -51,14 +63,10 @@ STAMPS = ("animals", "food", "hobbies", "household", "plants", "town", "vehicles
 
 EPOCHS = 15
 BATCH = 64
-RATE = 1e-3
 SEED = 0
 FOLDS = 5
 MEMBERS = 4
 """Narrow heads that are averaged; together they are as wide as the product head."""
-MIX = 0.4
-"""Parameter of the beta distribution by which pairs of photos are mixed (Zhang et al., "mixup:
-Beyond Empirical Risk Minimization", ICLR 2018)."""
 
 MAX_TAKEN = 0.05
 """Share of pictures of other things that may be taken for clothing."""
@@ -67,6 +75,25 @@ ABLATIONS = Path("docs/measured/ablations.json")
 SEEDS = (0, 1, 2)
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What Ray Tune searches over.
+
+    Attributes:
+        rate: highest learning rate.
+        decay: weight decay.
+        mix: parameter of the beta distribution by which pairs of photos are mixed (Zhang et al.,
+            "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
+    """
+
+    rate: float = 1e-3
+    decay: float = 0.05
+    mix: float = 0.4
+
+
+CHOSEN = Settings()
 
 
 @dataclass
@@ -183,7 +210,12 @@ def layers(inputs: int, width: int) -> Any:
 
 
 def fit(
-    examples: Examples, rows: Array, *, seed: int = SEED, width: int = HIDDEN
+    examples: Examples,
+    rows: Array,
+    *,
+    seed: int = SEED,
+    width: int = HIDDEN,
+    settings: Settings = CHOSEN,
 ) -> torch.nn.Sequential:
     """Train a head on some rows of the examples, each epoch on one random view of each photo.
 
@@ -192,6 +224,7 @@ def fit(
         rows: indices of the photos to train on.
         seed: of the initial weights, the order and the views.
         width: units of the hidden layer; 0 for a linear head.
+        settings: of the optimiser and the mixing.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -201,9 +234,9 @@ def fit(
     mean, scale = originals.mean(0), originals.std(0) + 1e-3
     model = torch.nn.Sequential(torch.nn.Dropout(0.2), *head)
     model.insert(len(model) - 1, torch.nn.Dropout(0.3))
-    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=settings.decay)
     steps = EPOCHS * (len(rows) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.rate, steps, pct_start=0.1)
     model.train()
     for _ in range(EPOCHS):
         order = rng.permutation(rows)
@@ -214,7 +247,9 @@ def fit(
             targets = torch.nn.functional.one_hot(
                 torch.from_numpy(examples.classes[chosen]), len(CLASSES)
             ).float()
-            share = torch.from_numpy(rng.beta(MIX, MIX, (BATCH, 1)).astype(np.float32))
+            share = torch.from_numpy(
+                rng.beta(settings.mix, settings.mix, (BATCH, 1)).astype(np.float32)
+            )
             other = torch.from_numpy(rng.permutation(BATCH))
             inputs = share * inputs + (1 - share) * inputs[other]
             targets = share * targets + (1 - share) * targets[other]
@@ -227,12 +262,30 @@ def fit(
     return cast(torch.nn.Sequential, head.eval())
 
 
-def fit_members(examples: Examples, rows: Array, *, seed: int = SEED) -> torch.nn.Sequential:
+def fit_member(
+    examples: Examples, rows: Array, seed: int, settings: Settings = CHOSEN
+) -> torch.nn.Sequential:
+    """Train one of several narrow heads."""
+    return fit(examples, rows, seed=seed, width=HIDDEN // MEMBERS, settings=settings)
+
+
+def fit_members(
+    examples: Examples, rows: Array, *, seed: int = SEED, settings: Settings = CHOSEN
+) -> torch.nn.Sequential:
     """Train several narrow heads from different seeds, and merge them into one."""
-    return merge(
-        fit(examples, rows, seed=MEMBERS * seed + member, width=HIDDEN // MEMBERS)
-        for member in range(MEMBERS)
-    )
+    return merge(fit_member(examples, rows, each, settings) for each in seeds_of_members(seed))
+
+
+def seeds_of_members(seed: int = SEED) -> range:
+    """Seeds of the narrow heads."""
+    return range(MEMBERS * seed, MEMBERS * (seed + 1))
+
+
+def fit_all(
+    examples: Examples, row_sets: Sequence[Array], settings: Settings
+) -> list[torch.nn.Sequential]:
+    """Train a head on each set of rows, one after the other."""
+    return [fit_members(examples, rows, settings=settings) for rows in row_sets]
 
 
 def merge(heads: Iterable[torch.nn.Sequential]) -> torch.nn.Sequential:
@@ -269,14 +322,27 @@ def temperature(logits: torch.Tensor, classes: Array) -> float:
     return float(candidates[int(np.argmin(losses))])
 
 
-def cross_validate(examples: Examples) -> torch.Tensor:
-    """Logits [N, 10] of each photo by a head that was trained without a fifth that has it."""
-    rows = np.random.default_rng(1).permutation(len(examples.classes))
+def folds(count: int) -> list[Array]:
+    """Indices of the photos in each fifth."""
+    return np.array_split(np.random.default_rng(1).permutation(count), FOLDS)
+
+
+def cross_validate(
+    examples: Examples, train: Callable[[Sequence[Array]], Sequence[torch.nn.Sequential]]
+) -> tuple[torch.Tensor, torch.nn.Sequential]:
+    """Logits [N, 10] of each photo by a head that has not seen it, and a head that has seen all.
+
+    Args:
+        examples: features and classes.
+        train: returns a head for each set of rows.
+    """
+    rows = np.arange(len(examples.classes))
+    parts = folds(len(rows))
+    *heads, final = train([*(np.setdiff1d(rows, held) for held in parts), rows])
     logits = torch.zeros(len(rows), len(CLASSES))
-    for held in np.array_split(rows, FOLDS):
-        head = fit_members(examples, np.setdiff1d(rows, held))
+    for held, head in zip(parts, heads, strict=True):
         logits[held] = scores(head, examples, held)
-    return logits
+    return logits, final
 
 
 def evidence(examples: Examples, logits: torch.Tensor) -> Array:
@@ -345,9 +411,20 @@ def main() -> None:
         action="store_true",
         help=f"train other heads, measure them on validation/, and write {ABLATIONS} instead",
     )
+    parser.add_argument("--store", type=Path, help="save the head as a model in this folder")
+    parser.add_argument("--workers", type=int, help="train in so many processes, by Ray Train")
+    parser.add_argument("--trials", type=int, help="try so many settings first, by Ray Tune")
+    parser.add_argument(
+        "--address", default="local", help="of a Ray cluster; by default, Ray is started here"
+    )
+    parser.add_argument(
+        "--storage", help="path or URI that all nodes of a cluster can write to, such as s3://..."
+    )
     options = parser.parse_args()
     if options.others is None and not options.ablations:
         parser.error("OTHERS is needed to choose the threshold")
+    if options.address != "local" and options.storage is None:
+        parser.error("on a cluster, --storage is needed: a path or URI that all nodes can write to")
     torch.set_num_threads(1)  # the same sums in the same order on every machine
     examples = _examples(photos(options.photos / "train"), options.features, "train", VIEWS)
     if options.ablations:
@@ -358,9 +435,31 @@ def main() -> None:
         ABLATIONS.write_text(json.dumps(list(rows), indent=2) + "\n")
         return
     stamps = _examples(others(options.others), options.features, "others", 0)
-    logits = cross_validate(examples)
+    head, facts, settings = _trained(examples, stamps, options)
+    if options.store is None:
+        _save(head, facts)
+    else:
+        print(f"saved as {_save_model(head, facts, settings, options.store)!r}")
+    print(json.dumps(facts, indent=2))
+
+
+def _trained(
+    examples: Examples, stamps: Examples, options: argparse.Namespace
+) -> tuple[torch.nn.Sequential, dict[str, Any], Settings]:
+    """Train a head; return it with its threshold and temperature, and the settings."""
+    from tools import distributed
+
+    settings, train = CHOSEN, partial(fit_all, examples)
+    on_ray = options.workers or options.trials
+    with distributed.ray_running(options.address, options.workers) if on_ray else nullcontext():
+        if options.trials:
+            settings = distributed.tune(examples, options.trials, options.storage)
+        if options.workers:
+            train = partial(
+                distributed.fit_all, examples, workers=options.workers, storage=options.storage
+            )
+        logits, head = cross_validate(examples, partial(train, settings=settings))
     heat = temperature(logits, examples.classes)
-    head = fit_members(examples, np.arange(len(examples.classes)))
     _cool(cast(torch.nn.Linear, head[-1]), heat)
     clothing = evidence(examples, logits / heat)
     nothing = evidence(stamps, scores(head, stamps, np.arange(len(stamps.classes))))
@@ -375,8 +474,7 @@ def main() -> None:
         "seed": SEED,
         "temperature": round(heat, 3),
     }
-    _save(head, facts)
-    print(json.dumps(facts, indent=2))
+    return head, facts, settings
 
 
 def _examples(
@@ -388,6 +486,7 @@ def _examples(
             return Examples(**data)
     examples = examine(pictures, count)
     if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, **vars(examples))
     return examples
 
@@ -410,6 +509,22 @@ def _save(head: torch.nn.Sequential, facts: dict[str, Any]) -> None:
     weights_file().parent.mkdir(exist_ok=True)
     save_file(weights, weights_file())
     weights_file().with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _save_model(
+    head: torch.nn.Sequential, facts: dict[str, Any], settings: Settings, store: Path
+) -> models.Artefact:
+    """Save the head as a model that takes features; `load_tagging_model` takes that."""
+    return models.save(
+        head,
+        "product-head",
+        example=np.zeros((1, FEATURES), np.float32),
+        builder=product_head,
+        labels=CLASSES,
+        metrics={**facts, "accuracy": facts["cross_validated"] / facts["photos"]},
+        provenance={"settings": asdict(settings)},
+        store=store,
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ def add(commands: Commands) -> None:
         metavar="FILE",
         help="JSON list of inputs for golden requests, as in pipeline.map",
     )
+    parser.add_argument(
+        "--fastapi",
+        metavar="NAME",
+        help="variable of the notebook or module with the FastAPI application that embeds it",
+    )
     parser.set_defaults(run=run)
 
 
@@ -45,12 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     if source.endswith(".ipynb"):
         from mlkit.export.notebook import pipeline_of
 
-        pipeline = pipeline_of(Path(source), name)
+        pipeline, application = pipeline_of(Path(source), name, arguments.fastapi)
     else:
-        pipeline = load(arguments.target)
+        pipeline, application = load(arguments.target), None
+        if arguments.fastapi is not None:
+            application = getattr(sys.modules[source], arguments.fastapi, None)
+            if application is None:
+                raise UsageError(f"module {source!r} has no {arguments.fastapi!r}")
     from mlkit.export import export
 
-    print(export(pipeline, folder, examples=examples))
+    print(export(pipeline, folder, examples=examples, fastapi=application))
     return 0
 
 

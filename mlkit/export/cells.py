@@ -86,10 +86,28 @@ class Statement:
 
     @cached_property
     def changes(self) -> frozenset[str]:
-        """Variables whose values it changes in place."""
+        """Variables whose values it changes in place, as ``@shop.get("/tags")`` does."""
         if isinstance(self.node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            return frozenset()
-        return frozenset(changed_variables(self.node) | set(_declared(self.node)))
+            return frozenset(_registered_with(self.node.decorator_list))
+        return frozenset(
+            {*changed_variables(self.node), *_declared(self.node), *_extended(self.node)}
+        )
+
+
+def _registered_with(decorators: Sequence[ast.expr]) -> Iterator[str]:
+    """Variables by whose methods a definition is decorated."""
+    for decorator in decorators:
+        match decorator:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name))):
+                yield name
+
+
+def _extended(node: ast.stmt) -> Iterator[str]:
+    """Variables to which a statement adds something: ``shop.include_router(items)``."""
+    match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method))):
+            if method.startswith(("add_", "include_", "mount", "register")):
+                yield name
 
 
 def _declared(node: ast.stmt) -> Iterator[str]:

@@ -31,6 +31,7 @@ from mlkit.export.reach import Imported, Reach, constructor, reached
 from mlkit.pipelines import Pipeline, require_pipeline
 from mlkit.plan import plan
 from mlkit.serving.bundle import shared_state
+from mlkit.serving.http.appparts import Application
 from mlkit.serving.kernel.app import App
 
 __all__ = ["DETAILS", "Exported", "export"]
@@ -79,6 +80,7 @@ def export(
     folder: str | PathLike[str],
     *,
     examples: Iterable[Any] | App | None = None,
+    fastapi: Application | None = None,
 ) -> Exported:
     """Write a pipeline to a folder that runs without this notebook.
 
@@ -97,17 +99,19 @@ def export(
         examples: inputs of golden requests, in the forms of ``pipeline.map``; or an app, whose last
             requests are taken. By default, the calls of the pipeline with literal arguments in
             cells, else an example of its types.
+        fastapi: application that embeds it, as in `deploy`; a variable of a cell or a module.
 
     Raises:
         ExportError: a part of it cannot be exported; all of them are listed, by cell and line.
+        DeployError: a part of the application could not be sent to a replica.
     """
     require_pipeline(pipeline, "export(...)")
     target = Path(folder).absolute()
     _check_replaceable(target)
-    source = _source_of(pipeline)
+    source = _source_of(pipeline, fastapi)
     with tempfile.TemporaryDirectory(prefix="mlkit-export-") as scratch:
         fresh = Path(scratch) / "export"
-        exported = _write(pipeline, source, fresh, examples, manifests.image_of(target))
+        exported = _write(pipeline, fastapi, source, fresh, examples, manifests.image_of(target))
         target.parent.mkdir(parents=True, exist_ok=True)
         for wheel in (target / "wheels").glob("*.whl"):
             shutil.copy2(wheel, fresh / "wheels")
@@ -142,18 +146,28 @@ class _Source:
 
     Attributes:
         variable: its variable.
+        application: variable of the user's application, if there is one.
         statements: of the cells; empty if a module has it.
         reach: what it needs.
     """
 
     variable: str
+    application: str | None
     statements: Sequence[Statement]
     reach: Reach
 
+    @property
+    def names(self) -> list[str]:
+        """The variables that the module offers."""
+        return [self.variable] if self.application is None else [self.variable, self.application]
 
-def _source_of(pipeline: Pipeline[..., Any]) -> _Source:
+
+def _source_of(pipeline: Pipeline[..., Any], fastapi: Application | None) -> _Source:
     main = vars(sys.modules["__main__"])
-    variable = next((n for n, v in main.items() if v is pipeline and not n.startswith("_")), None)
+    variable = _variable_of(pipeline, main)
+    application = _application_of(
+        fastapi, main if variable else vars(sys.modules[pipeline.fn.__module__])
+    )
     if variable is not None:
         statements = statements_of(cells_of_main(main))
         if not any(variable in statement.binds for statement in statements):
@@ -162,20 +176,38 @@ def _source_of(pipeline: Pipeline[..., Any]) -> _Source:
                 where=f"pipeline {pipeline.name!r}",
                 fix="run its cell again",
             )
-        return _Source(variable, statements, reached(variable, statements, main))
+        names = [variable] if application is None else [variable, application]
+        return _Source(variable, application, statements, reached(names, statements, main))
     home = pipeline.fn.__module__
-    variable = next((n for n, v in vars(sys.modules[home]).items() if v is pipeline), None)
+    variable = _variable_of(pipeline, vars(sys.modules[home]))
     if variable is None or home == "__main__":
         raise ExportError(
             "it is no variable of a cell or a module",
             where=f"pipeline {pipeline.name!r}{_place_of(pipeline, main)}",
             fix=f"assign it at the top of a cell: {pipeline.name} = ...",
         )
-    return _Source(variable, (), _imported(home, variable))
+    reach = Reach(modules={home})
+    reach.imports |= {Imported(home, name) for name in (variable, application) if name}
+    return _Source(variable, application, (), reach)
 
 
-def _imported(module: str, variable: str) -> Reach:
-    return Reach(imports={Imported(module, variable)}, modules={module})
+def _variable_of(value: object, namespace: Mapping[str, Any]) -> str | None:
+    return next((n for n, v in namespace.items() if v is value and not n.startswith("_")), None)
+
+
+def _application_of(fastapi: Application | None, namespace: Mapping[str, Any]) -> str | None:
+    """The variable of a user's application, beside that of the pipeline."""
+    if fastapi is None:
+        return None
+    variable = _variable_of(fastapi, namespace)
+    if variable is None:
+        raise ExportError(
+            "the application is no variable beside the pipeline",
+            where="fastapi=",
+            expected="a variable of a cell, or of the module that has the pipeline",
+            fix="assign it at the top of a cell: shop = FastAPI()",
+        )
+    return variable
 
 
 def _place_of(pipeline: Pipeline[..., Any], main: Mapping[str, Any]) -> str:
@@ -192,6 +224,7 @@ def _place_of(pipeline: Pipeline[..., Any], main: Mapping[str, Any]) -> str:
 
 def _write(
     pipeline: Pipeline[..., Any],
+    fastapi: Application | None,
     source: _Source,
     folder: Path,
     examples: Iterable[Any] | App | None,
@@ -230,12 +263,12 @@ def _write(
             where=f"pipeline {graph.name!r}",
         )
     _write_code(graph, source, folder, module, local, files)
-    recorded = golden.record(pipeline, inputs, modules)
+    recorded = golden.record(pipeline, inputs, modules, fastapi)
     golden.write(folder / "golden", recorded)
     target = f"{module}:{source.variable}"
-    details = {"mlkit": __version__, "target": target}
+    details = {"mlkit": __version__, "target": target, "fastapi": source.application}
     (folder / DETAILS).write_text(json.dumps(details, indent=2) + "\n", encoding="utf-8")
-    loaded = check_parity(folder, target)
+    loaded = check_parity(folder, target, source.application)
     notes = tuple(shared_state(graph))
     pins, wheels = manifests.requirements(loaded | _tops(source.reach))
     planned = plan(pipeline)
@@ -243,7 +276,7 @@ def _write(
     (folder / "wheels" / ".gitkeep").touch()
     for name, text in {
         "requirements.txt": pins,
-        "serve_app.py": manifests.serve_app(target),
+        "serve_app.py": manifests.serve_app(target, source.application),
         "serve.yaml": manifests.serve_config(planned, source.variable),
         "rayservice.yaml": manifests.ray_service(planned, source.variable, image),
         "Dockerfile": manifests.dockerfile(),
@@ -293,7 +326,7 @@ def _write_code(
     own = {name.partition(".")[0] for name in local}
     doc = words(graph.doc)
     text = module_text(
-        source.variable,
+        source.names,
         doc.summary or f"The pipeline `{graph.name}`.",
         source.reach,
         formats,

@@ -19,6 +19,7 @@ from mlkit.define.source import brief
 from mlkit.errors import MlkitError
 from mlkit.execute.local import localise_arguments
 from mlkit.pipelines import Pipeline
+from mlkit.serving.http.appparts import Application
 from mlkit.serving.http.inprocess import asgi
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 
@@ -77,7 +78,10 @@ class Golden:
 
 
 def record(
-    pipeline: Pipeline[..., Any], inputs: Sequence[Mapping[str, Any]], modules: Mapping[str, str]
+    pipeline: Pipeline[..., Any],
+    inputs: Sequence[Mapping[str, Any]],
+    modules: Mapping[str, str],
+    fastapi: Application | None = None,
 ) -> list[Golden]:
     """Call a pipeline in this process, and keep what it is asked and what it answers.
 
@@ -85,6 +89,7 @@ def record(
         pipeline: the pipeline.
         inputs: arguments of each call.
         modules: names of modules in the exported code, by their names in this process.
+        fastapi: application that embeds it.
     """
     graph = pipeline.graph
     exact, codec = Exact(graph, modules), Codec(graph)
@@ -92,19 +97,21 @@ def record(
     requests = [codec.public_request(f"{BASE_URL}/{graph.name}", None, call) for call in calls]
     arguments = [exact.encode(dict(call)) for call in calls]
     results = [exact.encode_result(pipeline(**call)) for call in calls]
-    answers = exchange_with(pipeline, requests)
+    answers = exchange_with(pipeline, requests, fastapi)
     requests_and_answers = zip(arguments, results, requests, answers, strict=True)
     return [Golden(str(number), *parts) for number, parts in enumerate(requests_and_answers, 1)]
 
 
 def exchange_with(
-    pipeline: Pipeline[..., Any], requests: Sequence[PreparedRequest]
+    pipeline: Pipeline[..., Any],
+    requests: Sequence[PreparedRequest],
+    fastapi: Application | None = None,
 ) -> list[HttpAnswer]:
     """Send requests to the application of a pipeline in this process, one after the other."""
     import httpx2
 
     async def send_all() -> list[HttpAnswer]:
-        app = asgi(pipeline)
+        app = asgi(pipeline, fastapi=fastapi)
         transport = httpx2.ASGITransport(app=app)
         async with _running(app), httpx2.AsyncClient(transport=transport) as client:
             responses = [

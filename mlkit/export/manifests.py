@@ -21,17 +21,23 @@ _SERVER = ("ray",)
 """Loaded by what serves the module, and not by the module."""
 
 
-def serve_app(target: str) -> str:
-    """Return the module that Serve imports."""
+def serve_app(target: str, fastapi: str | None = None) -> str:
+    """Return the module that Serve imports.
+
+    Args:
+        target: ``MODULE:PIPELINE``.
+        fastapi: variable of the module with a user's application.
+    """
     name = target.partition(":")[2]
+    more = "" if fastapi is None else f', fastapi="{fastapi}"'
     return Template('''"""The Serve application of `$name`: `serve run serve.yaml`."""
 
 from pathlib import Path
 
 from mlkit.serving.port.application import application
 
-app = application("$target", folder=str(Path(__file__).parent))
-''').substitute(name=name, target=target)
+app = application("$target", folder=str(Path(__file__).parent)$more)
+''').substitute(name=name, target=target, more=more)
 
 
 def serve_config(plan: Plan, deployment: str) -> str:

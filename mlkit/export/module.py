@@ -17,7 +17,7 @@ WIDTH = 88
 
 
 def module_text(
-    name: str,
+    names: Sequence[str],
     doc: str,
     reach: Reach,
     formats: Mapping[str, str],
@@ -28,7 +28,7 @@ def module_text(
     """Return the source of a module.
 
     Args:
-        name: the pipeline's variable, which is what the module offers.
+        names: variables that the module offers.
         doc: the module's docstring.
         reach: what it consists of.
         formats: format of each value in a file, by name.
@@ -39,7 +39,8 @@ def module_text(
     if future:
         imports.add(Imported("__future__", "annotations"))
     parts = dict(reach.parts)
-    opening = [f'__all__ = ["{name}"]']
+    listed = ", ".join(f'"{name}"' for name in names)
+    opening = [f"__all__ = [{listed}]"]
     if reach.values:
         imports |= {Imported("pathlib", "Path"), Imported("mlkit.export", "Artefacts")}
         variable = _free("artefacts", reach)

@@ -15,8 +15,12 @@ from mlkit.pipelines import Pipeline
 __all__ = ["pipeline_of"]
 
 
-def pipeline_of(path: Path, name: str) -> Pipeline[..., Any]:
+def pipeline_of(
+    path: Path, name: str, application: str | None = None
+) -> tuple[Pipeline[..., Any], Any]:
     """Execute what a pipeline needs of a notebook, as ``__main__`` of this process; return it.
+
+    With it comes the value of a variable that has a user's application, or None.
 
     The working directory becomes the notebook's folder, as in a kernel. Cells that only show
     something, deploy or measure are not executed.
@@ -30,13 +34,16 @@ def pipeline_of(path: Path, name: str) -> Pipeline[..., Any]:
 
     def choose(statements: list[Statement]) -> list[Statement]:
         names = {bound for statement in statements for bound in statement.binds}
-        if name not in names:
-            raise MlkitError(
-                f"no cell assigns {name!r}", where=str(path), fix=did_you_mean(name, names)
-            )
-        return needed(name, statements)
+        others = [] if application is None else [application]
+        for each in (name, *others):
+            if each not in names:
+                raise MlkitError(
+                    f"no cell assigns {each!r}", where=str(path), fix=did_you_mean(each, names)
+                )
+        return needed(name, statements, others)
 
-    value = execute(cells, choose)[name]
+    namespace = execute(cells, choose)
+    value = namespace[name]
     if not isinstance(value, Pipeline):
         raise MlkitError(f"{name!r} is a {type(value).__name__}, not a pipeline", where=str(path))
-    return value
+    return value, None if application is None else namespace[application]

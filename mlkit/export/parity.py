@@ -17,13 +17,13 @@ __all__ = ["check_parity", "replayed"]
 REPLAY_S = 600
 
 
-def check_parity(folder: Path, target: str) -> set[str]:
+def check_parity(folder: Path, target: str, fastapi: str | None = None) -> set[str]:
     """Replay the golden requests in a fresh process; return the modules that it loaded.
 
     Raises:
         ExportError: it fails, or its answers differ.
     """
-    report = replayed(folder, target)
+    report = replayed(folder, target, fastapi)
     differences = [
         f"  - request {name}, {way}: {difference}"
         for way, outcomes in report["ways"].items()
@@ -41,16 +41,19 @@ def check_parity(folder: Path, target: str) -> set[str]:
         # A compiled model in this machine's cache hides what it takes to compile it elsewhere. Its
         # answers are not compared: what runs fastest is measured again, and may round differently.
         with tempfile.TemporaryDirectory(prefix="mlkit-cache-") as empty:
-            loaded |= set(replayed(folder, target, cache=empty)["modules"])
+            loaded |= set(replayed(folder, target, fastapi, cache=empty)["modules"])
     return loaded
 
 
-def replayed(folder: Path, target: str, *, cache: str | None = None) -> dict[str, Any]:
+def replayed(
+    folder: Path, target: str, fastapi: str | None = None, *, cache: str | None = None
+) -> dict[str, Any]:
     """Return the report of `mlkit.export.replay` in a fresh process.
 
     Args:
         folder: the exported folder.
         target: ``MODULE:PIPELINE``.
+        fastapi: variable of the module with the application that embeds it.
         cache: folder for compiled models, instead of the user's.
 
     Raises:
@@ -58,12 +61,13 @@ def replayed(folder: Path, target: str, *, cache: str | None = None) -> dict[str
     """
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    arguments = [str(folder), target, *filter(None, [fastapi])]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": path}
     if cache is not None:
         environment["MLKIT_CACHE_DIR"] = cache
     try:
         done = subprocess.run(  # with -P, nothing from the working directory
-            [sys.executable, "-P", "-m", "mlkit.export.replay", str(folder), target],
+            [sys.executable, "-P", "-m", "mlkit.export.replay", *arguments],
             capture_output=True,
             text=True,
             env=environment,

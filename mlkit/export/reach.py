@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,29 +70,38 @@ class Reach:
 
 
 def reached(
-    name: str, statements: Sequence[Statement], namespace: Mapping[str, Any] | None
+    names: Iterable[str], statements: Sequence[Statement], namespace: Mapping[str, Any] | None
 ) -> Reach:
-    """Follow a variable to all that it needs.
+    """Follow variables to all that they need.
 
     Args:
-        name: the variable.
+        names: the variables.
         statements: all statements, in the order in which they are executed.
         namespace: the variables after them; None if nothing has been executed, and every value is
             to be had from its statement.
     """
     walk = _Walk(statements, namespace)
-    walk.need(name, len(statements), None)
+    for name in names:
+        walk.need(name, len(statements), None)
     return walk.found
 
 
-def needed(name: str, statements: Sequence[Statement]) -> list[Statement]:
+def needed(
+    name: str, statements: Sequence[Statement], others: Iterable[str] = ()
+) -> list[Statement]:
     """Return the statements to execute for a variable to have its value, in order.
 
     Those that change the search path or the environment are among them, and what the variable is
     called with.
+
+    Args:
+        name: the variable.
+        statements: all statements, in order.
+        others: further variables that need their value.
     """
     walk = _Walk(statements, None)
-    walk.need(name, len(statements), None)
+    for each in (name, *others):
+        walk.need(each, len(statements), None)
     for at, statement in enumerate(statements):
         changes = statement.changes & {"os", "sys"}
         if changes:

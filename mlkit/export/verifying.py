@@ -104,11 +104,12 @@ def verify(
     """
     path = Path(folder).absolute()
     try:
-        target = json.loads((path / DETAILS).read_text(encoding="utf-8"))["target"]
+        details = json.loads((path / DETAILS).read_text(encoding="utf-8"))
+        target, fastapi = details["target"], details.get("fastapi")
     except (OSError, ValueError, KeyError, TypeError):
         raise ExportError("not an exported pipeline", where=str(folder)) from None
     recorded = golden.read(path / "golden")
-    differences = dict(replayed(path, target)["ways"])
+    differences = dict(replayed(path, target, fastapi)["ways"])
     if serve:
         with _serving(path) as (base, own_token):
             differences["serve"] = golden.send(base, own_token, recorded)

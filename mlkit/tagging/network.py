@@ -9,16 +9,18 @@ details that the last block has dropped, and by where in the image they are.
 from __future__ import annotations
 
 import json
-from functools import cache
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mlkit.errors import DefinitionError
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from mlkit.models import CompiledModel
+    from mlkit.models import Artefact, CompiledModel
 
 __all__ = ["CLASSES", "SIDE", "load_tagging_model", "min_evidence"]
 
@@ -154,20 +156,29 @@ def _build_network(head: torch.nn.Sequential) -> torch.nn.Module:
     return Network().eval()
 
 
-def load_tagging_model() -> CompiledModel:
+def load_tagging_model(head: Artefact | None = None) -> CompiledModel:
     """Compile the network for this machine: from uint8 [N, 224, 224, 3] to batches of `Seen`.
 
     In bf16 only where it gives the example pictures the same classes.
+
+    Args:
+        head: a product head that was trained anew, as ``tools.train`` saves it; by default, the
+            one that this package has.
+
+    Raises:
+        DefinitionError: the head takes other features, or has other classes.
     """
     from mlkit.models import Preprocess, compile_model, content_key
     from mlkit.models.zoo import LITE0_SHA256
 
     return compile_model(
-        _network_with_weights,
+        _network_with_weights if head is None else partial(_network_with, head),
         example=_examples(),
         preprocess=Preprocess(mean=127.0, scale=128.0),
         batch_sizes=(1,),
-        cache_key=content_key([LITE0_SHA256, weights_file(), Path(__file__)]),
+        cache_key=content_key(
+            [LITE0_SHA256, weights_file() if head is None else head.key, Path(__file__)]
+        ),
     )
 
 
@@ -186,3 +197,18 @@ def _network_with_weights() -> torch.nn.Module:
     head = product_head()
     head.load_state_dict({k: v.float() for k, v in load_file(weights_file()).items()})
     return _build_network(head.eval())
+
+
+def _network_with(head: Artefact) -> torch.nn.Module:
+    module = product_head()
+    try:
+        module.load_state_dict(head.module.state_dict())  # type: ignore[union-attr]
+    except (AttributeError, RuntimeError):
+        raise DefinitionError(
+            "not a product head",
+            where="load_tagging_model",
+            expected=f"a perceptron from {FEATURES} features by {HIDDEN} units to "
+            f"{len(CLASSES)} classes, as `python -m tools.train ... --store` saves it",
+            got=repr(head),
+        ) from None
+    return _build_network(module.eval())

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray.serve.schema import ServeDeploySchema
 
@@ -324,6 +325,53 @@ def test_all_problems_are_listed_by_cell_and_line(notebook: Notebook, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+SHOP = """
+from fastapi import Depends, FastAPI
+
+from mlkit import pipeline, step
+from mlkit.serving import served
+
+
+@step
+def halve(x: float) -> float:
+    return x / 2
+
+
+@pipeline
+def half(x: float) -> float:
+    return halve(x)
+
+
+shop = FastAPI()
+
+
+@shop.get("/quarter")
+async def quarter(x: float, half=Depends(served(half))) -> float:
+    return await half(await half(x))
+"""
+
+
+def test_the_application_around_a_pipeline_is_exported_with_it(
+    notebook: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays = []
+    report = {"ways": {}, "modules": [], "has_cache": False}
+    monkeypatch.setattr(parity, "replayed", lambda *given: replays.append(given) or report)
+    namespace = notebook(SHOP)
+    exported = export(namespace["half"], tmp_path / "x", examples=[1], fastapi=namespace["shop"])
+    assert [given[1:] for given in replays] == [("half:half", "shop")]
+    assert '__all__ = ["half", "shop"]' in exported.source
+    assert '@shop.get("/quarter")' in exported.source
+    assert ', fastapi="shop")' in (exported.folder / "serve_app.py").read_text()
+    assert json.loads((exported.folder / "export.json").read_text())["fastapi"] == "shop"
+
+
+def test_an_application_without_a_variable_is_refused(notebook: Notebook, tmp_path: Path) -> None:
+    half = notebook(SHOP)["half"]
+    with pytest.raises(ExportError, match="no variable beside the pipeline"):
+        export(half, tmp_path / "x", examples=[1], fastapi=FastAPI())
+
+
 def test_answers_that_differ_are_not_exported(notebook: Notebook, tmp_path: Path) -> None:
     namespace = notebook(
         "import os\nfrom mlkit import pipeline, step",
@@ -348,7 +396,9 @@ def test_without_an_example_there_is_no_export(notebook: Notebook, tmp_path: Pat
 def test_what_compiles_a_cached_model_is_required_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def replayed(folder: Path, target: str, cache: str | None = None) -> dict[str, Any]:
+    def replayed(
+        folder: Path, target: str, fastapi: str | None = None, *, cache: str | None = None
+    ) -> dict[str, Any]:
         compiler = [] if cache is None else ["torch"]
         return {"ways": {}, "modules": ["openvino", *compiler], "has_cache": True}
 

@@ -30,9 +30,9 @@ Notebook = Callable[..., dict[str, Any]]
 
 def whole_module(run: Notebook, *sources: str, name: str = "answer") -> str:
     namespace = run(*sources)
-    reach = reached(name, statements_of(cells_of_main(namespace)), namespace)
+    reach = reached([name], statements_of(cells_of_main(namespace)), namespace)
     assert reach.problems == []
-    return module_text(name, "Doc.", reach, {}, set())
+    return module_text([name], "Doc.", reach, {}, set())
 
 
 def module_of(run: Notebook, *sources: str, name: str = "answer") -> str:
@@ -43,7 +43,7 @@ def module_of(run: Notebook, *sources: str, name: str = "answer") -> str:
 
 def problems_of(run: Notebook, *sources: str, name: str = "answer") -> list[str]:
     namespace = run(*sources)
-    reach = reached(name, statements_of(cells_of_main(namespace)), namespace)
+    reach = reached([name], statements_of(cells_of_main(namespace)), namespace)
     return [str(problem) for problem in reach.problems]
 
 
@@ -257,6 +257,24 @@ def test_only_needed_cells_are_executed() -> None:
         "def later(n):\n    return n + x",
         "z = 5",
     ]
+
+
+def test_an_application_comes_with_what_is_registered_with_it(notebook: Notebook) -> None:
+    text = module_of(
+        notebook,
+        "from fastapi import APIRouter, FastAPI\n\nlimit = 3",
+        "shop = FastAPI()\nitems = APIRouter()\nother = FastAPI()",
+        "@items.get('/items')\ndef listed() -> list[int]:\n    return [limit]",
+        "shop.include_router(items)",
+        "@shop.exception_handler(KeyError)\nasync def missing(request, error):\n    return None",
+        "@other.get('/x')\ndef x() -> int:\n    return 1",
+        name="shop",
+    )
+    assert "def listed()" in text
+    assert "shop.include_router(items)" in text
+    assert "async def missing(" in text
+    assert "limit = 3" in text
+    assert "other" not in text
 
 
 def test_magics_are_left_out(tmp_path: Path) -> None:

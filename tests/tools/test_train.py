@@ -46,12 +46,21 @@ def test_a_merged_head_gives_the_mean_of_what_its_parts_give():
 
 
 def test_each_photo_is_judged_by_a_head_that_has_not_seen_it(examples, monkeypatch):
-    seen = []
-    monkeypatch.setattr(train, "fit_members", lambda _, rows: seen.append(set(rows.tolist())))
-    monkeypatch.setattr(train, "scores", lambda _, __, held: torch.full((len(held), 10), 1.0))
-    assert (train.cross_validate(examples) == 1).all()
-    assert [len(rows) for rows in seen] == [48] * 5
-    assert set.intersection(*seen) == set()
+    trained = []
+
+    def heads(row_sets):
+        trained.extend(set(rows.tolist()) for rows in row_sets)
+        return range(len(row_sets))
+
+    def judged(head, _, held):
+        assert not trained[head] & set(held.tolist())
+        return torch.full((len(held), 10), 1.0)
+
+    monkeypatch.setattr(train, "scores", judged)
+    logits, final = train.cross_validate(examples, heads)
+    assert (logits == 1).all()
+    assert [len(rows) for rows in trained] == [48] * 5 + [60]
+    assert final == 5
 
 
 def test_the_temperature_undoes_what_made_the_scores_too_sure():
@@ -92,6 +101,15 @@ def test_photos_come_in_a_fixed_order_with_their_class(tmp_path):
         (tmp_path / name / file).write_bytes(b"")
     photos = [(CLASSES[index], path.name) for index, path in train.photos(tmp_path)]
     assert photos == [("dress", "c.jpg"), ("hat", "a.jpg"), ("hat", "b.jpg")]
+
+
+def test_features_are_kept_in_a_folder_that_is_made_for_them(tmp_path, examples, monkeypatch):
+    monkeypatch.setattr(train, "examine", lambda *_: examples)
+    folder = tmp_path / "new" / "features"
+    train._examples([], folder, "train", 0)
+    monkeypatch.delattr(train, "examine")
+    again = train._examples([], folder, "train", 0)
+    np.testing.assert_array_equal(again.features, examples.features)
 
 
 def test_the_committed_weights_fit_the_head_and_stay_small():

@@ -24,7 +24,12 @@ LOG_FORMAT = "MLKIT_LOG_FORMAT"
 
 
 def application(
-    target: str, *, folder: str | None = None, authenticate: bool = True, **limits: Any
+    target: str,
+    *,
+    folder: str | None = None,
+    fastapi: str | None = None,
+    authenticate: bool = True,
+    **limits: Any,
 ) -> Any:
     """Return a Serve application of one deployment, which has the pipeline's name.
 
@@ -36,6 +41,7 @@ def application(
     Args:
         target: ``MODULE:PIPELINE``, which replicas import.
         folder: folder of the module; replicas run in it, so that relative paths are found.
+        fastapi: variable of the module with a FastAPI application that embeds the pipeline.
         authenticate: False if a gateway in front of it authenticates requests.
         **limits: of a replica; see `mlkit.serving.Limits`.
     """
@@ -44,7 +50,7 @@ def application(
     bounds = Limits(**limits)
 
     def build() -> ASGIApp:
-        return _application(target, folder, authenticate, bounds)
+        return _application(target, folder, authenticate, bounds, fastapi)
 
     deployment: Any = serve.deployment(
         serve.ingress(build)(),
@@ -54,7 +60,13 @@ def application(
     return deployment.bind()
 
 
-def _application(target: str, folder: str | None, authenticate: bool, limits: Limits) -> ASGIApp:
+def _application(
+    target: str,
+    folder: str | None,
+    authenticate: bool,
+    limits: Limits,
+    fastapi: str | None = None,
+) -> ASGIApp:
     """Import the pipeline in a replica.
 
     Raises:
@@ -74,9 +86,14 @@ def _application(target: str, folder: str | None, authenticate: bool, limits: Li
         if folder not in sys.path:
             sys.path.insert(0, folder)
     module, _, name = target.partition(":")
-    pipeline = getattr(importlib.import_module(module), name)
-    token = token if authenticate else None
-    return asgi(pipeline, token=token, limits=limits, jobs=_jobs_file(os.environ.get(JOBS), name))
+    imported = importlib.import_module(module)
+    return asgi(
+        getattr(imported, name),
+        fastapi=getattr(imported, fastapi) if fastapi else None,
+        token=token if authenticate else None,
+        limits=limits,
+        jobs=_jobs_file(os.environ.get(JOBS), name),
+    )
 
 
 def _jobs_file(file: str | None, name: str) -> str | Path:

@@ -17,7 +17,10 @@ from mlkit.serving.port.application import _application, application
 MODULE = """
 from pathlib import Path
 
+from fastapi import Depends, FastAPI
+
 from mlkit import pipeline, resource, step
+from mlkit.serving import served
 
 
 def load() -> int:
@@ -32,6 +35,14 @@ def times(x: int, *, rate: int = resource(load, files=["rate.txt"])) -> int:
 @pipeline
 def scaled(x: int) -> int:
     return times(x)
+
+
+shop = FastAPI()
+
+
+@shop.get("/double")
+async def double(x: int, scaled=Depends(served(scaled))) -> int:
+    return 2 * await scaled(x)
 """
 
 
@@ -71,6 +82,13 @@ def test_a_replica_does_not_start_without_a_token(
 def test_a_gateway_may_authenticate_instead(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLKIT_TOKEN", "secret")
     with TestClient(_application("scaled_export:scaled", folder, False, Limits())) as client:
+        assert client.post("/scaled", json={"x": 2}).json() == 6
+
+
+def test_the_users_application_embeds_the_pipeline(folder: str) -> None:
+    app = _application("scaled_export:scaled", folder, False, Limits(), "shop")
+    with TestClient(app) as client:
+        assert client.get("/double", params={"x": 2}).json() == 12
         assert client.post("/scaled", json={"x": 2}).json() == 6
 
 
