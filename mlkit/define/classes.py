@@ -2,7 +2,8 @@
 
 cloudpickle rebuilds a class from its name, bases and attributes. What that loses is added here: the
 qualified name, slots, members of enums as they are, the identity of parametrized generic models,
-subclasses, and the names by which annotations and pickles find a class in its module.
+subclasses, and the names by which annotations and pickles find a class in its module. Pickles find
+functions by their names as well: ``pool.map(f, items)``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 
-__all__ = ["enter_modules", "is_member", "parametrization", "reduced", "reduced_member"]
+__all__ = [
+    "enter_modules",
+    "is_member",
+    "parametrization",
+    "reduced",
+    "reduced_function",
+    "reduced_member",
+]
 
 _inner: Any = cloudpickle.cloudpickle
 
@@ -73,6 +81,21 @@ def reduced(
     state = (list(subclasses), dict(named), (members, slots))
     assert set_state is _inner._class_setstate
     return build, arguments, state, *rest, _set_state
+
+
+def reduced_function(fn: types.FunctionType, reduction: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return how to rebuild a function, by its name in its module if it has one."""
+    module = sys.modules.get(fn.__module__)
+    if getattr(module, fn.__qualname__, None) is not fn:  # such as one that a decorator wraps
+        return reduction
+    *parts, set_state = reduction
+    assert set_state is _inner._function_setstate
+    return *parts, _set_function_state
+
+
+def _set_function_state(fn: types.FunctionType, state: tuple[Any, ...]) -> None:
+    _inner._function_setstate(fn, state)
+    _enter(fn.__module__, {fn.__qualname__: fn})
 
 
 def _set_state(cls: type, state: tuple[list[type], dict[str, Any], Any]) -> None:
@@ -291,7 +314,7 @@ _entered: dict[str, dict[str, Any]] | None = None
 
 
 def enter_modules() -> None:
-    """Have classes be attributes of their modules when they are unpickled in this process.
+    """Have classes and functions be attributes of their modules when this process unpickles them.
 
     Annotations in quotes and pickles find them by these names. In a replica, the modules of a
     notebook are either Python's own ``__main__`` or do not exist.

@@ -220,8 +220,26 @@ def imported_names(source: ModuleSource, name: str) -> set[str]:
     return modules - {""}
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Imports modules from their shipped sources."""
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Executes a module's shipped source; data files are read where it was packed."""
+
+    def __init__(self, name: str, module: ModuleSource) -> None:
+        super().__init__(name, module.file)
+        self._module = module
+
+    def get_source(self, fullname: str) -> str:
+        return self._module.text
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return compile(self._module.text, self._module.file, "exec", dont_inherit=True)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        super().exec_module(module)
+        vars(module).update(self._module.changed)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds modules that were shipped as source."""
 
     def __init__(self, modules: Mapping[str, ModuleSource]) -> None:
         self._modules = dict(modules)
@@ -235,7 +253,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         for name, source in modules.items():
             before = self._modules.get(name, source)
             spec = getattr(sys.modules.get(name), "__spec__", None)
-            if before.digest != source.digest and getattr(spec, "loader", None) is self:
+            imported = isinstance(getattr(spec, "loader", None), _Loader)
+            if before.digest != source.digest and imported:
                 raise ImportError(
                     f"module {name!r} has changed since this process imported it: deploy again, "
                     "which starts new processes",
@@ -247,26 +266,13 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         source = self._modules.get(fullname)
         if source is None:
             return None
-        spec = importlib.util.spec_from_loader(
-            fullname, self, origin=source.file, is_package=source.package
+        loader = _Loader(fullname, source)
+        return importlib.util.spec_from_file_location(
+            fullname,
+            source.file,
+            loader=loader,
+            submodule_search_locations=[str(Path(source.file).parent)] if source.package else None,
         )
-        assert spec is not None
-        spec.has_location = True
-        return spec
-
-    def get_source(self, fullname: str) -> str:
-        return self._modules[fullname].text
-
-    def get_code(self, fullname: str) -> types.CodeType:
-        source = self._modules[fullname]
-        return compile(source.text, source.file, "exec", dont_inherit=True)
-
-    def exec_module(self, module: types.ModuleType) -> None:
-        super().exec_module(module)
-        vars(module).update(self._modules[module.__name__].changed)
-
-    def is_package(self, fullname: str) -> bool:
-        return self._modules[fullname].package
 
 
 class Installed:

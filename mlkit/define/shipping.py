@@ -183,6 +183,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, types.FunctionType) and _is_by_value(reduction) and travels(obj):
             _, _, (_, state), *_ = reduction
             state["__globals__"] = self._named(obj) | state["__globals__"]
+            return classes.reduced_function(obj, reduction)
         return reduction
 
     def _reduced(self, obj: Any) -> Any:

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 from mlkit.define.step import running_step
 from mlkit.errors import printable
-from mlkit.metrics.context import current_request
+from mlkit.metrics.context import RequestContext, current_request
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.replica.levels import SERVERS
 
@@ -29,6 +29,11 @@ __all__ = ["JsonLines", "LogLine", "capture", "read_failures", "read_logs"]
 MAX_BYTES = 4 * 2**20
 MAX_LINE = 64 * 2**10
 """Maximum length of a line in characters; longer lines are split."""
+
+PARTIAL_S = 1.0
+"""Time after which a line is recorded without its end."""
+
+_Writer: TypeAlias = tuple[int, str | None, RequestContext | None]
 
 
 @dataclass(frozen=True)
@@ -96,24 +101,51 @@ class _Tee(io.TextIOWrapper):
         self._stream = stream
         self._name = name
         self._record = record
-        self._partial = threading.local()
+        # Text without a line break, and when it was written, by thread, step and request.
+        self._partial: dict[_Writer, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+        self._timer: threading.Timer | None = None
 
     def write(self, text: str, /) -> int:
-        """Write through, and record each complete line."""
+        """Write through, and record each line that is complete, or stays incomplete."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         self._stream.write(text)
-        # A line belongs to the thread, and so to the step, that wrote it.
-        lines = (getattr(self._partial, "text", "") + text).split("\n")
-        partial = lines.pop()
-        if len(partial) > MAX_LINE:
-            lines.append(partial)
-            partial = ""
-        self._partial.text = partial[partial.rstrip("\r").rfind("\r") + 1 :]
+        writer = threading.get_ident(), running_step.get(), current_request()
+        with self._lock:
+            before, _ = self._partial.pop(writer, ("", 0.0))
+            lines = (before + text).split("\n")
+            partial = lines.pop()
+            if len(partial) > MAX_LINE:
+                lines.append(partial)
+                partial = ""
+            partial = partial[partial.rstrip("\r").rfind("\r") + 1 :]
+            if partial:
+                self._partial[writer] = partial, time.monotonic()
+                self._wait_for_rest()
         for line in lines:
             # Of a progress bar, which overwrites itself, record the last state.
             self._record(_line(self._name, line.removesuffix("\r").rpartition("\r")[2]))
         return len(text)
+
+    def _wait_for_rest(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(PARTIAL_S, self.record_partial)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def record_partial(self) -> None:
+        """Record lines to which nothing was added for `PARTIAL_S`: ``print(".", end="")``."""
+        with self._lock:
+            self._timer = None
+            until = time.monotonic() - PARTIAL_S
+            left = {w: text for w, (text, written) in self._partial.items() if written <= until}
+            for writer in left:
+                del self._partial[writer]
+            if self._partial:
+                self._wait_for_rest()
+        for (_, step, request), text in left.items():
+            self._record(_line(self._name, text, step, request))
 
     def flush(self) -> None:
         if not self._stream.closed:  # the garbage collector flushes as well
@@ -168,12 +200,15 @@ class _Logging(logging.Handler):
             self.handleError(record)
 
 
-def _line(stream: str, text: str) -> dict[str, Any]:
-    request = current_request()
+def _line(
+    stream: str, text: str, step: str | None = None, request: RequestContext | None = None
+) -> dict[str, Any]:
+    """Return the record of a line, by default of the step and request that run here."""
+    request = request or current_request()
     return {
         "time": time.time(),
         "replica": os.getpid(),
-        "step": running_step.get(),
+        "step": step or running_step.get(),
         "stream": stream,
         "text": text,
         "request": None if request is None else request.id,

@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import io
 import logging
+import queue
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from mlkit.define.step import inside
 from mlkit.metrics.context import RequestContext, entered
+from mlkit.serving.replica import output
 from mlkit.serving.replica.levels import levels_here, set_levels
 from mlkit.serving.replica.output import MAX_LINE, _display, _Logging, _Tee
 
@@ -26,6 +28,10 @@ def tee():
 
 def texts(records) -> list[str]:
     return [record["text"] for record in records]
+
+
+def partial(stream) -> str:
+    return "".join(text for text, _ in stream._partial.values())
 
 
 def test_a_line_is_recorded_when_it_is_complete(tee) -> None:
@@ -48,7 +54,7 @@ def test_a_progress_bar_is_its_last_state(tee) -> None:
     stream, records = tee
     for percent in range(1000):
         stream.write(f"\r{percent / 10}%")
-    assert len(stream._partial.text) < 10
+    assert len(partial(stream)) < 10
     stream.write("\rdone\n")
     assert texts(records) == ["done"]
 
@@ -65,8 +71,33 @@ def test_a_line_that_never_ends_is_bounded(tee) -> None:
     stream, records = tee
     for _ in range(10):
         stream.write("x" * MAX_LINE)
-    assert sum(map(len, texts(records))) + len(stream._partial.text) == 10 * MAX_LINE
-    assert len(stream._partial.text) <= MAX_LINE
+    assert sum(map(len, texts(records))) + len(partial(stream)) == 10 * MAX_LINE
+    assert len(partial(stream)) <= MAX_LINE
+
+
+def test_a_line_without_an_end_is_recorded_with_its_step_and_request(tee, monkeypatch) -> None:
+    stream, records = tee
+    for name in ("load", "look"):
+        with inside(name), entered(RequestContext(f"of {name}")):
+            stream.write("...")
+    stream.record_partial()
+    assert records == []  # the rest may follow
+    monkeypatch.setattr(output, "PARTIAL_S", 0.0)
+    stream.record_partial()
+    assert [(r["step"], r["request"], r["text"]) for r in records] == [
+        ("load", "of load", "..."),
+        ("look", "of look", "..."),
+    ]
+    stream.write("done\n")
+    assert texts(records)[2:] == ["done"]
+
+
+def test_a_line_without_an_end_is_recorded_by_itself(monkeypatch) -> None:
+    monkeypatch.setattr(output, "PARTIAL_S", 0.01)
+    records: queue.Queue[dict] = queue.Queue()
+    stream = _Tee(io.StringIO(), "out", records.put)
+    stream.write("name? ")
+    assert records.get(timeout=30)["text"] == "name? "
 
 
 # ---- what libraries expect of a stream ----------------------------------------------------------

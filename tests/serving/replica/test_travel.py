@@ -91,6 +91,19 @@ def load(name):
     CURRENT, ADDED = (name, -1.5), [name]
     OPTIONS["retries"] = [1, {"n": 3}]
 """,
+    "pkg/words.txt": "red blue",
+    "pkg/data.py": """
+import pkgutil
+from importlib import resources
+from pathlib import Path
+
+def words():
+    return [
+        (Path(__file__).parent / "words.txt").read_text(),
+        resources.files(__package__).joinpath("words.txt").read_text(),
+        pkgutil.get_data("pkg", "words.txt").decode(),
+    ]
+""",
     "../elsewhere/plug.py": "N = 3\nclass Thing:\n    n = N\ndef times(x):\n    return x * N\n",
 }
 MADE = (
@@ -145,6 +158,13 @@ CELLS = {
         "import shapes\n"
         "{step}    from shapes import MADE, make\n    make(len(x) + 9)\n"
         "    return shapes.MADE is MADE\n"
+    ),
+    "data beside a late module": "{step}    from pkg.data import words\n    return words()\n",
+    "functions that are pickled by name": (
+        "import pickle\nfrom functools import partial\nfrom prices import price\n"
+        "def joined(a, b):\n    return a + b\n"
+        "{step}    functions = pickle.loads(pickle.dumps([partial(joined, 'a'), price]))\n"
+        "    return [function(x) for function in functions]\n"
     ),
     "a constant that a cell has set": (
         "import rates\nrates.RATE, rates.NAME = 50, 'b'\n"
@@ -270,8 +290,10 @@ PIPELINE = "\n@pipeline\ndef looked(x: str) -> object:\n    return look(x)\n"
 
 RUN = """
 import json, pathlib, sys
+from mlkit.define.classes import enter_modules
 from mlkit.execute import Executor, compile_graph
 from mlkit.serving.bundle import unpack
+enter_modules()
 results = {}
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     try:
