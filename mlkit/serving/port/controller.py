@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from typing import Any
 
 from mlkit.serving.private import (
@@ -58,10 +59,10 @@ def _keep_pace() -> None:
     """
     if KEEP_PACE.missing:
         return
-    from ray.serve._private import controller
     from ray.serve._private.common import DeploymentStatus
     from ray.serve._private.deployment_state import DeploymentStateManager
 
+    controller: Any = import_module("ray.serve._private.controller")
     starting = {DeploymentStatus.UPDATING, DeploymentStatus.UPSCALING}
     pace = Pace(controller.CONTROL_LOOP_INTERVAL_S)
     update = DeploymentStateManager.update
