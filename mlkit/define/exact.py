@@ -462,7 +462,7 @@ def has_form(kind: type) -> bool:
         or issubclass(kind, (enum.Enum, *BASES))
         or _has_fields(kind)
         or any(issubclass(kind, class_at(path)) for path in BY_TEXT)
-        or (_is_plain(kind) and not _needs_arguments(kind))
+        or (_is_plain(kind) and not _needs_arguments(kind))  # type: ignore[arg-type]
     )
 
 

@@ -365,7 +365,7 @@ def _is_open(node: dict[str, Any], config: Any) -> bool:
     kind, cls = node["type"], node.get("cls")
     port = (node.get("metadata") or {}).get(PORT)
     if port is not None:
-        return port.objects
+        return bool(port.objects)
     if kind in ("model", "dataclass", "model-fields", "typed-dict"):
         private = getattr(cls, "__private_attributes__", None)
         return bool(private) or "allow" in (
