@@ -100,7 +100,7 @@ class _Generator(GenerateJsonSchema):
         return document
 
     def _is_none_only(self, kinds: set[str]) -> bool:
-        """Whether ``None`` is a key whose text is not read back; a float is null where it is NaN."""
+        """Whether None is a key whose text is not read back; a float is null where it is NaN."""
         return kinds == {"null"} or (
             self.mode == "validation" and "null" in kinds and "string" not in kinds
         )
