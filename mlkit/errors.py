@@ -301,6 +301,8 @@ class RemoteStepError(RequestError, StepError):
     None. See ``app.failures``.
     """
 
+    step: str
+
     def __init__(
         self, what: str, *, http_status: int, problem: dict[str, Any], **parts: Any
     ) -> None:

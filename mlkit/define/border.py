@@ -75,7 +75,7 @@ def problems(graph: Graph) -> Iterator[Problem]:
                 yield Problem(
                     where,
                     f"{subject}: values of type {show(cls)} cannot be restored from their "
-                    "attributes, as the class pickles itself, or is implemented in C",
+                    "attributes: the class has its own way, such as __reduce__, or is in C",
                     got=show(type_),
                     fix=f"declare a codec for it: codec({show(cls)}, encode=..., decode=...)",
                 )

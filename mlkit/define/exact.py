@@ -462,12 +462,21 @@ def has_form(kind: type) -> bool:
         or issubclass(kind, (enum.Enum, *BASES))
         or _has_fields(kind)
         or any(issubclass(kind, class_at(path)) for path in BY_TEXT)
-        or _is_plain(kind)
+        or (_is_plain(kind) and not _needs_arguments(kind))  # type: ignore[arg-type]
     )
 
 
 _JUDGED_BY_VALUE = {"collections", "numpy", "pandas", "pydantic", "torch", "typing"}
 """Packages of classes whose instances may be of others, or are told apart by their contents."""
+
+
+def _needs_arguments(kind: type) -> bool:
+    """Whether unpickling, as between stages, would call ``__new__`` without its arguments."""
+    if not inspect.isfunction(kind.__new__) or hasattr(kind, "__getnewargs__"):
+        return False
+    _, *parameters = inspect.signature(kind.__new__).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(p.default is p.empty and p.kind not in variable for p in parameters)
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -74,12 +74,6 @@ class _Generator(GenerateJsonSchema):
             document["type"] = "integer"
         return document
 
-    def tagged_union_schema(self, schema: Any) -> dict[str, Any]:
-        document = super().tagged_union_schema(schema)
-        if callable(schema["discriminator"]) and "oneOf" in document:
-            document["anyOf"] = document.pop("oneOf")  # a value may be of several
-        return document
-
     def dict_schema(self, schema: Any) -> dict[str, Any]:
         return self._with_text_keys(schema, super().dict_schema(schema))
 
@@ -98,12 +92,18 @@ class _Generator(GenerateJsonSchema):
         keys = schema.get("keys_schema")
         forms = [] if keys is None else list(self._forms(self.generate_inner(keys)))
         kinds = {str(form.get("type")) for form in forms}
-        if kinds & {"array", "object"} or ("null" in kinds and "string" not in kinds):
+        if kinds & {"array", "object"} or self._is_none_only(kinds):
             raise NoJsonForm("keys are texts in JSON: use a list of pairs, list[tuple[K, V]]")
         values = [v for form in forms for v in form.get("enum", [form.get("const", "")])]
         if "integer" in kinds or not all(isinstance(value, str) for value in values):
             document.pop("propertyNames", None)
         return document
+
+    def _is_none_only(self, kinds: set[str]) -> bool:
+        """Whether None is a key whose text is not read back; a float is null where it is NaN."""
+        return kinds == {"null"} or (
+            self.mode == "validation" and "null" in kinds and "string" not in kinds
+        )
 
     def _forms(self, document: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The members of a union, with references resolved."""

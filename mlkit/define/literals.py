@@ -41,11 +41,10 @@ def by_json_form(node: dict[str, Any], *, keys: bool) -> Any:
         forms = [(pydantic_core.to_jsonable_python(v, fallback=plain), v) for v in others]
     except (pydantic_core.PydanticSerializationError, TypeError):
         raise NoJsonForm("give the members values that JSON has, and look the rest up") from None
-    texts: dict[str, Any] = {}
-    if keys:
-        texts = {key: v for v in others for key in _keys(v)}
-        for text in {v.value if is_enum else v for v in values if v not in others}:
-            texts.pop(text, None)
+    texts: dict[str, Any] = {form: v for form, v in forms if type(form) is str}
+    texts |= {key: v for v in others for key in _keys(v)} if keys else {}
+    for text in {v.value if is_enum else v for v in values if v not in others}:
+        texts.pop(text, None)
 
     def text_of(value: str) -> Any:
         return int(value) if keys and flags and value.isdecimal() else texts.get(value, value)

@@ -279,8 +279,8 @@ def _by_class(node: dict[str, Any], replacement: Replacement, config: Any, local
     classes = {i: cls for i, port in enumerate(own_ports) if port and (cls := _class_of(port))}
     ported = list(classes)
     if local:
-        plain_classes = {i: _CLASSES.get(choice["type"]) for i, choice in enumerate(choices)}
-        classes |= {i: cls for i, cls in plain_classes.items() if cls and i not in classes}
+        others = {i: _plain_class(choice) for i, choice in enumerate(choices)}
+        classes |= {i: cls for i, cls in others.items() if cls and i not in classes}
     if len(classes) < 2:
         return inner
     for i in ported:
@@ -290,6 +290,13 @@ def _by_class(node: dict[str, Any], replacement: Replacement, config: Any, local
 
 _CLASSES: dict[str, type] = {"dict": dict, "list": list, "str": str, "tuple": tuple}
 """Python's own classes by their nodes, of which ports take values."""
+
+
+def _plain_class(node: dict[str, Any]) -> Any:
+    """The class of Python's own that a node takes and a port might, else None."""
+    if node["type"] == "lax-or-strict":  # such as a path, which is opened for bytes
+        node = node["strict_schema"]
+    return _CLASSES.get(node["type"]) or node.get("python_schema", {}).get("cls")
 
 
 def _unless(choice: dict[str, Any], others: tuple[type, ...]) -> dict[str, Any]:
@@ -358,7 +365,7 @@ def _is_open(node: dict[str, Any], config: Any) -> bool:
     kind, cls = node["type"], node.get("cls")
     port = (node.get("metadata") or {}).get(PORT)
     if port is not None:
-        return port.objects
+        return bool(port.objects)
     if kind in ("model", "dataclass", "model-fields", "typed-dict"):
         private = getattr(cls, "__private_attributes__", None)
         return bool(private) or "allow" in (

@@ -25,7 +25,7 @@ _FIX = "convert it, or declare codec(T, encode=..., decode=...) for its type"
 
 def argument_check(annotation: Any, graph: Graph) -> Check | None:
     """Return the check of an argument, which raises `InputError`; None if it always passes."""
-    if _open_port(annotation) is None:
+    if _open_port(annotation, graph) is None:
         return None
     exact = Exact(graph)
 
@@ -38,7 +38,7 @@ def argument_check(annotation: Any, graph: Graph) -> Check | None:
 
 def result_check(annotation: Any, graph: Graph) -> Check | None:
     """Return the check of a result, which raises `ResultError`; None if it always passes."""
-    target = _open_port(annotation)
+    target = _open_port(annotation, graph)
     if target is None:
         return None
     exact = Exact(graph)
@@ -55,10 +55,12 @@ def result_check(annotation: Any, graph: Graph) -> Check | None:
     return check
 
 
-def _open_port(annotation: Any) -> Port | None:
+def _open_port(annotation: Any, graph: Graph) -> Port | None:
     """The port of a type that leaves values open; None for any other."""
     try:
         target = port(annotation)
+        for type_ in (*(p.type for p in graph.parameters), graph.returns):
+            port(type_)
     except (DefinitionError, MissingExtra):  # such a pipeline runs in this process only
         return None
     is_open = target.objects if target.pydantic is None else target.pydantic.open

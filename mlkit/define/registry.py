@@ -259,7 +259,7 @@ def _image_port(annotation: Any) -> Port:
 def _bytes_port(annotation: Any, mark: Upload) -> Port:
     def local(value: Any) -> bytes:
         if isinstance(value, os.PathLike):
-            return Path(value).read_bytes()
+            return _content(value)
         if not isinstance(value, (bytes, bytearray, memoryview)):
             raise InputError("not bytes", expected="bytes, or a Path", got=type(value).__name__)
         return bytes(value)

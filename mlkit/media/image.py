@@ -86,7 +86,7 @@ class Image:
 
     @property
     def __pydantic_serializer__(self) -> Any:
-        return open_serializer(type(self))
+        return open_serializer(type(self))  # type: ignore[arg-type]
 
     def pil(self) -> PIL.Image.Image:
         """Return the pixels as a PIL image of mode RGB."""

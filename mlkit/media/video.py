@@ -166,7 +166,7 @@ class Video:
 
     @property
     def __pydantic_serializer__(self) -> Any:
-        return open_serializer(type(self))
+        return open_serializer(type(self))  # type: ignore[arg-type]
 
     @property
     def media_type(self) -> str:

@@ -1,12 +1,14 @@
 """How values get in and out: JSON, uploads, and what a caller here may pass."""
 
 import base64
+import collections
 import dataclasses
+import enum
 import io
 import json
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +41,15 @@ class Box:
 class Pair(NamedTuple):
     name: str
     score: float
+
+
+class Kind(enum.IntEnum):
+    low = 1
+
+
+class Shade(enum.Enum):
+    light = "l"
+    dark = 2
 
 
 def there_and_back(type_: Any, value: Any) -> Any:
@@ -390,6 +401,57 @@ def test_a_codec_is_for_a_class() -> None:
 def test_a_number_is_no_bytes() -> None:
     with pytest.raises(InputError, match="not bytes"):
         port(bytes).local(5)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (Literal[1] | str, "1"),
+        (Literal[1] | bool, True),
+        (Literal[True] | int, 1),
+        (Literal[1, Kind.low, True], Kind.low),
+        (Kind | str, "1"),
+        (Shade | str, "2"),
+        (np.ndarray | list[float], [1.0]),
+        (pd.DataFrame | dict[str, list[int]], {"a": [1]}),
+        (bytes | Path, Path(__file__)),
+        (str | bytes | Path, Path("nowhere")),
+    ],
+    ids=str,
+)
+def test_a_value_goes_to_the_member_of_a_union_that_it_is_of(type_: Any, value: Any) -> None:
+    local = port(type_).local(value)
+    assert (type(local), local) == (type(value), value)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value"), [(Literal[1], True), (Literal[1], "1"), (Literal[True], 1), (Shade, "2")]
+)
+def test_values_of_a_literal_or_an_enum_are_those_of_json(type_: Any, value: Any) -> None:
+    with pytest.raises(InputError):
+        port(type_).from_json(value)
+
+
+def test_texts_of_members_are_keys_of_json() -> None:
+    value = {Shade.dark: Shade.dark, Shade.light: Shade.light}
+    way = port(dict[Shade, Shade])
+    assert way.to_json(value) == {"2": 2, "l": "l"}
+    assert way.from_json({"2": 2, "l": "l"}) == value
+    with pytest.raises(InputError):
+        way.from_json({"2": "2"})
+
+
+@pytest.mark.parametrize("key", [tuple[int, int], tuple[str, ...], Pair, int | None], ids=str)
+def test_keys_that_are_not_read_back_are_refused(key: Any) -> None:
+    for type_ in (dict[key, int], dict[str, dict[key, int]], collections.Counter[key]):
+        with pytest.raises(DefinitionError) as caught:
+            port(type_)
+        assert "list of pairs" in str(caught.value.fix)
+
+
+def test_a_path_that_is_nowhere_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="no such file"):
+        port(bytes).local(Path("nowhere"))
 
 
 # ---- validators that change a value -------------------------------------------------------------

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+import torch
 from pydantic import AfterValidator, BaseModel, Field, HttpUrl, field_validator
 from typing_extensions import TypedDict
 
@@ -147,6 +148,10 @@ def test_a_table_is_left_alone() -> None:
         (Point, {"x": 1}, Point(1)),
         (Pair, ("a", 1), Pair("a", 1)),
         (Page[int], Page(items=[1]), Page[int](items=[1])),
+        (int, torch.tensor(3), 3),
+        (bool, torch.tensor(True), True),
+        (list[list[float]], torch.ones(1, 2), [[1.0, 1.0]]),
+        (dt.datetime, np.datetime64("2026-01-02", "ns"), dt.datetime(2026, 1, 2)),
         (int, np.int64(3), 3),
         (float, np.float32(0.5), 0.5),
         (float, 3, 3.0),
@@ -209,6 +214,21 @@ def test_any_other_result_is_refused_and_named(type_: Any, value: Any, where: st
 @pytest.mark.parametrize("type_", [Any, object], ids=str)
 def test_any_value_fits_no_check(type_: Any) -> None:
     assert conform_to(type_) is None
+
+
+@pytest.mark.parametrize(("type_", "value"), [(Literal[1], True), (Literal[True], 1)])
+def test_true_is_not_one(type_: Any, value: Any) -> None:
+    conform = conform_to(type_)
+    assert conform is not None
+    with pytest.raises(DefinitionError):
+        conform(value)
+
+
+def test_a_scalar_of_numpy_is_an_array_without_dimensions() -> None:
+    conform = conform_to(np.ndarray)
+    assert conform is not None
+    array = conform(np.float32(1.5))
+    assert (type(array), array.dtype, array.shape) == (np.ndarray, np.float32, ())
 
 
 def test_validators_do_not_run_again() -> None:
@@ -295,5 +315,6 @@ def number(x: int) -> int:
 
 def test_a_result_of_any_type_is_checked_against_the_pipelines_annotation() -> None:
     assert number(3) == 3
-    with pytest.raises(Exception, match="does not match its annotation"):
+    with pytest.raises(StepError, match="does not match its annotation") as caught:
         number(-1)
+    assert caught.value.step == "anything"

@@ -30,6 +30,7 @@ from pydantic import (
     PrivateAttr,
     RootModel,
     SecretStr,
+    TypeAdapter,
     create_model,
     field_validator,
 )
@@ -125,6 +126,34 @@ class Recent(collections.deque[int]):
     pass
 
 
+@dataclass
+class Preset:
+    """Its second field is an attribute of the class only."""
+
+    n: int
+    kind: str = field(init=False, default="a")
+
+
+class Day(dt.date):
+    pass
+
+
+class Moment(dt.datetime):
+    pass
+
+
+class Amount(decimal.Decimal):
+    pass
+
+
+class Buffer(bytearray):
+    pass
+
+
+class Unit(str):
+    __slots__ = ("factor",)
+
+
 def with_attribute(value: Any) -> Any:
     value.unit = "kg"
     return value
@@ -214,6 +243,12 @@ VALUES = [
     range(1, 9, 2),
     slice(1, None),
     ...,
+    Preset(1),
+    Day(2026, 1, 2),
+    Amount("1.10"),
+    Moment(2026, 10, 25, 2, 30, tzinfo=BERLIN, fold=1),
+    Buffer(b"ab"),
+    TypeAdapter(dt.datetime).validate_json('"2026-01-01T00:00:00+05:30"'),
 ]
 
 
@@ -272,6 +307,46 @@ def test_a_container_of_ones_own_keeps_order_defaults_and_attributes(value: Any)
     assert (type(restored), restored.unit) == (type(value), "kg")
     assert list(restored) == list(value)
     assert getattr(restored, "default_factory", 0) == getattr(value, "default_factory", 0)
+
+
+def test_integers_longer_than_python_reads_are_kept() -> None:
+    value = [10**5_000, -(10**5_000), {"a": 1, 2: [3]}, True]
+    assert EXACT.decode(EXACT.encode(value)) == value
+
+
+def test_attributes_in_slots_of_a_subclass_are_kept() -> None:
+    unit = Unit("kg")
+    unit.factor = 1000
+    restored = EXACT.decode(EXACT.encode(unit))
+    assert (restored, type(restored), restored.factor) == ("kg", Unit, 1000)
+
+
+def test_a_default_of_the_class_is_no_attribute_of_the_instance() -> None:
+    assert vars(EXACT.decode(EXACT.encode(Preset(1)))) == {"n": 1}
+
+
+def test_classes_of_one_name_and_equal_contents_are_told_apart() -> None:
+    def cell() -> Any:
+        class Item(BaseModel):
+            n: int
+
+        return Item
+
+    old, new = cell(), cell()
+
+    def both(a: Any, b: Any) -> Any:
+        return [a, b]
+
+    both.__annotations__ = {"a": old, "b": new, "return": list[old | new]}  # type: ignore[valid-type]
+    both_step = step(both)
+
+    def items(a: Any, b: Any) -> Any:
+        return both_step(a, b)
+
+    items.__annotations__ = both.__annotations__
+    exact = Exact(pipeline(items).graph)
+    restored = exact.decode(exact.encode([old(n=1), new(n=2)]))
+    assert [type(item) for item in restored] == [old, new]
 
 
 class Cached(BaseModel):

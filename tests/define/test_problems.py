@@ -1,9 +1,10 @@
 """What keeps a pipeline from being deployed is listed; it runs here all the same."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+import pydantic
 import pytest
 
 from mlkit.define import ImageSource, batched_step, step
@@ -304,3 +305,39 @@ def test_common_types_cross_the_border(kind: Any) -> None:
 
     tag.__annotations__ = {"x": kind, "return": kind}
     assert pipeline(tag).problems == ()
+
+
+class Pickled:
+    """A class of a library, which has a JSON form by annotation."""
+
+    def __reduce__(self) -> Any:
+        return Pickled, ()
+
+
+Declared = Annotated[
+    Pickled,
+    pydantic.PlainValidator(lambda value: Pickled()),
+    pydantic.PlainSerializer(lambda value: 1, return_type=int),
+    pydantic.WithJsonSchema({"type": "integer"}),
+]
+
+
+class Carrier(pydantic.BaseModel):
+    content: list[Declared]
+
+
+@pytest.mark.parametrize("type_", [Declared, list[Declared], dict[str, Declared | None], Carrier])
+def test_a_class_that_restores_itself_needs_a_codec(type_: Any) -> None:
+    def fn(x: Any) -> Any:
+        return x
+
+    fn.__annotations__ = {"x": type_, "return": int}
+    same = step(fn)
+
+    def tag(x: Any) -> Any:
+        return same(x)
+
+    tag.__annotations__ = fn.__annotations__
+    problem = only(pipeline(tag))
+    assert "the argument 'x': values of type Pickled cannot be restored" in problem.what
+    assert problem.fix == "declare a codec for it: codec(Pickled, encode=..., decode=...)"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Optional, Protocol, TypeVar, Union
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Optional, Protocol, TypeVar, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -288,3 +288,20 @@ def test_a_class_of_a_cell_that_was_run_again_is_the_current_one(monkeypatch) ->
         assert refreshed(untouched) is untouched
     monkeypatch.setattr(main, "Label", other.__name__)  # the name stands for something else now
     assert refreshed(old) is old
+
+
+class Page(pydantic.BaseModel, Generic[T]):
+    item: T
+
+
+def test_a_generic_model_is_refreshed_by_its_arguments(monkeypatch) -> None:
+    one, two = (pydantic.create_model("Item", n=(int, ...)) for _ in range(2))
+    first, second = Page[one], Page[two]
+    for page in (first, second):  # as those that a cell makes
+        page.__module__ = "__main__"
+    monkeypatch.setattr(sys.modules["__main__"], first.__qualname__, first, raising=False)
+    assert refreshed(first) is first
+    assert refreshed(second) is second
+    old, new = (pydantic.create_model("Label", __module__="__main__") for _ in range(2))
+    monkeypatch.setattr(sys.modules["__main__"], "Label", new, raising=False)
+    assert refreshed(list[Page[old]]) == list[Page[new]]

@@ -1,19 +1,25 @@
 """Classes that pydantic learns of, unions of them, and values that a type leaves open."""
 
 import dataclasses
+import datetime as dt
+import decimal
 import enum
 import functools
 import math
 import operator
 import re
+import uuid
+import zoneinfo
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pydantic as p
+import torch
 from pydantic_core import core_schema
 
+from mlkit.media.audio import Audio
 from mlkit.media.image import Image
 from tests.zoo.classes import FRAME, IMAGE
 from tests.zoo.ways import Entry
@@ -91,13 +97,90 @@ class Cell:
     row: int
 
 
+class Place(NamedTuple):
+    row: int
+
+
+class Pickled(Celsius):
+    """A class that says itself how it is pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pickled, (self.degrees,)
+
+
+class Restored(Celsius):
+    def __setstate__(self, state: dict[str, float]) -> None:
+        self.degrees = state["degrees"]
+
+
+class Closing(Celsius):
+    def __del__(self) -> None:
+        self.degrees = 0.0
+
+
+class Made(Celsius):
+    def __new__(cls, degrees: float) -> "Made":
+        return super().__new__(cls)
+
+
+class Remade(Made):
+    def __getnewargs__(self) -> tuple[float]:
+        return (self.degrees,)
+
+
+class Slotted(Celsius):
+    __slots__ = ("unit",)
+
+
+class Day(dt.date):
+    """A subclass of what pydantic knows."""
+
+
+class Moment(dt.datetime):
+    unit: str
+
+
+class Exactly(decimal.Decimal):
+    pass
+
+
+def _measured(cls: Any) -> Any:
+    """A class with a JSON form by annotation, as its author may declare it."""
+    return Annotated[
+        cls,
+        p.PlainValidator(lambda v: v if isinstance(v, cls) else cls(float(v))),
+        p.PlainSerializer(lambda v: v.degrees, return_type=float),
+        p.WithJsonSchema({"type": "number"}),
+    ]
+
+
+def _parsed(cls: Any, parse: Callable[[str], Any]) -> Any:
+    return Annotated[
+        cls,
+        p.PlainValidator(lambda v: v if isinstance(v, cls) else parse(v)),
+        p.PlainSerializer(str, return_type=str),
+        p.WithJsonSchema({"type": "string"}),
+    ]
+
+
+MOMENT = Moment(2026, 10, 25, 2, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Berlin"), fold=1)
+MOMENT.unit = "s"
+
 OPEN: dict[str, Callable[[], Any]] = {
+    "image": lambda: IMAGE,
+    "image-nested": lambda: [{"a": (IMAGE, np.arange(2))}],
+    "sound": lambda: Audio(np.zeros((4, 1)), 8_000),
+    "interval": lambda: [pd.Interval(0, 1), pd.Period("2026-01"), pd.NA],
+    "series": lambda: [pd.Series([1.5]), pd.Index(["a"]), pd.Categorical(["x"])],
+    "tensor": lambda: torch.ones(2, dtype=torch.bfloat16),
+    "longdouble": lambda: np.longdouble(1.5),
+    "cells": lambda: pd.DataFrame({"a": [uuid.UUID(int=7), 1 + 2j, Split.train]}),
     "bytes": lambda: b"\xff\x00",
     "bytes-nested": lambda: {"a": [b"\xff", "b", math.nan]},
     "frame": lambda: FRAME,
     "frame-nested": lambda: [{"a": FRAME}],
     "array": lambda: np.arange(3),
-    "NaT": lambda: {"a": np.datetime64("NaT")},
+    "NaT": lambda: {"a": np.datetime64("NaT"), "b": np.array(["2026"], "datetime64[ns]")},
 }
 """What a step returns for ``Any``, in a form that JSON clients can read."""
 
@@ -116,6 +199,18 @@ ENTRIES = [
     Entry("model-foreign", Reading, (Reading(at=Celsius(1.5)),)),
     Entry("own-schema", Barcode, (Barcode("0012"),)),
     Entry("dict[str, own-schema]", dict[str, Barcode], ({"a": Barcode("0012")},)),
+    Entry("foreign-__reduce__", _measured(Pickled), refused=True),
+    Entry("foreign-__setstate__", _measured(Restored), refused=True),
+    Entry("foreign-__del__", list[_measured(Closing)], refused=True),
+    Entry("foreign-__new__", _measured(Made), refused=True),
+    Entry("foreign-__getnewargs__", _measured(Remade), (Remade(1.5),)),
+    Entry("foreign-__slots__", _measured(Slotted), (Slotted(1.5),)),
+    Entry("date-subclass", _parsed(Day, Day.fromisoformat), (Day(2026, 1, 2),)),
+    Entry("Decimal-subclass", _parsed(Exactly, Exactly), (Exactly("1.10"),)),
+    Entry("datetime-subclass", dt.datetime, (MOMENT,)),
+    Entry("ndarray | list", np.ndarray | list[float], (np.arange(2.0), [1.0])),
+    Entry("DataFrame | dict", pd.DataFrame | dict[str, list[int]], (FRAME, {"a": [1]})),
+    Entry("np-scalar-as-ndarray", np.ndarray, (1,), result=np.float64),
     Entry("model-computed-cached", Area, (Area(side=2),)),
     Entry("Enum-of-functions", Operation, refused=True),
     Entry("Enum-of-lists", Split, tuple(Split)),
@@ -124,9 +219,7 @@ ENTRIES = [
     Entry("dict[model, int]", dict[Key, int], refused=True),
     Entry("dict[model | str, int]", dict[Key | str, int], refused=True),
     Entry("dict[dataclass, int]", dict[Cell, int], refused=True),
-    Entry(
-        "dict[tuple, int]-results", dict[tuple[int, int], int], (1,), result=lambda n: {(n, 2): n}
-    ),
+    Entry("dict[NamedTuple, int]", dict[Place, int], refused=True),
     Entry("re.Pattern[bytes]", re.Pattern[bytes], refused=True),
     Entry("Image | DataFrame", Image | pd.DataFrame, (IMAGE, FRAME)),
     Entry("DataFrame | Image", pd.DataFrame | Image, (IMAGE, FRAME)),

@@ -1,14 +1,28 @@
 """Calls to a stage: the model that they name, and those that bring no answer; without Ray."""
 
 import asyncio
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import pydantic
 import pytest
 
 from mlkit.errors import Overloaded
 from mlkit.plan import RemoteStep
 from mlkit.serving.replica.affinity import model_key
-from mlkit.serving.replica.remote import Answer, Route, Router, _stage_error, pack
+from mlkit.serving.replica.remote import Answer, Route, Router, _stage_error, pack, unpack
+
+T = TypeVar("T")
+
+
+class Page(pydantic.BaseModel, Generic[T]):
+    item: T
+
+
+def test_a_generic_model_that_no_module_names_is_the_same_class_afterwards() -> None:
+    page = Page[Page[int]](item=Page[int](item=1))
+    restored = unpack(pack([page, page]))[0]
+    assert (type(restored), type(restored.item)) == (Page[Page[int]], Page[int])
+    assert restored == page
 
 
 class RayError(Exception):
