@@ -6,7 +6,7 @@ import random
 import threading
 from collections.abc import Callable
 
-__all__ = ["ATTEMPT", "MAX_RETRIES", "RECEIVED", "Retries", "RetryBudget"]
+__all__ = ["ATTEMPT", "MAX_RETRIES", "RECEIVED", "UNREACHED", "Retries", "RetryBudget"]
 
 ATTEMPT = "X-Mlkit-Attempt"
 """Header of a client that sends lost requests again: 1, and one more with each retry. The front end
@@ -15,6 +15,10 @@ leaves retries to it."""
 RECEIVED = "X-Mlkit-Received"
 """Header with the time at which the front end received a request, in microseconds since the epoch:
 its deadline counts from then, whichever replica answers in the end."""
+
+UNREACHED = "X-Mlkit-Unreached"
+"""Header of the front end's own 503: it has reached no replica, as when all of them died at once.
+Other than one that is full, it has another a moment later."""
 
 MAX_RETRIES = 2
 """Retries of one request at most."""
@@ -59,7 +63,8 @@ class RetryBudget:
 class Retries:
     """The retries of one request.
 
-    Only failures without an answer are retried: the connection was lost, or the replica died.
+    Only failures without an answer are retried: the connection was lost, the replica died, or none
+    was reached.
     Whether such a request was run is unknown, so it must be idempotent. What was answered, an
     overload included, and what took too long is never sent again.
 

@@ -22,7 +22,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from mlkit.errors import SessionError
-from mlkit.serving.retries import ATTEMPT, BUDGET, MAX_RETRIES, RECEIVED
+from mlkit.serving.retries import ATTEMPT, BUDGET, MAX_RETRIES, RECEIVED, UNREACHED
 
 __all__ = ["Tls", "haproxy_binary", "replay", "write_launcher"]
 
@@ -246,6 +246,7 @@ def _response(status: int, detail: str) -> str:
         "Content-Type: application/problem+json",
         "Cache-Control: no-cache",
         *(["Retry-After: 1"] if status in _RETRIED else []),
+        *([f"{UNREACHED}: true"] if status == 503 else []),
         f"Content-Length: {len(body)}",
     ]
     return "\r\n".join([*lines, "", body])

@@ -17,7 +17,7 @@ from mlkit.serving.http.terms import TIMEOUT
 from mlkit.serving.kernel.client import Codec, PreparedRequest
 from mlkit.serving.kernel.transport import exchange
 from mlkit.serving.replica.output import read_failures
-from mlkit.serving.retries import ATTEMPT, Retries, RetryBudget
+from mlkit.serving.retries import ATTEMPT, UNREACHED, Retries, RetryBudget
 
 __all__ = ["Sender", "shut_down"]
 
@@ -113,7 +113,7 @@ class Sender:
                 lost = error
             except httpx2.HTTPError as error:
                 raise self._unanswered(error) from error
-            if lost is None and response.status_code != REPLICA_LOST:
+            if lost is None and not _is_lost(response):
                 return response
             left_s = start + self._timeout_s - self._clock()
             wait_s = retries.wait_s(left_s)
@@ -199,6 +199,11 @@ class Sender:
         transport = httpx2.HTTPTransport(retries=2, limits=limits)
         weakref.finalize(self, transport.close)
         return transport
+
+
+def _is_lost(response: Any) -> bool:
+    """Whether the front end has answered in place of a replica."""
+    return response.status_code == REPLICA_LOST or UNREACHED in response.headers
 
 
 def shut_down(kind: type[MlkitError], app: str) -> MlkitError:

@@ -33,7 +33,7 @@ from mlkit.serving.kernel import warming
 from mlkit.serving.kernel.client import PreparedRequest
 from mlkit.serving.kernel.sender import Sender
 from mlkit.serving.kernel.session import Session, notebook_key
-from mlkit.serving.retries import MAX_RETRIES, RECEIVED
+from mlkit.serving.retries import MAX_RETRIES, RECEIVED, UNREACHED
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
@@ -689,6 +689,8 @@ def test_haproxys_own_errors_are_problem_documents(front_end) -> None:
         assert response.headers["content-type"] == "application/problem+json", path
         assert response.status_code == response.json()["status"] == status
         assert ("retry-after" in response.headers) == (status in {408, 502, 503, 504})
+        assert (UNREACHED in response.headers) == (status == 503)
+    assert UNREACHED not in httpx2.get(f"{front_end}/full").headers
 
 
 def test_the_text_of_a_full_queue_is_still_serves() -> None:

@@ -21,6 +21,7 @@ from mlkit.serving import App
 from mlkit.serving.control.protocol import SOCKET, GetHealth
 from mlkit.serving.kernel.session import Session
 from mlkit.serving.kernel.transport import exchange
+from mlkit.serving.retries import UNREACHED
 
 
 @step
@@ -134,6 +135,7 @@ LOST = [
     httpx2.WriteError("reset"),
     httpx2.RemoteProtocolError("disconnected without a response"),
     httpx2.Response(502, json={"detail": "the replica stopped"}),
+    httpx2.Response(503, json={"detail": "no replica"}, headers={UNREACHED: "true"}),
 ]
 
 
