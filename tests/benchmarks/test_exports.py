@@ -43,13 +43,17 @@ def test_a_pipeline_of_each_kind_has_golden_requests(name: str, tmp_path: Path) 
 def test_differences_are_written_down_and_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: dict[str, Any] = {
-        "equal": {"serve": 1},
-        "golden": 2,
-        "differences": {"serve": {"2": "no"}},
-    }
+    found: dict[str, Any] = {"golden": 2, "differences": {"serve": {"2": "no"}}}
+
+    def measured(name: str, wheel: Path, scratch: Path) -> dict[str, Any]:
+        if name == "moons":
+            raise MlkitError("`pip` failed")
+        return found
+
     monkeypatch.setattr(exports, "_wheel", lambda folder: folder / "mlkit.whl")
-    monkeypatch.setattr(exports, "_measured", lambda *_: found)
-    with pytest.raises(MlkitError, match="answer differently"):
-        exports.measure(tmp_path, ["quote"])
-    assert json.loads((tmp_path / "exports.json").read_text()) == {"quote": found}
+    monkeypatch.setattr(exports, "_measured", measured)
+    with pytest.raises(MlkitError, match="quote, moons: exported pipelines fail"):
+        exports.measure(tmp_path, ["quote", "moons"])
+    written = json.loads((tmp_path / "exports.json").read_text())
+    assert written["quote"] == found
+    assert written["moons"]["failed"] == "`pip` failed"
