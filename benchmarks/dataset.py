@@ -35,12 +35,12 @@ __all__ = ["measure", "memory", "rates", "resumed"]
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES, ROWS, ROUNDS = 2000, 50_000, 3
 BLOCK = 100
-"""Pictures that a worker takes at a time, and that a file of results has."""
+"""Rows that a worker takes at a time, and that a file of results has."""
 
 KILLED_AT = 0.4
 """Share of the pictures that are done when the command is killed."""
 
-LOOK_S = 1.0
+LOOK_S = 0.2
 TEXT = "a product with a title that is as long as titles are. " * 40
 
 Check = Callable[[], None]
@@ -151,7 +151,8 @@ def memory(scratch: Path, rows: int, check: Check) -> dict[str, Any]:
     )
     done = RowsDone(str(output / "done"))
     looks: list[tuple[int, float]] = []
-    with _command("benchmarks.dataset:words", source, output, "--id", "id") as process:
+    arguments = ("benchmarks.dataset:words", source, output, "--id", "id", "--batch-size", BLOCK)
+    with _command(*arguments) as process:
         while process.poll() is None:
             looks.append((done(), _used_mb(output)))
             time.sleep(LOOK_S)

@@ -101,22 +101,29 @@ def measure(out: Path, names: Sequence[str] = tuple(KINDS)) -> dict[str, Any]:
     """Export and verify each kind, and write what was found to ``exports.json``.
 
     Raises:
-        MlkitError: one could not be exported or installed, or an answer differs.
+        MlkitError: one could not be exported, installed or served, or an answer differs.
     """
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="mlkit-exports-") as scratch:
         wheel = _wheel(Path(scratch))
         for name in names:
-            report[name] = _measured(name, wheel, Path(scratch) / name)
-            print(f"{name}: {report[name]['equal']} of {report[name]['golden']} equal", flush=True)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "exports.json").write_text(json.dumps(report, indent=2) + "\n")
-    differing = [name for name, found in report.items() if found["differences"]]
-    if differing:
+            try:
+                report[name] = _measured(name, wheel, Path(scratch) / name)
+            except MlkitError as error:
+                report[name] = {"what": KINDS[name].what, "failed": str(error)}
+            print(f"{name}: {json.dumps(report[name])}", flush=True)
+            out.mkdir(parents=True, exist_ok=True)
+            (out / "exports.json").write_text(json.dumps(report, indent=2) + "\n")
+    wrong = {
+        name: found.get("failed") or found["differences"]
+        for name, found in report.items()
+        if "failed" in found or found["differences"]
+    }
+    if wrong:
         raise MlkitError(
-            "exported pipelines answer differently",
-            where=", ".join(differing),
-            got=json.dumps({name: report[name]["differences"] for name in differing}),
+            "exported pipelines fail, or answer differently",
+            where=", ".join(wrong),
+            got=json.dumps(wrong),
         )
     return report
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from mlkit.models import load_weights, save_weights
+from mlkit.serving.control import folders
+from mlkit.serving.port.cluster import start_local_ray
 from mlkit.tagging.network import FEATURES, HIDDEN
 from tools import train
 from tools.train import Array, Examples, Settings
@@ -27,8 +29,8 @@ __all__ = ["fit_all", "fit_share", "merged", "ray_running", "tune"]
 RETRIES = 2
 """Times that the trainings begin again when a node is lost."""
 
-ATTEMPTS = 3
-"""Starts of Ray: on a busy machine, its own timeout of 30 s may be too short."""
+OBJECT_STORE_BYTES = 2**30
+"""Of a local Ray; the features are there."""
 
 Fit = tuple[int, int]
 """A training: which set of rows, and the seed of the narrow head."""
@@ -42,34 +44,26 @@ def ray_running(address: str = "local", workers: int | None = None) -> Iterator[
         address: of a cluster; "local" to start Ray.
         workers: CPUs that a local Ray has at least.
     """
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
-    # Its logger for TensorBoard needs a further package.
+    # Tune's logger for TensorBoard needs a further package.
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    local: dict[str, Any] = {}
-    if address == "local":
-        # Otherwise Ray writes a token of its own into the home directory.
+    folder = folders.create() if address == "local" else None
+    if folder is not None:
+        # Before Ray is imported. Otherwise it writes a token of its own into the home directory.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ |= {"MLKIT_SESSION": folder.name, "SPT_NOENV": "1"}
         cpus = max(len(os.sched_getaffinity(0)), workers or 1)
-        local = {"num_cpus": cpus, "include_dashboard": False}
+        start_local_ray(OBJECT_STORE_BYTES, folder, cpus)
     import ray
 
-    for left in reversed(range(ATTEMPTS)):
-        try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                runtime_env={"py_modules": [str(Path(__file__).parent)]},
-                **local,
-            )
-            break
-        except Exception as error:
-            if not left or "timed out during startup" not in str(error):
-                raise
-            ray.shutdown()
+    if folder is None:
+        tools = {"py_modules": [str(Path(__file__).parent)]}
+        ray.init(address=address, log_to_driver=False, runtime_env=tools)
     try:
         yield
     finally:
         ray.shutdown()
+        if folder is not None:
+            folders.remove(folder)
 
 
 def fit_all(

@@ -111,7 +111,7 @@ def export(
     source = _source_of(pipeline, fastapi)
     with tempfile.TemporaryDirectory(prefix="mlkit-export-") as scratch:
         fresh = Path(scratch) / "export"
-        exported = _write(pipeline, fastapi, source, fresh, examples, manifests.image_of(target))
+        exported = _write(pipeline, fastapi, source, fresh, examples, target.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         for wheel in (target / "wheels").glob("*.whl"):
             shutil.copy2(wheel, fresh / "wheels")
@@ -228,7 +228,7 @@ def _write(
     source: _Source,
     folder: Path,
     examples: Iterable[Any] | App | None,
-    image: str,
+    image_name: str,
 ) -> Exported:
     """Write everything, and replay the golden requests in a fresh process."""
     graph = pipeline.graph
@@ -274,16 +274,27 @@ def _write(
     planned = plan(pipeline)
     (folder / "wheels").mkdir()
     (folder / "wheels" / ".gitkeep").touch()
-    for name, text in {
+    gpu = any(stage.num_gpus for stage in planned.stages)
+    in_image = {
         "requirements.txt": pins,
         "serve_app.py": manifests.serve_app(target, source.application),
         "serve.yaml": manifests.serve_config(planned, source.variable),
+        "Dockerfile": manifests.dockerfile(gpu=gpu),
+    }
+    _write_texts(folder, in_image)
+    image = manifests.image_of(image_name, folder)
+    command = golden.command(recorded[0])
+    about_it = {
         "rayservice.yaml": manifests.ray_service(planned, source.variable, image),
-        "Dockerfile": manifests.dockerfile(),
-        "README.md": manifests.readme(planned, module, golden.command(recorded[0]), wheels, notes),
-    }.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        "README.md": manifests.readme(planned, module, command, image, wheels, notes),
+    }
+    _write_texts(folder, about_it)
     return Exported(folder, module, len(inputs), notes)
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _without_example(graph: Graph) -> Problem:

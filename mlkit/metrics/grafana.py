@@ -11,16 +11,21 @@ __all__ = ["dashboard"]
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _WIDTH, _HEIGHT = 8, 8
 _COLUMNS = 24 // _WIDTH
+WITH_EXEMPLARS = "mlkit_request_duration_seconds"
 _OF = 'pipeline=~"$pipeline"'
 _RATE = "[$__rate_interval]"
 
 
 @dataclass(frozen=True)
 class _Query:
-    """A query of PromQL, and the legend of its series."""
+    """A query of PromQL, and the legend of its series.
+
+    ``exemplar`` says whether requests that stand for its buckets are shown as points.
+    """
 
     expression: str
     legend: str
+    exemplar: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,11 @@ def _percentiles(metric: str, by: str, *percents: int) -> list[_Query]:
     legend = "".join(f"{{{{{label}}}}} " for label in by.split(", "))
     buckets = _rate(f"{metric}_bucket", f"le, {by}")
     return [
-        _Query(f"histogram_quantile({percent / 100:g}, {buckets})", f"{legend}p{percent}")
+        _Query(
+            f"histogram_quantile({percent / 100:g}, {buckets})",
+            f"{legend}p{percent}",
+            exemplar=metric == WITH_EXEMPLARS,
+        )
         for percent in percents
     ]
 
@@ -197,6 +206,7 @@ def _laid_out(panels: Sequence[_Panel]) -> Iterator[dict[str, Any]]:
                     "expr": query.expression,
                     "legendFormat": query.legend,
                     "range": True,
+                    "exemplar": query.exemplar,
                 }
                 for at, query in enumerate(panel.queries)
             ],

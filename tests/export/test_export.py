@@ -8,18 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import yaml
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, Field
 from ray.serve.schema import ServeDeploySchema
 
 from mlkit.cli import main
 from mlkit.errors import ExportError
 from mlkit.export import Verification, export, parity, verify
 from mlkit.tagging import tag
+from tests.export.kuberay import RayService
 from tests.zoo import classes, models, scalars
 
 Notebook = Callable[..., dict[str, Any]]
@@ -216,86 +216,6 @@ def check_manifests(folder: Path) -> None:
     docker = (folder / "Dockerfile").read_text()
     assert docker.startswith("FROM rayproject/ray:")
     assert "golden" in (folder / "README.md").read_text()
-
-
-class Strict(BaseModel):
-    """A part of KubeRay's RayService, as far as an export uses it; its own schema is 1 MB."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Name(Strict):
-    name: str = Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=47)
-
-
-class SecretKey(Strict):
-    name: str
-    key: str
-
-
-class ValueFrom(Strict):
-    secretKeyRef: SecretKey  # noqa: N815
-
-
-class Variable(Strict):
-    name: str
-    valueFrom: ValueFrom  # noqa: N815
-
-
-class Port(Strict):
-    name: str = Field(max_length=15)
-    containerPort: int  # noqa: N815
-
-
-class Resources(Strict):
-    limits: dict[str, str]
-    requests: dict[str, str]
-
-
-class Container(Strict):
-    name: str
-    image: str
-    env: list[Variable]
-    resources: Resources
-    ports: list[Port] = []
-
-
-class Containers(Strict):
-    containers: list[Container]
-
-
-class Pod(Strict):
-    spec: Containers
-
-
-class Head(Strict):
-    rayStartParams: dict[str, str]  # noqa: N815
-    template: Pod
-
-
-class Group(Head):
-    groupName: str  # noqa: N815
-    replicas: int
-    minReplicas: int  # noqa: N815
-    maxReplicas: int  # noqa: N815
-
-
-class Cluster(Strict):
-    rayVersion: str  # noqa: N815
-    headGroupSpec: Head  # noqa: N815
-    workerGroupSpecs: list[Group]  # noqa: N815
-
-
-class Spec(Strict):
-    serveConfigV2: str  # noqa: N815
-    rayClusterConfig: Cluster  # noqa: N815
-
-
-class RayService(Strict):
-    apiVersion: Literal["ray.io/v1"]  # noqa: N815
-    kind: Literal["RayService"]
-    metadata: Name
-    spec: Spec
 
 
 def test_all_problems_are_listed_by_cell_and_line(notebook: Notebook, tmp_path: Path) -> None:

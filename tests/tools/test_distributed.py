@@ -135,6 +135,7 @@ def test_another_model_is_no_product_head(tmp_path):
 
 
 @pytest.mark.serve
+@pytest.mark.timeout(300)
 def test_ray_trains_the_same_heads_and_searches_for_settings(repository):
     done = subprocess.run(
         [sys.executable, "-c", ON_RAY],
@@ -142,7 +143,7 @@ def test_ray_trains_the_same_heads_and_searches_for_settings(repository):
         text=True,
         cwd=repository,
         env={**os.environ, "PYTHONPATH": str(repository)},
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
