@@ -72,6 +72,7 @@ lint: $(STAMP) ## ruff, its format and mypy
 	$(BIN)/ruff check . || status=1; \
 	$(BIN)/ruff format --check . || status=1; \
 	$(BIN)/mypy || status=1; \
+	$(BIN)/mypy tests/define/typed.py || status=1; \
 	exit $$status
 
 bench: $(STAMP) ## measure what is claimed about speed

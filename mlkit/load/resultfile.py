@@ -51,7 +51,7 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
-        head = json.loads(str(columns.pop("head")))
+        head: dict[str, Any] = json.loads(str(columns.pop("head")))
         del head["format"]
     except (KeyError, ValueError) as error:
         raise LoadError("this file does not contain a load test", where=str(path)) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,17 @@ class LocalApp:
 
 
 @pytest.fixture
-def local_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Has `deploy` serve the pipeline in this process."""
-    monkeypatch.setattr(mlkit.serving, "deploy", lambda pipe: LocalApp(pipe, tmp_path))
+def local_deploy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Has `deploy` serve the pipeline in this process, until the test ends."""
+    with ExitStack() as stack:
+
+        def deploy(pipe: Any) -> LocalApp:
+            app = LocalApp(pipe, tmp_path)
+            stack.enter_context(app.client)
+            return app
+
+        monkeypatch.setattr(mlkit.serving, "deploy", deploy)
+        yield
 
 
 SECTIONS: dict[str, tuple[list[str], str]] = {

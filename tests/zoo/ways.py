@@ -28,7 +28,7 @@ from mlkit.serving.replica.remote import pack, unpack
 from tests.zoo.strategies import draw, values_of
 
 ADDRESS = "http://127.0.0.1"
-WAYS = ("app", "json", "upload", "map", "stage", "stream", "events")
+WAYS = ("app", "json", "upload", "map", "stage", "stream", "events", "form", "tensor")
 EQUAL, REFUSED, NONE = "equal", "refused beforehand", "-"
 WRONG = "wrong"
 ORDER = (NONE, REFUSED, EQUAL, WRONG)
@@ -288,6 +288,29 @@ class Face:
         shown = json.loads(data.removeprefix(b"data: "))
         assert same(shown, json.loads(self._text(self.seen[-1])))
         return EQUAL
+
+    def form(self, value: Any) -> str:
+        """As a field of the playground."""
+        assert self._page.count('data-name="x"') == 1
+        return EQUAL
+
+    @functools.cached_property
+    def _page(self) -> str:
+        page = self._run(self.client.get("/try"))
+        assert page.status_code == 200
+        return str(page.text)
+
+    def tensor(self, value: Any) -> str:
+        """As a tensor of the Open Inference Protocol."""
+        assert [given["name"] for given in self._metadata["inputs"]] == ["x"]
+        for described in (*self._metadata["inputs"], *self._metadata["outputs"]):
+            assert described["parameters"]["content_type"]
+            assert described["datatype"]
+        return EQUAL
+
+    @functools.cached_property
+    def _metadata(self) -> Any:
+        return self._run(self.client.get("/v2/models/echo")).json()
 
     def _content(self, value: Any) -> dict[str, Any]:
         if self.entry.body is not None:

@@ -108,10 +108,11 @@ def document(pipe, **options):
 def test_the_document_is_valid_and_is_kept_to(pipe, picture) -> None:
     schema = document(pipe)
     validate(schema.raw_schema)
-    found = fuzz(schema, 60, {}, pictures=[picture])
+    # `tests/zoo` asks fifteen pipelines, and `make contract` sends thousands of requests.
+    found = fuzz(schema, 20, {}, pictures=[picture])
     assert found.wrong == []
     assert (found.server_errors, found.undeclared, found.not_problems) == (0, 0, 0)
-    assert found.cases > 50
+    assert found.cases >= 20
     assert {200, 422} <= found.statuses.keys()
 
 

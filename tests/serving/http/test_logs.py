@@ -13,7 +13,7 @@ from mlkit.errors import DeployError
 from mlkit.serving import asgi
 from mlkit.serving.http.logs import log_as
 
-logger = logging.getLogger("shop")
+logger = logging.getLogger("shop.counting")  # whose level and state no other test changes
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -34,8 +34,17 @@ def written(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "__stderr__", stream)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    # Servers that other tests run may have disabled it, or raised the level of the root.
+    monkeypatch.setattr(logger, "disabled", False)
+    logger.setLevel(logging.WARNING)
     log_as("json")
-    return lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+
+    def own_lines():  # threads of earlier tests may still log
+        lines = map(json.loads, stream.getvalue().splitlines())
+        return [line for line in lines if line["logger"] == logger.name]
+
+    yield own_lines
+    logger.setLevel(logging.NOTSET)
 
 
 def test_a_line_names_its_request_and_step(written) -> None:
@@ -45,11 +54,11 @@ def test_a_line_names_its_request_and_step(written) -> None:
     }
     with TestClient(asgi(counting), base_url="http://127.0.0.1") as client:
         assert client.post("/counting", json={"words": "two words"}, headers=headers).json() == 2
-    (line,) = [line for line in written() if line["logger"] == "shop"]
+    (line,) = written()
     assert line.pop("time").endswith("+00:00")
     assert line == {
         "level": "WARNING",
-        "logger": "shop",
+        "logger": "shop.counting",
         "message": "2 words",
         "request_id": "abc-1",
         "trace_id": TRACE,

@@ -104,18 +104,12 @@ def test_json_is_answered_alike(case: Case) -> None:
             assert expected[0] == (200 if body in case.accepted else 422), expected
 
 
-@pytest.mark.parametrize(
-    ("case", "request_"),
-    [
-        pytest.param(case, request, id=f"{case.fn.__name__}-{name}")
-        for case in FORMS
-        for name, request in case.requests.items()
-    ],
-)
-def test_forms_are_answered_alike(case: Form, request_: dict[str, Any]) -> None:
+@by_case(FORMS)
+def test_forms_are_answered_alike(case: Form) -> None:
     with both(case.fn, field_of(case.fn)) as (theirs, ours):
-        expected = outcome(theirs.post(f"/{case.fn.__name__}", **request_))
-        assert outcome(ours.post(f"/{case.fn.__name__}", **request_)) == expected
+        for name, request in case.requests.items():
+            expected = outcome(theirs.post(f"/{case.fn.__name__}", **request))
+            assert outcome(ours.post(f"/{case.fn.__name__}", **request)) == expected, name
 
 
 def required(number: int) -> int:

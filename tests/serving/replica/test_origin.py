@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mlkit.define import classes
 from mlkit.serving.bundle import Origin
 
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch):
-    """The folder, search path and environment are restored."""
+    """The folder, search path, environment and entered modules are restored."""
+    monkeypatch.setattr(classes, "_entered", classes._entered)
     monkeypatch.chdir(Path.cwd())
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(os, "environ", os.environ.copy())
