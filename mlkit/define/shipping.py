@@ -193,6 +193,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         function = decorated.reduced(obj)
         if function is not None:
             return function
+        if _is_get_ipython(obj):  # code that asks for IPython gets None in a replica
+            return getattr, (importlib.import_module("IPython"), "get_ipython")
         if isinstance(obj, typing.NewType) and travels(obj):
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
         if type(obj).__name__ == "TypeAliasType" and travels(obj):
@@ -237,6 +239,15 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 _DYNAMIC = {"getattr", "vars", "globals", "eval", "exec", "__dict__", "attrgetter", "methodcaller"}
 """Names that code uses to access members of modules by their names as text."""
+
+
+def _is_get_ipython(value: Any) -> bool:
+    """Whether it is the function that a kernel adds to the notebook: a method of its shell."""
+    return (
+        isinstance(value, types.MethodType)
+        and value.__name__ == "get_ipython"
+        and value.__func__.__module__.startswith("IPython.")
+    )
 
 
 def _is_incomplete(cls: Any) -> bool:

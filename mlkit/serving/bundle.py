@@ -13,6 +13,7 @@ from typing import Any
 from mlkit.define import packing
 from mlkit.define.check import check
 from mlkit.define.classes import enter_modules
+from mlkit.define.code import captured
 from mlkit.define.fresh import FIXED
 from mlkit.define.graph import (
     Argument,
@@ -24,7 +25,7 @@ from mlkit.define.graph import (
     Result,
     Source,
 )
-from mlkit.define.modules import Installed, modules_of
+from mlkit.define.modules import Installed, functions_of, modules_of
 from mlkit.define.process import changed_settings
 from mlkit.define.registry import codecs, register
 from mlkit.define.resource import Resource
@@ -267,15 +268,20 @@ def shared_state(graph: Graph, fastapi: Application | None = None) -> list[str]:
     for user, fn in users:
         for name in changed_state([fn]):
             state.setdefault(name, user)
+    steps, routes = (
+        {name for user in functions_of(functions) for name in captured(user)}
+        for functions in ([n.step.fn for n in graph], [fn for _, fn in users[len(graph) :]])
+    )
     loaders = [resource.load for resource in graph.resources.values() if resource.load is not None]
     return [
-        f"{user} changes {name!r}: each replica has its own copy of {name!r}, and its changes "
-        "reach neither other replicas nor this notebook. Return the change, or keep the state in "
-        "a database or a file; for a cache of each process, use a loader: resource(dict)."
+        f"{user} changes {name!r}: each replica has its own copy of {name!r}, "
+        f"{'steps have another one than routes, ' if name in steps & routes else ''}and its "
+        "changes reach neither other replicas nor this notebook. Return the change, or keep the "
+        "state in a database or a file; for a cache of each process, use a loader: resource(dict)."
         for name, user in state.items()
     ] + [
-        f"{setting} is not at its default in this notebook, and will be in replicas: set it in "
-        f"each step that needs it: {code}"
+        f"replicas do not have {setting} as this notebook has set it. In a step that needs it: "
+        f"{code}"
         for setting, code in changed_settings([*(fn for _, fn in users), *loaders]).items()
     ]
 
