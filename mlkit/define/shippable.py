@@ -115,8 +115,17 @@ def _without_file(step: Any) -> Iterator[Problem]:
 
 _INTERACTIVE = {
     "breakpoint": "breakpoint(), which waits for someone at a console",
+    "exit": "exit(), which ends a console",
     "get_ipython": "IPython (a %magic, a !command or get_ipython()), which a replica does not have",
     "input": "input(), which waits for someone at a console",
+    "quit": "quit(), which ends a console",
+}
+_INSTEAD = {
+    "breakpoint": "remove it; app.failures[-1].reproduce() and %debug debug a replica's failure",
+    "exit": "return, or raise an exception",
+    "get_ipython": "use plain Python in it: subprocess.run([...]) for a !command",
+    "input": "take it as a parameter",
+    "quit": "return, or raise an exception",
 }
 
 
@@ -124,18 +133,21 @@ def _interactive(step: Any) -> Iterator[Problem]:
     """What works in a cell only."""
     for user in functions_of([step.fn]):
         for name in sorted(_INTERACTIVE.keys() & unguarded_names(user)):
-            if name in user.__globals__ and name != "get_ipython":  # a function of one's own
+            own = user.__globals__.get(name)
+            if own is not None and not _is_ipythons(own):
                 continue
             yield Problem(
                 f"step {step.name!r}",
                 f"{'it' if user is step.fn else user.__name__} uses {_INTERACTIVE[name]}",
-                fix="use plain Python in it: subprocess.run([...]) for a !command"
-                if name == "get_ipython"
-                else "take it as a parameter"
-                if name == "input"
-                else "remove it; app.failures[-1].reproduce() and %debug debug a replica's failure",
+                fix=_INSTEAD[name],
                 node=step.name,
             )
+
+
+def _is_ipythons(value: Any) -> bool:
+    """Whether IPython has added a function to the notebook, rather than a cell."""
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return module.startswith("IPython.")
 
 
 def _outdated(step: Any) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ modules that are not installed (files beside the notebook) is pickled by value.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import enum
 import importlib
@@ -193,6 +194,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         function = decorated.reduced(obj)
         if function is not None:
             return function
+        if type(obj).__module__ == "IPython.core.autocall":  # exit and quit of a notebook
+            return getattr, (builtins, "exit")
         if _is_get_ipython(obj):  # code that asks for IPython gets None in a replica
             return getattr, (importlib.import_module("IPython"), "get_ipython")
         if isinstance(obj, typing.NewType) and travels(obj):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.define import packing
-from mlkit.define.check import check
+from mlkit.define.check import check, varying
 from mlkit.define.classes import enter_modules
 from mlkit.define.code import captured
 from mlkit.define.fresh import FIXED
@@ -129,6 +129,9 @@ _OF_SESSIONS = {
 }
 """mlkit's own that say where and how a session runs; all others configure a pipeline's code."""
 
+_OF_SKLEARN = {"KMP_DUPLICATE_LIB_OK": "True", "KMP_INIT_AT_FORK": "FALSE"}
+"""What scikit-learn sets when it is imported, in replicas as well."""
+
 _OF_SHELLS = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM"}
 
 
@@ -168,7 +171,9 @@ class Origin:
         variables = {
             name: here.get(name)
             for name in sorted({*here, *inherited})
-            if here.get(name) != inherited.get(name) and not _is_own(name)
+            if here.get(name) != inherited.get(name)
+            and not _is_own(name)
+            and here.get(name) != _OF_SKLEARN.get(name, "")
         }
         return cls(folder, search_path, fingerprint(modules) if modules else "", variables)
 
@@ -215,7 +220,7 @@ def pack(
         DeployError: a pipeline has problems, all of which are listed, or a part of the application
             cannot be pickled.
     """
-    _check(plan.graph)
+    _check(plan.graph, pipeline)
     cut = plan.cut
     fronts = {plan.graph.name: cut.front}
     application, digest, parts = None, "", []
@@ -238,7 +243,7 @@ def pack_whole(pipeline: Pipeline[..., Any]) -> Packed:
         DeployError: it has problems, all of which are listed.
     """
     graph = pipeline.graph
-    _check(graph)
+    _check(graph, pipeline)
     return _pack(planned(pipeline).front, {graph.name: graph})
 
 
@@ -286,8 +291,10 @@ def shared_state(graph: Graph, fastapi: Application | None = None) -> list[str]:
     ]
 
 
-def _check(graph: Graph) -> None:
-    problems = check(graph)
+def _check(graph: Graph, pipeline: Pipeline[..., Any] | None) -> None:
+    problems = list(check(graph))
+    if pipeline is not None:
+        problems += varying(pipeline.graph, pipeline.graph)
     if problems:
         raise DeployError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in the way:\n"
@@ -298,7 +305,7 @@ def _check(graph: Graph) -> None:
 
 def _whole(pipeline: Pipeline[..., Any]) -> Graph:
     """The graph of a further pipeline, all of which must run in the front."""
-    _check(pipeline.graph)
+    _check(pipeline.graph, pipeline)
     stages = planned(pipeline).stages[1:]
     if stages:
         raise DeployError(

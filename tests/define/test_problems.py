@@ -1,5 +1,6 @@
 """What keeps a pipeline from being deployed is listed; it runs here all the same."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from IPython.core.autocall import ExitAutocall
 
 from mlkit.define import ImageSource, batched_step, step
 from mlkit.errors import StepError
@@ -313,6 +315,7 @@ def test_common_types_cross_the_border(kind: Any) -> None:
     [
         ("return input('?')", "uses input(), which waits for someone", "take it as a parameter"),
         ("breakpoint()", "uses breakpoint(), which waits", "remove it"),
+        ("quit()", "uses quit(), which ends a console", "raise an exception"),
         ("return get_ipython().getoutput('ls')", "uses IPython (a %magic", "subprocess.run"),
     ],
 )
@@ -320,11 +323,16 @@ def test_common_types_cross_the_border(kind: Any) -> None:
 def test_what_works_in_a_cell_only_is_a_problem(
     cell: Cell, source: str, what: str, fix: str, helper: str
 ) -> None:
+    def get_ipython() -> None: ...
+
+    get_ipython.__module__ = "IPython.core.interactiveshell"
     names = cell(
-        "from mlkit import *\nget_ipython = lambda: None\n"
+        "from mlkit import *\n"
         + helper.format(source=source)
         + f"@step\ndef look(x: str) -> object:\n    {'return helper(x)' if helper else source}\n"
-        "@pipeline\ndef pipe(x: str) -> object:\n    return look(x)\n"
+        "@pipeline\ndef pipe(x: str) -> object:\n    return look(x)\n",
+        get_ipython=get_ipython,
+        quit=ExitAutocall(),
     )
     problem = only(names["pipe"])
     assert what in problem.what
@@ -403,3 +411,34 @@ def test_a_late_module_that_is_not_as_in_its_file_is_a_problem(
     names["edited_shop"].name = cell("def name():\n    return 'patched'")["name"]
     if "def name" in file.read_text() and stale is None:
         assert "whose 'name' in this notebook" in only(names["pipe"]).what
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.mark.parametrize("changing", [next, lambda n: [str(next(n))], lambda n: {"a": (next(n),)}])
+def test_a_constant_that_each_trace_computes_anew_is_a_problem(changing: Any) -> None:
+    @step
+    def look(x: int, value: Any) -> int:
+        return x
+
+    @pipeline
+    def pipe(x: int) -> int:
+        return look(x, changing(NUMBERS))
+
+    problem = only(pipe)
+    assert problem.what.startswith("'value' gets a value that the pipeline's body computes anew")
+    assert problem.fix == "compute it in a step"
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), object(), {"a": [1]}, np.zeros(2)])
+def test_other_constants_are_none(value: Any) -> None:
+    @step
+    def look(x: int, value: Any) -> int:
+        return x
+
+    @pipeline
+    def pipe(x: int) -> int:
+        return look(x, value)
+
+    assert pipe.problems == ()
