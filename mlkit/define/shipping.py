@@ -12,6 +12,7 @@ import enum
 import importlib
 import io
 import pickle
+import sys
 import threading
 import types
 import typing
@@ -196,8 +197,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return function
         if type(obj).__module__ == "IPython.core.autocall":  # exit and quit of a notebook
             return getattr, (builtins, "exit")
-        if _is_get_ipython(obj):  # code that asks for IPython gets None in a replica
-            return getattr, (importlib.import_module("IPython"), "get_ipython")
+        if _is_get_ipython(obj):
+            return getattr, (sys.modules[__name__], get_no_ipython.__name__)
         if isinstance(obj, typing.NewType) and travels(obj):
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
         if type(obj).__name__ == "TypeAliasType" and travels(obj):
@@ -242,6 +243,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 _DYNAMIC = {"getattr", "vars", "globals", "eval", "exec", "__dict__", "attrgetter", "methodcaller"}
 """Names that code uses to access members of modules by their names as text."""
+
+
+def get_no_ipython() -> None:
+    """Return None, as ``IPython.get_ipython()`` does outside of IPython."""
 
 
 def _is_get_ipython(value: Any) -> bool:

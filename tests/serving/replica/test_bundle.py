@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from mlkit import pipeline, step
 from mlkit.errors import DeployError
 from mlkit.plan import plan
 from mlkit.serving.bundle import digest_of, pack, unpack
