@@ -758,12 +758,12 @@ def test_a_module_that_any_of_its_functions_imports_late_is_sent(
     place, tmp_path, monkeypatch
 ) -> None:
     def late() -> str:
-        import beside_the_notebook
+        import late_in_an_application
 
-        return beside_the_notebook.NAME
+        return late_in_an_application.NAME
 
     def digest(text: str) -> str:
-        (tmp_path / "beside_the_notebook.py").write_text(f"NAME = {text!r}")
+        (tmp_path / "late_in_an_application.py").write_text(f"NAME = {text!r}")
         front, *_ = pack(plan(tag), place(late))
         return front.modules
 
