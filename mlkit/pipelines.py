@@ -18,7 +18,7 @@ from typing import (
     overload,
 )
 
-from mlkit.define.check import check
+from mlkit.define.check import check, varying
 from mlkit.define.functions import bind_arguments, check_pipeline_function
 from mlkit.define.graph import Graph, Parameter, Problem
 from mlkit.define.step import BatchedStep, Step, running_step
@@ -135,7 +135,8 @@ class Pipeline(Generic[P, R]):
     @entry_point
     def problems(self) -> tuple[Problem, ...]:
         """What blocks its deployment; it still runs in this process."""
-        return check(self.graph)
+        graph = self.graph
+        return (*check(graph), *varying(graph, self.graph))
 
     @entry_point
     def replace(self, /, **steps: Step[..., Any]) -> Pipeline[P, R]:
@@ -286,7 +287,7 @@ class Pipeline(Generic[P, R]):
             from mlkit.views.templating import render
 
             return render("error.html.j2", title=repr(self), message=str(error))
-        return to_html(graph, check(graph))
+        return to_html(graph, self.problems)
 
 
 class _Decorator(Protocol):

@@ -6,9 +6,14 @@ import inspect
 import types
 import typing
 from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 from mlkit.define import border, shippable
+from mlkit.define.fresh import FIXED
 from mlkit.define.graph import (
     Argument,
     Choice,
@@ -23,7 +28,7 @@ from mlkit.define.graph import (
 from mlkit.define.step import Step
 from mlkit.define.typing import fits, iterated_type, show, value_fits
 
-__all__ = ["check"]
+__all__ = ["check", "varying"]
 
 EMPTY = inspect.Parameter.empty
 
@@ -40,6 +45,40 @@ def check(graph: Graph) -> tuple[Problem, ...]:
         *border.problems(graph),
         *shippable.problems(graph),
     )
+
+
+def varying(graph: Graph, again: Graph) -> Iterator[Problem]:
+    """Constants that differ between two traces of a pipeline, as a time or a random number does."""
+    for node, same in zip(graph, again, strict=False):
+        for parameter, source in node.inputs.items():
+            pairs = zip(
+                sources(source, Constant),
+                sources(same.inputs.get(parameter, source), Constant),
+                strict=False,
+            )
+            for first, second in pairs:
+                if _is_compared(first.value) and repr(first.value) != repr(second.value):
+                    yield Problem(
+                        f"step {node.name!r}",
+                        f"{parameter!r} gets a value that the pipeline's body computes anew each "
+                        "time that it is traced; a replica keeps one value for all requests",
+                        got=f"{first}, then {second}",
+                        fix="compute it in a step",
+                        node=node.name,
+                        parameter=parameter,
+                    )
+
+
+_COMPARED = FIXED | {date, datetime, time, timedelta, Decimal, Fraction, UUID}
+
+
+def _is_compared(value: Any) -> bool:
+    """Whether values are equal if and only if their text is."""
+    if type(value) in (list, tuple):
+        return all(map(_is_compared, value))
+    if type(value) is dict:
+        return all(_is_compared(part) for item in value.items() for part in item)
+    return type(value) in _COMPARED
 
 
 def _annotations(graph: Graph) -> Iterator[Problem]:
@@ -206,7 +245,7 @@ def _streaming_step(step: Step[..., Any]) -> Iterator[Problem]:
             where,
             "it returns an iterator that has to be awaited",
             got=show(annotated),
-            fix="yield the items in it: async def, and yield",
+            fix="yield the items in it, and in the wrapper of its decorator: async def, and yield",
             node=step.name,
         )
 

@@ -33,6 +33,7 @@ __all__ = [
     "read_names",
     "travels",
     "undefined_names",
+    "unguarded_names",
     "used_names",
 ]
 
@@ -249,6 +250,11 @@ def undefined_names(fn: types.FunctionType) -> list[str]:
     defined = fn.__globals__.keys() | vars(builtins).keys() | {"__class__"}
     undefined = _loaded(fn.__code__) - defined
     return sorted(undefined - set(_guarded(fn))) if undefined else []
+
+
+def unguarded_names(fn: types.FunctionType) -> set[str]:
+    """Global names that a function loads, without those for whose absence it is prepared."""
+    return _loaded(fn.__code__) - set(_guarded(fn))
 
 
 def _guarded(fn: types.FunctionType) -> Iterator[str]:

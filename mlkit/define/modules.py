@@ -15,6 +15,7 @@ import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import inspect
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +35,7 @@ __all__ = [
     "late_modules",
     "local_sources",
     "modules_of",
+    "outdated",
 ]
 
 
@@ -174,6 +176,56 @@ def _changed(text: str, members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
 
 
 _UNKNOWN = object()
+
+
+def outdated(name: str, source: ModuleSource) -> str | None:
+    """Return the first function of a loaded module that is not that of its source; None if all are.
+
+    Such as after its file was edited, or a cell has replaced the function.
+    """
+    members = vars(sys.modules[name]) if name in sys.modules else {}
+    written = _written(source.text, source.file)
+    for key, member in members.items():
+        home = getattr(member, "__module__", None)
+        if home == "__main__" and key in written:
+            return key
+        inner = vars(member).values() if isinstance(member, type) else ()
+        for value in (member, *map(_function, inner)) if home == name else ():
+            fn = inspect.unwrap(value) if callable(value) else value
+            if isinstance(fn, types.FunctionType) and fn.__code__.co_filename == source.file:
+                qualname = fn.__code__.co_qualname
+                # What the file no longer has may be left from before a reload.
+                if qualname in written and _content(fn.__code__) not in written[qualname]:
+                    return qualname
+    return None
+
+
+@functools.lru_cache(maxsize=256)
+def _written(text: str, file: str) -> dict[str, set[Any]]:
+    """The code of a source's functions and methods, by qualified name."""
+    found: dict[str, set[Any]] = {}
+    try:
+        pending = [compile(text, file, "exec", dont_inherit=True)]
+    except SyntaxError:
+        return found
+    while pending:
+        for constant in pending.pop().co_consts:
+            if inspect.iscode(constant):
+                found.setdefault(constant.co_qualname, set()).add(_content(constant))
+                pending.append(constant)
+    return found
+
+
+def _content(code: types.CodeType) -> Any:
+    """What code does, wherever it stands in its file."""
+    return (
+        code.co_code,
+        code.co_names,
+        code.co_varnames,
+        code.co_freevars,
+        code.co_flags,
+        tuple(_content(c) if inspect.iscode(c) else repr(c) for c in code.co_consts),
+    )
 
 
 def _is_plain(value: Any) -> bool:

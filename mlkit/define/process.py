@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import logging
+import random
 import re
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from mlkit.define.code import captured, late_imports, travels
+from mlkit.define.code import captured, is_local, late_imports, travels, used_names
 from mlkit.define.modules import functions_of, imported_names, late_modules
 
 __all__ = ["changed_settings"]
@@ -21,12 +24,16 @@ def changed_settings(functions: Iterable[Any]) -> dict[str, str]:
 
     Only of libraries that the functions name, import or are annotated with, and of Python itself.
     """
-    packages = {"", *_packages(functions_of(functions))} & {"", *sys.modules}
+    users = list(functions_of(functions))
+    packages = {"", *_packages(users)} & {"", *sys.modules}
     changed = {
         name: code
         for package, name, code, is_default in _SETTINGS
         if package in packages and not is_default(sys.modules.get(package))
     }
+    changed |= dict(_of_random_numbers(users)) | dict(_of_patches(users))
+    if "logging" in packages:
+        changed |= dict(_of_logging())
     return changed | (dict(_of_pandas(sys.modules["pandas"])) if "pandas" in packages else {})
 
 
@@ -49,6 +56,15 @@ def _main_source() -> str:
 _Setting: typing.TypeAlias = tuple[str, str, str, Callable[[Any], bool]]
 _SETTINGS: tuple[_Setting, ...] = (
     ("", "sys.setrecursionlimit", "sys.setrecursionlimit(...)", _is_recursion_limit_default),
+    (
+        "",
+        "warnings.simplefilter('error')",
+        "with warnings.catch_warnings():",
+        lambda _: (
+            not re.search(r"(simplefilter|filterwarnings)\(\s*['\"]error", _main_source())
+            or all(action != "error" for action, *_ in warnings.filters)
+        ),
+    ),
     (
         "locale",
         "locale.setlocale",
@@ -140,6 +156,53 @@ def _of_pandas(pandas: Any) -> Iterator[tuple[str, str]]:
                     f"pd.api.extensions.register_{kind.__name__.lower()}_accessor({name!r})"
                     f"({accessor.__name__})",
                 )
+
+
+def _of_random_numbers(functions: Iterable[types.FunctionType]) -> Iterator[tuple[str, str]]:
+    """Seeds of generators that a process has, if the notebook sets them and functions draw."""
+    source = _main_source()
+    numpy = sys.modules.get("numpy")
+    for fn in functions:
+        names = used_names(fn.__code__)
+        for value in captured(fn).values():
+            if value is random and re.search(r"(?<![.\w])random\.seed\(", source):
+                yield "random.seed", "rng = random.Random(...)"
+            draws = (value is numpy and "random" in names) or value is getattr(numpy, "random", fn)
+            if draws and re.search(r"\b(np|numpy)\.random\.seed\(", source):
+                yield "np.random.seed", "rng = np.random.default_rng(...)"
+
+
+def _of_logging() -> Iterator[tuple[str, str]]:
+    """Filters of loggers, and handlers other than those for the console: replicas have neither."""
+    loggers = {"root": logging.root, **logging.root.manager.loggerDict}
+    for name, logger in sorted(loggers.items()):
+        of_library = name != "root" and name.partition(".")[0] in sys.modules
+        if isinstance(logger, logging.Logger) and not of_library:
+            code = "*, logs=resource(set_up_logging), whose loader sets it"
+            for handler in filter(_is_kept_elsewhere, logger.handlers):
+                yield f"the {type(handler).__name__} of the logger {name!r}", code
+            if any(part.filters for part in (logger, *logger.handlers)):
+                yield f"a filter of the logger {name!r}", code
+
+
+def _is_kept_elsewhere(handler: logging.Handler) -> bool:
+    kind = type(handler)
+    is_file = kind is logging.FileHandler or kind.__module__ == "logging.handlers"
+    return is_file or travels(kind)
+
+
+def _of_patches(functions: Iterable[types.FunctionType]) -> Iterator[tuple[str, str]]:
+    """Functions and methods of libraries that cells have replaced or added."""
+    for fn in functions:
+        late = (sys.modules.get(name) for name in late_imports(fn.__code__))
+        for owner in (*captured(fn).values(), *fn.__annotations__.values(), *late):
+            if isinstance(owner, types.ModuleType):
+                of_library = owner.__name__ != "__main__" and not is_local(owner)
+            else:
+                of_library = isinstance(owner, type) and not travels(owner)
+            for key, member in list(vars(owner).items()) if of_library else ():
+                if isinstance(member, types.FunctionType) and member.__module__ == "__main__":
+                    yield f"{owner.__name__}.{key}", f"call {member.__name__}(...) itself"
 
 
 def _packages(functions: Iterable[types.FunctionType]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 import weakref
@@ -200,5 +201,31 @@ def resource(
             got=f"{type(load).__name__}",
             fix="write resource(value=...) for an existing object",
         )
+    if load is not None:
+        _check_loader(load)
     paths = [files] if isinstance(files, (str, PathLike)) else files
     return Resource(load, value, paths, exclusive)
+
+
+def _check_loader(load: Callable[[], Any]) -> None:
+    try:
+        parameters = inspect.signature(load).parameters.values()
+    except (TypeError, ValueError):  # a function in C
+        return
+    name = getattr(load, "__name__", repr(load))
+    for parameter in parameters:
+        if isinstance(parameter.default, Resource):
+            raise DefinitionError(
+                "a loader takes no resources",
+                where="resource",
+                got=f"the parameter {parameter.name!r} of {name}",
+                fix=f"call {parameter.default.name}() in {name}, or build both in one loader",
+            )
+        variable = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if parameter.default is parameter.empty and not variable:
+            raise DefinitionError(
+                "a loader is a callable without arguments",
+                where="resource",
+                got=f"the parameter {parameter.name!r} of {name}",
+                fix=f"write resource(lambda: {name}(...)), or give it a default",
+            )

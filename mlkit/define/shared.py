@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import inspect
+import random
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -57,7 +58,8 @@ def changed_state(functions: Iterable[Any]) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for fn in functions_of(functions):
-        for name in (*_assigned(fn.__code__, frozenset(fn.__code__.co_freevars)), *_mutated(fn)):
+        assigned = _assigned(fn.__code__, frozenset(fn.__code__.co_freevars))
+        for name in (*assigned, *_mutated(fn), *_advanced(fn)):
             names.setdefault(name, fn.__name__)
     return names
 
@@ -94,6 +96,23 @@ def _assigned(code: types.CodeType, enclosing: frozenset[str]) -> Iterator[str]:
     for constant in code.co_consts:
         if inspect.iscode(constant):
             yield from _assigned(constant, enclosing)
+
+
+def _advanced(fn: types.FunctionType) -> Iterator[str]:
+    """Variables that change when they are used: ``next(ids)``, ``rng.random()``, ``f.read()``."""
+    for name, value in (captured(fn) | _values(fn)).items():
+        kind = type(value)
+        draws = (kind.__module__, kind.__name__) in _GENERATORS or isinstance(value, random.Random)
+        if draws or (isinstance(value, Iterator) and not isinstance(value, types.GeneratorType)):
+            yield name
+
+
+_GENERATORS = {
+    ("numpy.random._generator", "Generator"),
+    ("numpy.random.mtrand", "RandomState"),
+    ("torch._C", "Generator"),
+}
+"""Types of generators of random numbers, besides Python's own."""
 
 
 def _mutated(fn: types.FunctionType) -> Iterator[str]:
@@ -156,8 +175,10 @@ def _resolved(expression: ast.expr, variables: dict[str, Any]) -> str | None:
 
 
 def _can_change(value: Any) -> bool:
-    if isinstance(value, (types.ModuleType, types.FunctionType)) or value is None:
+    if isinstance(value, types.ModuleType) or value is None:
         return False
+    if isinstance(value, types.FunctionType):  # its attributes
+        return travels(value)
     if isinstance(value, (list, dict, set, bytearray, deque, types.SimpleNamespace)):
         return True
     kind = value if isinstance(value, type) else type(value)

@@ -10,11 +10,18 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from mlkit.define.code import captured, has_no_file, late_imports, travels, undefined_names
+from mlkit.define.code import (
+    captured,
+    has_no_file,
+    late_imports,
+    travels,
+    undefined_names,
+    unguarded_names,
+)
 from mlkit.define.decorated import is_proxy
 from mlkit.define.graph import Graph, Problem
 from mlkit.define.lookups import lookups
-from mlkit.define.modules import functions_of
+from mlkit.define.modules import functions_of, late_modules, outdated
 from mlkit.define.nesting import nested_calls
 from mlkit.define.resource import Resource
 from mlkit.define.shipping import LARGE_BYTES, Pickler, by_value, dumps, pickled
@@ -38,7 +45,9 @@ def problems(graph: Graph) -> Iterator[Problem]:
             problems += _undefined(step)
             problems += _looked_up(step)
             problems += _nested(step)
+            problems += _interactive(step)
             problems += _without_file(step)
+            problems += _outdated(step)
             problems += _pickling(f"step {step.name!r}", step.fn, heavy=True, node=step.name)
         for resource in graph.resources.values():
             heavy = resource.load is not None
@@ -100,6 +109,60 @@ def _without_file(step: Any) -> Iterator[Problem]:
                     "a module that has no file",
                     fix="import it outside of the function, from where it is sent along, or write "
                     f"it to {name}.py",
+                    node=step.name,
+                )
+
+
+_INTERACTIVE = {
+    "breakpoint": "breakpoint(), which waits for someone at a console",
+    "exit": "exit(), which ends a console",
+    "get_ipython": "IPython (a %magic, a !command or get_ipython()), which a replica does not have",
+    "input": "input(), which waits for someone at a console",
+    "quit": "quit(), which ends a console",
+}
+_INSTEAD = {
+    "breakpoint": "remove it; app.failures[-1].reproduce() and %debug debug a replica's failure",
+    "exit": "return, or raise an exception",
+    "get_ipython": "use plain Python in it: subprocess.run([...]) for a !command",
+    "input": "take it as a parameter",
+    "quit": "return, or raise an exception",
+}
+
+
+def _interactive(step: Any) -> Iterator[Problem]:
+    """What works in a cell only."""
+    for user in functions_of([step.fn]):
+        for name in sorted(_INTERACTIVE.keys() & unguarded_names(user)):
+            own = user.__globals__.get(name)
+            if own is not None and not _is_ipythons(own):
+                continue
+            yield Problem(
+                f"step {step.name!r}",
+                f"{'it' if user is step.fn else user.__name__} uses {_INTERACTIVE[name]}",
+                fix=_INSTEAD[name],
+                node=step.name,
+            )
+
+
+def _is_ipythons(value: Any) -> bool:
+    """Whether IPython has added a function to the notebook, rather than a cell."""
+    module = getattr(value, "__module__", None) or type(value).__module__
+    return module.startswith("IPython.")
+
+
+def _outdated(step: Any) -> Iterator[Problem]:
+    """Modules that a step imports when it runs, and that are not as in their files."""
+    for user in functions_of([step.fn]):
+        for module, source in late_modules(user).items():
+            name = outdated(module, source)
+            if name is not None:
+                yield Problem(
+                    f"step {step.name!r}",
+                    f"{'it' if user is step.fn else user.__name__} imports {module!r} when it "
+                    f"runs, whose {name!r} in this notebook is not that of {source.file}, which "
+                    "replicas run",
+                    fix=f"run importlib.reload({module}), or %autoreload 2; or import it outside "
+                    "of functions only, which sends it as it is here",
                     node=step.name,
                 )
 

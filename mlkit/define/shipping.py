@@ -6,11 +6,13 @@ modules that are not installed (files beside the notebook) is pickled by value.
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import enum
 import importlib
 import io
 import pickle
+import sys
 import threading
 import types
 import typing
@@ -193,6 +195,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         function = decorated.reduced(obj)
         if function is not None:
             return function
+        if type(obj).__module__ == "IPython.core.autocall":  # exit and quit of a notebook
+            return getattr, (builtins, "exit")
+        if _is_get_ipython(obj):
+            return getattr, (sys.modules[__name__], get_no_ipython.__name__)
         if isinstance(obj, typing.NewType) and travels(obj):
             return _new_type, (obj.__name__, obj.__supertype__, obj.__module__)
         if type(obj).__name__ == "TypeAliasType" and travels(obj):
@@ -237,6 +243,19 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
 _DYNAMIC = {"getattr", "vars", "globals", "eval", "exec", "__dict__", "attrgetter", "methodcaller"}
 """Names that code uses to access members of modules by their names as text."""
+
+
+def get_no_ipython() -> None:
+    """Return None, as ``IPython.get_ipython()`` does outside of IPython."""
+
+
+def _is_get_ipython(value: Any) -> bool:
+    """Whether it is the function that a kernel adds to the notebook: a method of its shell."""
+    return (
+        isinstance(value, types.MethodType)
+        and value.__name__ == "get_ipython"
+        and value.__func__.__module__.startswith("IPython.")
+    )
 
 
 def _is_incomplete(cls: Any) -> bool:

@@ -31,7 +31,15 @@ from mlkit.define.turn import Turn, in_turn
 from mlkit.define.typing import item_type, iterated_type, refreshed, show, strip
 from mlkit.errors import DefinitionError, did_you_mean, entry_point
 
-__all__ = ["BatchedStep", "Step", "active_tracer", "batched_step", "running_step", "step"]
+__all__ = [
+    "BatchedStep",
+    "Step",
+    "active_tracer",
+    "batched_step",
+    "not_awaited",
+    "running_step",
+    "step",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -252,6 +260,8 @@ class Step(Generic[P, R]):
             return self._iterate(iterate_here(items) if self.is_async else items, turns)
         with inside(self.name), in_turn(turns):
             result = self.fn(*args, **kwargs)
+            if isinstance(result, types.CoroutineType) and not self.is_async:
+                raise not_awaited(self.name, result)
             return self._conformed(run_here(result) if self.is_async else result)
 
     def _iterate(self, items: typing.Iterable[Any], turns: Sequence[Turn]) -> Iterator[Any]:
@@ -422,6 +432,17 @@ def inside(name: str) -> Iterator[None]:
         yield
     finally:
         running_step.reset(token)
+
+
+def not_awaited(name: str, result: types.CoroutineType[Any, Any, Any]) -> DefinitionError:
+    """Return the error of a plain step whose result is a coroutine."""
+    result.close()  # Python need not warn of it as well
+    return DefinitionError(
+        "it returns a coroutine, which nothing awaits",
+        where=f"step {name!r}",
+        fix="make it `async def`; if it is, so has to be the wrapper of its decorator, which "
+        "awaits the function",
+    )
 
 
 def _is_instance(value: Any, expected: type) -> bool:

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import aclosing, closing, nullcontext
 from time import perf_counter
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any, NamedTuple
 
 from mlkit.define.fresh import fresh, separate
-from mlkit.define.step import BatchedStep, running_step
+from mlkit.define.step import BatchedStep, not_awaited, running_step
 from mlkit.define.turn import in_turn, in_turn_async
 from mlkit.errors import Cancelled, DefinitionError
 from mlkit.execute.execution import Part, Work, deadline_passed
@@ -51,6 +51,8 @@ def call_single(task: Task, execution: Work) -> CallResult:
             value = _exclusive(task, execution)
         else:
             value = task.step.fn(**_inputs(task, execution), **task.resources)
+        if isinstance(value, CoroutineType):
+            raise not_awaited(task.name, value)
         if task.conform is not None:
             value = task.conform(value)
     except BaseException as raised:

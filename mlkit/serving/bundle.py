@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mlkit.define import packing
-from mlkit.define.check import check
+from mlkit.define.check import check, varying
 from mlkit.define.classes import enter_modules
+from mlkit.define.code import captured
 from mlkit.define.fresh import FIXED
 from mlkit.define.graph import (
     Argument,
@@ -24,7 +25,7 @@ from mlkit.define.graph import (
     Result,
     Source,
 )
-from mlkit.define.modules import Installed, modules_of
+from mlkit.define.modules import Installed, functions_of, modules_of
 from mlkit.define.process import changed_settings
 from mlkit.define.registry import codecs, register
 from mlkit.define.resource import Resource
@@ -128,6 +129,9 @@ _OF_SESSIONS = {
 }
 """mlkit's own that say where and how a session runs; all others configure a pipeline's code."""
 
+_OF_SKLEARN = {"KMP_DUPLICATE_LIB_OK": "True", "KMP_INIT_AT_FORK": "FALSE"}
+"""What scikit-learn sets when it is imported, in replicas as well."""
+
 _OF_SHELLS = {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "TERM"}
 
 
@@ -167,7 +171,9 @@ class Origin:
         variables = {
             name: here.get(name)
             for name in sorted({*here, *inherited})
-            if here.get(name) != inherited.get(name) and not _is_own(name)
+            if here.get(name) != inherited.get(name)
+            and not _is_own(name)
+            and here.get(name) != _OF_SKLEARN.get(name, "")
         }
         return cls(folder, search_path, fingerprint(modules) if modules else "", variables)
 
@@ -214,7 +220,7 @@ def pack(
         DeployError: a pipeline has problems, all of which are listed, or a part of the application
             cannot be pickled.
     """
-    _check(plan.graph)
+    _check(plan.graph, pipeline)
     cut = plan.cut
     fronts = {plan.graph.name: cut.front}
     application, digest, parts = None, "", []
@@ -237,7 +243,7 @@ def pack_whole(pipeline: Pipeline[..., Any]) -> Packed:
         DeployError: it has problems, all of which are listed.
     """
     graph = pipeline.graph
-    _check(graph)
+    _check(graph, pipeline)
     return _pack(planned(pipeline).front, {graph.name: graph})
 
 
@@ -267,21 +273,28 @@ def shared_state(graph: Graph, fastapi: Application | None = None) -> list[str]:
     for user, fn in users:
         for name in changed_state([fn]):
             state.setdefault(name, user)
+    steps, routes = (
+        {name for user in functions_of(functions) for name in captured(user)}
+        for functions in ([n.step.fn for n in graph], [fn for _, fn in users[len(graph) :]])
+    )
     loaders = [resource.load for resource in graph.resources.values() if resource.load is not None]
     return [
-        f"{user} changes {name!r}: each replica has its own copy of {name!r}, and its changes "
-        "reach neither other replicas nor this notebook. Return the change, or keep the state in "
-        "a database or a file; for a cache of each process, use a loader: resource(dict)."
+        f"{user} changes {name!r}: each replica has its own copy of {name!r}, "
+        f"{'steps have another one than routes, ' if name in steps & routes else ''}and its "
+        "changes reach neither other replicas nor this notebook. Return the change, or keep the "
+        "state in a database or a file; for a cache of each process, use a loader: resource(dict)."
         for name, user in state.items()
     ] + [
-        f"{setting} is not at its default in this notebook, and will be in replicas: set it in "
-        f"each step that needs it: {code}"
+        f"replicas do not have {setting} as this notebook has set it. In a step that needs it: "
+        f"{code}"
         for setting, code in changed_settings([*(fn for _, fn in users), *loaders]).items()
     ]
 
 
-def _check(graph: Graph) -> None:
-    problems = check(graph)
+def _check(graph: Graph, pipeline: Pipeline[..., Any] | None) -> None:
+    problems = list(check(graph))
+    if pipeline is not None:
+        problems += varying(pipeline.graph, pipeline.graph)
     if problems:
         raise DeployError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in the way:\n"
@@ -292,7 +305,7 @@ def _check(graph: Graph) -> None:
 
 def _whole(pipeline: Pipeline[..., Any]) -> Graph:
     """The graph of a further pipeline, all of which must run in the front."""
-    _check(pipeline.graph)
+    _check(pipeline.graph, pipeline)
     stages = planned(pipeline).stages[1:]
     if stages:
         raise DeployError(

@@ -1,11 +1,15 @@
 """What keeps a pipeline from being deployed is listed; it runs here all the same."""
 
+import itertools
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
 import pytest
+from IPython.core.autocall import ExitAutocall
 
 from mlkit.define import ImageSource, batched_step, step
 from mlkit.errors import StepError
@@ -341,3 +345,137 @@ def test_a_class_that_restores_itself_needs_a_codec(type_: Any) -> None:
     problem = only(pipeline(tag))
     assert "the argument 'x': values of type Pickled cannot be restored" in problem.what
     assert problem.fix == "declare a codec for it: codec(Pickled, encode=..., decode=...)"
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "fix"),
+    [
+        ("return input('?')", "uses input(), which waits for someone", "take it as a parameter"),
+        ("breakpoint()", "uses breakpoint(), which waits", "remove it"),
+        ("quit()", "uses quit(), which ends a console", "raise an exception"),
+        ("return get_ipython().getoutput('ls')", "uses IPython (a %magic", "subprocess.run"),
+    ],
+)
+@pytest.mark.parametrize("helper", ["", "def helper(x):\n    {source}\n"])
+def test_what_works_in_a_cell_only_is_a_problem(
+    cell: Cell, source: str, what: str, fix: str, helper: str
+) -> None:
+    def get_ipython() -> None: ...
+
+    get_ipython.__module__ = "IPython.core.interactiveshell"
+    names = cell(
+        "from mlkit import *\n"
+        + helper.format(source=source)
+        + f"@step\ndef look(x: str) -> object:\n    {'return helper(x)' if helper else source}\n"
+        "@pipeline\ndef pipe(x: str) -> object:\n    return look(x)\n",
+        get_ipython=get_ipython,
+        quit=ExitAutocall(),
+    )
+    problem = only(names["pipe"])
+    assert what in problem.what
+    assert problem.what.startswith("helper uses" if helper else "it uses")
+    assert fix in str(problem.fix)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "return ask(x)",
+        "input = str.upper\n    return input(x)",
+    ],
+)
+def test_what_is_prepared_for_a_replica_is_none(cell: Cell, source: str) -> None:
+    names = cell(
+        "from mlkit import *\n"
+        "def input(x):\n    return x\ndef ask(x):\n    return input(x)\n"
+        f"@step\ndef look(x: str) -> object:\n    {source}\n"
+        "@pipeline\ndef pipe(x: str) -> object:\n    return look(x)\n"
+    )
+    assert names["pipe"].problems == ()
+
+
+def test_a_step_that_asks_whether_it_runs_in_ipython_is_none() -> None:
+    @step
+    def look(x: str) -> bool:
+        try:
+            get_ipython()  # type: ignore[name-defined]
+        except NameError:
+            return False
+        return True
+
+    @pipeline
+    def pipe(x: str) -> bool:
+        return look(x)
+
+    assert pipe.problems == ()
+
+
+SOURCE = "class Shop:\n    def price(self):\n        return 1\n\ndef name():\n    return 'a'\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (lambda source: source, None),
+        (lambda source: f"# moved\n\n{source}\n\ndef other():\n    return 1\n", None),
+        (lambda source: source.partition("def name")[0], None),
+        (lambda source: source.replace("'a'", "'b'"), "name"),
+        (lambda source: source.replace("return 1", "return 2"), "Shop.price"),
+    ],
+    ids=["same", "moved", "removed", "edited", "edited method"],
+)
+def test_a_late_module_that_is_not_as_in_its_file_is_a_problem(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, stale: str | None
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "edited_shop", raising=False)
+    file = tmp_path / "edited_shop.py"
+    file.write_text(SOURCE)
+    names = cell(
+        "from mlkit import *\nimport edited_shop\n"
+        "@step\ndef look(x: str) -> str:\n    import edited_shop\n    return edited_shop.name()\n"
+        "@pipeline\ndef pipe(x: str) -> str:\n    return look(x)\n"
+    )
+    assert names["pipe"].problems == ()
+    file.write_text(change(SOURCE))
+    if stale is None:
+        assert names["pipe"].problems == ()
+    else:
+        problem = only(names["pipe"])
+        assert f"imports 'edited_shop' when it runs, whose {stale!r} in this" in problem.what
+        assert str(file) in problem.what
+        assert "importlib.reload(edited_shop)" in str(problem.fix)
+    names["edited_shop"].name = cell("def name():\n    return 'patched'")["name"]
+    if "def name" in file.read_text() and stale is None:
+        assert "whose 'name' in this notebook" in only(names["pipe"]).what
+
+
+NUMBERS = itertools.count()
+
+
+@pytest.mark.parametrize("changing", [next, lambda n: [str(next(n))], lambda n: {"a": (next(n),)}])
+def test_a_constant_that_each_trace_computes_anew_is_a_problem(changing: Any) -> None:
+    @step
+    def look(x: int, value: Any) -> int:
+        return x
+
+    @pipeline
+    def pipe(x: int) -> int:
+        return look(x, changing(NUMBERS))
+
+    problem = only(pipe)
+    assert problem.what.startswith("'value' gets a value that the pipeline's body computes anew")
+    assert problem.fix == "compute it in a step"
+
+
+@pytest.mark.parametrize("value", [1.5, float("nan"), object(), {"a": [1]}, np.zeros(2)])
+def test_other_constants_are_none(value: Any) -> None:
+    @step
+    def look(x: int, value: Any) -> int:
+        return x
+
+    @pipeline
+    def pipe(x: int) -> int:
+        return look(x, value)
+
+    assert pipe.problems == ()

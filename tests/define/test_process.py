@@ -2,7 +2,12 @@
 
 import decimal
 import locale
+import logging
+import os
+import random
 import sys
+import textwrap
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -16,6 +21,34 @@ import sklearn
 import torch
 
 from mlkit.define.process import changed_settings
+
+logger = logging.getLogger("a_shop")
+
+
+def of_a_cell(*args: object) -> str:
+    return "patched"
+
+
+of_a_cell.__module__ = "__main__"
+
+
+def with_random(x: float) -> float:
+    return x + random.random()
+
+
+def with_numpys_random(x: float) -> float:
+    return x + np.random.uniform()
+
+
+def with_logging(x: int) -> int:
+    logger.info("%d", x)
+    return x
+
+
+def with_textwrap(x: str) -> str:
+    import textwrap
+
+    return textwrap.indent(x, " ")
 
 
 def with_numpy(x: float) -> float:
@@ -136,9 +169,57 @@ def set_recursion_limit(undo: Callable[..., Any]) -> None:
     sys.setrecursionlimit(5000)
 
 
+def cells(undo: Callable[..., Any], text: str) -> None:
+    """Let this be a notebook with a cell of this text."""
+    undo(delattr, sys.modules["__main__"], "In")
+    sys.modules["__main__"].In = ["", text]  # type: ignore[attr-defined]
+
+
+def set_warnings(undo: Callable[..., Any]) -> None:
+    cells(undo, "warnings.simplefilter('error')")
+    undo(warnings.filters.pop, 0)  # type: ignore[attr-defined]
+    warnings.filters.insert(0, ("error", None, Warning, None, 0))  # type: ignore[attr-defined]
+
+
+def set_seed(undo: Callable[..., Any]) -> None:
+    cells(undo, "random.seed(1)")
+
+
+def set_seed_of_numpy(undo: Callable[..., Any]) -> None:
+    cells(undo, "np.random.seed(1)")
+
+
+def add_handler(undo: Callable[..., Any]) -> None:
+    handler = logging.FileHandler(os.devnull, delay=True)
+    undo(logger.removeHandler, handler)
+    logger.addHandler(handler)
+
+
+def add_filter(undo: Callable[..., Any]) -> None:
+    undo(logger.removeFilter, bool)
+    logger.addFilter(bool)
+
+
+def patch_module(undo: Callable[..., Any]) -> None:
+    undo(setattr, textwrap, "indent", textwrap.indent)
+    textwrap.indent = of_a_cell  # type: ignore[assignment]
+
+
+def patch_tables(undo: Callable[..., Any]) -> None:
+    undo(delattr, pd.DataFrame, "shop")
+    pd.DataFrame.shop = of_a_cell
+
+
 @pytest.mark.parametrize(
     ("change", "function", "name", "code"),
     [
+        (set_warnings, with_nothing, "warnings.simplefilter('error')", "catch_warnings():"),
+        (set_seed, with_random, "random.seed", "random.Random(...)"),
+        (set_seed_of_numpy, with_numpys_random, "np.random.seed", "np.random.default_rng(...)"),
+        (add_handler, with_logging, "the FileHandler of the logger 'a_shop'", "resource("),
+        (add_filter, with_logging, "a filter of the logger 'a_shop'", "resource("),
+        (patch_module, with_textwrap, "textwrap.indent", "call of_a_cell(...) itself"),
+        (patch_tables, with_pandas, "DataFrame.shop", "call of_a_cell(...) itself"),
         (set_error_state, with_numpy, "np.seterr", "with np.errstate(...):"),
         (set_error_state, through_a_helper, "np.seterr", "with np.errstate(...):"),
         (set_precision, with_decimal, "decimal.getcontext", "with decimal.localcontext(...):"),
@@ -169,6 +250,19 @@ def test_a_recursion_limit_that_a_library_sets_is_not_named(undo: Callable[..., 
     undo(sys.setrecursionlimit, sys.getrecursionlimit())
     sys.setrecursionlimit(5000)
     assert changed_settings([with_nothing]) == {}
+
+
+@pytest.mark.parametrize("stream", [sys.stderr, sys.stdout])
+def test_handlers_for_the_console_are_those_of_replicas_too(undo, stream) -> None:
+    handler = logging.StreamHandler(stream)
+    undo(logger.removeHandler, handler)
+    logger.addHandler(handler)
+    assert changed_settings([with_logging]) == {}
+
+
+def test_seeds_of_generators_that_nothing_draws_from_are_not_named(undo) -> None:
+    cells(undo, "import random, numpy as np\nrandom.seed(1)\nnp.random.seed(1)")
+    assert changed_settings([with_numpy]) == {}
 
 
 @pytest.mark.parametrize("change", [set_error_state, set_precision, set_dtype, set_option])

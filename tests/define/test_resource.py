@@ -1,8 +1,10 @@
 """What is built once per process."""
 
 import asyncio
+import functools
 import gc
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -381,3 +383,32 @@ def test_exclusive_is_kept_when_it_travels_and_is_part_of_the_digest() -> None:
     kept = made(dict, exclusive=True)
     assert pickle.loads(pickle.dumps(kept)).turn is not None
     assert fingerprint(kept) != fingerprint(made(dict))
+
+
+def needs_a_path(path: str) -> str:
+    return path
+
+
+def needs_a_resource(*, settings: Any = resource(dict)) -> Any:
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("load", "got", "fix"),
+    [
+        (needs_a_path, "'path' of needs_a_path", r"resource\(lambda: needs_a_path\(...\)\)"),
+        (needs_a_resource, "'settings' of needs_a_resource", r"call dict\(\) in needs_a_resource"),
+    ],
+)
+def test_a_loader_with_parameters_is_refused_at_once(load: Any, got: str, fix: str) -> None:
+    with pytest.raises(DefinitionError, match="a loader") as caught:
+        resource(load)
+    assert got in str(caught.value.got)
+    assert re.search(fix, str(caught.value.fix))
+
+
+@pytest.mark.parametrize(
+    "load", [dict, Busy, functools.partial(needs_a_path, "a"), lambda path="a", *more: path]
+)
+def test_a_loader_may_have_parameters_that_need_no_argument(load: Any) -> None:
+    made(load).get()

@@ -1,5 +1,8 @@
 """What functions change outside of a request."""
 
+import io
+import itertools
+import random
 import types
 from collections import Counter
 from typing import Any
@@ -177,6 +180,50 @@ def changes_a_loaded_resource(x: int, *, cache: Any = resource(dict)) -> int:
 def seeds(x: int) -> None:
     np.random.default_rng(x)
     pd.options.display.width = 80
+
+
+IDS = itertools.count()
+LINES = io.StringIO("a")
+RNG, LEGACY, PYTHONS = np.random.default_rng(0), np.random.RandomState(0), random.Random(0)
+
+
+def advances_an_iterator(x: int) -> int:
+    return next(IDS)
+
+
+def reads_a_file(x: int) -> str:
+    return LINES.readline()
+
+
+def draws(x: int) -> float:
+    return RNG.random()
+
+
+def draws_as_before(x: int) -> float:
+    return LEGACY.rand()
+
+
+def draws_from_pythons(x: int) -> float:
+    return PYTHONS.random()
+
+
+def sets_an_attribute_of_a_function(x: int) -> None:
+    reads.calls = x
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (advances_an_iterator, "IDS"),
+        (reads_a_file, "LINES"),
+        (draws, "RNG"),
+        (draws_as_before, "LEGACY"),
+        (draws_from_pythons, "PYTHONS"),
+        (sets_an_attribute_of_a_function, "reads"),
+    ],
+)
+def test_what_changes_by_being_used_is_named(function: Any, name: str) -> None:
+    assert list(changed_state([function])) == [name]
 
 
 @pytest.mark.parametrize(

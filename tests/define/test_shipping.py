@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from mlkit.define import resource, step
 from mlkit.define.code import captured, is_local, local_modules
@@ -439,3 +440,8 @@ def test_a_module_that_is_imported_by_its_name_as_text_is_sent(
             return {call}.K + x
     """)
     assert list(late_modules(names["f"])) == ["spelled"]
+
+
+def test_the_shell_of_a_notebook_is_not_sent() -> None:
+    shell = InteractiveShell.__new__(InteractiveShell)
+    assert loads(dumps(shell.get_ipython))() is None

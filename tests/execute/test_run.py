@@ -1,11 +1,13 @@
 """Running once: values flow, failures carry what there was, given values skip what is upstream."""
 
 import asyncio
+import functools
 import signal
 import threading
 import traceback
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from pydantic import BaseModel
@@ -567,3 +569,31 @@ def test_a_pipeline_called_inside_a_step_is_refused() -> None:
 
     with pytest.raises(StepError, match="inside step 'nests'"):
         through(nests)(1)
+
+
+def unwrapped(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator that was not written for async functions."""
+
+    @functools.wraps(fn)
+    def call(x: int) -> Any:
+        return fn(x)
+
+    return call
+
+
+@pytest.mark.parametrize("annotation", [object, int])
+def test_a_step_that_returns_a_coroutine_says_what_to_do(annotation: Any) -> None:
+    async def increment(x: int) -> Any:
+        return x + 1
+
+    increment.__annotations__["return"] = annotation
+    wrapped = step(unwrapped(increment))
+
+    @pipeline
+    def pipe(x: int) -> object:
+        return wrapped(x)
+
+    for call in (wrapped, pipe):
+        with pytest.raises(MlkitError, match="it returns a coroutine") as raised:
+            call(1)
+        assert "wrapper of its decorator" in str(raised.value)

@@ -19,10 +19,10 @@ from mlkit.serving.http.observer import Headers
 __all__ = [
     "FAULT_KEY",
     "SCOPE_KEY",
+    "CalledDirectly",
     "Dependency",
     "NotAwaited",
     "Reference",
-    "called_directly",
     "served",
     "unawaited",
 ]
@@ -252,13 +252,25 @@ class Reference:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Raise `DeployError`: routes call a pipeline through `served`."""
-        raise called_directly(self.name)
+        raise CalledDirectly(self.name)
 
 
-def called_directly(name: str) -> DeployError:
-    """Return the error of a route that calls a pipeline without its dependency."""
-    return DeployError(
-        f"the pipeline {name!r} is called directly",
-        where="fastapi=",
-        fix=f"inject it into the route: {name}=Depends(served({name})), and await {name}(...)",
-    )
+class CalledDirectly(DeployError):
+    """An application calls a pipeline without its dependency.
+
+    Args:
+        name: of the pipeline.
+        where: the part of the application that calls it.
+        injectable: whether FastAPI injects dependencies into that part.
+    """
+
+    def __init__(self, name: str, where: str = "", *, injectable: bool = True) -> None:
+        self.name = name
+        inject = f"inject it into the route: {name}=Depends(served({name})), and await {name}(...)"
+        super().__init__(
+            f"the pipeline {name!r} is called directly",
+            where=f"fastapi=, {where}" if where else "fastapi=",
+            fix=inject
+            if injectable
+            else f"call it in a route, or in a dependency of one, and {inject}",
+        )

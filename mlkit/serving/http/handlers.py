@@ -118,7 +118,8 @@ class Handlers:
         if not isinstance(connection, WebSocket) or _is_opening(connection):
             return response
         outcome, _ = outcome_of(error)
-        reason = str(cause_of(error)) if outcome in _CLOSE_CODES else "the pipeline failed"
+        failed = "the pipeline failed" if isinstance(error, MlkitError) else "the route failed"
+        reason = str(cause_of(error)) if outcome in _CLOSE_CODES else failed
         shortened = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         await connection.close(_CLOSE_CODES.get(outcome, _INTERNAL_ERROR), shortened)
         return None

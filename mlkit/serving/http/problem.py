@@ -164,7 +164,10 @@ def of_error(error: BaseException, pipeline: str, failures: Failures) -> Respons
     if isinstance(cause, HTTPException):
         return of_http_exception(cause, **more)
     if failure is not None:
-        where = f"step {step!r} failed" if step else "the pipeline failed"
+        of_pipeline = (
+            "the pipeline failed" if isinstance(error, MlkitError) else "the request failed"
+        )
+        where = f"step {step!r} failed" if step else of_pipeline
         # The message is left out as well: it may contain passwords, addresses and paths. That of a
         # mistake in the code itself has only names, and is for whoever wrote it.
         mistake = isinstance(error, DefinitionError) or isinstance(cause, ResultError)

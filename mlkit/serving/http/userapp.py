@@ -20,7 +20,7 @@ from mlkit.define.shipping import Pickler, dumps, fingerprint, loads
 from mlkit.errors import DeployError
 from mlkit.pipelines import Pipeline
 from mlkit.serving.http.appparts import Application, is_builtin, parts_of
-from mlkit.serving.http.dependency import Dependency, Reference, called_directly
+from mlkit.serving.http.dependency import CalledDirectly, Dependency, Reference
 
 __all__ = [
     "application_of",
@@ -56,7 +56,7 @@ class _Pickler(Pickler):
 
     def reduce_pipeline(self, pipeline: Pipeline[..., Any]) -> Any:
         """Raise `DeployError`: routes must depend on a pipeline, not contain it."""
-        raise called_directly(pipeline.name)
+        raise CalledDirectly(pipeline.name)
 
 
 def _factory_pickler(pipelines: dict[str, Pipeline[..., Any]]) -> type[_Pickler]:
@@ -189,9 +189,9 @@ def _pickling_error(
     for name, part in parts:
         try:
             dumps(part, pickler)
-        except DeployError as inner:
-            inner.where = f"fastapi=, {name}"
-            return inner
+        except CalledDirectly as inner:
+            injectable = name.startswith(("the route ", "a dependency ", "the override "))
+            return CalledDirectly(inner.name, name, injectable=injectable)
         except Exception as inner:
             variable, used, reason = unpicklable(part, pickler), "", str(inner)
             if variable is not None:

@@ -3,6 +3,7 @@
 import re
 import sqlite3
 import threading
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -508,6 +509,54 @@ def test_a_pipeline_that_is_called_directly_is_told_apart() -> None:
     assert "Depends(served(titles))" in str(caught.value)
 
 
+def test_a_pipeline_that_is_called_in_the_lifespan_is_to_be_called_in_a_route() -> None:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        titles("warm up")
+        yield
+
+    with pytest.raises(DeployError, match="called directly") as caught:
+        pack_application(FastAPI(lifespan=lifespan))
+    assert caught.value.where == "fastapi=, the lifespan"
+    assert "call it in a route, or in a dependency of one" in str(caught.value.fix)
+
+
+def test_an_error_of_a_route_is_not_one_of_the_pipeline() -> None:
+    shop = FastAPI()
+
+    @shop.get("/broken")
+    def broken() -> int:
+        raise ValueError("private")
+
+    client = TestClient(asgi(tag, fastapi=shop), raise_server_exceptions=False)
+    assert client.get("/broken").json()["detail"] == "the request failed: ValueError"
+
+
+def test_state_that_a_step_and_a_route_use_is_not_the_same() -> None:
+    prices, visits = {"shoe": 1}, {"shoe": 1}
+
+    @step
+    def price(title: str) -> int:
+        return prices[title]
+
+    @pipeline
+    def priced(title: str) -> int:
+        return price(title)
+
+    shop = FastAPI()
+
+    @shop.put("/prices/{title}")
+    def change(title: str, to: int) -> None:
+        prices[title] = to
+        visits[title] += 1
+
+    of_prices, of_visits = shared_state(priced.graph, shop)
+    assert "changes 'prices'" in of_prices
+    assert "steps have another one than routes" in of_prices
+    assert "changes 'visits'" in of_visits
+    assert "than routes" not in of_visits
+
+
 def test_what_is_no_application_is_refused() -> None:
     with pytest.raises(DeployError, match="FastAPI application"):
         asgi(tag, fastapi="shop")
@@ -709,12 +758,12 @@ def test_a_module_that_any_of_its_functions_imports_late_is_sent(
     place, tmp_path, monkeypatch
 ) -> None:
     def late() -> str:
-        import beside_the_notebook
+        import late_in_an_application
 
-        return beside_the_notebook.NAME
+        return late_in_an_application.NAME
 
     def digest(text: str) -> str:
-        (tmp_path / "beside_the_notebook.py").write_text(f"NAME = {text!r}")
+        (tmp_path / "late_in_an_application.py").write_text(f"NAME = {text!r}")
         front, *_ = pack(plan(tag), place(late))
         return front.modules
 

@@ -1,10 +1,12 @@
 """What a pipeline is packed into, and when two of them are the same."""
 
+import itertools
 import subprocess
 import sys
 
 import pytest
 
+from mlkit import pipeline, step
 from mlkit.errors import DeployError
 from mlkit.plan import plan
 from mlkit.serving.bundle import digest_of, pack, unpack
@@ -109,3 +111,18 @@ def test_only_the_stage_whose_code_changed_has_another_digest(tmp_path) -> None:
     assert digests(1, "Add.") == before
     assert digests(2, "Add.")[0] == before[0]
     assert digests(2, "Add.")[1] != before[1]
+
+
+def test_a_constant_that_each_trace_computes_anew_is_not_deployed() -> None:
+    numbers = itertools.count()
+
+    @step
+    def look(x: int, number: int) -> int:
+        return number
+
+    @pipeline
+    def looked(x: int) -> int:
+        return look(x, next(numbers))
+
+    with pytest.raises(DeployError, match="computes anew each time"):
+        pack(plan(looked), pipeline=looked)

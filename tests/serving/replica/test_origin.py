@@ -40,6 +40,8 @@ INHERITED = {"HOME": "/home/me", "MODE": "old", "GONE": "1"}
         ("MLKIT_THREADS", "2", True),
         ("PYTHONHASHSEED", "1", False),
         ("CUDA_VISIBLE_DEVICES", "0", False),  # assigned by Ray
+        ("KMP_INIT_AT_FORK", "FALSE", False),  # as scikit-learn sets it, here and there
+        ("KMP_INIT_AT_FORK", "TRUE", True),
         ("PWD", "/", False),
         ("JPY_PARENT_PID", "1", False),
     ],

@@ -395,7 +395,9 @@ def test_what_a_step_does_name_has_to_be_picklable(beside) -> None:
     assert any("cannot be pickled" in str(problem) for problem in pipe.problems)
 
 
-def test_an_edit_of_a_late_module_is_a_change_that_needs_a_new_process(beside) -> None:
+def test_an_edit_of_a_late_module_is_a_change_that_needs_a_new_process(beside, monkeypatch) -> None:
+    for name in ("lazy", "lazier"):  # not imported since the edit
+        monkeypatch.delitem(sys.modules, name, raising=False)
     pipe = pipeline_of(CELLS["a late import"])
     before, origin = digest_of(pipe.graph), Origin.here(pack(plan(pipe)))
     assert Origin.here(pack(plan(pipe))) == origin
