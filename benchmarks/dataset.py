@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +142,10 @@ def resumed(pictures: Path, scratch: Path, check: Check) -> dict[str, Any]:
 
 
 def memory(scratch: Path, rows: int, check: Check) -> dict[str, Any]:
-    """Memory of the command's processes while it runs, from a fifth of the rows on."""
+    """Memory of the command's processes while it runs, from a fifth of the rows on.
+
+    Of those that are there all the time: Ray starts others for single tasks.
+    """
     import pandas as pd
 
     source, output = scratch / "texts.parquet", scratch / "texts"
@@ -150,7 +153,7 @@ def memory(scratch: Path, rows: int, check: Check) -> dict[str, Any]:
         source, row_group_size=1000
     )
     done = RowsDone(str(output / "done"))
-    looks: list[tuple[int, float]] = []
+    looks: list[tuple[int, dict[int, float]]] = []
     arguments = ("benchmarks.dataset:words", source, output, "--id", "id", "--batch-size", BLOCK)
     with _command(*arguments) as process:
         while process.poll() is None:
@@ -158,13 +161,22 @@ def memory(scratch: Path, rows: int, check: Check) -> dict[str, Any]:
             time.sleep(LOOK_S)
             check()
         _ended(process, check)
-    steady = [(n, mb) for n, mb in looks if rows / 5 <= n < rows]
+    steady = steady_memory(looks, rows)
     return {
         "memory_rows": len(set(_column(output, "id"))),
         "mb_per_10k": round(slope_per_10k(*zip(*steady, strict=True)), 2) if steady else None,
         "mb": [round(mb) for _, mb in steady],
         "at_rows": [n for n, _ in steady],
     }
+
+
+def steady_memory(
+    looks: Sequence[tuple[int, Mapping[int, float]]], rows: int
+) -> list[tuple[int, float]]:
+    """Rows that were done, and MB of the processes that are in each look from a fifth of them on."""
+    looks = [(done, used) for done, used in looks if rows / 5 <= done < rows and used]
+    always = set.intersection(*(set(used) for _, used in looks)) if looks else set()
+    return [(done, sum(used[pid] for pid in always)) for done, used in looks]
 
 
 @contextmanager
@@ -220,15 +232,13 @@ def _children(output: Path) -> list[psutil.Process]:
     return [process for session in sessions for process in processes_of(session)]
 
 
-def _used_mb(output: Path) -> float:
-    """Memory of these processes that they share with no other, in MB."""
-    total = 0.0
+def _used_mb(output: Path) -> dict[int, float]:
+    """Memory of these processes that they share with no other, in MB, by process id."""
+    used = {}
     for process in _children(output):
-        try:
-            total += process.memory_full_info().uss / 2**20
-        except psutil.Error:
-            continue
-    return total
+        with suppress(psutil.Error):
+            used[process.pid] = process.memory_full_info().uss / 2**20
+    return used
 
 
 def _column(output: Path, name: str) -> list[Any]:

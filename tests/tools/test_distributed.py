@@ -27,7 +27,6 @@ examples, rows = made_up(), [np.arange(40), np.arange(60)]
 here = train.fit_all(examples, rows, train.CHOSEN)
 with distributed.ray_running(workers=2):
     there = distributed.fit_all(examples, rows, train.CHOSEN, workers=2)
-    tuned = distributed.tune(examples, 2)
 print(json.dumps({
     "equal": [
         torch.equal(a, b)
@@ -37,7 +36,6 @@ print(json.dumps({
     "accuracy": [
         [train.accuracy(head, examples, np.arange(60)) for head in heads] for heads in (here, there)
     ],
-    "tuned": vars(tuned),
 }))
 """
 
@@ -92,6 +90,21 @@ def test_settings_change_what_is_trained():
     assert not torch.equal(plain[0].weight, slow[0].weight)
 
 
+@pytest.mark.usefixtures("few_features")
+def test_a_trial_reports_the_accuracy_on_photos_that_were_held_out(monkeypatch):
+    reported = []
+    monkeypatch.setattr("ray.tune.report", reported.append)
+    threads = torch.get_num_threads()
+    examples = made_up()
+    try:
+        distributed._try(vars(train.CHOSEN), examples=vars(examples), epochs=4, batch=8)
+    finally:
+        torch.set_num_threads(threads)
+    held, rest = train.split(60)
+    expected = train.accuracy(train.fit_members(examples, rest), examples, held)
+    assert reported == [{"held_out": expected}]
+
+
 @pytest.mark.parametrize("words", [["--address", "auto"], []])
 def test_what_a_cluster_or_a_threshold_needs_is_asked_for(monkeypatch, capsys, words):
     monkeypatch.setattr(sys, "argv", ["train", "photos", *(["others"] if words else []), *words])
@@ -136,7 +149,7 @@ def test_another_model_is_no_product_head(tmp_path):
 
 @pytest.mark.serve
 @pytest.mark.timeout(300)
-def test_ray_trains_the_same_heads_and_searches_for_settings(repository):
+def test_ray_trains_the_same_heads(repository):
     done = subprocess.run(
         [sys.executable, "-c", ON_RAY],
         capture_output=True,
@@ -152,4 +165,3 @@ def test_ray_trains_the_same_heads_and_searches_for_settings(repository):
     here, there = report["accuracy"]
     assert here == there
     assert min(here) > 0.9
-    assert set(report["tuned"]) == {"rate", "decay", "mix"}
