@@ -173,7 +173,7 @@ def memory(scratch: Path, rows: int, check: Check) -> dict[str, Any]:
 def steady_memory(
     looks: Sequence[tuple[int, Mapping[int, float]]], rows: int
 ) -> list[tuple[int, float]]:
-    """Rows that were done, and MB of the processes that are in each look from a fifth of them on."""
+    """Rows done, and MB of the processes that are in every look from a fifth of the rows on."""
     looks = [(done, used) for done, used in looks if rows / 5 <= done < rows and used]
     always = set.intersection(*(set(used) for _, used in looks)) if looks else set()
     return [(done, sum(used[pid] for pid in always)) for done, used in looks]

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlkit.define.conform import Conform, conform_to
 from mlkit.define.fresh import is_shared, separate
-from mlkit.define.graph import Argument, Graph, Node, Result, Source, resolver, sources
+from mlkit.define.graph import EMPTY, Argument, Graph, Node, Result, Source, resolver, sources
 from mlkit.define.openness import result_check
 from mlkit.define.resource import turns_of
 from mlkit.define.source import unknown_key
@@ -184,6 +184,8 @@ def _streamed(graph: Graph) -> Node | None:
 
 def _border(graph: Graph, type_: Any, declared: Any) -> Conform | None:
     """The check of a result, or an item, of the pipeline: its type if another one is declared."""
+    if declared is EMPTY:  # a segment's results go to other steps, as any values do
+        return None
     fits = None if type_ == declared else conform_to(declared)
     return _chained(fits, result_check(declared, graph))
 

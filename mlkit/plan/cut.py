@@ -225,7 +225,7 @@ def _segment(
     # All nodes lead to the one that streams, so that nothing else leaves its segment.
     streamed = next((node for node in inner if node.step.streams and graph.streams), None)
     output: Source = Collection(tuple, tuple(leaving))
-    returns: Any = tuple
+    returns: Any = Inspected.empty
     items: Any = Inspected.empty
     if streamed is not None:
         output, returns, items = Result(streamed.name), streamed.type, graph.items

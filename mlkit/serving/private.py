@@ -254,6 +254,7 @@ PRIVATE_USES: Sequence[PrivateUse] = (
                 "_DYNAMIC_CLASS_TRACKER_BY_ID",
                 "_DYNAMIC_CLASS_TRACKER_LOCK",
                 "_class_setstate",
+                "_function_setstate",
                 "_lookup_class_or_track",
                 "_lookup_module_and_qualname",
                 "_make_skeleton_class",

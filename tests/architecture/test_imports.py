@@ -80,7 +80,7 @@ ARROWS: dict[str, set[str]] = {
     "serving": {"serving.http", "serving.kernel", "serving.limits"},
     "export": BOTTOM
     | STAGES
-    | {"mlkit", "models", "serving.bundle", "serving.http", "serving.kernel"},
+    | {"mlkit", "models", "serving.bundle", "serving.http", "serving.kernel", "serving.limits"},
     "views": BOTTOM | STAGES | BESIDE | SERVING,
     "cli": BOTTOM | STAGES | BESIDE | SERVING | {"export", "views"},
 }

@@ -237,7 +237,7 @@ REFUSED = {
         DefinitionError,
         "cannot be built: .*in_features",
     ),
-    "other code": (lambda: save(builder=lambda: Twice(4, 3)), MlkitError, "other results"),
+    "other code": (lambda: save(builder=lambda: Twice(4, 3)), MlkitError, "differ from those"),
     "too few labels": (lambda: save(labels=["a"]), DefinitionError, "labels do not fit"),
     "labels that are none": (lambda: save(labels=[1, 2, 3]), DefinitionError, "plain data"),
     "an object": (lambda: save(provenance={"x": object()}), DefinitionError, "plain data"),
