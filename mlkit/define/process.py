@@ -181,8 +181,16 @@ def _of_logging() -> Iterator[tuple[str, str]]:
             code = "*, logs=resource(set_up_logging), whose loader sets it"
             for handler in filter(_is_kept_elsewhere, logger.handlers):
                 yield f"the {type(handler).__name__} of the logger {name!r}", code
-            if any(part.filters for part in (logger, *logger.handlers)):
-                yield f"a filter of the logger {name!r}", code
+            for part in (logger, *logger.handlers):
+                if any(map(_is_own, part.filters)):
+                    yield f"a filter of the logger {name!r}", code
+
+
+def _is_own(log_filter: Any) -> bool:
+    """Whether a user has added it: libraries add theirs wherever they are imported."""
+    function = getattr(log_filter, "func", log_filter)  # of a partial
+    code = function if hasattr(function, "__name__") else type(function)
+    return code.__module__ in ("logging", "builtins") or travels(code)
 
 
 def _is_kept_elsewhere(handler: logging.Handler) -> bool:

@@ -117,13 +117,14 @@ def _load(
     result: LoadResult, slo: SLO | None, rate: float | None, failed: float | None
 ) -> tuple[Check, ...]:
     checks = []
+    is_void = bool(result.void if slo is None else result.void_at(slo.limit_ms))
     if slo is not None:
         verdict = result.verdict(slo)
         checks.append(Check(STATES[verdict.outcome], str(slo), verdict.reason))
     if rate is not None:
-        checks.append(_throughput(result, rate))
+        checks.append(_throughput(result, rate, is_void))
     if failed is not None:
-        checks.append(_failures(result, failed))
+        checks.append(_failures(result, failed, is_void))
     if not checks:
         raise LoadError(
             "there is no budget to check",
@@ -133,18 +134,18 @@ def _load(
     return tuple(checks)
 
 
-def _throughput(result: LoadResult, rate: float) -> Check:
+def _throughput(result: LoadResult, rate: float, is_void: bool) -> Check:
     interval = result.throughput(confidence=2 * CONFIDENCE - 1)
     state: State = "UNDECIDED"
-    if not result.void and interval.low >= rate:
+    if not is_void and interval.low >= rate:
         state = "PASS"
-    elif not result.void and interval.high < rate:
+    elif not is_void and interval.high < rate:
         state = "FAIL"
     words = f"{interval.value:.3g}/s ({interval.low:.3g} to {interval.high:.3g})"
     return Check(state, f"at least {rate:g}/s", words)
 
 
-def _failures(result: LoadResult, failed: float) -> Check:
+def _failures(result: LoadResult, failed: float, is_void: bool) -> Check:
     if not 0 < failed < 1:
         raise LoadError(
             "invalid failed",
@@ -163,9 +164,9 @@ def _failures(result: LoadResult, failed: float) -> Check:
     )
     low, high = bounds
     state: State = "UNDECIDED"
-    if not result.void and high == 0:
+    if not is_void and high == 0:
         state = "PASS"
-    elif not result.void and low == 1:
+    elif not is_void and low == 1:
         state = "FAIL"
     words = f"{int(errors.sum()):,} of {len(errors):,} failed"
     return Check(state, f"at most {failed:.3g} failed", words)

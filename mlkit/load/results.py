@@ -258,13 +258,17 @@ class LoadResult:
         1 ms, or to 5% of the objective or of the percentile where that is more.
         """
         return {
-            name: self._punctual(percentile)
-            for name, percentile in _percentiles(self.latency_ms).items()
+            name: self._punctual(percentile, self.slo_ms or percentile.value_ms)
+            for name, percentile in self._all_percentiles.items()
         }
 
-    def _punctual(self, percentile: Percentile) -> Percentile:
+    @cached_property
+    def _all_percentiles(self) -> dict[str, Percentile]:
+        return _percentiles(self.latency_ms)
+
+    def _punctual(self, percentile: Percentile, limit_ms: float) -> Percentile:
         late_ms = analysis.percentile(self.lateness_ms, percentile.share)
-        if not late_ms > lateness_limit_ms(self.slo_ms or percentile.value_ms):
+        if not late_ms > lateness_limit_ms(limit_ms):
             return percentile
         return percentile._replace(at_least_ms=math.nan, at_most_ms=math.nan, late=True)
 
@@ -335,6 +339,8 @@ class LoadResult:
     def verdict(self, slo: SLO | None = None) -> Verdict:
         """Judge the run by an SLO. A void run proves nothing.
 
+        How late the generator may send follows from the limits of this SLO: see `void`.
+
         Args:
             slo: the objectives; by default the one that the test was given.
 
@@ -348,9 +354,15 @@ class LoadResult:
                 where="LoadResult.verdict()",
                 fix="result.verdict(SLO(p99_ms=150)), or load_test(..., slo_ms=150)",
             )
-        verdict = slo.judge_percentiles(self.percentiles)
-        if self.void:
-            return replace(verdict, outcome="undecided", reason=f"void: {'; '.join(self.void)}")
+        verdict = slo.judge_percentiles(
+            {
+                name: self._punctual(self._all_percentiles[name], limit_ms)
+                for name, limit_ms in slo.objectives
+            }
+        )
+        void = self.void_at(slo.limit_ms)
+        if void:
+            return replace(verdict, outcome="undecided", reason=f"void: {'; '.join(void)}")
         return verdict
 
     @cached_property
@@ -360,11 +372,15 @@ class LoadResult:
         The generator checks itself: it sent late (p99 over 1 ms, or over 5% of the SLO where that
         is more), sent less than 99% of the schedule, or reached a limit of its own.
         """
+        return self.void_at(self.slo_ms)
+
+    def void_at(self, slo_ms: float | None) -> tuple[str, ...]:
+        """Like `void`, for an objective in ms other than that of the run."""
         return void_reasons(
             self.arrivals,
             self.client,
             lateness_p99_ms=self.lateness_p99_ms,
-            slo_ms=self.slo_ms,
+            slo_ms=slo_ms,
             asked_rate=self.asked_rate,
             sent_rate=self.sent_rate,
         )

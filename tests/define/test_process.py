@@ -10,6 +10,7 @@ import textwrap
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -195,9 +196,24 @@ def add_handler(undo: Callable[..., Any]) -> None:
     logger.addHandler(handler)
 
 
-def add_filter(undo: Callable[..., Any]) -> None:
-    undo(logger.removeFilter, bool)
-    logger.addFilter(bool)
+class Filter(logging.Filter):
+    """Of a module that is not installed."""
+
+
+class OfLibrary(logging.Filter):
+    __module__ = "_pytest.logging"
+
+    @staticmethod
+    def is_shown(record: logging.LogRecord) -> bool:
+        return True
+
+
+OfLibrary.is_shown.__module__ = OfLibrary.__module__
+
+
+def add_filter(undo: Callable[..., Any], log_filter: Any = bool) -> None:
+    undo(logger.removeFilter, log_filter)
+    logger.addFilter(log_filter)
 
 
 def patch_module(undo: Callable[..., Any]) -> None:
@@ -250,6 +266,33 @@ def test_a_recursion_limit_that_a_library_sets_is_not_named(undo: Callable[..., 
     undo(sys.setrecursionlimit, sys.getrecursionlimit())
     sys.setrecursionlimit(5000)
     assert changed_settings([with_nothing]) == {}
+
+
+@pytest.mark.parametrize(
+    "log_filter",
+    [
+        Filter("a_shop"),
+        logging.Filter("a_shop"),
+        with_nothing,
+        lambda record: True,
+        partial(with_nothing),
+    ],
+)
+def test_filters_of_a_cell_are_named(undo: Callable[..., Any], log_filter: Any) -> None:
+    add_filter(undo, log_filter)
+    assert list(changed_settings([with_logging])) == ["a filter of the logger 'a_shop'"]
+
+
+@pytest.mark.parametrize("log_filter", [OfLibrary(), OfLibrary.is_shown])
+@pytest.mark.parametrize("on", [logger, logging.root])
+def test_filters_of_libraries_are_not_named(
+    undo: Callable[..., Any], on: logging.Logger, log_filter: Any
+) -> None:
+    handler = logging.StreamHandler()
+    handler.addFilter(log_filter)
+    undo(on.removeHandler, handler)
+    on.addHandler(handler)
+    assert changed_settings([with_logging]) == {}
 
 
 @pytest.mark.parametrize("stream", [sys.stderr, sys.stdout])

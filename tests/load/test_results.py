@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mlkit.errors import LoadError
-from mlkit.load import SLO, LoadResult, closed, constant, poisson, ramp
+from mlkit.load import SLO, LoadResult, assert_budget, closed, constant, poisson, ramp
 from mlkit.load.records import ClientCost, FailureSample
 
 
@@ -120,6 +120,16 @@ def test_a_void_run_proves_no_slo(make_result):
     verdict = make_result([5.0] * 500, late_ms=9, slo_ms=100).verdict()
     assert verdict.outcome == "undecided"
     assert verdict.reason.startswith("void: requests left late")
+
+
+def test_the_objective_that_is_judged_says_how_late_requests_may_leave(make_result):
+    result = make_result([20.0] * 500, late_ms=8, slo_ms=100)
+    assert result.void
+    assert result.verdict(SLO(p95_ms=200)).outcome == "met"
+    assert result.verdict(SLO(p95_ms=100)).outcome == "undecided"
+    assert result.verdict(SLO(p50_ms=100, p95_ms=200)).outcome == "undecided"
+    assert assert_budget(result, SLO(p95_ms=200), failed=0.05).state == "PASS"
+    assert assert_budget(result, failed=0.05, allow_undecided=True).state == "UNDECIDED"
 
 
 def test_sending_less_than_99_percent_of_what_was_asked_voids_a_run(make_result):
