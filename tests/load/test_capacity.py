@@ -256,7 +256,7 @@ def test_the_budget_of_a_capacity_is_a_rate(found, rate, state):
 def test_a_capacity_says_what_was_found(found):
     assert repr(found) == (
         "<Capacity of http://127.0.0.1:8000/tag: 40/s meet p99 under 100 ms; with 99% confidence, "
-        "verified by 1 runs; 80/s missed: p99 ≥ 300 ms; 4 runs>"
+        "verified by 1 run; 80/s missed: p99 ≥ 300 ms; 4 runs>"
     )
     card = found._repr_html_()
     for words in ("40/s meet p99 under 100 ms", "bracket", "1,000", "▲", "missed"):
