@@ -61,6 +61,7 @@ class Host:
         self.owner = Owner(**settings["owner"])
         self.records: dict[str, AppRecord] = {}
         self._rollouts: dict[str, Rollout] = {}
+        self._undeleted: set[str] = set()  # Serve applications that no app has any more
         self._cluster = cluster
         self._telemetry = telemetry
         self._store = Store(folder / BUNDLES)
@@ -76,7 +77,10 @@ class Host:
     @property
     def applications(self) -> list[str]:
         """Names of its Serve applications."""
-        return sorted(set().union(*(rolled.applications for rolled in self._rollouts.values())))
+        return sorted(self._undeleted | self._applications_of_apps())
+
+    def _applications_of_apps(self) -> set[str]:
+        return set().union(*(rolled.applications for rolled in self._rollouts.values()))
 
     async def run(self) -> None:
         """Serve calls until the session is stopped or the lease expires."""
@@ -190,7 +194,8 @@ class Host:
         )
         new = rollout(spec, environment, before, trial, check=desired.check)
         stage_changes = tuple(changes(before, new))
-        if record is not None and all(change.action == "kept" for change in stage_changes):
+        settled = record is not None and record.state is AppState.SERVING
+        if record and settled and all(change.action == "kept" for change in stage_changes):
             self.records[spec.app] = record.model_copy(update={"changes": stage_changes})
             return self.records[spec.app]
         if self._cluster.local:
@@ -222,8 +227,8 @@ class Host:
         self.records[spec.app], self._rollouts[spec.app] = serving, new
         self._replay()
         if before is not None:
-            stale = before.applications - new.applications
-            await _complete(self._deployer.delete(stale, spec.app))
+            self._undeleted |= before.applications
+        await _complete(self._tidy(spec.app))
         await self._collect()
         return serving
 
@@ -257,9 +262,11 @@ class Host:
             self.records[name] = record.moved(AppState.UPDATING)
         self._rollouts[name] = new
         self._replay(version.spec)
-        await self._record_set(name, before, new, "set manually")
+        # After a rollback that failed, it is unknown what serves: everything is applied.
+        settled = record is not None and record.state is AppState.SERVING
         try:
-            await self._deployer.roll_out(new, before, say)
+            await self._record_set(name, before, new, "set manually")
+            await self._deployer.roll_out(new, before if settled else None, say)
         except BaseException as error:
             if not self._stop.is_set():
                 say("rolling back")
@@ -276,7 +283,7 @@ class Host:
         if record.state is AppState.SERVING:
             error.what += "; the previous version keeps serving"
         else:
-            error.what += "; restoring the previous version has not ended in time"
+            error.what += "; the previous version could not be restored"
         failure = version.model_copy(update={"spec": None, "since": time.time(), "error": cause})
         self.records[name] = record.model_copy(
             update={"versions": failed(record.versions, failure)}
@@ -286,8 +293,11 @@ class Host:
         name = new.front.name
         if record is not None:
             self.records[name] = self.records[name].moved(AppState.ROLLING_BACK)
-        with suppress(DeployError):  # the first error is reported; the record has the state
+        stale = new.applications - (before.applications if before else set())
+        self._undeleted |= stale
+        with suppress(Exception):  # the first error is reported; the record has the state
             await self._deployer.roll_back(new, before)
+            self._undeleted -= stale
             if record is not None and before is not None:
                 self.records[name] = self.records[name].moved(AppState.SERVING)
         if record is None or before is None:
@@ -347,18 +357,35 @@ class Host:
     async def _delete(self, app: str) -> None:
         record = self.records.get(app)
         if record is None:
+            await _complete(self._delete_undeleted(app))
             return
         self.records[app] = record.moved(AppState.STOPPED)
-        rolled = self._rollouts[app]
+        self._undeleted |= self._rollouts.pop(app).applications
         try:
-            await _complete(self._deployer.delete(rolled.applications, app))
+            await _complete(self._delete_undeleted(app))
         finally:
-            del self.records[app], self._rollouts[app]
+            del self.records[app]
             self._replay()
         for path in (self.folder / LOGS).glob(f"{app}.jobs.sqlite*"):
             path.unlink(missing_ok=True)
         await self._telemetry.forget(app)
         await self._collect()
+
+    async def _tidy(self, app: str) -> None:
+        """Delete what a change of an app has left; the change is done even if that fails."""
+        with suppress(Exception):
+            await self._delete_undeleted(app)
+
+    async def _delete_undeleted(self, app: str) -> None:
+        """Delete Serve applications that no app has any more; those that remain are kept in mind.
+
+        Raises:
+            DeployError: the deadline has passed.
+        """
+        self._undeleted -= self._applications_of_apps()
+        if self._undeleted:
+            await self._deployer.delete(self._undeleted, app)
+            self._undeleted.clear()
 
     def _record(self, app: str, generation: int | None = None) -> AppRecord:
         """Return the record of an app, if it is of a generation.

@@ -151,7 +151,7 @@ def test_a_rollback_that_fails_is_said_and_not_hidden(session) -> None:
             await session.deploy("v2")
         return caught.value
 
-    assert "restoring the previous version has not ended" in str(run(fail()))
+    assert "the previous version could not be restored" in str(run(fail()))
 
 
 # ---- the cause in a message ---------------------------------------------------------------------

@@ -506,3 +506,120 @@ def test_an_app_that_scaled_to_zero_takes_no_room(session) -> None:
     check_room("app", [target("app")], [asleep], {"CPU": 1.0})
     with pytest.raises(DeployError, match="needs 2 CPUs"):  # both have to start
         check_room("app", [target("app"), asleep], [], {"CPU": 1.0})
+
+
+# ---- what a failure of Serve leaves -------------------------------------------------------------
+
+
+def _refuse(*_: object) -> None:
+    raise RuntimeError("the controller is not reachable")
+
+
+def test_an_interrupt_before_a_rollout_begins_is_rolled_back(session, monkeypatch) -> None:
+    async def interrupt():
+        record_scaling = session.telemetry.record_scaling
+
+        async def slowly(*arguments):
+            await asyncio.sleep(1)
+            await record_scaling(*arguments)
+
+        await session.deploy()
+        monkeypatch.setattr(session.telemetry, "record_scaling", slowly)
+        scaling = asyncio.ensure_future(session.scale(1, models=2))
+        await asyncio.sleep(0.5)
+        scaling.cancel()
+        await asyncio.gather(scaling, return_exceptions=True)
+        assert session.state is AppState.SERVING
+        return await session.scale(1, models=2)
+
+    assert run(interrupt()).state is AppState.SERVING
+    assert session.serving["models"][1] == 2
+
+
+def test_after_a_rollback_that_hangs_the_same_version_is_brought_back(session, monkeypatch) -> None:
+    async def hang():
+        await session.deploy("v1")
+        session.cluster.broken = {"models-v2"}
+        apply, applied = session.cluster.apply, []
+
+        async def once(targets):
+            applied.append(targets)
+            await (apply(targets) if len(applied) == 1 else asyncio.sleep(1e6))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(session.cluster, "apply", once)
+            with pytest.raises(DeployError, match="could not be restored"):
+                await session.deploy("v2")
+        assert session.state is AppState.ROLLING_BACK
+        session.cluster.broken = set()
+        return await session.deploy("v1")
+
+    assert run(hang()).state is AppState.SERVING
+    assert session.serving["models"][0] == "models-v1"
+
+
+def test_an_error_of_serve_in_a_rollback_does_not_hide_the_first_one(session, monkeypatch) -> None:
+    async def fail():
+        await session.deploy("v1")
+        session.cluster.broken = {"models-v2"}
+        with monkeypatch.context() as patch:
+            apply, applied = session.cluster.apply, []
+
+            async def once(targets):
+                applied.append(targets)
+                await (apply(targets) if len(applied) == 1 else _refuse())
+
+            patch.setattr(session.cluster, "apply", once)
+            with pytest.raises(DeployError, match="could not be loaded"):
+                await session.deploy("v2")
+        session.cluster.broken = set()
+        return await session.deploy("v2")
+
+    assert run(fail()).state is AppState.SERVING
+    assert session.serving["models"][0] == "models-v2"
+
+
+def test_a_first_deployment_whose_rollback_fails_can_be_deployed_again(
+    session, monkeypatch
+) -> None:
+    async def fail():
+        session.cluster.broken = {"models-v1"}
+        with monkeypatch.context() as patch:
+            patch.setattr(session.cluster, "delete", _refuse)
+            with pytest.raises(DeployError, match="could not be loaded"):
+                await session.deploy("v1")
+        assert set(session.cluster.applications) <= set(session.host.applications)
+        session.cluster.broken = set()
+        return await session.deploy("v1")
+
+    assert run(fail()).state is AppState.SERVING
+    assert set(session.cluster.applications) == set(session.host.applications)
+
+
+def test_a_change_is_done_even_if_its_old_stages_cannot_be_deleted_yet(session) -> None:
+    async def hang():
+        await session.deploy("v1")
+        session.cluster.hangs = {"delete"}
+        record = await session.deploy("v2", stages=())
+        session.cluster.hangs = set()
+        assert set(session.cluster.applications) == set(session.host.applications)
+        assert "models" in session.serving
+        await session.deploy("v3", stages=())
+        return record
+
+    assert run(hang()).state is AppState.SERVING
+    assert set(session.serving) == {"shop"}
+
+
+def test_a_deletion_that_hangs_can_be_tried_again(session) -> None:
+    async def hang():
+        await session.deploy()
+        session.cluster.hangs = {"delete"}
+        with pytest.raises(DeployError, match="the deletion took longer"):
+            await session.delete()
+        session.cluster.hangs = set()
+        assert set(session.cluster.applications) == set(session.host.applications)
+        return await session.delete()
+
+    assert run(hang()) == []
+    assert session.cluster.applications == {}
