@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ T = TypeVar("T")
 SETTLE_S = 10.0
 """How long a cancelled call may take before its thread is abandoned."""
 REPORT_TIMEOUT_S = 30.0
+DELETE_TIMEOUT_S = 60.0
 
 _KINDS = {"front": RayFront, "stage": RayStage}
 
@@ -227,6 +229,10 @@ def _delete(applications: Sequence[str]) -> None:
     with suppress(TypeError):  # without it, one after the other
         for name in applications:
             serve.delete(name, _blocking=False)
+        # Serve itself polls once a second.
+        until = time.monotonic() + DELETE_TIMEOUT_S
+        while time.monotonic() < until and serve.status().applications.keys() & set(applications):
+            time.sleep(0.05)
     for name in applications:
         serve.delete(name)
 
