@@ -66,13 +66,21 @@ def call_single(task: Task, execution: Work) -> CallResult:
 def _exclusive(task: Task, execution: Work) -> Any:
     try:
         with in_turn(task.turns):
-            if execution.root.finished:  # while it waited
-                raise Cancelled("the request has ended")
-            if execution.expired:
-                raise deadline_passed(task)
+            _check_open(task, execution)
             return task.step.fn(**_inputs(task, execution), **task.resources)
     finally:
         del execution  # the traceback of an error keeps this frame alive
+
+
+def _check_open(task: Task, execution: Work) -> None:
+    """Check that a request neither ended nor became late while it waited for its turn."""
+    try:
+        if execution.root.finished:
+            raise Cancelled("the request has ended")
+        if execution.expired:
+            raise deadline_passed(task)
+    finally:
+        del execution  # as above
 
 
 def call_batch(task: Task, executions: list[Work], sizes: list[int]) -> list[CallResult]:
@@ -232,6 +240,7 @@ def call_streaming(task: Task, execution: Work, deliver: Callable[[Any], bool]) 
     conform = task.conform
     try:
         with in_turn(task.turns):
+            _check_open(task, execution)
             items = iter(task.step.fn(**_inputs(task, execution), **task.resources))
             with closing(items) if isinstance(items, Generator) else nullcontext():
                 for item in items:
@@ -258,14 +267,15 @@ async def call_streaming_async(
     start = perf_counter()
     conform = task.conform
     try:
-        async with (
-            in_turn_async(task.turns),
-            aclosing(task.step.fn(**_inputs(task, execution), **task.resources)) as items,
-        ):
-            async for item in items:
-                item = item if conform is None else conform(item)
-                if not await deliver(fresh(item)):
-                    break
+        async with in_turn_async(task.turns):
+            _check_open(task, execution)
+            async with aclosing(
+                task.step.fn(**_inputs(task, execution), **task.resources)
+            ) as items:
+                async for item in items:
+                    item = item if conform is None else conform(item)
+                    if not await deliver(fresh(item)):
+                        break
     except BaseException as raised:
         if isinstance(raised, asyncio.CancelledError) and _is_cancelled():
             raise

@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from math import inf
 from operator import attrgetter
 from time import perf_counter
@@ -172,7 +173,7 @@ class Queues:
         """Whether a partial batch waits for more items."""
         if not task.wait_s or len(queue) >= task.max_batch_size:
             return False
-        return _until(task, queue) > self._now()
+        return _since(task, queue) + task.wait_s > self._now()
 
     def ran(self, task: Task, seconds: float) -> None:
         """Record the duration of a call on a worker."""
@@ -196,12 +197,14 @@ class Queues:
         call_s = self._calls[task.index].call_s
         if call_s == inf or task.wait_s:
             return False
-        return bool(self._now() - queue[0].ready_at[task.index] > call_s)
+        return self._now() - _since(task, queue) > call_s
 
     @property
     def due(self) -> float:
         """When the next partial batch must run, on the clock; infinite if none waits."""
-        return min((_until(task, queue) for task, queue in self._patient), default=inf)
+        return min(
+            (_since(task, queue) + task.wait_s for task, queue in self._patient), default=inf
+        )
 
     def sweep(self) -> None:
         """Drop finished requests."""
@@ -215,11 +218,15 @@ class Queues:
         return [sum(not execution.finished for execution in queue) for queue in self._queues]
 
 
-def _until(task: Task, queue: deque[Work]) -> float:
-    """Until when a partial batch may wait; infinite for an empty queue."""
+def _since(task: Task, queue: deque[Work]) -> float:
+    """Since when the next batch waits; infinite for an empty queue.
+
+    Its first request in the order of rank need not be the one that has waited for the longest.
+    """
     while queue and queue[0].finished:
         queue.popleft()
-    return queue[0].ready_at[task.index] + task.wait_s if queue else inf
+    batch = islice(queue, task.max_batch_size)  # the scan is short, however long the queue is
+    return min((each.ready_at[task.index] for each in batch if not each.finished), default=inf)
 
 
 class _Backlog:

@@ -69,6 +69,10 @@ def _cancel_tasks(execution: Execution) -> None:
 
 
 def _start_thread(caller: Caller, execution: Execution, task: Task) -> None:
+    if execution.expired:
+        caller.fail(execution, deadline_passed(task))
+    if execution.finished:
+        return
     thread = threading.Thread(
         target=execution.context.copy().run,
         args=(_stream, caller, execution, task),

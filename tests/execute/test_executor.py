@@ -262,6 +262,34 @@ def test_an_async_step_past_its_deadline_is_not_begun(requests) -> None:
     assert began == []
 
 
+@pytest.mark.parametrize("ends", ["late", "cancelled"])
+def test_a_stream_of_a_request_that_has_ended_is_not_begun(requests, ends) -> None:
+    began, submitted = [], threading.Event()
+
+    @step
+    def begin(x: int) -> Iterator[int]:
+        began.append(x)
+        yield x
+
+    @pipeline
+    def ended(x: int) -> Iterator[int]:
+        return begin(same(x))
+
+    def end(*_: object) -> None:
+        assert submitted.wait(20)
+        if ends == "late":
+            execution.deadline = perf_counter() - 1
+        else:
+            execution.cancel()
+
+    sent = requests(ended)
+    (execution,) = sent.submit(1, on_node=end)
+    submitted.set()
+    assert sent.outcomes() == [DeadlineExceeded if ends == "late" else Cancelled]
+    sent.executor.close()
+    assert began == []
+
+
 def test_a_timeout_that_an_async_step_raises_is_its_own_failure(requests) -> None:
     @step
     async def impatient(x: int) -> int:
@@ -323,6 +351,48 @@ def test_a_request_that_becomes_late_while_it_waits_for_its_turn_does_not_reach_
     assert isinstance(late.error.__cause__, DeadlineExceeded)
     assert late.error.status == 504
     assert seen == [0]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_stream_whose_request_ends_while_it_waits_for_its_turn_is_not_begun(
+    requests, monkeypatch, soon, is_async
+) -> None:
+    clock, began = [0.0], []
+    monkeypatch.setattr("mlkit.execute.execution.perf_counter", lambda: clock[0])
+    if is_async:
+
+        @step
+        async def use(
+            x: int, *, model: object = resource(object, exclusive=True)
+        ) -> AsyncIterator[int]:
+            began.append(x)
+            yield x
+
+    else:
+
+        @step
+        def use(x: int, *, model: object = resource(object, exclusive=True)) -> Iterator[int]:
+            began.append(x)
+            yield x
+
+    @pipeline
+    def used(x: int) -> Iterator[int]:
+        return use(x)
+
+    sent = requests(used)
+    (turn,) = sent.executor.program.tasks[0].turns
+    turn.take()
+    (late,) = sent.submit(0, deadline=5.0)
+    (gone,) = sent.submit(1)
+    assert soon(lambda: len(turn._waiting) == 2)
+    clock[0] = 6.0
+    gone.cancel()
+    turn.pass_on()
+    sent.wait()
+    assert isinstance(late.error.__cause__, DeadlineExceeded)
+    assert isinstance(gone.error, Cancelled)
+    assert soon(lambda: not turn._taken)
+    assert began == []
 
 
 def test_run_answers_at_the_deadline_though_a_step_cannot_be_stopped(requests, gate) -> None:

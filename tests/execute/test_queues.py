@@ -40,9 +40,21 @@ def queues() -> Queues:
     return Queues(compile_graph(flow.graph))
 
 
-def request(name: str, *, began: float = 0.0, finished: bool = False, late: bool = False) -> Any:
+def request(
+    name: str,
+    *,
+    began: float = 0.0,
+    finished: bool = False,
+    late: bool = False,
+    ready_at: float = 0.0,
+) -> Any:
     return SimpleNamespace(
-        name=name, rank=began, finished=finished, deadline=0.0, expired=late, ready_at=[0.0] * 3
+        name=name,
+        rank=began,
+        finished=finished,
+        deadline=0.0,
+        expired=late,
+        ready_at=[ready_at] * 3,
     )
 
 
@@ -93,6 +105,15 @@ def test_a_batch_that_waited_longer_than_it_takes_goes_before_single_items() -> 
     assert pick(queues) == ("begin", ["b"])
     clock[0] = 10.75
     assert pick(queues) == ("many", ["old"])
+
+
+def test_a_batch_is_as_old_as_its_oldest_request_wherever_that_is_in_the_queue() -> None:
+    queues = Queues(compile_graph(flow.graph), now=lambda: 10.6)
+    queues.took(TASKS["many"], 3, 0.5)
+    push(queues, "begin", request("single"))
+    push(queues, "many", request("old", began=2.0, ready_at=10.0))
+    push(queues, "many", request("hasty", began=1.0, ready_at=10.5))
+    assert pick(queues) == ("many", ["hasty", "old"])
 
 
 @pytest.fixture
@@ -212,15 +233,17 @@ def test_so_long_as_nothing_is_known_batches_are_made(queues: Queues) -> None:
     assert pick(queues) == ("many", ["a", "b"])
 
 
+@batched_step(max_batch_size=3, batch_wait_timeout_s=5.0)
+def patient(xs: list[int]) -> list[int]:
+    return xs
+
+
+@pipeline
+def waits(x: int) -> int:
+    return patient(begin(x))
+
+
 def test_what_lets_a_batch_wait_is_not_overruled_by_age() -> None:
-    @batched_step(max_batch_size=3, batch_wait_timeout_s=5.0)
-    def patient(xs: list[int]) -> list[int]:
-        return xs
-
-    @pipeline
-    def waits(x: int) -> int:
-        return patient(begin(x))
-
     clock = [0.0]
     program = compile_graph(waits.graph)
     tasks = {task.name: task for task in program.tasks}
@@ -233,6 +256,23 @@ def test_what_lets_a_batch_wait_is_not_overruled_by_age() -> None:
     assert pick(queues) is None
     clock[0] = 5.1
     assert pick(queues) == ("patient", ["old"])
+
+
+def test_a_batch_waits_from_its_first_request_on_whichever_come_to_stand_before_it() -> None:
+    clock = [0.0]
+    program = compile_graph(waits.graph)
+    task = next(task for task in program.tasks if task.name == "patient")
+    queues = Queues(program, now=lambda: clock[0])
+    first = request("first", began=9.0, ready_at=0.0)
+    queues.push(task, first)
+    clock[0] = 4.0
+    queues.push(task, request("second", began=1.0, ready_at=4.0))
+    assert (queues.due, pick(queues)) == (5.0, None)
+    first.finished = True
+    assert queues.due == 9.0
+    first.finished = False
+    clock[0] = 5.1
+    assert pick(queues) == ("patient", ["second", "first"])
 
 
 def test_a_short_side_branch_is_as_near_to_the_result_as_the_end_of_a_long_one() -> None:

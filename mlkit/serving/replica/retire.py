@@ -29,7 +29,7 @@ async def drained(busy: Callable[[], bool], request_timeout_s: float) -> None:
 async def close(executors: Iterable[Executor]) -> None:
     """Close the executors of a version without waiting for calls that are still running."""
     for executor in executors:
-        wait = not (executor.in_flight or executor.abandoned())
+        wait = not (executor.in_flight or executor.abandoned() or executor.streaming)
         await asyncio.to_thread(executor.close, wait=wait)
 
 

@@ -205,6 +205,33 @@ def test_a_version_is_retired_when_its_longest_request_must_be_over(held, monkey
     asyncio.run(main())
 
 
+def test_a_version_is_retired_though_a_generator_whose_client_has_left_goes_on() -> None:
+    hangs, go = threading.Event(), threading.Event()
+
+    @step
+    def hang(x: int) -> Iterator[int]:
+        yield x
+        hangs.set()
+        assert go.wait(20)
+
+    @pipeline
+    def hanging(x: int) -> Iterator[int]:
+        return hang(x)
+
+    async def main() -> None:
+        executor = Executor(compile_graph(hanging.graph), workers=1)
+        items = Items(executor, {"x": 1})
+        try:
+            assert await asyncio.to_thread(hangs.wait, 20)
+            await items.aclose()
+            await asyncio.wait_for(retire.close([executor]), 2)
+            assert executor.streaming
+        finally:
+            go.set()
+
+    asyncio.run(main())
+
+
 # ---- workers that do not come back ---------------------------------------------------------------
 
 
