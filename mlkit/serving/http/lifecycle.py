@@ -279,10 +279,13 @@ class Served:
             on_node=on_node,
             priority=terms.priority,
         )
-        if self._adaptive is not None:
+        error = execution.error
+        late = error is not None and isinstance(cause_of(error), DeadlineExceeded)
+        # One that fails, often at once, says nothing of how long requests take.
+        if self._adaptive is not None and (error is None or late):
             now = perf_counter()
-            self._adaptive.add(now - began, self.ongoing, now)
-        if execution.error is None:
+            self._adaptive.add(now - began, self.ongoing, now, late=late)
+        if error is None:
             self.last = execution
             if self.watch is not None:
                 self.watch(execution)
