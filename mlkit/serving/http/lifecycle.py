@@ -172,8 +172,10 @@ class Served:
 
     @cached_property
     def _adaptive(self) -> AdaptiveLimit | None:
-        most = self.limits.max_ongoing_requests
-        return AdaptiveLimit(most) if self.limits.adaptive else None
+        # Streams last as long as their consumers take: a lower limit would not shorten them.
+        if not self.limits.adaptive or self.graph.streams:
+            return None
+        return AdaptiveLimit(self.limits.max_ongoing_requests)
 
     def _admit(self, priority: Priority) -> bool:
         """Count a request as in flight.

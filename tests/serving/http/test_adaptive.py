@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import random
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -13,7 +14,6 @@ from mlkit.errors import DefinitionError, Overloaded
 from mlkit.execute.priority import Priority
 from mlkit.serving import Limits
 from mlkit.serving.http.adaptive import LEAST, START, AdaptiveLimit
-from mlkit.serving.http.lifecycle import Served
 
 WORKERS, SERVICE_S = 4, 0.02
 CAPACITY = WORKERS / SERVICE_S
@@ -130,13 +130,21 @@ def test_it_is_asked_for() -> None:
         Limits(adaptive=1)
 
 
-def test_a_pipeline_admits_no_more_than_its_limit() -> None:
-    def full(**options) -> list[bool]:
-        served = Served(executor=None, limits=Limits(max_ongoing_requests=64, **options))
+def test_a_pipeline_admits_no_more_than_its_limit_unless_it_streams(face) -> None:
+    @step
+    def count(x: int) -> Iterator[int]:
+        yield from range(x)
+
+    @pipeline
+    def counting(x: int) -> Iterator[int]:
+        return count(x)
+
+    def full(pipe, **options) -> list[bool]:
+        served = face(pipe, limits=Limits(max_ongoing_requests=64, **options)).served
         return [served.is_full(Priority.INTERACTIVE) for served.ongoing in (START - 1, START, 64)]
 
-    assert full(adaptive=True) == [False, True, True]
-    assert full() == [False, False, True]
+    assert full(plus, adaptive=True) == [False, True, True]
+    assert full(plus) == full(counting) == full(counting, adaptive=True) == [False, False, True]
 
 
 @pytest.mark.parametrize(
