@@ -68,7 +68,8 @@ _PROBLEMS = {
 
 _OF_ONE_REQUEST = {b"server-timing", b"x-request-id"}
 
-Answer: TypeAlias = Callable[[Send], Awaitable[None]]
+Answer: TypeAlias = Callable[[Send, Terms | None], Awaitable[None]]
+"""Answers a request; arguments are where to, and its terms if its time has begun to count."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Idempotency:
         """
         key = next((value for name, value in request.scope["headers"] if name == KEY), None)
         if key is None or request._form is not None:  # a dependency has read the body
-            await answer(send)
+            await answer(send, None)
             return
         if not 0 < len(key) <= MAX_KEY or not all(33 <= byte < 127 for byte in key):
             raise Invalid(f"Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters")
@@ -191,7 +192,7 @@ class Idempotency:
         done = self._running[key] = asyncio.get_running_loop().create_future()
         recorder = _Recorder(send)
         try:
-            await answer(recorder.send)
+            await answer(recorder.send, terms)
             if recorder.lasts:
                 reply = Reply(fingerprint, recorder.start, b"".join(recorder.body))
                 self._replies.put(key, reply)

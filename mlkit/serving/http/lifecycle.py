@@ -80,6 +80,7 @@ class Served:
         payloads: Payloads,
         results: Results,
         respond: Respond | None = None,
+        begun: Terms | None = None,
     ) -> None:
         """Respond to a request to the pipeline's own route; it is in flight until that is sent.
 
@@ -89,12 +90,13 @@ class Served:
             payloads: reads the request.
             results: encodes the result.
             respond: the user's exception handlers.
+            begun: its terms, if its time has begun to count; by default it does now.
         """
-        terms, admitted = self._terms(), False
+        terms, admitted = begun or self._terms(), False
         headers: Headers = dict(request.scope["headers"])
         try:
             try:
-                terms = terms.asked(headers)
+                terms = begun or terms.asked(headers)
                 admitted = self._admit(terms.priority)
                 arguments = await _in_time(terms, payloads.read(request, headers))
             except Exception as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -246,6 +247,27 @@ def test_those_that_wait_are_bounded_and_late(counter) -> None:
     limits = {"max_ongoing_requests": 2, "request_timeout_s": 0.05}
     said = asyncio.run(together(counter, wait, **limits))
     assert sorted(status for status, _ in said) == [503, 504, 504]
+
+
+@pytest.mark.parametrize("key", [{}, {KEY: "k"}])
+@pytest.mark.parametrize(("timeout_s", "status"), [("0.03", 504), ("10", 200)])
+def test_reading_and_running_have_one_deadline(face, key, timeout_s, status) -> None:
+    @step
+    async def wait(x: int) -> int:
+        await asyncio.sleep(0.02)
+        return x
+
+    @pipeline
+    def waited(x: int) -> int:
+        return wait(x)
+
+    def slow():
+        time.sleep(0.02)
+        yield b'{"x": 1}'
+
+    headers = {**key, "X-Request-Timeout-Seconds": timeout_s, "Content-Type": "application/json"}
+    response = face(waited).post("/waited", content=slow(), headers=headers)
+    assert response.status_code == status, response.text
 
 
 # ---- what is kept -------------------------------------------------------------------------------
