@@ -21,7 +21,8 @@ class Limits:
             are admitted to three quarters of it.
         adaptive: whether fewer are admitted while they only wait for each other: the limit follows
             the latency of the pipeline, up to ``max_ongoing_requests``. For pipelines whose
-            requests take about equally long, and that do not gain from large batches.
+            requests take about equally long, and that do not gain from large batches; those that
+            stream have ``max_ongoing_requests``.
         request_timeout_s: deadline of a request in seconds after it is received (else status 504).
             Of a request that streams, the deadline of the first item, and the longest time between
             two items.

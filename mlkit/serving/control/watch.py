@@ -94,7 +94,10 @@ class Watch:
         """Observe all apps once."""
         requested = self._now() - self._requested_at < REQUESTED_FOR_S
         any_autoscaled = any_starting = False
-        for app, (autoscaled, stages) in self._apps().items():
+        apps = self._apps()
+        # One that is deployed again begins anew.
+        self._stages = {key: stage for key, stage in self._stages.items() if key[0] in apps}
+        for app, (autoscaled, stages) in apps.items():
             if not (requested or autoscaled):
                 continue
             decisions: list[Decision] = []

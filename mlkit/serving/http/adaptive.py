@@ -55,14 +55,18 @@ class AdaptiveLimit:
         """The limit in whole requests."""
         return int(self.value) if self._skip is None else min(LEAST, self.most)
 
-    def add(self, took_s: float, ongoing: int, now: float) -> None:
-        """Add a request that was answered.
+    def add(self, took_s: float, ongoing: int, now: float, *, late: bool = False) -> None:
+        """Add a request that was answered, or was late.
 
         Args:
             took_s: its latency in seconds.
             ongoing: requests in flight, with this one.
             now: the time in seconds.
+            late: whether it ended at its deadline; if it had less time than requests with room
+                take, that says nothing of the pipeline.
         """
+        if late and took_s < self._least_s:
+            return
         if self._skip is not None:
             if ongoing > LEAST:
                 return

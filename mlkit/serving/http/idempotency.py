@@ -15,11 +15,13 @@ from hashlib import blake2b
 from time import monotonic, perf_counter
 from typing import Any, TypeAlias
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message, Send
 
 from mlkit.errors import DeadlineExceeded, Overloaded, PayloadTooLarge
 from mlkit.serving.http.payload import EXACT_HEADER, Invalid
+from mlkit.serving.http.stream import EVENTS, FRAMES, LINES
 from mlkit.serving.http.terms import Terms
 from mlkit.serving.limits import Limits
 
@@ -57,12 +59,17 @@ _VARYING = (b"accept", b"content-type", b"content-encoding", EXACT_HEADER)
 _PASSING = {408, 425, 429, 499}
 """Client errors that may not happen again."""
 
-_PROBLEM = re.compile(rb'event: problem\n|\{"event": ?"problem"|.{5}problem', re.DOTALL)
-"""The last event of a stream that fails, in each of its forms; see `mlkit.serving.http.stream`."""
+_PROBLEMS = {
+    EVENTS: re.compile(rb"event: problem\n"),
+    LINES: re.compile(rb'\{"event": "problem"'),
+    FRAMES: re.compile(rb"\x07.{4}problem", re.DOTALL),
+}
+"""The last event of a stream that fails, by content type; see `mlkit.serving.http.stream`."""
 
 _OF_ONE_REQUEST = {b"server-timing", b"x-request-id"}
 
-Answer: TypeAlias = Callable[[Send], Awaitable[None]]
+Answer: TypeAlias = Callable[[Send, Terms | None], Awaitable[None]]
+"""Answers a request; arguments are where to, and its terms if its time has begun to count."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class Idempotency:
         """
         key = next((value for name, value in request.scope["headers"] if name == KEY), None)
         if key is None or request._form is not None:  # a dependency has read the body
-            await answer(send)
+            await answer(send, None)
             return
         if not 0 < len(key) <= MAX_KEY or not all(33 <= byte < 127 for byte in key):
             raise Invalid(f"Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters")
@@ -185,7 +192,7 @@ class Idempotency:
         done = self._running[key] = asyncio.get_running_loop().create_future()
         recorder = _Recorder(send)
         try:
-            await answer(recorder.send)
+            await answer(recorder.send, terms)
             if recorder.lasts:
                 reply = Reply(fingerprint, recorder.start, b"".join(recorder.body))
                 self._replies.put(key, reply)
@@ -220,6 +227,7 @@ class _Recorder:
         self._send = send
         self._complete = False
         self._length = 0
+        self._problem: re.Pattern[bytes] | None = None
         self._failed = False
         self.start: Message = {}
         self.body: list[bytes] = []
@@ -228,9 +236,11 @@ class _Recorder:
         if message["type"] == "http.response.start":
             # Middleware around this changes the list, such as for compression or cookies.
             self.start = {**message, "headers": list(message.get("headers", ()))}
+            content_type = Headers(raw=self.start["headers"]).get("content-type", "")
+            self._problem = _PROBLEMS.get(content_type.partition(";")[0])
         elif message["type"] == "http.response.body":
             part = bytes(message.get("body", b""))
-            self._failed |= bool(_PROBLEM.match(part))
+            self._failed |= self._problem is not None and bool(self._problem.match(part))
             self._length += len(part)
             self.body.append(part)
             if self._length > MAX_REPLY_BYTES:

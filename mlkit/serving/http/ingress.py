@@ -47,6 +47,7 @@ from mlkit.serving.http.playground import (
     declares_playground,
 )
 from mlkit.serving.http.results import Results
+from mlkit.serving.http.terms import Terms
 from mlkit.serving.http.tools import Tool
 from mlkit.serving.http.userapp import check_paths, declares, derived
 from mlkit.serving.http.userdocs import complete
@@ -238,11 +239,11 @@ def _handler(
             return
         respond = None if handlers is None else partial(handlers, request)
 
-        async def answer(send: Send) -> None:
-            await pipeline.answer(request, send, payloads, results, respond)
+        async def answer(send: Send, begun: Terms | None) -> None:
+            await pipeline.answer(request, send, payloads, results, respond, begun)
 
         if idempotency is None:
-            await answer(send)
+            await answer(send, None)
             return
         try:
             await idempotency.answer(request, send, answer)

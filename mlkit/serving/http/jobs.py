@@ -135,7 +135,8 @@ class JobRunner:
         run: runs an item; returns its result, or the seconds after which to try it again.
         concurrency: number of places.
         max_attempts: how often an item is run, if its replica dies each time.
-        now: clock in seconds since the epoch, which all replicas share.
+        now: clock in seconds since the epoch, which all replicas share; it may be set.
+        monotonic: clock in seconds by which leases are renewed.
         poll_s: how often to look for items, in seconds.
     """
 
@@ -147,11 +148,12 @@ class JobRunner:
         concurrency: int,
         max_attempts: int = MAX_ATTEMPTS,
         now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         poll_s: float = POLL_S,
     ) -> None:
         self._store, self._run = store, run
         self._concurrency, self._max_attempts = concurrency, max_attempts
-        self._now, self._poll_s = now, poll_s
+        self._now, self._monotonic, self._poll_s = now, monotonic, poll_s
         self._owner = secrets.token_hex(8)
         self._running: dict[JobItem, asyncio.Task[None]] = {}
         self._renew_at = 0.0
@@ -199,9 +201,9 @@ class JobRunner:
         """Renew the leases of running items, and start further ones in free slots."""
         if not self._store.has_jobs:
             return
-        now = self._now()
-        if self._running and now >= self._renew_at:
-            self._renew_at = now + LEASE_S / 3
+        now, passed = self._now(), self._monotonic()
+        if self._running and passed >= self._renew_at:
+            self._renew_at = passed + LEASE_S / 3
             held = list(self._running)
             for item in await _in_thread(self._store.renew, self._owner, held, now):
                 if item in self._running:  # else it has ended in the meantime
@@ -209,8 +211,8 @@ class JobRunner:
         free = self._concurrency - len(self._running)
         if self._closing or free <= 0:
             return
-        claimed = await _in_thread(self._store.claim, self._owner, free, now, self._max_attempts)
-        for item in claimed:
+        args = self._owner, free, now, self._max_attempts, list(self._running)
+        for item in await _in_thread(self._store.claim, *args):
             self._running[item] = asyncio.create_task(self._finish(item))
 
     async def _finish(self, item: JobItem) -> None:
@@ -225,7 +227,7 @@ class JobRunner:
         except Exception:  # of the store: its lease expires
             logger.warning("the result of an item could not be kept", exc_info=True)
         finally:
-            del self._running[item]
+            self._running.pop(item, None)
             self.wake()
 
 

@@ -223,19 +223,29 @@ class JobStore:
         with self._transaction(reads=True) as database:
             return sorted(_jobs(database), key=lambda job: job.created, reverse=True)
 
-    def claim(self, owner: str, places: int, now: float, max_attempts: int) -> list[JobItem]:
+    def claim(
+        self,
+        owner: str,
+        places: int,
+        now: float,
+        max_attempts: int,
+        running: Iterable[JobItem] = (),
+    ) -> list[JobItem]:
         """Lease items to a replica, those of the job with the least progress first.
 
-        Items that have been claimed too often fail.
+        Items that have been claimed too often fail. Those that the replica is running are left to
+        it: their leases have expired if the clock was set forward.
         """
+        held = {(item.job, item.index) for item in running}
         claimed: list[JobItem] = []
         with self._transaction() as database:
             rows = database.execute(
                 "SELECT job, n, attempts, lease, body FROM items "
                 "WHERE status IS NULL AND lease <= ? ORDER BY n, job LIMIT ?",
-                (now, places),
+                (now, places + len(held)),
             ).fetchall()
-            for job, n, attempts, lease, body in rows:
+            others = [row for row in rows if row[:2] not in held]
+            for job, n, attempts, lease, body in others[:places]:
                 if decide(attempts, lease, now, max_attempts) is ItemDecision.RUN:
                     database.execute(
                         "UPDATE items SET owner = ?, lease = ?, attempts = attempts + 1 "

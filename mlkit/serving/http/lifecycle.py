@@ -80,6 +80,7 @@ class Served:
         payloads: Payloads,
         results: Results,
         respond: Respond | None = None,
+        begun: Terms | None = None,
     ) -> None:
         """Respond to a request to the pipeline's own route; it is in flight until that is sent.
 
@@ -89,12 +90,13 @@ class Served:
             payloads: reads the request.
             results: encodes the result.
             respond: the user's exception handlers.
+            begun: its terms, if its time has begun to count; by default it does now.
         """
-        terms, admitted = self._terms(), False
+        terms, admitted = begun or self._terms(), False
         headers: Headers = dict(request.scope["headers"])
         try:
             try:
-                terms = terms.asked(headers)
+                terms = begun or terms.asked(headers)
                 admitted = self._admit(terms.priority)
                 arguments = await _in_time(terms, payloads.read(request, headers))
             except Exception as error:
@@ -172,8 +174,10 @@ class Served:
 
     @cached_property
     def _adaptive(self) -> AdaptiveLimit | None:
-        most = self.limits.max_ongoing_requests
-        return AdaptiveLimit(most) if self.limits.adaptive else None
+        # Streams last as long as their consumers take: a lower limit would not shorten them.
+        if not self.limits.adaptive or self.graph.streams:
+            return None
+        return AdaptiveLimit(self.limits.max_ongoing_requests)
 
     def _admit(self, priority: Priority) -> bool:
         """Count a request as in flight.
@@ -279,10 +283,13 @@ class Served:
             on_node=on_node,
             priority=terms.priority,
         )
-        if self._adaptive is not None:
+        error = execution.error
+        late = error is not None and isinstance(cause_of(error), DeadlineExceeded)
+        # One that fails, often at once, says nothing of how long requests take.
+        if self._adaptive is not None and (error is None or late):
             now = perf_counter()
-            self._adaptive.add(now - began, self.ongoing, now)
-        if execution.error is None:
+            self._adaptive.add(now - began, self.ongoing, now, late=late)
+        if error is None:
             self.last = execution
             if self.watch is not None:
                 self.watch(execution)

@@ -1,18 +1,19 @@
 """The adaptive limit before a simulated queue, in virtual time."""
 
+import asyncio
 import heapq
 import random
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from mlkit import pipeline, step
-from mlkit.errors import DefinitionError
+from mlkit import InputError, pipeline, step
+from mlkit.errors import DefinitionError, Overloaded
 from mlkit.execute.priority import Priority
 from mlkit.serving import Limits
 from mlkit.serving.http.adaptive import LEAST, START, AdaptiveLimit
-from mlkit.serving.http.lifecycle import Served
 
 WORKERS, SERVICE_S = 4, 0.02
 CAPACITY = WORKERS / SERVICE_S
@@ -113,22 +114,80 @@ def test_what_no_request_has_tried_is_not_raised() -> None:
     assert limit.now == before
 
 
+def test_late_requests_lower_it() -> None:
+    limit = AdaptiveLimit(256)
+    for number in range(40):
+        limit.add(0.01, START, number / 100)
+    before = limit.now
+    for number in range(40, 80):
+        limit.add(1.0, before, number / 100, late=True)
+    assert limit.now < before
+
+
 def test_it_is_asked_for() -> None:
     assert not Limits().adaptive
     with pytest.raises(DefinitionError, match="adaptive must be True or False"):
         Limits(adaptive=1)
 
 
-def test_a_pipeline_admits_no_more_than_its_limit() -> None:
-    def full(**options) -> list[bool]:
-        served = Served(executor=None, limits=Limits(max_ongoing_requests=64, **options))
+def test_a_pipeline_admits_no_more_than_its_limit_unless_it_streams(face) -> None:
+    @step
+    def count(x: int) -> Iterator[int]:
+        yield from range(x)
+
+    @pipeline
+    def counting(x: int) -> Iterator[int]:
+        return count(x)
+
+    def full(pipe, **options) -> list[bool]:
+        served = face(pipe, limits=Limits(max_ongoing_requests=64, **options)).served
         return [served.is_full(Priority.INTERACTIVE) for served.ongoing in (START - 1, START, 64)]
 
-    assert full(adaptive=True) == [False, True, True]
-    assert full() == [False, False, True]
+    assert full(plus, adaptive=True) == [False, True, True]
+    assert full(plus) == full(counting) == full(counting, adaptive=True) == [False, False, True]
 
 
-def test_requests_that_are_run_are_added_to_it(face) -> None:
-    client = face(plus, limits=Limits(adaptive=True))
-    assert client.post("/plus", json={"x": 1}).json() == 2
-    assert client.served._adaptive._began is not None
+@pytest.mark.parametrize(
+    ("error", "added"),
+    [
+        (None, True),
+        (InputError("no"), False),
+        (Overloaded("a stage is full"), False),
+        (ValueError("no"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_requests_that_are_run_are_added_to_it_unless_they_fail(face, error, added) -> None:
+    @step
+    def fail(x: int) -> int:
+        if error is not None:
+            raise error
+        return x
+
+    @pipeline
+    def failing(x: int) -> int:
+        return fail(x)
+
+    client = face(failing, limits=Limits(adaptive=True))
+    client.post("/failing", json={"x": 1})
+    assert len(client.served._adaptive._window) == added
+
+
+@pytest.mark.parametrize(("usual_s", "added"), [(0.001, True), (10.0, False)])
+def test_late_requests_are_added_to_it_unless_they_had_less_time_than_others_take(
+    face, usual_s, added
+) -> None:
+    @step
+    async def wait(x: int) -> int:
+        await asyncio.sleep(60)
+        return x
+
+    @pipeline
+    def late(x: int) -> int:
+        return wait(x)
+
+    client = face(late, limits=Limits(adaptive=True, request_timeout_s=0.01))
+    limit = client.served._adaptive
+    limit._least_s = usual_s
+    assert client.post("/late", json={"x": 1}).status_code == 504
+    assert len(limit._window) == added

@@ -2,21 +2,24 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Request
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 from mlkit import InputError, pipeline, step
 from mlkit.execute import Executor, compile_graph
 from mlkit.serving import Limits, asgi
-from mlkit.serving.http import idempotency
+from mlkit.serving.http import idempotency, stream
 from mlkit.serving.http.idempotency import KEEP_S, MAX_REPLY_BYTES, OVERHEAD_BYTES, Replies, Reply
 from mlkit.serving.http.ingress import create_app
 from mlkit.serving.http.lifecycle import Served
+from mlkit.serving.http.stream import EVENTS, FRAMES, LINES
 
 KEY = "Idempotency-Key"
 REPLAYED = "idempotency-replayed"
@@ -121,6 +124,45 @@ def test_a_stream_of_events_is_repeated_as_well(client, counter) -> None:
     assert counter.runs == [1]
 
 
+@pytest.mark.parametrize("value", ["The problem", [10, "problem"]])
+def test_a_result_about_a_problem_is_kept(face, value) -> None:
+    runs: list[int] = []
+
+    @step
+    def say(x: int) -> str | list[int | str]:
+        runs.append(x)
+        return value
+
+    @pipeline
+    def counted(x: int) -> str | list[int | str]:
+        return say(x)
+
+    client = face(counted)
+    assert [ask(client, 1).json() for _ in range(2)] == [value] * 2
+    assert runs == [1]
+
+
+@pytest.mark.parametrize("media_type", [EVENTS, LINES, FRAMES])
+def test_a_stream_that_fails_runs_again(media_type) -> None:
+    write = stream._WRITERS[media_type]
+
+    def lasts(*names: str) -> bool:
+        async def main() -> bool:
+            recorder = idempotency._Recorder(lambda message: asyncio.sleep(0))
+            response = StreamingResponse(parts(), media_type=media_type)
+            await response.stream_response(recorder.send)
+            return recorder.lasts
+
+        async def parts():
+            for name in names:
+                yield write(name, b'"a problem"')
+
+        return asyncio.run(main())
+
+    assert lasts("item", "problems", "end")
+    assert not lasts("item", "problem")
+
+
 def test_a_dependency_of_an_application_runs_each_time_and_may_read_the_body(counter) -> None:
     allowed = [True, False]
 
@@ -205,6 +247,27 @@ def test_those_that_wait_are_bounded_and_late(counter) -> None:
     limits = {"max_ongoing_requests": 2, "request_timeout_s": 0.05}
     said = asyncio.run(together(counter, wait, **limits))
     assert sorted(status for status, _ in said) == [503, 504, 504]
+
+
+@pytest.mark.parametrize("key", [{}, {KEY: "k"}])
+@pytest.mark.parametrize(("timeout_s", "status"), [("0.03", 504), ("10", 200)])
+def test_reading_and_running_have_one_deadline(face, key, timeout_s, status) -> None:
+    @step
+    async def wait(x: int) -> int:
+        await asyncio.sleep(0.02)
+        return x
+
+    @pipeline
+    def waited(x: int) -> int:
+        return wait(x)
+
+    def slow():
+        time.sleep(0.02)
+        yield b'{"x": 1}'
+
+    headers = {**key, "X-Request-Timeout-Seconds": timeout_s, "Content-Type": "application/json"}
+    response = face(waited).post("/waited", content=slow(), headers=headers)
+    assert response.status_code == status, response.text
 
 
 # ---- what is kept -------------------------------------------------------------------------------

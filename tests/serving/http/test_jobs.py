@@ -1,5 +1,6 @@
 """Jobs through the application of a pipeline, and the decisions about their items; without Ray."""
 
+import asyncio
 import gc
 import json
 import sqlite3
@@ -17,9 +18,11 @@ from mlkit import Image, InputError, pipeline, step
 from mlkit.errors import Overloaded, PayloadTooLarge
 from mlkit.serving import Limits, asgi
 from mlkit.serving.http import jobs as jobs_module
+from mlkit.serving.http.jobs import JobRunner
 from mlkit.serving.http.jobstore import (
     LEASE_S,
     ItemDecision,
+    JobItem,
     JobLimits,
     JobResult,
     JobStatus,
@@ -339,6 +342,71 @@ def test_bounds(store) -> None:
     store.finish("a", third.id, JobResult(1, 200, b"1" * 30), 3.0)
     assert [result.status for result in store.results(third.id)] == [200, 500]
     assert store.get(third.id).failed == 1
+
+
+class Runner:
+    """A runner whose items run until ``go``, in made-up time: the wall clock may be set."""
+
+    def __init__(self, store: JobStore, **options) -> None:
+        self.now, self.passed = 10_000.0, 0.0
+        self.runs: list[int] = []
+        self.go = asyncio.Event()
+        self.runner = JobRunner(
+            store,
+            self.run,
+            concurrency=4,
+            now=lambda: self.now,
+            monotonic=lambda: self.passed,
+            **options,
+        )
+
+    async def run(self, item: JobItem) -> JobResult:
+        self.runs.append(item.index)
+        await self.go.wait()
+        return JobResult(item.index, 200, b"1")
+
+    async def turns(self, seconds: float) -> None:
+        for _ in range(int(2 * seconds)):
+            self.now, self.passed = self.now + 0.5, self.passed + 0.5
+            await self.runner.turn()
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("max_attempts", [1, 3])
+@pytest.mark.parametrize("set_by_s", [-600, 600])
+def test_running_items_run_once_though_the_clock_is_set(store, set_by_s, max_attempts) -> None:
+    async def main() -> list[JobStatus]:
+        one = Runner(store, max_attempts=max_attempts)
+        early = store.add([b"0"], one.now)
+        await one.turns(1)
+        one.now += set_by_s
+        late = store.add([b"0"], one.now)
+        await one.turns(3 * LEASE_S)
+        assert one.runs == [0, 0]
+        assert store.claim("another replica", 4, one.now, max_attempts) == []
+        one.go.set()
+        await one.runner.close()
+        while one.runner._running:
+            await asyncio.sleep(0.001)
+        return [store.get(job.id) for job in (early, late)]
+
+    assert [(job.state, job.failed) for job in asyncio.run(main())] == [("done", 0)] * 2
+
+
+def test_an_item_whose_result_could_not_be_kept_is_run_again(store, monkeypatch, caplog) -> None:
+    async def main() -> None:
+        one = Runner(store)
+        one.go.set()
+        store.add([b"0"], one.now)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "finish", None)
+            await one.turns(0.5)
+            while one.runner._running:
+                await asyncio.sleep(0.001)
+        await one.turns(LEASE_S)
+        assert one.runs == [0, 0]
+
+    asyncio.run(main())
 
 
 # ---- items that fail in other ways --------------------------------------------------------------

@@ -196,9 +196,9 @@ class Place:
         self.told: list = []
         self.counts: list = []
         self.settled = 0
-        apps = {"shop": (scales, {"shop.fetching.1": "fetching"})}
+        self.apps = {"shop": (scales, {"shop.fetching.1": "fetching"})}
         self.watch = Watch(
-            lambda: apps,
+            lambda: self.apps,
             self.read,
             self.tell,
             self.settle,
@@ -237,6 +237,20 @@ def test_what_was_wanted_is_ready_after_some_seconds() -> None:
     place.look(0.5, ReplicaCounts(3, 3, 3))
     (said,) = place.told
     assert (said.kind, said.why) == ("ready", "3 ready, 2.5 s after the target was raised")
+
+
+def test_an_app_that_is_deployed_anew_begins_anew() -> None:
+    place = Place()
+    place.look(1, ReplicaCounts(2, 1, 1))
+    apps, place.apps = place.apps, {}
+    place.look(600, ReplicaCounts(0, 0, 0))
+    assert place.watch.wanted("shop", "fetching") == 0
+    place.apps = apps
+    place.look(3000, ReplicaCounts(2, 1, 1))
+    place.look(2, ReplicaCounts(2, 2, 2))
+    assert [(c.wanted, c.ready) for c in place.counts] == [(2, 1), (2, 1), (2, 2)]
+    (said,) = place.told
+    assert (said.kind, said.why) == ("ready", "2 ready, 2.0 s after the target was raised")
 
 
 def test_replicas_without_a_place_are_blocked_and_what_they_lack_is_named_once() -> None:
