@@ -86,6 +86,13 @@ def _same_numpy(left: Any, right: Any) -> bool:
         return repr(left) == repr(right)
     if left.dtype.hasobject:
         return same(left.ravel().tolist(), right.ravel().tolist())
+    if left.dtype.names:
+        return all(_same_numpy(left[name], right[name]) for name in left.dtype.names)
+    if left.dtype.char == "G":
+        return _same_numpy(left.real, right.real) and _same_numpy(left.imag, right.imag)
+    if left.dtype.char == "g":  # of its bytes, some are padding
+        signs = np.array_equal(np.signbit(left), np.signbit(right))
+        return signs and np.array_equal(left, right, equal_nan=True)
     return bool(left.tobytes() == right.tobytes())
 
 

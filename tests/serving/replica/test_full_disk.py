@@ -2,6 +2,7 @@
 
 import io
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,5 @@ def test_output_that_cannot_be_kept_is_one_warning(path, monkeypatch) -> None:
     (warning,) = [line for line in worker_log.getvalue().splitlines() if not line.isdigit()]
     assert warning.startswith("output cannot be kept: ")
     assert path in warning
+    with suppress(OSError):
+        lines._handler.close()
