@@ -177,6 +177,11 @@ class _Writer:
 
     def _other(self, value: Any, kind: type) -> Any:
         package = kind.__module__.partition(".")[0]
+        if kind is memoryview and (value.format, value.ndim) != ("B", 1):
+            raise InputError(
+                "a memoryview of other items than bytes has no exact form",
+                fix="make an array of it: numpy.asarray(view)",
+            )
         if kind in (bytes, bytearray, memoryview):
             return self.binary(kind.__name__, bytes(value))
         if package == "torch" and (tensor := tensor_state(value)) is not None:
@@ -231,15 +236,14 @@ class _Writer:
         return {"~": "codec", "c": self._name(kind), "v": self.tree(codecs()[kind].encode(value))}
 
     def _member(self, value: Any) -> dict[str, Any]:
-        named = value.name in type(value).__members__  # not a combination of flags
-        return {"n": value.name} if named else {"v": self.tree(value.value)}
+        named = value._name_ in type(value).__members__  # not a combination of flags
+        return {"n": value._name_} if named else {"v": self.tree(value._value_)}
 
     def _instance(self, value: Any, kind: type) -> Any:
         for base, name in BASES.items():  # NamedTuples, and subclasses of Python's own types
             if isinstance(value, base):
                 state = self._kept(kind, _attributes(value))
-                content = CONTENTS.get(base, base)(value)
-                return self._object(name, value, [content, state])
+                return self._object(name, value, [CONTENTS[base](value), state])
         for path, (name, encode) in BY_TEXT.items():
             if isinstance(value, class_at(path)):
                 return {"~": name, "c": self._name(kind), "v": self.tree(encode(value))}

@@ -5,16 +5,19 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import inspect
 import ipaddress
 import json
 import pathlib
 import re
 import struct
+import sys
 import uuid
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -89,6 +92,14 @@ class Kind(enum.Enum):
 class Flags(enum.Flag):
     NEW = 1
     SALE = 2
+
+
+class Labelled(enum.Enum):
+    a = 1
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return "another"
 
 
 class Word(str):
@@ -207,6 +218,7 @@ VALUES = [
     Square(3.0),
     Pair("a", 0.5),
     Kind.shoe,
+    Labelled.a,
     Flags.NEW | Flags.SALE,
     Flags(0),
     Word("w"),
@@ -319,6 +331,73 @@ def test_attributes_in_slots_of_a_subclass_are_kept() -> None:
     unit.factor = 1000
     restored = EXACT.decode(EXACT.encode(unit))
     assert (restored, type(restored), restored.factor) == ("kg", Unit, 1000)
+
+
+def overridden(base: type, *names: str) -> Any:
+    """A subclass whose methods and properties say nothing of its content."""
+    members = {
+        name: property(lambda self: 1)
+        if inspect.isdatadescriptor(getattr(base, name))
+        else lambda *args: base()
+        for name in names
+    }
+    return type("Overridden", (base,), {**members, "__module__": "tests.overridden"})
+
+
+@pytest.mark.parametrize(
+    ("base", "names", "arguments", "content"),
+    [
+        (str, ["__str__", "__iter__", "__getitem__"], ["a"], str.__repr__),
+        (bytes, ["__bytes__", "__iter__", "__getitem__"], [b"a"], bytes.__repr__),
+        (bytearray, ["copy", "__iter__", "__getitem__"], [b"a"], bytearray.hex),
+        (int, ["__int__", "__index__", "__str__"], [7], int.__repr__),
+        (float, ["__float__", "__str__", "is_integer"], [1.5], float.__repr__),
+        (complex, ["__complex__", "real", "imag"], [complex(-0.0, 2)], complex.__repr__),
+        (tuple, ["__iter__", "__getitem__", "__len__"], [(1, 2)], tuple.__repr__),
+        (list, ["copy", "__iter__", "__getitem__", "__len__"], [[1]], list.__repr__),
+        (dict, ["copy", "keys", "items", "__iter__", "__getitem__"], [{"a": 1}], dict.__repr__),
+        (set, ["copy", "__iter__"], [{1}], lambda v: list(set.__iter__(v))),
+        (frozenset, ["copy", "__iter__"], [{1}], lambda v: list(frozenset.__iter__(v))),
+        (
+            collections.deque,
+            ["copy", "__iter__", "maxlen"],
+            [[1], 3],
+            lambda v: list(collections.deque.__iter__(v)),
+        ),
+        (
+            collections.defaultdict,
+            ["items", "__iter__", "default_factory"],
+            [list, {"a": 1}],
+            dict.__repr__,
+        ),
+        (dt.date, ["year", "month"], [2026, 1, 2], dt.date.__str__),
+        (dt.datetime, ["hour", "tzinfo", "fold"], [2026, 1, 2, 3], dt.datetime.__str__),
+        (dt.time, ["hour", "tzinfo", "fold"], [2, 3], dt.time.__str__),
+        (dt.timedelta, ["days", "total_seconds"], [2, 3], dt.timedelta.__str__),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_methods_of_a_subclass_do_not_change_its_content(
+    base: type,
+    names: list[str],
+    arguments: list[Any],
+    content: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cls = overridden(base, *names)
+    monkeypatch.setitem(sys.modules, "tests.overridden", SimpleNamespace(Overridden=cls))
+    value = cls(*arguments)
+    restored = EXACT.decode(EXACT.encode(value))
+    assert type(restored) is cls
+    assert content(restored) == content(value) == content(base(*arguments))
+
+
+def test_a_memoryview_of_other_items_than_bytes_is_refused() -> None:
+    view = memoryview(b"abcd")
+    assert EXACT.decode(EXACT.encode(view)) == view
+    for other in (view.cast("h"), view.cast("B", [2, 2])):
+        with pytest.raises(InputError, match="memoryview"):
+            EXACT.check(other)
 
 
 def test_a_default_of_the_class_is_no_attribute_of_the_instance() -> None:
