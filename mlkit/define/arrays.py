@@ -83,10 +83,9 @@ def _pandas(value: Any) -> tuple[str, Any]:
     if value is pd.NaT or value is pd.NA:
         return "missing", "NaT" if value is pd.NaT else "NA"
     if isinstance(value, pd.Timestamp):
-        nanoseconds = value.as_unit("ns").value
-        return "Timestamp", [nanoseconds, value.unit, value.tzinfo]
+        return "Timestamp", [value.asm8, value.tzinfo]
     if isinstance(value, pd.Timedelta):
-        return "Timedelta", [value.as_unit("ns").value, value.unit]
+        return "Timedelta", value.asm8
     if isinstance(value, pd.Period):
         return "Period", [value.ordinal, value.freqstr]
     if isinstance(value, pd.Interval):
@@ -261,8 +260,8 @@ def _to_arrow(payload: bytes) -> Any:
 def _to_timestamp(payload: Any) -> Any:
     import pandas as pd
 
-    nanoseconds, unit, zone = payload
-    moment = pd.Timestamp(nanoseconds).as_unit(unit)
+    moment, zone = payload
+    moment = pd.Timestamp(moment)
     return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
 
 
@@ -300,7 +299,7 @@ KINDS: Mapping[str, Callable[[Any], Any]] = {
     "index": _to_index,
     "missing": _with_pandas(lambda pd, name: pd.NaT if name == "NaT" else pd.NA),
     "Timestamp": _to_timestamp,
-    "Timedelta": _with_pandas(lambda pd, p: pd.Timedelta(p[0]).as_unit(p[1])),
+    "Timedelta": _with_pandas(lambda pd, span: pd.Timedelta(span)),
     "Period": _with_pandas(lambda pd, p: pd.Period(ordinal=p[0], freq=p[1])),
     "Interval": _with_pandas(lambda pd, p: pd.Interval(*p)),
     "categories": _with_pandas(

@@ -29,6 +29,14 @@ def _zone(zone: datetime.tzinfo | None) -> Any:
     )
 
 
+def _key(zone: zoneinfo.ZoneInfo) -> str:
+    if zone.key is None:
+        raise InputError(
+            "a time zone without a key has no exact form", fix="use zoneinfo.ZoneInfo(key)"
+        )
+    return zone.key
+
+
 def _moment(value: datetime.datetime | datetime.time) -> Any:
     return [value.replace(tzinfo=None, fold=0).isoformat(), _zone(value.tzinfo), value.fold]
 
@@ -133,7 +141,7 @@ KINDS: Mapping[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda v: datetime.timedelta(*v),
     ),
     datetime.timezone: ("timezone", _timezone, _from_timezone),
-    zoneinfo.ZoneInfo: ("ZoneInfo", lambda v: v.key, zoneinfo.ZoneInfo),
+    zoneinfo.ZoneInfo: ("ZoneInfo", _key, zoneinfo.ZoneInfo),
     re.Pattern: ("Pattern", _pattern, lambda v: re.compile(*v)),
     type(...): ("Ellipsis", lambda _: None, lambda _: ...),
 }

@@ -379,7 +379,9 @@ def _is_open(node: dict[str, Any], config: Any) -> bool:
     items = _ITEMS.get(kind)
     several = node.get("keys_schema", {}).get("type") in ("union", "literal")
     # Keys of several types may have the same text.
-    return kind == "any" or several or (items is not None and items not in node)
+    # A moment may be pandas' NaT, which is one by its class, or in a time zone of any class.
+    open_ = kind in ("any", "datetime", "time") or several
+    return open_ or (items is not None and items not in node)
 
 
 _ITEMS = {

@@ -239,6 +239,11 @@ VALUES = [
     pd.NaT,
     pd.NA,
     pd.Timedelta("1h"),
+    pd.Timestamp("9999-12-31 00:00:00.000001"),
+    pd.Timestamp("0001-01-01", tz="Europe/Berlin").as_unit("s"),
+    pd.Timestamp("2026-10-25 01:30", tz="UTC").tz_convert("Europe/Berlin"),
+    pd.Timestamp("9999-12-31") - pd.Timestamp("1000-01-01"),
+    pd.Timedelta(3, "s").as_unit("ms"),
     pd.Series([1, 2], name=3, index=["a", "b"]),
     pd.Index([1, 2], name="q"),
     pd.MultiIndex.from_tuples([(1, "a")], names=["x", "y"]),
@@ -271,7 +276,7 @@ def same(left: Any, right: Any) -> bool:
         return left.equals(right) and getattr(left, "name", 0) == getattr(right, "name", 0)
     if isinstance(left, np.ndarray):
         return (left.dtype, left.shape, repr(left)) == (right.dtype, right.shape, repr(right))
-    return repr(left) == repr(right)
+    return (repr(left), getattr(left, "unit", 0)) == (repr(right), getattr(right, "unit", 0))
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}-{value!r:.30}")
