@@ -369,19 +369,17 @@ class _Reader:
 
     def dataclass(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
-        names = {field.name for field in dataclasses.fields(cls)}
-        restored: Any = object.__new__(cls)
-        for name, value in self.value(tree["v"]).items():
-            if name in names:
-                object.__setattr__(restored, name, value)
-            else:
-                restored.__dict__[name] = value
-        return restored
+        if not dataclasses.is_dataclass(cls):
+            raise InputError(f"not in the exact form: {tree['c']} is no dataclass")
+        return self._new(cls, tree)
 
     def object(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
         if not _is_plain(cls):
             raise InputError(f"not in the exact form: {tree['c']} is no plain class")
+        return self._new(cls, tree)
+
+    def _new(self, cls: Any, tree: Any) -> Any:
         restored: Any = object.__new__(cls)
         _set_attributes(restored, self.value(tree["v"]))
         return restored
@@ -434,8 +432,19 @@ def _is_simple(values: Iterable[Any]) -> bool:
 
 
 def _has_fields(kind: type) -> bool:
-    """Whether it is a dataclass or a model."""
-    return dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_fields__")
+    """Whether it is a dataclass or a model, whose instances are their attributes."""
+    fields = dataclasses.is_dataclass(kind) and _is_python(kind)
+    return fields or hasattr(kind, "__pydantic_fields__")
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_python(kind: type) -> bool:
+    """Whether instances have no content besides attributes, as those of `float` and `Exception`."""
+    try:
+        object.__new__(kind)
+    except TypeError:  # implemented in C, as locks are, or abstract
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=1024)
@@ -446,13 +455,7 @@ def _is_plain(kind: type) -> bool:
     """
     own = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__"}
     bases = kind.__mro__[:-1]
-    if not bases or any(own & vars(base).keys() for base in bases):
-        return False
-    try:
-        object.__new__(kind)
-    except TypeError:  # implemented in C, as locks are, or abstract
-        return False
-    return True
+    return bool(bases) and not any(own & vars(base).keys() for base in bases) and _is_python(kind)
 
 
 def has_form(kind: type) -> bool:

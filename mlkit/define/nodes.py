@@ -367,8 +367,9 @@ def _is_open(node: dict[str, Any], config: Any) -> bool:
     if port is not None:
         return bool(port.objects)
     if kind in ("model", "dataclass", "model-fields", "typed-dict"):
-        private = getattr(cls, "__private_attributes__", None)
-        return bool(private) or "allow" in (
+        # A dataclass may set attributes that are no fields.
+        more = hasattr(cls, "__post_init__") or getattr(cls, "__private_attributes__", None)
+        return bool(more) or "allow" in (
             node.get("extra_behavior"),
             config.get("extra_fields_behavior"),
         )

@@ -145,6 +145,20 @@ class Preset:
     kind: str = field(init=False, default="a")
 
 
+@dataclass
+class Meters(float):
+    unit: str = "m"
+
+
+class Tagged:
+    __slots__ = ("tag",)
+
+
+@dataclass(frozen=True)
+class Slotted(Tagged):
+    n: int
+
+
 class Day(dt.date):
     pass
 
@@ -403,6 +417,21 @@ def test_a_memoryview_of_other_items_than_bytes_is_refused() -> None:
     for other in (view.cast("h"), view.cast("B", [2, 2])):
         with pytest.raises(InputError, match="memoryview"):
             EXACT.check(other)
+
+
+def test_attributes_of_a_dataclass_that_are_no_fields_are_kept() -> None:
+    value = Slotted(1)
+    object.__setattr__(value, "tag", "t1")  # in a slot of its base
+    object.__setattr__(value, "more", 2)
+    restored = EXACT.decode(EXACT.encode(value))
+    assert (restored, restored.tag, restored.more) == (value, "t1", 2)
+
+
+def test_a_dataclass_that_is_a_number_keeps_it() -> None:
+    value = float.__new__(Meters, 2.5)
+    value.unit = "km"
+    restored = EXACT.decode(EXACT.encode(value))
+    assert (type(restored), float(restored), restored.unit) == (Meters, 2.5, "km")
 
 
 def test_a_default_of_the_class_is_no_attribute_of_the_instance() -> None:

@@ -1,5 +1,6 @@
 """Values that a type leaves open: what cannot cross the border is an error, here and served."""
 
+import dataclasses
 import datetime as dt
 import io
 import struct
@@ -244,6 +245,26 @@ def test_private_attributes_of_a_model_are_looked_at() -> None:
 
     with pytest.raises(StepError, match="values of type lock have no exact form"):
         held(1)
+
+
+@dataclasses.dataclass
+class Logged:
+    n: int
+
+    def __post_init__(self) -> None:
+        self.log = print if self.n else [threading.Lock()]
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_attributes_that_a_dataclass_sets_are_looked_at(n: int) -> None:
+    for type_, value in ((Logged, Logged(n)), (list[Logged], [Logged(n)])):
+        taken, returned = argument_check(type_, made.graph), result_check(type_, made.graph)
+        assert taken is not None
+        assert returned is not None
+        with pytest.raises(InputError, match="no exact form"):
+            taken(value)
+        with pytest.raises(ResultError, match="no exact form"):
+            returned(value)
 
 
 class Own:
