@@ -296,7 +296,9 @@ class _Checker(_Writer):
         if self._public and type(value).__name__ == "NaTType":  # pydantic takes it for a datetime
             raise InputError("NaT has no JSON form", fix="return None for it")
         inner = parts(value)
-        return super()._array(value) if inner is None else self.tree(inner)
+        if inner is None:
+            return super()._array(value)
+        return self.tree([*inner, arrays.frequency(value)])
 
     def _plain_array(self, value: Any) -> Any:
         return {}

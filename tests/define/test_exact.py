@@ -26,6 +26,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas.tseries.holiday import USFederalHolidayCalendar
 from pydantic import (
     BaseModel,
     Field,
@@ -297,6 +298,57 @@ def same(left: Any, right: Any) -> bool:
 def test_a_value_is_restored_in_type_and_value(value: Any) -> None:
     for nested in (value, [value], {"a": (value, 1)}):
         assert same(EXACT.decode(EXACT.encode(nested)), nested)
+
+
+OFFSETS = [
+    pd.DateOffset(months=1, day=31),
+    pd.DateOffset(2, days=1, hour=3),
+    pd.offsets.CustomBusinessDay(holidays=["2020-01-02"], weekmask="Mon Tue Wed"),
+    pd.offsets.CustomBusinessDay(calendar=USFederalHolidayCalendar()),
+    pd.offsets.BusinessHour(start=["09:00", "13:00"], end=["12:00", "19:00"]),
+    pd.offsets.CustomBusinessMonthEnd(-1, holidays=["2020-01-31"]),
+    pd.offsets.BusinessDay(offset=dt.timedelta(hours=2)),
+    pd.offsets.Week(2, normalize=True, weekday=2),
+    pd.offsets.FY5253Quarter(startingMonth=12, weekday=1, qtr_with_extra_week=1),
+    pd.offsets.Easter(),
+    pd.offsets.Day(3),
+    pd.offsets.Nano(5),
+]
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("offset", OFFSETS, ids=str)
+def test_the_frequency_of_an_index_is_kept(offset: Any, zone: str | None) -> None:
+    index = pd.date_range("2020-01-01", periods=4, freq=offset, tz=zone)
+    for made in (index, index[::2], index.tz_localize(None), index[:0]):
+        frame = EXACT.decode(EXACT.encode(pd.DataFrame({"a": 1}, index=made)))
+        assert frame.index.equals(made)
+        assert frame.index.freq == made.freq
+
+
+def test_frequencies_of_spans_and_periods_are_kept() -> None:
+    indexes = [
+        pd.timedelta_range("1h", periods=3, freq="2h"),
+        pd.period_range("2026", periods=3, freq="W-SUN"),
+        pd.date_range("2026", periods=0, freq="MS"),
+        pd.date_range("2026", periods=3, freq="h", tz="UTC").tz_convert("America/New_York"),
+        pd.date_range("2026-01-31", periods=4, freq=pd.DateOffset(months=1))[::2],
+        pd.DatetimeIndex(["2026-01-01", "2026-01-03"]),
+    ]
+    for index in indexes:
+        restored = EXACT.decode(EXACT.encode(index))
+        assert (restored.dtype, restored.freq) == (index.dtype, index.freq)
+        assert restored.equals(index)
+
+
+class Fortnight(pd.offsets.DateOffset):
+    pass
+
+
+def test_a_frequency_of_ones_own_is_refused_before_it_is_sent() -> None:
+    index = pd.date_range("2020-01-01", periods=3, freq=Fortnight(weeks=2))
+    with pytest.raises(InputError, match="Fortnight have no exact form"):
+        EXACT.check(pd.DataFrame({"a": range(3)}, index=index))
 
 
 JSON_LIKE = st.recursive(
@@ -635,6 +687,7 @@ def _message(tree: Any, data: bytes = b"") -> bytes:
         _message({"~": "bytes", "at": [-1, 1]}, b"abc"),
         _message({"~": "UUID", "v": "x"}),
         _message({"~": "class", "v": "x"}),
+        _message({"~": "offset", "v": ["__builtins__", 1, False, {}]}),
         MAGIC + struct.pack(">I", 99) + b"{}",
     ],
     ids=repr,
