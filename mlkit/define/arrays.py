@@ -13,7 +13,7 @@ from typing import Any
 from mlkit.define.objects import column
 from mlkit.errors import InputError, require_extra
 
-__all__ = ["KINDS", "reduced", "restored"]
+__all__ = ["KINDS", "frequency", "reduced", "restored"]
 
 
 def reduced(value: Any) -> tuple[str, Any] | None:
@@ -80,19 +80,28 @@ def _pandas(value: Any) -> tuple[str, Any]:
         return "series", [column(value.array), value.index, value.name, value.attrs]
     if isinstance(value, pd.Index):
         return _index(value)
+    if isinstance(value, pd.api.extensions.ExtensionArray):
+        return _extension(value)
+    return _pandas_scalar(value)
+
+
+def _pandas_scalar(value: Any) -> tuple[str, Any]:
+    import pandas as pd
+
     if value is pd.NaT or value is pd.NA:
         return "missing", "NaT" if value is pd.NaT else "NA"
     if isinstance(value, pd.Timestamp):
-        nanoseconds = value.as_unit("ns").value
-        return "Timestamp", [nanoseconds, value.unit, value.tzinfo]
+        return "Timestamp", [value.asm8, value.tzinfo]
     if isinstance(value, pd.Timedelta):
-        return "Timedelta", [value.as_unit("ns").value, value.unit]
+        return "Timedelta", value.asm8
     if isinstance(value, pd.Period):
         return "Period", [value.ordinal, value.freqstr]
     if isinstance(value, pd.Interval):
         return "Interval", [value.left, value.right, value.closed]
-    if isinstance(value, pd.api.extensions.ExtensionArray):
-        return _extension(value)
+    if type(value) is getattr(pd.offsets, type(value).__name__, None):
+        # The calendar is made from the others again.
+        parameters = {name: part for name, part in value.kwds.items() if name != "calendar"}
+        return "offset", [type(value).__name__, value.n, value.normalize, parameters]
     return "", None
 
 
@@ -114,7 +123,13 @@ def _index(index: Any) -> tuple[str, Any]:
         return "range_index", [index.start, index.stop, index.step, index.name]
     if isinstance(index, pd.MultiIndex):
         return "multi_index", [list(index.levels), list(index.codes), list(index.names)]
-    return "index", [column(index.array), index.name, getattr(index, "freqstr", None)]
+    return "index", [column(index.array), index.name, frequency(index)]
+
+
+def frequency(index: Any) -> Any:
+    """Return the frequency of an index of moments or spans; None for any other value."""
+    kinds = ("DatetimeIndex", "TimedeltaIndex")  # that of a PeriodIndex is in its dtype
+    return index.freq if type(index).__name__ in kinds else None
 
 
 def _extension(array: Any) -> tuple[str, Any]:
@@ -210,11 +225,21 @@ def _to_series(payload: Any) -> Any:
 def _to_index(payload: Any) -> Any:
     import pandas as pd
 
-    array, name, frequency = payload
+    array, name, freq = payload
     index: Any = pd.Index(array, dtype=array.dtype, name=name)
-    if frequency is not None and not isinstance(index, pd.PeriodIndex):
-        index.freq = frequency
+    if freq is not None:  # its setter refuses some that pandas itself gives to a slice
+        index._freq = index._data._freq = freq  # the latter is read before pandas 3.1
     return index
+
+
+def _to_offset(payload: Any) -> Any:
+    import pandas as pd
+
+    name, n, normalize, parameters = payload
+    cls = getattr(pd.offsets, name)
+    if not issubclass(cls, pd.offsets.BaseOffset):
+        raise ValueError(f"no offset: {name}")
+    return cls(n, normalize, **parameters)
 
 
 def _to_multi_index(payload: Any) -> Any:
@@ -261,8 +286,8 @@ def _to_arrow(payload: bytes) -> Any:
 def _to_timestamp(payload: Any) -> Any:
     import pandas as pd
 
-    nanoseconds, unit, zone = payload
-    moment = pd.Timestamp(nanoseconds).as_unit(unit)
+    moment, zone = payload
+    moment = pd.Timestamp(moment)
     return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
 
 
@@ -298,9 +323,10 @@ KINDS: Mapping[str, Callable[[Any], Any]] = {
     "range_index": _with_pandas(lambda pd, p: pd.RangeIndex(*p[:3], name=p[3])),
     "multi_index": _to_multi_index,
     "index": _to_index,
+    "offset": _to_offset,
     "missing": _with_pandas(lambda pd, name: pd.NaT if name == "NaT" else pd.NA),
     "Timestamp": _to_timestamp,
-    "Timedelta": _with_pandas(lambda pd, p: pd.Timedelta(p[0]).as_unit(p[1])),
+    "Timedelta": _with_pandas(lambda pd, span: pd.Timedelta(span)),
     "Period": _with_pandas(lambda pd, p: pd.Period(ordinal=p[0], freq=p[1])),
     "Interval": _with_pandas(lambda pd, p: pd.Interval(*p)),
     "categories": _with_pandas(

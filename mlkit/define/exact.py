@@ -177,6 +177,11 @@ class _Writer:
 
     def _other(self, value: Any, kind: type) -> Any:
         package = kind.__module__.partition(".")[0]
+        if kind is memoryview and (value.format, value.ndim) != ("B", 1):
+            raise InputError(
+                "a memoryview of other items than bytes has no exact form",
+                fix="make an array of it: numpy.asarray(view)",
+            )
         if kind in (bytes, bytearray, memoryview):
             return self.binary(kind.__name__, bytes(value))
         if package == "torch" and (tensor := tensor_state(value)) is not None:
@@ -231,15 +236,14 @@ class _Writer:
         return {"~": "codec", "c": self._name(kind), "v": self.tree(codecs()[kind].encode(value))}
 
     def _member(self, value: Any) -> dict[str, Any]:
-        named = value.name in type(value).__members__  # not a combination of flags
-        return {"n": value.name} if named else {"v": self.tree(value.value)}
+        named = value._name_ in type(value).__members__  # not a combination of flags
+        return {"n": value._name_} if named else {"v": self.tree(value._value_)}
 
     def _instance(self, value: Any, kind: type) -> Any:
         for base, name in BASES.items():  # NamedTuples, and subclasses of Python's own types
             if isinstance(value, base):
                 state = self._kept(kind, _attributes(value))
-                content = CONTENTS.get(base, base)(value)
-                return self._object(name, value, [content, state])
+                return self._object(name, value, [CONTENTS[base](value), state])
         for path, (name, encode) in BY_TEXT.items():
             if isinstance(value, class_at(path)):
                 return {"~": name, "c": self._name(kind), "v": self.tree(encode(value))}
@@ -292,7 +296,9 @@ class _Checker(_Writer):
         if self._public and type(value).__name__ == "NaTType":  # pydantic takes it for a datetime
             raise InputError("NaT has no JSON form", fix="return None for it")
         inner = parts(value)
-        return super()._array(value) if inner is None else self.tree(inner)
+        if inner is None:
+            return super()._array(value)
+        return self.tree([*inner, arrays.frequency(value)])
 
     def _plain_array(self, value: Any) -> Any:
         return {}
@@ -365,19 +371,17 @@ class _Reader:
 
     def dataclass(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
-        names = {field.name for field in dataclasses.fields(cls)}
-        restored: Any = object.__new__(cls)
-        for name, value in self.value(tree["v"]).items():
-            if name in names:
-                object.__setattr__(restored, name, value)
-            else:
-                restored.__dict__[name] = value
-        return restored
+        if not dataclasses.is_dataclass(cls):
+            raise InputError(f"not in the exact form: {tree['c']} is no dataclass")
+        return self._new(cls, tree)
 
     def object(self, tree: Any) -> Any:
         cls = self._find(tree["c"])
         if not _is_plain(cls):
             raise InputError(f"not in the exact form: {tree['c']} is no plain class")
+        return self._new(cls, tree)
+
+    def _new(self, cls: Any, tree: Any) -> Any:
         restored: Any = object.__new__(cls)
         _set_attributes(restored, self.value(tree["v"]))
         return restored
@@ -430,8 +434,19 @@ def _is_simple(values: Iterable[Any]) -> bool:
 
 
 def _has_fields(kind: type) -> bool:
-    """Whether it is a dataclass or a model."""
-    return dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_fields__")
+    """Whether it is a dataclass or a model, whose instances are their attributes."""
+    fields = dataclasses.is_dataclass(kind) and _is_python(kind)
+    return fields or hasattr(kind, "__pydantic_fields__")
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_python(kind: type) -> bool:
+    """Whether instances have no content besides attributes, as those of `float` and `Exception`."""
+    try:
+        object.__new__(kind)
+    except TypeError:  # implemented in C, as locks are, or abstract
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=1024)
@@ -442,13 +457,7 @@ def _is_plain(kind: type) -> bool:
     """
     own = {"__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__del__"}
     bases = kind.__mro__[:-1]
-    if not bases or any(own & vars(base).keys() for base in bases):
-        return False
-    try:
-        object.__new__(kind)
-    except TypeError:  # implemented in C, as locks are, or abstract
-        return False
-    return True
+    return bool(bases) and not any(own & vars(base).keys() for base in bases) and _is_python(kind)
 
 
 def has_form(kind: type) -> bool:

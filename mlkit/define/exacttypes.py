@@ -29,17 +29,30 @@ def _zone(zone: datetime.tzinfo | None) -> Any:
     )
 
 
+def _key(zone: zoneinfo.ZoneInfo) -> str:
+    if zone.key is None:
+        raise InputError(
+            "a time zone without a key has no exact form", fix="use zoneinfo.ZoneInfo(key)"
+        )
+    return zone.key
+
+
 def _moment(value: datetime.datetime | datetime.time) -> Any:
     return [value.replace(tzinfo=None, fold=0).isoformat(), _zone(value.tzinfo), value.fold]
 
 
+def _stored(base: Any, value: Any, *names: str) -> list[Any]:
+    """Attributes as the base has them, whatever a subclass returns for their names."""
+    return [getattr(base, name).__get__(value) for name in names]
+
+
 def _date(value: datetime.date) -> list[Any]:
-    return [value.year, value.month, value.day]
+    return _stored(datetime.date, value, "year", "month", "day")
 
 
-def _time(value: datetime.datetime | datetime.time) -> list[Any]:
-    clock = [value.hour, value.minute, value.second, value.microsecond]
-    return [*clock, _zone(value.tzinfo)]
+def _time(base: Any, value: datetime.datetime | datetime.time) -> list[Any]:
+    *clock, zone = _stored(base, value, "hour", "minute", "second", "microsecond", "tzinfo")
+    return [*clock, _zone(zone)]
 
 
 def _from_moment(kind: Any, parts: Any) -> Any:
@@ -60,13 +73,13 @@ def _from_timezone(parts: Any) -> datetime.timezone:
 
 
 def _default_dict(value: collections.defaultdict[Any, Any]) -> Any:
-    factory = value.default_factory
+    (factory,) = _stored(collections.defaultdict, value, "default_factory")
     if factory is not None and factory not in _FACTORIES:
         raise InputError(
             f"a defaultdict of {factory!r} has no exact form",
             fix=f"use a factory of {', '.join(factory.__name__ for factory in _FACTORIES)}",
         )
-    return [factory and factory.__name__, dict(value)]
+    return [factory and factory.__name__, dict(dict.items(value))]
 
 
 def _from_default_dict(parts: Any) -> collections.defaultdict[Any, Any]:
@@ -128,7 +141,7 @@ KINDS: Mapping[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
         lambda v: datetime.timedelta(*v),
     ),
     datetime.timezone: ("timezone", _timezone, _from_timezone),
-    zoneinfo.ZoneInfo: ("ZoneInfo", lambda v: v.key, zoneinfo.ZoneInfo),
+    zoneinfo.ZoneInfo: ("ZoneInfo", _key, zoneinfo.ZoneInfo),
     re.Pattern: ("Pattern", _pattern, lambda v: re.compile(*v)),
     type(...): ("Ellipsis", lambda _: None, lambda _: ...),
 }
@@ -160,18 +173,39 @@ BASES: Mapping[type, str] = {
 CONTENTS: Mapping[type, Callable[[Any], Any]] = {
     collections.OrderedDict: lambda value: list(collections.OrderedDict.items(value)),
     collections.defaultdict: _default_dict,
-    collections.deque: lambda value: [list(value), value.maxlen],
-    complex: lambda value: [value.real, value.imag],
+    collections.deque: lambda value: [
+        list(collections.deque.__iter__(value)),
+        *_stored(collections.deque, value, "maxlen"),
+    ],
+    bytearray: bytearray.copy,
+    complex: complex.__complex__,
     decimal.Decimal: decimal.Decimal.__str__,
-    datetime.datetime: lambda value: [_date(value), _time(value), value.fold],
-    datetime.date: lambda value: _date(value),
-    datetime.time: lambda value: [_time(value), value.fold],
-    datetime.timedelta: lambda value: [value.days, value.seconds, value.microseconds],
+    datetime.datetime: lambda value: [
+        _date(value),
+        _time(datetime.datetime, value),
+        *_stored(datetime.datetime, value, "fold"),
+    ],
+    datetime.date: _date,
+    datetime.time: lambda value: [
+        _time(datetime.time, value),
+        *_stored(datetime.time, value, "fold"),
+    ],
+    datetime.timedelta: lambda value: _stored(
+        datetime.timedelta, value, "days", "seconds", "microseconds"
+    ),
+    tuple: lambda value: tuple(tuple.__iter__(value)),
+    str: str.__str__,
+    bytes: bytes.__bytes__,
+    int: int.__int__,
+    float: float.__float__,
+    list: lambda value: list(list.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+    set: lambda value: set(set.__iter__(value)),
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
 }
-"""What is written of a value, where it is no plain one of the base."""
+"""What is written of a value: by methods of the base, since a subclass may have its own."""
 
 NEW: Mapping[type, Callable[[Any, Any], Any]] = {
-    complex: lambda cls, v: complex.__new__(cls, *v),
     datetime.datetime: lambda cls, v: datetime.datetime.__new__(cls, *v[0], *v[1], fold=v[2]),
     datetime.date: lambda cls, v: datetime.date.__new__(cls, *v),
     datetime.time: lambda cls, v: datetime.time.__new__(cls, *v[0], fold=v[1]),

@@ -367,8 +367,9 @@ def _is_open(node: dict[str, Any], config: Any) -> bool:
     if port is not None:
         return bool(port.objects)
     if kind in ("model", "dataclass", "model-fields", "typed-dict"):
-        private = getattr(cls, "__private_attributes__", None)
-        return bool(private) or "allow" in (
+        # A dataclass may set attributes that are no fields.
+        more = hasattr(cls, "__post_init__") or getattr(cls, "__private_attributes__", None)
+        return bool(more) or "allow" in (
             node.get("extra_behavior"),
             config.get("extra_fields_behavior"),
         )
@@ -379,7 +380,9 @@ def _is_open(node: dict[str, Any], config: Any) -> bool:
     items = _ITEMS.get(kind)
     several = node.get("keys_schema", {}).get("type") in ("union", "literal")
     # Keys of several types may have the same text.
-    return kind == "any" or several or (items is not None and items not in node)
+    # A moment may be pandas' NaT, which is one by its class, or in a time zone of any class.
+    open_ = kind in ("any", "datetime", "time") or several
+    return open_ or (items is not None and items not in node)
 
 
 _ITEMS = {

@@ -5,16 +5,19 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import inspect
 import ipaddress
 import json
 import pathlib
 import re
 import struct
+import sys
 import uuid
 import zoneinfo
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -23,6 +26,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas.tseries.holiday import USFederalHolidayCalendar
 from pydantic import (
     BaseModel,
     Field,
@@ -91,6 +95,14 @@ class Flags(enum.Flag):
     SALE = 2
 
 
+class Labelled(enum.Enum):
+    a = 1
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return "another"
+
+
 class Word(str):
     pass
 
@@ -132,6 +144,20 @@ class Preset:
 
     n: int
     kind: str = field(init=False, default="a")
+
+
+@dataclass
+class Meters(float):
+    unit: str = "m"
+
+
+class Tagged:
+    __slots__ = ("tag",)
+
+
+@dataclass(frozen=True)
+class Slotted(Tagged):
+    n: int
 
 
 class Day(dt.date):
@@ -207,6 +233,7 @@ VALUES = [
     Square(3.0),
     Pair("a", 0.5),
     Kind.shoe,
+    Labelled.a,
     Flags.NEW | Flags.SALE,
     Flags(0),
     Word("w"),
@@ -227,6 +254,11 @@ VALUES = [
     pd.NaT,
     pd.NA,
     pd.Timedelta("1h"),
+    pd.Timestamp("9999-12-31 00:00:00.000001"),
+    pd.Timestamp("0001-01-01", tz="Europe/Berlin").as_unit("s"),
+    pd.Timestamp("2026-10-25 01:30", tz="UTC").tz_convert("Europe/Berlin"),
+    pd.Timestamp("9999-12-31") - pd.Timestamp("1000-01-01"),
+    pd.Timedelta(3, "s").as_unit("ms"),
     pd.Series([1, 2], name=3, index=["a", "b"]),
     pd.Index([1, 2], name="q"),
     pd.MultiIndex.from_tuples([(1, "a")], names=["x", "y"]),
@@ -259,13 +291,64 @@ def same(left: Any, right: Any) -> bool:
         return left.equals(right) and getattr(left, "name", 0) == getattr(right, "name", 0)
     if isinstance(left, np.ndarray):
         return (left.dtype, left.shape, repr(left)) == (right.dtype, right.shape, repr(right))
-    return repr(left) == repr(right)
+    return (repr(left), getattr(left, "unit", 0)) == (repr(right), getattr(right, "unit", 0))
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: f"{type(value).__name__}-{value!r:.30}")
 def test_a_value_is_restored_in_type_and_value(value: Any) -> None:
     for nested in (value, [value], {"a": (value, 1)}):
         assert same(EXACT.decode(EXACT.encode(nested)), nested)
+
+
+OFFSETS = [
+    pd.DateOffset(months=1, day=31),
+    pd.DateOffset(2, days=1, hour=3),
+    pd.offsets.CustomBusinessDay(holidays=["2020-01-02"], weekmask="Mon Tue Wed"),
+    pd.offsets.CustomBusinessDay(calendar=USFederalHolidayCalendar()),
+    pd.offsets.BusinessHour(start=["09:00", "13:00"], end=["12:00", "19:00"]),
+    pd.offsets.CustomBusinessMonthEnd(-1, holidays=["2020-01-31"]),
+    pd.offsets.BusinessDay(offset=dt.timedelta(hours=2)),
+    pd.offsets.Week(2, normalize=True, weekday=2),
+    pd.offsets.FY5253Quarter(startingMonth=12, weekday=1, qtr_with_extra_week=1),
+    pd.offsets.Easter(),
+    pd.offsets.Day(3),
+    pd.offsets.Nano(5),
+]
+
+
+@pytest.mark.parametrize("zone", [None, "Europe/Berlin"])
+@pytest.mark.parametrize("offset", OFFSETS, ids=str)
+def test_the_frequency_of_an_index_is_kept(offset: Any, zone: str | None) -> None:
+    index = pd.date_range("2020-01-01", periods=4, freq=offset, tz=zone)
+    for made in (index, index[::2], index.tz_localize(None), index[:0]):
+        frame = EXACT.decode(EXACT.encode(pd.DataFrame({"a": 1}, index=made)))
+        assert frame.index.equals(made)
+        assert frame.index.freq == made.freq
+
+
+def test_frequencies_of_spans_and_periods_are_kept() -> None:
+    indexes = [
+        pd.timedelta_range("1h", periods=3, freq="2h"),
+        pd.period_range("2026", periods=3, freq="W-SUN"),
+        pd.date_range("2026", periods=0, freq="MS"),
+        pd.date_range("2026", periods=3, freq="h", tz="UTC").tz_convert("America/New_York"),
+        pd.date_range("2026-01-31", periods=4, freq=pd.DateOffset(months=1))[::2],
+        pd.DatetimeIndex(["2026-01-01", "2026-01-03"]),
+    ]
+    for index in indexes:
+        restored = EXACT.decode(EXACT.encode(index))
+        assert (restored.dtype, restored.freq) == (index.dtype, index.freq)
+        assert restored.equals(index)
+
+
+class Fortnight(pd.offsets.DateOffset):
+    pass
+
+
+def test_a_frequency_of_ones_own_is_refused_before_it_is_sent() -> None:
+    index = pd.date_range("2020-01-01", periods=3, freq=Fortnight(weeks=2))
+    with pytest.raises(InputError, match="Fortnight have no exact form"):
+        EXACT.check(pd.DataFrame({"a": range(3)}, index=index))
 
 
 JSON_LIKE = st.recursive(
@@ -319,6 +402,88 @@ def test_attributes_in_slots_of_a_subclass_are_kept() -> None:
     unit.factor = 1000
     restored = EXACT.decode(EXACT.encode(unit))
     assert (restored, type(restored), restored.factor) == ("kg", Unit, 1000)
+
+
+def overridden(base: type, *names: str) -> Any:
+    """A subclass whose methods and properties say nothing of its content."""
+    members = {
+        name: property(lambda self: 1)
+        if inspect.isdatadescriptor(getattr(base, name))
+        else lambda *args: base()
+        for name in names
+    }
+    return type("Overridden", (base,), {**members, "__module__": "tests.overridden"})
+
+
+@pytest.mark.parametrize(
+    ("base", "names", "arguments", "content"),
+    [
+        (str, ["__str__", "__iter__", "__getitem__"], ["a"], str.__repr__),
+        (bytes, ["__bytes__", "__iter__", "__getitem__"], [b"a"], bytes.__repr__),
+        (bytearray, ["copy", "__iter__", "__getitem__"], [b"a"], bytearray.hex),
+        (int, ["__int__", "__index__", "__str__"], [7], int.__repr__),
+        (float, ["__float__", "__str__", "is_integer"], [1.5], float.__repr__),
+        (complex, ["__complex__", "real", "imag"], [complex(-0.0, 2)], complex.__repr__),
+        (tuple, ["__iter__", "__getitem__", "__len__"], [(1, 2)], tuple.__repr__),
+        (list, ["copy", "__iter__", "__getitem__", "__len__"], [[1]], list.__repr__),
+        (dict, ["copy", "keys", "items", "__iter__", "__getitem__"], [{"a": 1}], dict.__repr__),
+        (set, ["copy", "__iter__"], [{1}], lambda v: list(set.__iter__(v))),
+        (frozenset, ["copy", "__iter__"], [{1}], lambda v: list(frozenset.__iter__(v))),
+        (
+            collections.deque,
+            ["copy", "__iter__", "maxlen"],
+            [[1], 3],
+            lambda v: list(collections.deque.__iter__(v)),
+        ),
+        (
+            collections.defaultdict,
+            ["items", "__iter__", "default_factory"],
+            [list, {"a": 1}],
+            dict.__repr__,
+        ),
+        (dt.date, ["year", "month"], [2026, 1, 2], dt.date.__str__),
+        (dt.datetime, ["hour", "tzinfo", "fold"], [2026, 1, 2, 3], dt.datetime.__str__),
+        (dt.time, ["hour", "tzinfo", "fold"], [2, 3], dt.time.__str__),
+        (dt.timedelta, ["days", "total_seconds"], [2, 3], dt.timedelta.__str__),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_methods_of_a_subclass_do_not_change_its_content(
+    base: type,
+    names: list[str],
+    arguments: list[Any],
+    content: Callable[[Any], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cls = overridden(base, *names)
+    monkeypatch.setitem(sys.modules, "tests.overridden", SimpleNamespace(Overridden=cls))
+    value = cls(*arguments)
+    restored = EXACT.decode(EXACT.encode(value))
+    assert type(restored) is cls
+    assert content(restored) == content(value) == content(base(*arguments))
+
+
+def test_a_memoryview_of_other_items_than_bytes_is_refused() -> None:
+    view = memoryview(b"abcd")
+    assert EXACT.decode(EXACT.encode(view)) == view
+    for other in (view.cast("h"), view.cast("B", [2, 2])):
+        with pytest.raises(InputError, match="memoryview"):
+            EXACT.check(other)
+
+
+def test_attributes_of_a_dataclass_that_are_no_fields_are_kept() -> None:
+    value = Slotted(1)
+    object.__setattr__(value, "tag", "t1")  # in a slot of its base
+    object.__setattr__(value, "more", 2)
+    restored = EXACT.decode(EXACT.encode(value))
+    assert (restored, restored.tag, restored.more) == (value, "t1", 2)
+
+
+def test_a_dataclass_that_is_a_number_keeps_it() -> None:
+    value = float.__new__(Meters, 2.5)
+    value.unit = "km"
+    restored = EXACT.decode(EXACT.encode(value))
+    assert (type(restored), float(restored), restored.unit) == (Meters, 2.5, "km")
 
 
 def test_a_default_of_the_class_is_no_attribute_of_the_instance() -> None:
@@ -522,6 +687,7 @@ def _message(tree: Any, data: bytes = b"") -> bytes:
         _message({"~": "bytes", "at": [-1, 1]}, b"abc"),
         _message({"~": "UUID", "v": "x"}),
         _message({"~": "class", "v": "x"}),
+        _message({"~": "offset", "v": ["__builtins__", 1, False, {}]}),
         MAGIC + struct.pack(">I", 99) + b"{}",
     ],
     ids=repr,

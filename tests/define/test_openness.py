@@ -1,12 +1,16 @@
 """Values that a type leaves open: what cannot cross the border is an error, here and served."""
 
+import dataclasses
 import datetime as dt
 import io
+import struct
 import threading
 import uuid
+import zoneinfo
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
+import dateutil.tz
 import numpy as np
 import pandas as pd
 import PIL.Image
@@ -135,9 +139,72 @@ def test_types_that_leave_values_open_are_checked(type_: Any) -> None:
         check([slice(1)])
 
 
+class Event(BaseModel):
+    when: dt.datetime | None
+
+
+class Zone(dt.tzinfo):
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=1)
+
+
+DAY = dt.datetime(2026, 1, 2)
+BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
+UTC_FILE = b"TZif" + bytes(16) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + bytes(6) + b"UTC\0"
+ZONES = [
+    dateutil.tz.tzutc(),
+    dateutil.tz.gettz("Europe/Berlin"),
+    Zone(),
+    zoneinfo.ZoneInfo.from_file(io.BytesIO(UTC_FILE)),
+]
+
+
+@pytest.mark.parametrize("zone", ZONES, ids=lambda zone: type(zone).__name__)
+@pytest.mark.parametrize(
+    ("type_", "form"),
+    [
+        (dt.datetime, lambda zone: DAY.replace(tzinfo=zone)),
+        (dt.time, lambda zone: dt.time(tzinfo=zone)),
+        (list[dt.datetime], lambda zone: [DAY, DAY.replace(tzinfo=zone)]),
+        (Event, lambda zone: Event(when=DAY.replace(tzinfo=zone))),
+    ],
+    ids=["datetime", "time", "list", "model"],
+)
+def test_time_zones_of_other_classes_are_the_same_error_here_as_for_an_app(
+    type_: Any, form: Callable[[Any], Any], zone: Any
+) -> None:
+    taken, returned = argument_check(type_, made.graph), result_check(type_, made.graph)
+    assert taken is not None
+    assert returned is not None
+    with pytest.raises(InputError, match="time zone"):
+        taken(form(zone))
+    with pytest.raises(ResultError, match="time zone"):
+        returned(form(zone))
+    for known in (None, dt.UTC, BERLIN):
+        assert returned(form(known)) == taken(form(known)) == form(known)
+
+
+@pytest.mark.parametrize(
+    ("type_", "form"),
+    [
+        (dt.datetime, lambda: pd.NaT),
+        (dt.datetime | None, lambda: pd.NaT),
+        (dict[str, dt.datetime], lambda: {"a": pd.NaT}),
+        (Event, lambda: Event(when=pd.NaT)),  # type: ignore[arg-type]
+    ],
+    ids=str,
+)
+def test_nat_is_no_moment_here_and_served(type_: Any, form: Callable[[], Any]) -> None:
+    check = result_check(type_, made.graph)
+    assert check is not None
+    with pytest.raises(ResultError, match="NaT has no JSON form") as caught:
+        check(form())
+    assert caught.value.fix == "return None for it"
+
+
 class Closed(BaseModel):
     n: int
-    when: dt.datetime | None = None
+    when: dt.date | None = None
     more: list["Closed"] = []
 
 
@@ -178,6 +245,26 @@ def test_private_attributes_of_a_model_are_looked_at() -> None:
 
     with pytest.raises(StepError, match="values of type lock have no exact form"):
         held(1)
+
+
+@dataclasses.dataclass
+class Logged:
+    n: int
+
+    def __post_init__(self) -> None:
+        self.log = print if self.n else [threading.Lock()]
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_attributes_that_a_dataclass_sets_are_looked_at(n: int) -> None:
+    for type_, value in ((Logged, Logged(n)), (list[Logged], [Logged(n)])):
+        taken, returned = argument_check(type_, made.graph), result_check(type_, made.graph)
+        assert taken is not None
+        assert returned is not None
+        with pytest.raises(InputError, match="no exact form"):
+            taken(value)
+        with pytest.raises(ResultError, match="no exact form"):
+            returned(value)
 
 
 class Own:

@@ -47,6 +47,35 @@ class Keywords:
     names: tuple[str, ...] = ()
 
 
+class Tagged:
+    __slots__ = ("tag",)
+
+
+@dataclasses.dataclass(slots=True)
+class SlottedChild(Tagged):
+    """The slot of its base is no field."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        self.tag = f"t{self.n}"
+
+
+@dataclasses.dataclass
+class Meters(float):
+    unit: str = "m"
+
+
+@dataclasses.dataclass
+class Steps(list[int]):
+    unit: str = "m"
+
+
+@dataclasses.dataclass
+class Refusal(Exception):
+    code: int
+
+
 @dataclasses.dataclass
 class Child(Point):
     z: float = 1.0
@@ -291,6 +320,10 @@ ENTRIES = [
     Entry("dataclass-frozen", Frozen, (Frozen(1),)),
     Entry("dataclass-slots", Slotted, (Slotted(1, "b"),)),
     Entry("dataclass-kw_only", Keywords, (Keywords(n=1, names=("a",)),)),
+    Entry("dataclass-slots-inherited", SlottedChild, (SlottedChild(1),)),
+    Entry("dataclass-float", Meters, (Meters(),)),
+    Entry("dataclass-list", Steps, (Steps(),)),
+    Entry("dataclass-Exception", Refusal, refused=True),
     Entry("dataclass-inherited", Child, (Child(1.0, 2.0, [], 3.0),)),
     Entry("dataclass-subclass", Point, (Child(1.0, 2.0, [], 3.0),)),
     Entry("dataclass-list-subclass", list[Point], ([Child(1.0), Point(2.0)],)),
