@@ -6,20 +6,24 @@ import json
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, NotRequired
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired
 
 from typing_extensions import TypedDict
 
 from mlkit.define.border import port
 from mlkit.define.docstring import words
-from mlkit.define.graph import Graph, Parameter
+from mlkit.define.graph import Graph, Parameter, Problem
 from mlkit.define.nodes import Ported
 from mlkit.define.port import Port, plain
 from mlkit.define.registry import own_port
 from mlkit.define.schema import Schema
-from mlkit.define.typing import UNIONS, item_type, strip
+from mlkit.define.source import brief
+from mlkit.define.typing import UNIONS, item_type, show, strip, unaliased
 
-__all__ = ["Arguments", "Files", "WebURL"]
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["Arguments", "Files", "WebURL", "problems"]
 
 
 class WebURL(str):
@@ -48,6 +52,7 @@ class Arguments:
         title: name of the schema.
         parameters: parameters of the pipeline by name.
         names: their names, by their names in requests: aliases.
+        keys: their names in requests, by name.
         ports: ports of their types, by name.
         files: those that can be uploaded.
         raw: the one parameter that a raw body is the value of, the others being in the query; None
@@ -59,7 +64,8 @@ class Arguments:
         described = words(graph.doc).arguments
         self.title = "".join(part.capitalize() for part in graph.name.split("_")) + "Request"
         self.parameters = {p.name: p for p in graph.parameters}
-        self.names = {_alias(p): p.name for p in graph.parameters}
+        self.keys = {p.name: _alias(p) for p in graph.parameters}
+        self.names = {key: name for name, key in self.keys.items()}
         self.ports = {p.name: port(p.type) for p in graph.parameters}
         uploads = {p.name: _files(p.type) for p in graph.parameters}
         self.files = {name: files for name, files in uploads.items() if files is not None}
@@ -120,15 +126,75 @@ def _json_types(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> se
     return types
 
 
+def problems(graph: Graph) -> Iterator[Problem]:
+    """Parameters that have other names or defaults in requests than a pipeline can tell."""
+    where, names = f"pipeline {graph.name!r}", [_alias(p) for p in graph.parameters]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield Problem(
+            where, f"two parameters are named {name!r} in requests", fix="change an alias"
+        )
+    for parameter in graph.parameters:
+        for mark in _marks(parameter.type):
+            subject = f"the argument {parameter.name!r}"
+            if not isinstance(mark.validation_alias or "", str):
+                yield Problem(
+                    where,
+                    f"{subject} has several names in requests",
+                    got=repr(mark.validation_alias),
+                    fix="give it one: Field(alias=...)",
+                )
+            if not mark.is_required():
+                yield Problem(
+                    where,
+                    f"{subject} has a default in its annotation, which Python ignores",
+                    fix="write it after the annotation: "
+                    f"{parameter.name}: {show(parameter.type)}{_assigned(mark)}",
+                )
+        if not parameter.required:
+            yield from _no_value(where, parameter.name, parameter.type, parameter.default)
+    for step in {node.step.name: node.step for node in graph}.values():
+        for name, taken in step.parameters.items():
+            yield from _no_value(f"step {step.name!r}", name, step.hints.get(name), taken.default)
+
+
+def _no_value(where: str, name: str, type_: Any, default: Any) -> Iterator[Problem]:
+    """A `Field` as the default of a parameter, which is one in models and routes only."""
+    from pydantic.fields import FieldInfo
+
+    if isinstance(default, FieldInfo):
+        kind = type(default).__name__.removesuffix("Info")
+        yield Problem(
+            where,
+            f"the default of {name!r} is a {kind}(...), and not a value",
+            fix="move it into the annotation: "
+            f"{name}: Annotated[{show(type_)}, {kind}(...)]{_assigned(default)}",
+        )
+
+
+def _assigned(mark: FieldInfo) -> str:
+    """The default of a `Field` as source code, after an annotation."""
+    if mark.is_required():
+        return ""
+    return " = ..." if mark.default_factory is not None else f" = {brief(mark.default)}"
+
+
+def _marks(annotation: Any) -> Iterator[FieldInfo]:
+    """The `Field` and such of an annotation, those of the types that it names included."""
+    from pydantic.fields import FieldInfo
+
+    annotation = unaliased(annotation)
+    while typing.get_origin(annotation) is Annotated:
+        yield from (m for m in annotation.__metadata__ if isinstance(m, FieldInfo))
+        annotation = unaliased(annotation.__origin__)
+
+
 def _alias(parameter: Parameter) -> str:
     """Name of a parameter in requests."""
     from pydantic.fields import FieldInfo
 
-    for mark in getattr(parameter.type, "__metadata__", ()):
-        alias = isinstance(mark, FieldInfo) and (mark.validation_alias or mark.alias)
-        if isinstance(alias, str):
-            return alias
-    return parameter.name
+    marks = [m for m in getattr(parameter.type, "__metadata__", ()) if isinstance(m, FieldInfo)]
+    aliases = [mark.validation_alias or mark.alias for mark in marks]
+    return next((a for a in reversed(aliases) if isinstance(a, str)), parameter.name)
 
 
 def _is_fetched(target: Port) -> bool:
@@ -151,6 +217,8 @@ def _field(parameter: Parameter, target: Port, description: str | None) -> Any:
         of_type = _fetched(target).schema.get("description") if target.to_bytes else None
         whole = f"{description.rstrip('.')}: {of_type}" if of_type else description
         type_ = Annotated[type_, Field(description=whole)]
+    if (alias := _alias(parameter)) != parameter.name:  # also of a union with None, or an upload
+        type_ = Annotated[type_, Field(validation_alias=alias)]
     if parameter.required:
         return type_
     return NotRequired[Annotated[type_, _Default(parameter.default, target)]]

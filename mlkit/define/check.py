@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
-from mlkit.define import border, shippable
+from mlkit.define import arguments, border, shippable
 from mlkit.define.fresh import FIXED
 from mlkit.define.graph import (
     Argument,
@@ -42,6 +42,7 @@ def check(graph: Graph) -> tuple[Problem, ...]:
         *_streams(graph),
         *_names(graph),
         *_dead_ends(graph),
+        *arguments.problems(graph),
         *border.problems(graph),
         *shippable.problems(graph),
     )

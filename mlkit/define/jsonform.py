@@ -92,9 +92,10 @@ class _Generator(GenerateJsonSchema):
         keys = schema.get("keys_schema")
         forms = [] if keys is None else list(self._forms(self.generate_inner(keys)))
         kinds = {str(form.get("type")) for form in forms}
-        if kinds & {"array", "object"} or self._is_none_only(kinds):
-            raise NoJsonForm("keys are texts in JSON: use a list of pairs, list[tuple[K, V]]")
         values = [v for form in forms for v in form.get("enum", [form.get("const", "")])]
+        nested = kinds & {"array", "object"} or any(isinstance(v, (list, dict)) for v in values)
+        if nested or self._is_none_only(kinds):
+            raise NoJsonForm("keys are texts in JSON: use a list of pairs, list[tuple[K, V]]")
         if "integer" in kinds or not all(isinstance(value, str) for value in values):
             document.pop("propertyNames", None)
         return document

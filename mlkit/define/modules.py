@@ -47,8 +47,9 @@ class ModuleSource:
         file: path of the file where it was packed, for tracebacks.
         text: the source.
         package: whether it is a package.
-        changed: variables of plain data that have other values here than in the source, such as
-            those that a cell has set, by itself or by a call.
+        changed: variables of plain data, and attributes of classes (``Config.scale``), that have
+            other values here than in the source, such as those that a cell has set, by itself or by
+            a call.
     """
 
     file: str
@@ -152,8 +153,8 @@ def _source(name: str) -> ModuleSource | None:
 def _changed(text: str, members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Variables that have other values in the loaded module than its source gives them.
 
-    Those that are literals at its top, and those that its functions assign, as far as their values
-    are plain data.
+    Those that are literals at its top or that of a class, and those that its functions assign, as
+    far as their values are plain data.
     """
     try:
         tree = ast.parse(text)
@@ -161,18 +162,29 @@ def _changed(text: str, members: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
         return
     declared = (node.names for node in ast.walk(tree) if isinstance(node, ast.Global))
     before: dict[str, Any] = dict.fromkeys((n for names in declared for n in names), _UNKNOWN)
+    before |= _literals(tree.body)
     for node in tree.body:
+        if isinstance(node, ast.ClassDef) and isinstance(members.get(node.name), type):
+            before |= {f"{node.name}.{name}": v for name, v in _literals(node.body).items()}
+    for name, literal in before.items():
+        owner, _, key = name.rpartition(".")
+        member = (vars(members[owner]) if owner else members).get(key, literal)
+        if _is_plain(member) and (type(member), repr(member)) != (type(literal), repr(literal)):
+            yield name, member
+
+
+def _literals(body: Iterable[ast.stmt]) -> dict[str, Any]:
+    """The literals that statements assign, by name."""
+    found: dict[str, Any] = {}
+    for node in body:
         match node:
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as value)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
             ):
                 with suppress(ValueError, TypeError, SyntaxError):
-                    before[name] = ast.literal_eval(value)
-    for name, literal in before.items():
-        member = members.get(name, literal)
-        if _is_plain(member) and (type(member), repr(member)) != (type(literal), repr(literal)):
-            yield name, member
+                    found[name] = ast.literal_eval(value)
+    return found
 
 
 _UNKNOWN = object()
@@ -287,7 +299,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         super().exec_module(module)
-        vars(module).update(self._module.changed)
+        for name, value in self._module.changed:
+            owner, _, key = name.rpartition(".")
+            setattr(vars(module)[owner] if owner else module, key, value)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

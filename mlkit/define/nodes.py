@@ -46,7 +46,7 @@ Own: TypeAlias = Callable[[Any], Port | None]
 
 _ARBITRARY = ConfigDict(arbitrary_types_allowed=True)
 
-_OPAQUE = {"cls", "config", "default", "expected", "metadata", "ref"}
+_OPAQUE = {"cls", "config", "default", "expected", "members", "metadata", "ref"}
 """Keys of a node that hold no nested schemas."""
 
 _NO_NODES = {"fields", "choices", "serialization"}

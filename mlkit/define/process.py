@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import logging
 import random
 import re
+import socket
 import sys
 import types
 import typing
@@ -32,14 +34,15 @@ def changed_settings(functions: Iterable[Any]) -> dict[str, str]:
         if package in packages and not is_default(sys.modules.get(package))
     }
     changed |= dict(_of_random_numbers(users)) | dict(_of_patches(users))
+    changed |= dict(_of_late_modules(users))
     if "logging" in packages:
         changed |= dict(_of_logging())
     return changed | (dict(_of_pandas(sys.modules["pandas"])) if "pandas" in packages else {})
 
 
-def _is_recursion_limit_default(_: Any) -> bool:
-    """Whether no cell and no script has set it: libraries do, such as jedi and hypothesis."""
-    return sys.getrecursionlimit() == 1000 or "setrecursionlimit" not in _main_source()
+def _is_set_here(name: str) -> bool:
+    """Whether a cell or a script sets it: libraries do as well, such as jedi and hypothesis."""
+    return name in _main_source()
 
 
 def _main_source() -> str:
@@ -53,9 +56,53 @@ def _main_source() -> str:
         return ""
 
 
+def _is_decimal_default(decimal: Any) -> bool:
+    context = decimal.getcontext().copy()
+    context.clear_flags()
+    return repr(context) == (
+        "Context(prec=28, rounding=ROUND_HALF_EVEN, Emin=-999999, Emax=999999, capitals=1, clamp=0,"
+        " flags=[], traps=[InvalidOperation, DivisionByZero, Overflow])"
+    )
+
+
+_PRINTED = {
+    "edgeitems": 3,
+    "floatmode": "maxprec",
+    "formatter": None,
+    "infstr": "inf",
+    "legacy": False,
+    "linewidth": 75,
+    "nanstr": "nan",
+    "precision": 8,
+    "sign": "-",
+    "suppress": False,
+    "threshold": 1000,
+}
+"""How numpy prints arrays by default."""
+
 _Setting: typing.TypeAlias = tuple[str, str, str, Callable[[Any], bool]]
 _SETTINGS: tuple[_Setting, ...] = (
-    ("", "sys.setrecursionlimit", "sys.setrecursionlimit(...)", _is_recursion_limit_default),
+    (
+        "",
+        "sys.setrecursionlimit",
+        "sys.setrecursionlimit(...)",
+        lambda _: sys.getrecursionlimit() == 1000 or not _is_set_here("setrecursionlimit"),
+    ),
+    (
+        "",
+        "sys.set_int_max_str_digits",
+        "sys.set_int_max_str_digits(...)",
+        lambda _: (
+            sys.get_int_max_str_digits() == sys.int_info.default_max_str_digits
+            or not _is_set_here("set_int_max_str_digits")
+        ),
+    ),
+    (
+        "",
+        "socket.setdefaulttimeout",
+        "socket.setdefaulttimeout(...)",
+        lambda _: socket.getdefaulttimeout() is None or not _is_set_here("setdefaulttimeout"),
+    ),
     (
         "",
         "warnings.simplefilter('error')",
@@ -78,10 +125,13 @@ _SETTINGS: tuple[_Setting, ...] = (
         "decimal",
         "decimal.getcontext",
         "with decimal.localcontext(...):",
-        lambda decimal: (
-            (decimal.getcontext().prec, decimal.getcontext().rounding)
-            == (28, decimal.ROUND_HALF_EVEN)
-        ),
+        _is_decimal_default,
+    ),
+    (
+        "csv",
+        "csv.register_dialect",
+        "csv.register_dialect(...)",
+        lambda csv: {"excel", "excel-tab", "unix"}.issuperset(csv.list_dialects()),
     ),
     (
         "numpy",
@@ -91,6 +141,12 @@ _SETTINGS: tuple[_Setting, ...] = (
             numpy.geterr()
             == {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
         ),
+    ),
+    (
+        "numpy",
+        "np.set_printoptions",
+        "with np.printoptions(...):",
+        lambda numpy: numpy.get_printoptions().items() >= _PRINTED.items(),
     ),
     (
         "sklearn",
@@ -205,12 +261,37 @@ def _of_patches(functions: Iterable[types.FunctionType]) -> Iterator[tuple[str, 
         late = (sys.modules.get(name) for name in late_imports(fn.__code__))
         for owner in (*captured(fn).values(), *fn.__annotations__.values(), *late):
             if isinstance(owner, types.ModuleType):
-                of_library = owner.__name__ != "__main__" and not is_local(owner)
-            else:
-                of_library = isinstance(owner, type) and not travels(owner)
-            for key, member in list(vars(owner).items()) if of_library else ():
-                if isinstance(member, types.FunctionType) and member.__module__ == "__main__":
-                    yield f"{owner.__name__}.{key}", f"call {member.__name__}(...) itself"
+                if owner.__name__ != "__main__" and not is_local(owner):
+                    yield from _patched(owner)
+                    for kind in [m for m in list(vars(owner).values()) if isinstance(m, type)]:
+                        yield from () if travels(kind) else _patched(kind)
+            elif isinstance(owner, type) and not travels(owner):
+                yield from _patched(owner)
+
+
+def _patched(owner: Any) -> Iterator[tuple[str, str]]:
+    for key, member in list(vars(owner).items()):
+        if isinstance(member, types.FunctionType) and member.__module__ == "__main__":
+            name = member.__name__
+            call = f"{name}(...)" if name.isidentifier() else "that function"
+            yield f"{owner.__name__}.{key}", f"call {call} itself"
+
+
+def _of_late_modules(functions: Iterable[types.FunctionType]) -> Iterator[tuple[str, str]]:
+    """Context variables that are set, and collections with parts of cells, in local modules.
+
+    A replica imports these modules anew.
+    """
+    context = contextvars.copy_context()
+    names = {name for fn in functions for name in late_modules(fn)}
+    for module in sorted(names & sys.modules.keys()):
+        for key, member in list(vars(sys.modules[module]).items()):
+            if isinstance(member, contextvars.ContextVar) and member in context:
+                yield f"{module}.{key}", f"{key}.set(...)"
+            elif isinstance(member, (dict, list, set)) and not key.startswith("__"):
+                parts = [*member, *(member.values() if isinstance(member, dict) else ())]
+                if any(getattr(part, "__module__", None) == "__main__" for part in parts):
+                    yield f"{module}.{key}", f"fill {key} again"
 
 
 def _packages(functions: Iterable[types.FunctionType]) -> Iterator[str]:

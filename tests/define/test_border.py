@@ -21,6 +21,7 @@ from typing_extensions import TypeAliasType
 
 from mlkit.define import registry
 from mlkit.define.border import codec, plain, port
+from mlkit.define.conform import conform_to
 from mlkit.define.registry import codecs
 from mlkit.define.types import ImageSource, Upload
 from mlkit.errors import DefinitionError, InputError
@@ -50,6 +51,23 @@ class Kind(enum.IntEnum):
 class Shade(enum.Enum):
     light = "l"
     dark = 2
+
+
+class Planet(Pair, enum.Enum):
+    earth = "Earth", 5.97
+    mars = "Mars", 0.64
+
+
+class Sizes(list[int], enum.Enum):
+    small = [1, 2]  # noqa: RUF012
+
+
+class Settings(dict[str, str], enum.Enum):
+    plain = {"type": "int"}  # noqa: RUF012
+
+
+class Parts(enum.Enum):
+    first = [1]  # noqa: RUF012
 
 
 def there_and_back(type_: Any, value: Any) -> Any:
@@ -83,6 +101,16 @@ def test_json_there_and_back(type_: Any, value: Any) -> None:
     again = there_and_back(type_, value)
     assert again == value
     assert type(again) is type(value)
+
+
+@pytest.mark.parametrize("member", [Planet.earth, Sizes.small, Settings.plain, Parts.first])
+def test_members_of_an_enum_of_containers_there_and_back(member: Any) -> None:
+    assert there_and_back(type(member), member) is member
+    many = list[type(member)]  # type: ignore[misc]
+    assert there_and_back(many, [member])[0] is member
+    conform = conform_to(many)
+    assert conform is not None
+    assert conform([member])[0] is member
 
 
 def test_arrays_there_and_back() -> None:
@@ -441,7 +469,9 @@ def test_texts_of_members_are_keys_of_json() -> None:
         way.from_json({"2": "2"})
 
 
-@pytest.mark.parametrize("key", [tuple[int, int], tuple[str, ...], Pair, int | None], ids=str)
+@pytest.mark.parametrize(
+    "key", [tuple[int, int], tuple[str, ...], Pair, int | None, Parts], ids=str
+)
 def test_keys_that_are_not_read_back_are_refused(key: Any) -> None:
     for type_ in (dict[key, int], dict[str, dict[key, int]], collections.Counter[key]):
         with pytest.raises(DefinitionError) as caught:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from mlkit.define.modules import ModuleSource, install
+from mlkit.define.modules import ModuleSource, install, local_sources
 
 NAME = "made_up_for_this_test"
 
@@ -37,3 +38,41 @@ def test_a_module_that_was_not_imported_yet_is_replaced() -> None:
     install({NAME: source("x = 1")})
     install({NAME: source("x = 2")})
     assert importlib.import_module(NAME).x == 2
+
+
+def test_attributes_of_classes_that_a_cell_has_set_are_sent_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = """
+import enum, dataclasses, typing, pydantic
+class Config:
+    scale: int = 1
+    names = ["a"]
+    other = None
+class Kind(enum.Enum):
+    a = 1
+class Number(enum.IntEnum):
+    a = 1
+class Named(typing.NamedTuple):
+    x: int = 3
+@dataclasses.dataclass(slots=True)
+class Point:
+    x: int = 3
+class Model(pydantic.BaseModel):
+    model_config = {"frozen": True}
+    x: int = 3
+    _y: int = 4
+"""
+    (tmp_path / f"{NAME}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(NAME)
+    assert local_sources([NAME])[NAME].changed == ()
+    module.Config.scale = 5
+    module.Config.names.append("b")
+    (shipped,) = local_sources([NAME]).values()
+    assert shipped.changed == (("Config.names", ["a", "b"]), ("Config.scale", 5))
+    sys.modules.pop(NAME)
+    install({NAME: shipped})
+    again = importlib.import_module(NAME).Config
+    assert again is not module.Config
+    assert (again.scale, again.names, again.other) == (5, ["a", "b"], None)

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pydantic
 import pytest
+from fastapi import Body, Query
 from IPython.core.autocall import ExitAutocall
+from pydantic import AliasChoices, AliasPath, Field
+from typing_extensions import TypeAliasType
 
 from mlkit.define import ImageSource, batched_step, step
 from mlkit.errors import StepError
@@ -479,3 +482,73 @@ def test_other_constants_are_none(value: Any) -> None:
         return look(x, value)
 
     assert pipe.problems == ()
+
+
+@step
+def size_of(a: int, b: int = 0) -> int:
+    return a + b
+
+
+TWO = "two parameters are named 'b' in requests"
+SEVERAL = "the argument 'a' has several names in requests"
+IGNORED = "the argument 'a' has a default in its annotation, which Python ignores"
+Three = TypeAliasType("Three", Annotated[int, Field(default=3)])
+
+
+@pytest.mark.parametrize(
+    ("type_", "what", "fix"),
+    [
+        (Annotated[int, Field(alias="b")], TWO, "change an alias"),
+        (Annotated[int, Query(alias="b")], TWO, "change an alias"),
+        (
+            Annotated[int, Field(validation_alias=AliasChoices("x", "y"))],
+            SEVERAL,
+            "give it one: Field(alias=...)",
+        ),
+        (
+            Annotated[int, Field(validation_alias=AliasPath("x", 0))],
+            SEVERAL,
+            "give it one: Field(alias=...)",
+        ),
+        (Annotated[int, Field(default=3)], IGNORED, "write it after the annotation: a: int = 3"),
+        (Three, IGNORED, "write it after the annotation: a: int = 3"),
+    ],
+    ids=["alias", "Query", "choices", "path", "default", "named type"],
+)
+def test_what_requests_would_call_or_default_otherwise_is_a_problem(
+    type_: Any, what: str, fix: str
+) -> None:
+    @pipeline
+    def pipe(a: type_, b: int = 0) -> int:
+        return size_of(a, b)
+
+    problem = only(pipe)
+    assert (problem.what, problem.fix) == (what, fix)
+
+
+@pytest.mark.parametrize(
+    ("default", "fix"),
+    [
+        (Field(3, ge=0), "a: Annotated[int, Field(...)] = 3"),
+        (Query(3), "a: Annotated[int, Query(...)] = 3"),
+        (Body(ge=0), "a: Annotated[int, Body(...)]"),
+    ],
+    ids=["Field", "Query", "Body"],
+)
+def test_a_field_is_no_default(default: Any, fix: str) -> None:
+    @step
+    def take(x: int, a: int = default) -> int:
+        return x
+
+    @pipeline
+    def one(a: int = default) -> int:
+        return size_of(a)
+
+    @pipeline
+    def other(x: int) -> int:
+        return take(x)
+
+    assert [only(p).where for p in (one, other)] == ["pipeline 'one'", "step 'take'"]
+    for problem in (only(one), only(other)):
+        assert problem.what.startswith("the default of 'a' is a ")
+        assert str(problem.fix) == f"move it into the annotation: {fix}"

@@ -1,10 +1,15 @@
 """Settings of this process that replicas do not have."""
 
+import contextvars
+import csv
 import decimal
+import importlib
+import json
 import locale
 import logging
 import os
 import random
+import socket
 import sys
 import textwrap
 import warnings
@@ -60,6 +65,14 @@ def with_decimal(x: decimal.Decimal) -> object:
     return x / 3
 
 
+def with_csv(x: str) -> list[str]:
+    return next(csv.reader([x], "semi"))
+
+
+def with_json(x: object) -> str:
+    return json.dumps(x)
+
+
 def with_torch(x: int) -> object:
     return torch.ones(x)
 
@@ -110,6 +123,33 @@ def set_error_state(undo: Callable[..., Any]) -> None:
 def set_precision(undo: Callable[..., Any]) -> None:
     undo(decimal.setcontext, decimal.getcontext().copy())
     decimal.getcontext().prec = 5
+
+
+def set_traps(undo: Callable[..., Any]) -> None:
+    undo(decimal.setcontext, decimal.getcontext().copy())
+    decimal.getcontext().traps[decimal.FloatOperation] = True
+
+
+def register_dialect(undo: Callable[..., Any]) -> None:
+    undo(csv.unregister_dialect, "semi")
+    csv.register_dialect("semi", delimiter=";")
+
+
+def set_print_options(undo: Callable[..., Any]) -> None:
+    undo(np.set_printoptions, formatter=None)
+    np.set_printoptions(formatter={"float": str})
+
+
+def set_digits(undo: Callable[..., Any]) -> None:
+    cells(undo, "sys.set_int_max_str_digits(0)")
+    undo(sys.set_int_max_str_digits, sys.get_int_max_str_digits())
+    sys.set_int_max_str_digits(0)
+
+
+def set_timeout(undo: Callable[..., Any]) -> None:
+    cells(undo, "socket.setdefaulttimeout(5)")
+    undo(socket.setdefaulttimeout, None)
+    socket.setdefaulttimeout(5)
 
 
 def set_dtype(undo: Callable[..., Any]) -> None:
@@ -221,6 +261,11 @@ def patch_module(undo: Callable[..., Any]) -> None:
     textwrap.indent = of_a_cell  # type: ignore[assignment]
 
 
+def patch_encoder(undo: Callable[..., Any]) -> None:
+    undo(setattr, json.JSONEncoder, "default", json.JSONEncoder.default)
+    json.JSONEncoder.default = of_a_cell  # type: ignore[assignment]
+
+
 def patch_tables(undo: Callable[..., Any]) -> None:
     undo(delattr, pd.DataFrame, "shop")
     pd.DataFrame.shop = of_a_cell
@@ -239,6 +284,12 @@ def patch_tables(undo: Callable[..., Any]) -> None:
         (set_error_state, with_numpy, "np.seterr", "with np.errstate(...):"),
         (set_error_state, through_a_helper, "np.seterr", "with np.errstate(...):"),
         (set_precision, with_decimal, "decimal.getcontext", "with decimal.localcontext(...):"),
+        (set_traps, with_decimal, "decimal.getcontext", "with decimal.localcontext(...):"),
+        (register_dialect, with_csv, "csv.register_dialect", "csv.register_dialect(...)"),
+        (set_print_options, with_numpy, "np.set_printoptions", "with np.printoptions(...):"),
+        (set_digits, with_nothing, "sys.set_int_max_str_digits", "set_int_max_str_digits(...)"),
+        (set_timeout, with_nothing, "socket.setdefaulttimeout", "setdefaulttimeout(...)"),
+        (patch_encoder, with_json, "JSONEncoder.default", "call of_a_cell(...) itself"),
         (set_dtype, with_torch, "torch.set_default_dtype", "torch.set_default_dtype(...)"),
         (set_device, with_torch, "torch.set_default_device", "with torch.device(...):"),
         (set_grad, with_torch, "torch.set_grad_enabled", "with torch.no_grad():"),
@@ -324,3 +375,30 @@ def test_libraries_of_a_module_that_is_imported_late_count(
     assert changed_settings([names["late"]]) == {}
     set_error_state(undo)
     assert list(changed_settings([names["late"]])) == ["np.seterr"]
+
+
+def test_what_cells_put_into_a_module_that_is_imported_late_is_named(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "from contextvars import ContextVar\nTENANT = ContextVar('TENANT', default='')\n"
+    text += "RULES = {}\nSIZES = []\ndef rule(f): RULES[f.__name__] = f\n@rule\ndef plain(): pass\n"
+    (tmp_path / "late_shop.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec("def late(x):\n    import late_shop\n    return late_shop.RULES", names)
+    shop: Any = importlib.import_module("late_shop")
+
+    def changed() -> Any:
+        return changed_settings([names["late"]])
+
+    shop.SIZES.append(1)  # plain data is sent along
+    assert changed() == {}
+    shop.rule(of_a_cell)
+    shop.SIZES.append(Accessor())
+    context = contextvars.copy_context()
+    context.run(shop.TENANT.set, "a")
+    assert context.run(changed) == {
+        "late_shop.TENANT": "TENANT.set(...)",
+        "late_shop.RULES": "fill RULES again",
+        "late_shop.SIZES": "fill SIZES again",
+    }

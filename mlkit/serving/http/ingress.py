@@ -13,13 +13,14 @@ from typing import Any, TypeAlias
 
 from fastapi import FastAPI, Request
 from fastapi.routing import iter_route_contexts
+from fastapi.utils import is_body_allowed_for_status_code
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Mount, Route, compile_path
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mlkit.define.docstring import words
 from mlkit.define.exact import PROCESS_KEY
@@ -201,8 +202,8 @@ def _add_pipeline(
     doc = words(graph.doc)
     handle = _handler(served, payloads, results, handlers, Idempotency(limits))
 
-    async def route(request: Request) -> Response:
-        return _Exchange(handle, request)
+    async def route(request: Request, response: Response) -> Response:
+        return _Exchange(handle, request, response)
 
     app.post(
         f"/{graph.name}",
@@ -257,18 +258,39 @@ class _Exchange(Response):
     """Response that handles the request while it is sent.
 
     The request is therefore in flight until sending ends, or fails.
+
+    Args:
+        handle: responds to the request.
+        request: the request.
+        extra: what dependencies of the application add: headers, cookies and a status.
     """
 
-    def __init__(self, handle: Handler, request: Request) -> None:
+    def __init__(self, handle: Handler, request: Request, extra: Response | None = None) -> None:
         super().__init__()
         self._handle = handle
         self._request = request
+        self._extra = extra
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._request._receive = paced(self._request.receive)
+        extra = self._extra
+        # FastAPI adds them to responses that it makes itself.
+        if extra is not None and (extra.raw_headers or extra.status_code):
+            send = partial(_send_with, extra, send)
         await self._handle(self._request, send)
         if self.background is not None:  # set by a dependency of the application
             await self.background()
+
+
+async def _send_with(extra: Response, send: Send, message: Message) -> None:
+    """Send a message of a response, with the headers and status of another if it succeeds."""
+    if message["type"] == "http.response.start" and message["status"] < 400:
+        added = [h for h in extra.raw_headers if h[0] not in (b"content-length", b"content-type")]
+        message = {**message, "headers": [*message.get("headers", ()), *added]}
+        # It has a body.
+        if extra.status_code and is_body_allowed_for_status_code(extra.status_code):
+            message["status"] = extra.status_code
+    await send(message)
 
 
 def _add_jobs(own: FastAPI, jobs: Jobs | None, theirs: Sequence[BaseRoute], name: str) -> None:

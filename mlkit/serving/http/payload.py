@@ -97,7 +97,8 @@ class Payloads:
             if not body:
                 raise Invalid("the body is empty")
             fields = request.query_params.multi_items()
-            return await self._assemble(_by_name(fields), {str(self.arguments.raw): [body]})
+            raw = self.arguments.keys[str(self.arguments.raw)]
+            return await self._assemble(_by_name(fields), {raw: [body]})
         if not body:
             return await self._from_json(b"")
         raise UnsupportedMedia(
@@ -189,7 +190,7 @@ class Payloads:
             if name is not None and not self._left_empty(name, texts):
                 collected.load(key, name, partial(self._from_texts, name, texts))
         for key, files in uploads.items():
-            name = self.arguments.names.get(key, key)
+            name = self.arguments.names.get(key, "")
             problem = self._problem_of(name, files)
             if problem:
                 collected.refuse(key, problem, "file")

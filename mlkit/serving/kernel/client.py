@@ -49,7 +49,6 @@ class Codec:
         self.ports = self.arguments.ports
         self.returns = port(graph.returns)
         self.items = port(graph.items) if graph.streams else None
-        self._names = {name: alias for alias, name in self.arguments.names.items()}
         self._exact = Exact(graph)
         self._exact_key = exact_key
 
@@ -106,7 +105,7 @@ class Codec:
         short = all(isinstance(v, (str, int, float)) for v in fields.values())
         if not more and short and name == self.arguments.raw:
             data, kind = self._bytes(name, value)
-            texts = {self._names[n]: _text(v) for n, v in fields.items()}
+            texts = {self.arguments.keys[n]: _text(v) for n, v in fields.items()}
             query = "?" + urlencode(texts) if fields else ""
             if len(query) < MAX_QUERY:
                 return PreparedRequest("POST", url + query, {**headers, "Content-Type": kind}, data)
@@ -114,7 +113,7 @@ class Codec:
 
     def json_body(self, arguments: Mapping[str, Any]) -> bytes:
         """Encode arguments as the JSON body of a request; files are data URLs."""
-        content = {self._names[n]: self.ports[n].to_json(v) for n, v in arguments.items()}
+        content = {self.arguments.keys[n]: self.ports[n].to_json(v) for n, v in arguments.items()}
         return json.dumps(content, default=plain).encode()
 
     def _check(self, arguments: Mapping[str, Any]) -> None:
@@ -146,12 +145,12 @@ class Codec:
         import httpx2
 
         parts = [
-            (self._names[name], (name, *self._bytes(name, item)))
+            (self.arguments.keys[name], (name, *self._bytes(name, item)))
             for name, value in files.items()
             for item in (value if self.arguments.files[name].many else [value])
         ]
         data = {
-            self._names[n]: v
+            self.arguments.keys[n]: v
             if isinstance(v, str)
             else json.dumps(self.ports[n].to_json(v), default=plain)
             for n, v in fields.items()

@@ -65,25 +65,26 @@ def _json(value: Any) -> str:
 def _content(
     codec: Codec, arguments: Mapping[str, Any], folder: Path
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """Paths of the files to upload, and all other arguments as JSON, by name."""
+    """Paths of the files to upload, and all other arguments as JSON, by their names in requests."""
     files: dict[str, str] = {}
     fields: dict[str, Any] = {}
     for parameter in codec.graph.parameters:
         name, port = parameter.name, codec.ports[parameter.name]
+        key = codec.arguments.keys[name]
         uploaded = port.to_bytes is not None and port.packed_type is None
         if name not in arguments:
             if parameter.required and uploaded:
-                files[name] = _EXAMPLES.get(port.media_type.partition("/")[0], "data.bin")
+                files[key] = _EXAMPLES.get(port.media_type.partition("/")[0], "data.bin")
             elif parameter.required:
-                fields[name] = example(port.schema)
+                fields[key] = example(port.schema)
         elif (path := _path(port, arguments[name])) is not None:
-            files[name] = path
+            files[key] = path
         else:
             value = localise_arguments(codec.graph, {name: arguments[name]})[name]
             if uploaded and not _is_url(value):
-                files[name] = _written(folder / f"{codec.graph.name}.{name}", port, value)
+                files[key] = _written(folder / f"{codec.graph.name}.{name}", port, value)
             else:
-                fields[name] = port.to_json(value)
+                fields[key] = port.to_json(value)
     return files, fields
 
 

@@ -76,7 +76,7 @@ class Sender:
         start = self._clock()
         response = self._respond(request, idempotent=self._codec.graph.idempotent)
         self._record_duration(response.headers.get("x-request-id", ""), self._clock() - start)
-        if response.status_code != 200:
+        if not response.is_success:
             raise self._explained(self._codec.error(response.status_code, response.content))
         try:
             return self._codec.result(response.content, response.headers.get("content-type", ""))
@@ -139,7 +139,7 @@ class Sender:
         start = self._clock()
         try:
             with self._exchange(request) as response:
-                if response.status_code != 200:
+                if not response.is_success:
                     raise self._codec.error(response.status_code, response.read())
                 yield from self._codec.streamed(response.iter_bytes())
                 id = response.headers.get("x-request-id", "")

@@ -1,14 +1,18 @@
 """Parameters whose names the library, FastAPI or pydantic might want for themselves."""
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Query
 from fastapi.testclient import TestClient
+from pydantic import Field
 
 from mlkit import batched_step, each, pipeline, step
 from mlkit.errors import DefinitionError
 from mlkit.serving import asgi, served
+from mlkit.serving.kernel.client import Codec
+from mlkit.serving.kernel.curl import curl
 
 NAMES = [
     "self",
@@ -109,3 +113,47 @@ def test_a_name_that_cannot_be_a_parameter_is_refused_where_it_is_written() -> N
         @pipeline
         def named(given: int) -> int:
             return given
+
+
+@pytest.mark.parametrize("doc", ["", "Do.\n\nArgs:\n    a: this one."], ids=["", "described"])
+@pytest.mark.parametrize("optional", [False, True], ids=["required", "optional"])
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (Annotated[int, Field(alias="z")], 1),
+        (Annotated[int, Field(alias="y", validation_alias="z")], 1),
+        (Annotated[Annotated[int, Field(alias="y")], Field(alias="z")], 1),
+        (Annotated[int, Query(alias="z")], 1),
+        (Annotated[bytes, Field(alias="z")], b"q"),
+        (Annotated[list[bytes], Field(alias="z")], [b"q"]),
+    ],
+    ids=["alias", "validation_alias", "twice", "Query", "upload", "uploads"],
+)
+def test_an_alias_is_the_name_in_every_kind_of_request(
+    type_: Any, value: Any, optional: bool, doc: str, tmp_path: Path
+) -> None:
+    @step
+    def show(a: Any, b: int) -> str:
+        return f"{a!r} {b}"
+
+    def aliased(a: type_, b: int = 0) -> str:
+        return show(a, b)
+
+    aliased.__defaults__ = (None, 0) if optional else (0,)
+    aliased.__doc__ = doc
+    pipe = pipeline(aliased)
+    assert pipe.problems == ()
+    codec = Codec(pipe.graph)
+    with TestClient(asgi(pipe)) as client:
+        schema = client.get("/openapi.json").json()["components"]["schemas"]["AliasedRequest"]
+        assert list(schema["properties"]) == ["z", "b"]
+        for arguments in ({"a": value}, {"a": value, "b": 2}):
+            public = codec.public_request("/aliased", None, arguments)
+            as_json = {"Content-Type": "application/json"}
+            for body, headers, url in (
+                (public.body, public.headers, public.url),
+                (codec.json_body(arguments), as_json, "/aliased"),
+            ):
+                response = client.post(url, content=body, headers=headers)
+                assert response.json() == pipe(**arguments), response.text
+    assert any(start in curl(codec, "", None, {"a": value}, tmp_path) for start in ("z=@", '"z"'))

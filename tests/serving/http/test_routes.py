@@ -298,6 +298,41 @@ def test_dependencies_of_the_application_apply_to_the_pipelines_own_route(client
     assert one.post("/tag?q=k", json={"text": "a"}).json()["words"] == ["a"]
 
 
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_headers_cookies_and_the_status_that_dependencies_set_are_sent(client, accept) -> None:
+    def session(response: Response) -> None:
+        response.headers["X-Remaining"] = "9"
+        response.headers["Content-Type"] = "text/plain"
+        response.set_cookie("one", "1")
+        response.set_cookie("two", "2")
+        response.status_code = 203
+
+    shop = FastAPI(dependencies=[Depends(session)])
+    shop.post("/own")(lambda: Words(words=["a"]))
+    one = client(shop)
+    accepted = {"accept": accept}
+    own, answer = one.post("/own"), one.post("/tag", json={"text": "a"}, headers=accepted)
+    assert answer.status_code == own.status_code == 203
+    assert answer.headers.get_list("content-type") == (
+        ["application/json"]
+        if accept == "application/json"
+        else ["text/event-stream; charset=utf-8"]
+    )
+    for name in ("x-remaining", "set-cookie"):
+        assert answer.headers.get_list(name) == own.headers.get_list(name) != []
+    failed = one.post("/tag", json={"text": "boom"})  # as of FastAPI's own errors
+    assert failed.status_code == 500
+    assert "x-remaining" not in failed.headers
+
+
+def test_a_status_without_a_body_is_not_that_of_a_result(client) -> None:
+    def empty(response: Response) -> None:
+        response.status_code = 204
+
+    answer = client(FastAPI(dependencies=[Depends(empty)])).post("/tag", json={"text": "a"})
+    assert (answer.status_code, answer.json()["words"]) == (200, ["a"])
+
+
 @step
 def measure(image: ImageSource, title: str) -> str:
     return f"{title} {len(image)}"

@@ -93,6 +93,11 @@ def test_a_call_of_an_app_logs_nothing(app, caplog, call) -> None:
     assert caplog.records == []
 
 
+def test_any_status_of_success_is_one(app, respond) -> None:
+    respond.side_effect = lambda request: httpx2.Response(201, json=4)
+    assert app(2) == 4
+
+
 def test_requests_of_the_users_own_are_logged_as_ever(app, caplog) -> None:
     caplog.set_level(logging.INFO)
     transport = httpx2.MockTransport(lambda request: httpx2.Response(200))
