@@ -51,6 +51,10 @@ class _Generator(GenerateJsonSchema):
         "non-serializable-default",
     }
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._without_text: list[Any] = []  # values of enums that cannot be keys
+
     def generate_inner(self, schema: Any) -> dict[str, Any]:
         port = (schema.get("metadata") or {}).get(PORT)
         if port is None:
@@ -68,6 +72,8 @@ class _Generator(GenerateJsonSchema):
 
     def enum_schema(self, schema: Any) -> dict[str, Any]:
         document = super().enum_schema(schema)
+        if any(isinstance(member.value, (list, dict)) for member in schema["cls"]):
+            self._without_text.append(document.get("enum"))
         if issubclass(schema["cls"], enum.Flag):  # combinations are values as well
             document.pop("enum", None)
             document.pop("const", None)
@@ -93,7 +99,9 @@ class _Generator(GenerateJsonSchema):
         forms = [] if keys is None else list(self._forms(self.generate_inner(keys)))
         kinds = {str(form.get("type")) for form in forms}
         values = [v for form in forms for v in form.get("enum", [form.get("const", "")])]
-        nested = kinds & {"array", "object"} or any(isinstance(v, (list, dict)) for v in values)
+        nested = kinds & {"array", "object"} or any(
+            form.get("enum") in self._without_text for form in forms if "enum" in form
+        )
         if nested or self._is_none_only(kinds):
             raise NoJsonForm("keys are texts in JSON: use a list of pairs, list[tuple[K, V]]")
         if "integer" in kinds or not all(isinstance(value, str) for value in values):

@@ -192,7 +192,7 @@ def test_time_zones_of_other_classes_are_the_same_error_here_as_for_an_app(
         (dict[str, dt.datetime], lambda: {"a": pd.NaT}),
         (Event, lambda: Event(when=pd.NaT)),  # type: ignore[arg-type]
     ],
-    ids=str,
+    ids=["moment", "optional", "dict", "model"],
 )
 def test_nat_is_no_moment_here_and_served(type_: Any, form: Callable[[], Any]) -> None:
     check = result_check(type_, made.graph)
