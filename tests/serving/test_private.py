@@ -174,6 +174,9 @@ EXEMPT = {
     "documented by ray.init and pandas.describe_option": {"_temp_dir", "_print_desc"},
     "mlkit's own: the views of an app": {"_observed", "_since"},
     "mlkit's own: marks and models of its neighbours": {"_mlkit_type", "_run"},
+    "pandas' frequencies, which no public name sets unchecked; tested with the exact form": {
+        *("_data", "_freq"),
+    },
     "torch and efficientnet-lite-pytorch, of which exactly one version is allowed": {
         *("_BatchNorm", "_ConvNd", "_buffers", "_internal", "_non_persistent_buffers_set"),
         *("_blocks", "_bn0", "_bn1", "_conv_head", "_conv_stem", "_fc", "_parameters", "_swish"),
