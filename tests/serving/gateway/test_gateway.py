@@ -219,7 +219,7 @@ def test_an_app_without_a_token_can_tell_that_the_gateway_is_open_to_others(list
 
 @pytest.mark.parametrize(
     ("timeout", "given", "least", "most"),
-    [(None, {}, None, None), (20.0, {}, 1, 20), (None, {"x_request_timeout_seconds": "3"}, 3, 3)],
+    [(None, {}, None, None), (20.0, {}, 1, 20.5), (None, {"x_request_timeout_seconds": "3"}, 3, 3)],
 )
 def test_the_deadline_is_that_of_the_request(recorded, timeout, given, least, most) -> None:
     application, client = recorded
