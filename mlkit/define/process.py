@@ -13,6 +13,7 @@ import types
 import typing
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from mlkit.define.code import captured, is_local, late_imports, travels, used_names
@@ -244,7 +245,7 @@ def _of_logging() -> Iterator[tuple[str, str]]:
 
 def _is_own(log_filter: Any) -> bool:
     """Whether a user has added it: libraries add theirs wherever they are imported."""
-    function = getattr(log_filter, "func", log_filter)  # of a partial
+    function = log_filter.func if isinstance(log_filter, partial) else log_filter
     code = function if hasattr(function, "__name__") else type(function)
     return code.__module__ in ("logging", "builtins") or travels(code)
 

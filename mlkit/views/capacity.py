@@ -20,7 +20,7 @@ MAX_REMARK = 200
 
 def to_text(capacity: Capacity) -> str:
     """Render the outcome in one line."""
-    parts = [headline(capacity), remark(capacity), runs_in_words(len(capacity.trials))]
+    parts = [headline(capacity), remark(capacity), _runs(len(capacity.trials))]
     return f"<Capacity of {capacity.target}: {'; '.join(filter(None, parts))}>"
 
 
@@ -37,7 +37,7 @@ def remark(capacity: Capacity) -> str:
     """The confidence, what is known of higher rates, and why the search ended, if early."""
     parts = []
     if capacity.rate is not None:
-        runs = f", verified by {runs_in_words(capacity.verify)}" if capacity.verify else ""
+        runs = f", verified by {_runs(capacity.verify)}" if capacity.verify else ""
         parts.append(f"with 99% confidence{runs}")
     unmet = capacity.unmet_rate
     if unmet is not None and not (capacity.rate is None and capacity.outcome == "undecided"):
@@ -49,7 +49,7 @@ def remark(capacity: Capacity) -> str:
     return "; ".join(parts)
 
 
-def runs_in_words(count: int) -> str:
+def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
@@ -61,7 +61,7 @@ def to_html(capacity: Capacity) -> str:
         sign=SIGNS[capacity.outcome],
         outcome=capacity.outcome,
         remark=shorten(remark(capacity), MAX_REMARK),
-        caption=f"{runs_in_words(len(capacity.trials))} on {capacity.target}",
+        caption=f"{_runs(len(capacity.trials))} on {capacity.target}",
         rows=[_row(trial, capacity) for trial in capacity.trials],
     )
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 from mlkit.autoscale import Count, Decision
 from mlkit.errors import DeployConflict, DeployError, SessionError
@@ -61,7 +61,7 @@ class Host:
         self.owner = Owner(**settings["owner"])
         self.records: dict[str, AppRecord] = {}
         self._rollouts: dict[str, Rollout] = {}
-        self._undeleted: set[str] = set()  # Serve applications that no app has any more
+        self._undeleted: set[str] = set()  # Serve applications that no app uses
         self._cluster = cluster
         self._telemetry = telemetry
         self._store = Store(folder / BUNDLES)
@@ -194,8 +194,7 @@ class Host:
         )
         new = rollout(spec, environment, before, trial, check=desired.check)
         stage_changes = tuple(changes(before, new))
-        settled = record is not None and record.state is AppState.SERVING
-        if record and settled and all(change.action == "kept" for change in stage_changes):
+        if _is_settled(record) and all(change.action == "kept" for change in stage_changes):
             self.records[spec.app] = record.model_copy(update={"changes": stage_changes})
             return self.records[spec.app]
         if self._cluster.local:
@@ -262,11 +261,9 @@ class Host:
             self.records[name] = record.moved(AppState.UPDATING)
         self._rollouts[name] = new
         self._replay(version.spec)
-        # After a rollback that failed, it is unknown what serves: everything is applied.
-        settled = record is not None and record.state is AppState.SERVING
         try:
             await self._record_set(name, before, new, "set manually")
-            await self._deployer.roll_out(new, before if settled else None, say)
+            await self._deployer.roll_out(new, before if _is_settled(record) else None, say)
         except BaseException as error:
             if not self._stop.is_set():
                 say("rolling back")
@@ -372,12 +369,12 @@ class Host:
         await self._collect()
 
     async def _tidy(self, app: str) -> None:
-        """Delete what a change of an app has left; the change is done even if that fails."""
+        """Delete what a change of an app no longer uses; a failure does not fail the change."""
         with suppress(Exception):
             await self._delete_undeleted(app)
 
     async def _delete_undeleted(self, app: str) -> None:
-        """Delete Serve applications that no app has any more; those that remain are kept in mind.
+        """Delete Serve applications that no app uses; those that remain are retried later.
 
         Raises:
             DeployError: the deadline has passed.
@@ -473,6 +470,11 @@ class Host:
         with suppress(Exception):  # the change itself matters more
             if decisions:
                 await self._record_scaling(app, decisions, [])
+
+
+def _is_settled(record: AppRecord | None) -> TypeGuard[AppRecord]:
+    """Whether Serve runs what a record says; after a rollback that failed, that is unknown."""
+    return record is not None and record.state is AppState.SERVING
 
 
 def _versions(

@@ -287,7 +287,7 @@ async def _send_with(extra: Response, send: Send, message: Message) -> None:
     if message["type"] == "http.response.start" and message["status"] < 400:
         added = [h for h in extra.raw_headers if h[0] not in (b"content-length", b"content-type")]
         message = {**message, "headers": [*message.get("headers", ()), *added]}
-        # It has a body.
+        # The response has a body, which statuses such as 204 forbid.
         if extra.status_code and is_body_allowed_for_status_code(extra.status_code):
             message["status"] = extra.status_code
     await send(message)

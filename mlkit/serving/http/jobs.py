@@ -211,8 +211,10 @@ class JobRunner:
         free = self._concurrency - len(self._running)
         if self._closing or free <= 0:
             return
-        args = self._owner, free, now, self._max_attempts, list(self._running)
-        for item in await _in_thread(self._store.claim, *args):
+        running = list(self._running)
+        for item in await _in_thread(
+            self._store.claim, self._owner, free, now, self._max_attempts, running
+        ):
             self._running[item] = asyncio.create_task(self._finish(item))
 
     async def _finish(self, item: JobItem) -> None:

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -226,15 +226,18 @@ def _status_of(overview: Any) -> ApplicationStatus:
 def _delete(applications: Sequence[str]) -> None:
     from ray import serve
 
-    with suppress(TypeError):  # without it, one after the other
+    try:
         for name in applications:
             serve.delete(name, _blocking=False)
-        # Serve itself polls once a second.
-        until = time.monotonic() + DELETE_TIMEOUT_S
-        while time.monotonic() < until and serve.status().applications.keys() & set(applications):
-            time.sleep(0.05)
-    for name in applications:
-        serve.delete(name)
+    except TypeError:  # without it, one after the other
+        for name in applications:
+            serve.delete(name)
+    # Serve's own wait polls once a second.
+    until = time.monotonic() + DELETE_TIMEOUT_S
+    while remaining := serve.status().applications.keys() & set(applications):
+        if time.monotonic() > until:
+            raise TimeoutError(f"not deleted within {DELETE_TIMEOUT_S:g} s: {sorted(remaining)}")
+        time.sleep(0.05)
 
 
 def _version_at(base_url: str) -> str | None:
