@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -103,13 +104,22 @@ class Inputs:
         self._names: deque[str] = deque()
         self._rests_until = float("-inf")
 
-    def keep(self, name: str, inputs: InputsOf) -> bool:
-        """Write the inputs of a request, and delete those of the oldest; True if written."""
+    def keep(self, name: str, inputs: InputsOf, instead_of: str = "") -> bool:
+        """Write the inputs of a request; True if written.
+
+        Args:
+            name: id of the request.
+            inputs: its inputs.
+            instead_of: the request whose inputs are deleted for it, by default the oldest if there
+                are too many.
+        """
         began = self._now()
         if self._prefix is None or not self.enabled or began < self._rests_until:
             return False
         data = _packed(inputs)
         if data is not None:
+            if instead_of:
+                self.drop(instead_of)
             while len(self._names) >= self._most:
                 self.drop(self._names[0])
             try:
@@ -155,6 +165,7 @@ class Kept:
         self.failed = Inputs(prefix, KEPT_FAILED)
         self.slow = Inputs(prefix, KEPT_SLOW)
         self._slowest: list[tuple[float, float, str]] = []
+        self._expires_at = float("inf")
 
     def enable(self, enabled: bool) -> None:
         """Enable it, or disable it and delete the kept inputs."""
@@ -176,20 +187,18 @@ class Kept:
         execution = LAST.get()
         if execution is None or not trace.id:
             return
-        slowest = self._slowest
+        slowest, first = self._slowest, ""
         if len(slowest) >= KEPT_SLOW:
-            if trace.total_s <= slowest[0][0] and trace.at - slowest[0][1] < SLOW_FOR_S:
+            if trace.at >= self._expires_at:
+                first = min(slowest, key=lambda entry: entry[1])[2]
+            elif trace.total_s <= slowest[0][0]:
                 return
-            for old in [entry for entry in slowest if trace.at - entry[1] >= SLOW_FOR_S]:
-                slowest.remove(old)
-                self.slow.drop(old[2])
-        if len(slowest) >= KEPT_SLOW:
-            if trace.total_s <= slowest[0][0]:
-                return
-            self.slow.drop(slowest.pop(0)[2])
-        if self.slow.keep(trace.id, InputsOf(dict(execution.arguments))):
-            slowest.append((trace.total_s, trace.at, trace.id))
-            slowest.sort()
+            else:
+                first = slowest[0][2]
+        if self.slow.keep(trace.id, InputsOf(dict(execution.arguments)), instead_of=first):
+            self._slowest = [entry for entry in slowest if entry[2] != first]
+            insort(self._slowest, (trace.total_s, trace.at, trace.id))
+            self._expires_at = min(at for _, at, _ in self._slowest) + SLOW_FOR_S
 
 
 def _sweep(folder: Path, app: str) -> None:

@@ -189,6 +189,29 @@ def test_the_ten_slowest_of_the_last_minutes_are_kept(tmp_path) -> None:
     assert len(list(tmp_path.glob("*.inputs"))) <= KEPT_SLOW
 
 
+def test_the_slowest_stay_while_no_others_can_be_written(tmp_path) -> None:
+    kept = Kept(tmp_path, "app")
+    clock = [0.0]
+    kept.slow = Inputs(tmp_path / "app.1", KEPT_SLOW, now=lambda: clock[0])
+    LAST.set(SimpleNamespace(arguments={}))
+    for i in range(KEPT_SLOW):
+        kept.add_slow(Trace(f"r{i}", 0.0, 1.0 + i, 200, 0.0, 0.0, ()))
+    before = sorted(tmp_path.iterdir())
+    assert len(before) == KEPT_SLOW
+    kept.slow._rests_until = 5.0
+    for i in range(50):
+        kept.add_slow(Trace(f"later{i}", 0.0, 20.0 + i, 200, 0.0, 0.0, ()))
+    assert sorted(tmp_path.iterdir()) == before
+    clock[0] = 6.0
+    kept.add_slow(Trace("fast", 0.0, 0.5, 200, 0.0, 0.0, ()))
+    assert sorted(tmp_path.iterdir()) == before
+    kept.add_slow(Trace("slow", 0.0, 20.0, 200, 0.0, 0.0, ()))
+    assert {path.name.split(".")[2] for path in tmp_path.iterdir()} == {
+        "slow",
+        *(f"r{i}" for i in range(1, KEPT_SLOW)),
+    }
+
+
 def test_only_the_last_failures_are_kept_and_none_once_it_is_switched_off(tmp_path) -> None:
     inputs = Inputs(tmp_path / "app.1", KEPT_FAILED)
     assert all(inputs.keep(f"f{i}", InputsOf({"x": i})) for i in range(KEPT_FAILED + 5))
