@@ -34,7 +34,8 @@ def main(words: list[str] | None = None) -> int:
         "peers: the tagging pipeline on other servers; "
         "independent: the closed loop against wrk and hey; "
         "exports: exported pipelines of five kinds, each served in an environment of its own; "
-        "map: `mlkit map` beside `tag.map`, killed in the middle, and its memory",
+        "map: `mlkit map` beside `tag.map`, killed in the middle, and its memory; "
+        "revisions: throughput and CPU per request beside those of an earlier revision, `--base`",
     )
     parser.add_argument("--blocks", type=int, default=5, help="of each thing, at least 5")
     parser.add_argument(
@@ -48,12 +49,13 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, help="of peers and independent, at least 3")
     parser.add_argument("--quick", action="store_true", help="fewer peers, one round")
     parser.add_argument("--servers", help="names of peers, separated by semicolons")
+    parser.add_argument("--base", help="of revisions: the earlier one, a commit or a tag")
     parser.add_argument("--out", type=Path, default=Path("build/bench"))
     arguments = parser.parse_args(words)
     arguments.blocks = max(5, arguments.blocks)
     block_s = 3.0 if arguments.seconds is None else arguments.seconds
     groups = {"pipeline", "engine", "observe", "models", "placement", "trust"}
-    groups |= {"peers", "independent", "exports", "map"}
+    groups |= {"peers", "independent", "exports", "map", "revisions"}
     known = {*groups, *PARTS, *observe.PARTS, *models.PARTS, *trust.PARTS}
     unknown = set(arguments.parts) - known
     if unknown:
@@ -93,7 +95,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _apart(arguments: argparse.Namespace, block_s: float, check: Callable[[], None]) -> None:
     """What runs in environments and processes of its own."""
-    from benchmarks import dataset, exports
+    from benchmarks import dataset, exports, revisions
     from benchmarks.peers import independent, runner
     from benchmarks.peers.measuring import Effort
 
@@ -107,6 +109,8 @@ def _apart(arguments: argparse.Namespace, block_s: float, check: Callable[[], No
         exports.measure(arguments.out)
     if "map" in arguments.parts:
         dataset.measure(arguments.out, check)
+    if "revisions" in arguments.parts:
+        revisions.measure(arguments.out, arguments.base, arguments.blocks, block_s, check)
     if "independent" in arguments.parts:
         independent.measure(arguments.out, rounds, block_s, check)
 

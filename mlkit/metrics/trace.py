@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["PHASES", "Span", "Trace", "as_header", "phases_of"]
 
@@ -19,8 +19,7 @@ PHASES = ("queue", "batch", "compute", "transfer", "framework")
 """In display order; also the metric names in `Server-Timing`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """One step of a request. Times are seconds since the server received the request.
 
     Attributes:
@@ -53,7 +52,7 @@ class Span:
         return self.finish_s - self.start_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # frozen, making one takes 3 µs more
 class Trace:
     """One request, as measured in the server.
 

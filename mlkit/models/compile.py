@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_model"]
 
-FORMAT = "3"
+FORMAT = "4"
 """Version of the cache's file format; part of every key."""
 
 
@@ -68,7 +68,8 @@ def compile_model(
             affinity mask of the process.
         dynamic_axes: axes whose length may differ from the example's.
         batch_sizes: compile for these lengths of axis 0 (and 1), and split each batch into them.
-            Often faster than one executable for all lengths. The items of a batch must be
+            Often faster than one executable for all lengths. OpenVINO times each length, and
+            leaves out those that are not faster than shorter ones. The items of a batch must be
             independent: on CUDA, batches are padded to powers of two.
         calibration: inputs like the example, with 100 to 300 representative items along axis 0, to
             choose the ranges of int8 with. Needs nncf, once: the result is cached.
@@ -147,12 +148,13 @@ def _on_openvino(
             )
             for p in precisions
         ]
-        if len(variants) == 1:
-            return variants[0]
         compared = samples or source.examples
-        return fastest(
-            variants, source.examples, differs=lambda a, b: _differs(a, b, compared, agreement)
-        )
+        best = variants[0]
+        if len(variants) > 1:
+            best = fastest(
+                variants, source.examples, differs=lambda a, b: _differs(a, b, compared, agreement)
+            )
+        return best.with_useful_sizes(source.examples)
 
     if cache_key is None:
         return build()

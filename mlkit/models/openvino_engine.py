@@ -8,7 +8,7 @@ import logging
 import queue
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from mlkit.errors import MlkitError
 from mlkit.models.model import Array, ArraySpec, CompiledModel, Structure, Target
+from mlkit.models.timing import fastest
 from mlkit.models.whole import tensors
 
 if TYPE_CHECKING:
@@ -239,6 +240,34 @@ class OpenVinoModel(CompiledModel):
                 model.reshape({i: [size, *spec.shape[1:]] for i, spec in enumerate(inputs)})
             executables[size] = core().compile_model(model, "CPU", _config(target))
         return cls(executables, target, inputs, structure)
+
+    def with_sizes(self, sizes: Iterable[int]) -> OpenVinoModel:
+        """Return a model of some of its executables."""
+        executables = {size: self._executables[size] for size in sizes}
+        return OpenVinoModel(executables, self.target, self.inputs, self.structure)
+
+    def with_useful_sizes(self, example: Sequence[Array]) -> OpenVinoModel:
+        """Leave out the batch sizes that are not faster than batches split into smaller ones.
+
+        Small batches keep activations in the cache, large ones read the weights once: which is
+        faster depends on the model and the CPU.
+
+        Args:
+            example: inputs to time it with, repeated to the length of each size.
+        """
+        smallest, *larger = reversed(self._sizes)
+        best = self.with_sizes([smallest])
+        for size in larger:
+            rows = [np.resize(array, (size, *array.shape[1:])) for array in example]
+            candidate = self.with_sizes([*best.sizes, size])
+            best = fastest([best, candidate], rows, differs=lambda exact, other: "")
+        best.timed_ms, best.refused = self.timed_ms, self.refused
+        return best
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Batch sizes of its executables, the largest first."""
+        return tuple(self._sizes)
 
     def save(self, folder: Path) -> None:
         """Write the model to a folder; see `load`."""

@@ -175,7 +175,7 @@ def load_tagging_model(head: Artefact | None = None) -> CompiledModel:
         _network_with_weights if head is None else partial(_network_with, head),
         example=_examples(),
         preprocess=Preprocess(mean=127.0, scale=128.0),
-        batch_sizes=(1,),
+        batch_sizes=(1, 2, 4),
         cache_key=content_key(
             [LITE0_SHA256, weights_file() if head is None else head.key, Path(__file__)]
         ),

@@ -146,8 +146,15 @@ class Idempotency:
         self._running: dict[bytes, asyncio.Future[None]] = {}
         self._open = 0
 
-    async def answer(self, request: Request, send: Send, answer: Answer) -> None:
-        """Answer a request, with ``answer`` unless an earlier response is kept.
+    @staticmethod
+    def key(request: Request) -> bytes | None:
+        """Return the key of a request; None if it has none, or a dependency has read its body."""
+        if request._form is not None:
+            return None
+        return next((value for name, value in request.scope["headers"] if name == KEY), None)
+
+    async def answer(self, key: bytes, request: Request, send: Send, answer: Answer) -> None:
+        """Answer a request with a key, with ``answer`` unless an earlier response is kept.
 
         Raises:
             Invalid: the key is malformed, or was used for another request.
@@ -155,10 +162,6 @@ class Idempotency:
             PayloadTooLarge: the body exceeds the limit.
             DeadlineExceeded: the earlier request, or reading this one, takes too long.
         """
-        key = next((value for name, value in request.scope["headers"] if name == KEY), None)
-        if key is None or request._form is not None:  # a dependency has read the body
-            await answer(send, None)
-            return
         if not 0 < len(key) <= MAX_KEY or not all(33 <= byte < 127 for byte in key):
             raise Invalid(f"Idempotency-Key must be 1 to {MAX_KEY} visible ASCII characters")
         if self._open >= self._limits.max_ongoing_requests:

@@ -240,14 +240,16 @@ def _handler(
             return
         respond = None if handlers is None else partial(handlers, request)
 
+        key = None if idempotency is None else idempotency.key(request)
+        if idempotency is None or key is None:
+            await pipeline.answer(request, send, payloads, results, respond)
+            return
+
         async def answer(send: Send, begun: Terms | None) -> None:
             await pipeline.answer(request, send, payloads, results, respond, begun)
 
-        if idempotency is None:
-            await answer(send, None)
-            return
         try:
-            await idempotency.answer(request, send, answer)
+            await idempotency.answer(key, request, send, answer)
         except (ClientDisconnect, HTTPException, MlkitError) as error:  # before it began
             await pipeline.refuse(request, send, error, respond)
 

@@ -34,7 +34,7 @@ from mlkit.execute.local import not_streaming
 from mlkit.execute.priority import Priority, places
 from mlkit.serving.http import problem
 from mlkit.serving.http.adaptive import AdaptiveLimit
-from mlkit.serving.http.observer import HOPS, Headers, Observer
+from mlkit.serving.http.observer import HOPS, LAST, Headers, Observer
 from mlkit.serving.http.outcome import Outcome, cause_of, outcome_of
 from mlkit.serving.http.pace import resumed
 from mlkit.serving.http.payload import Payloads, from_route
@@ -283,6 +283,7 @@ class Served:
             on_node=on_node,
             priority=terms.priority,
         )
+        LAST.set(execution)
         error = execution.error
         late = error is not None and isinstance(cause_of(error), DeadlineExceeded)
         # One that fails, often at once, says nothing of how long requests take.

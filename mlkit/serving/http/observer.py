@@ -19,7 +19,7 @@ from mlkit.metrics.trace import as_header
 from mlkit.plan import RemoteStep
 from mlkit.serving.http.outcome import outcome_of
 
-__all__ = ["HOPS", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of", "number_of"]
+__all__ = ["HOPS", "LAST", "REQUEST_ID", "Headers", "Hop", "Observer", "length_of", "number_of"]
 
 REQUEST_ID = "X-Request-Id"
 
@@ -38,6 +38,9 @@ class Hop(NamedTuple):
 
 HOPS: ContextVar[list[Hop] | None] = ContextVar("mlkit-hops", default=None)
 """The calls of the current request to stages."""
+
+LAST: ContextVar[Execution | None] = ContextVar("mlkit-last", default=None)
+"""The execution of the current request, once it has ended."""
 
 
 def spans_of(execution: Execution, origin: float) -> list[Span]:

@@ -137,7 +137,7 @@ class FailedRequest(Failure):
         return self.reproduction.step(self.id)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SlowRequest(Trace):
     """The trace of a request that can be run again here."""
 

@@ -30,7 +30,6 @@ from mlkit.serving.http.observer import REQUEST_ID, Observer
 from mlkit.serving.http.userapp import application_of
 from mlkit.serving.limits import Limits
 from mlkit.serving.replica.base import BaseReplica
-from mlkit.serving.replica.kept import RunOnce
 from mlkit.serving.replica.loading import Loaded
 from mlkit.serving.replica.remote import Route, Router
 from mlkit.serving.replica.retire import check_workers, close, drained
@@ -335,7 +334,7 @@ class Replica(BaseReplica):
         observer = Observer(self._observer.recorder, config["version"], export)
         served = {
             name: Served(
-                RunOnce(program, workers=config["workers"], loop=loop),
+                Executor(program, workers=config["workers"], loop=loop),
                 limits,
                 self._failures,
                 observer if name == self._shipment.app else Observer(None),

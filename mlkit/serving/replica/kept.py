@@ -14,7 +14,6 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,12 @@ from typing import Any
 import cloudpickle
 
 from mlkit.define.graph import Argument, Result, sources
-from mlkit.execute import Executor
 from mlkit.execute.execution import Execution
 from mlkit.metrics import Recorder, Trace
+from mlkit.serving.http.observer import LAST
 from mlkit.serving.http.problem import Failure, Failures
 
-__all__ = ["Inputs", "InputsOf", "Kept", "KeptFailures", "KeptRecorder", "RunOnce", "read_inputs"]
+__all__ = ["Inputs", "InputsOf", "Kept", "KeptFailures", "KeptRecorder", "read_inputs"]
 
 MAX_BYTES = 4 * 2**20
 """Maximum size of the inputs of one request; larger ones are not kept."""
@@ -36,9 +35,6 @@ SLOW_FOR_S = 900.0
 """A slow request is kept for as long as `App.slowest` shows it."""
 REST = 50
 """Writing takes at most one part in so many of the time: after it, nothing is kept for a while."""
-
-LAST: ContextVar[Execution | None] = ContextVar("mlkit-last-execution", default=None)
-"""The execution of this context's request, once it has ended."""
 
 
 @dataclass(frozen=True)
@@ -221,16 +217,6 @@ def _of_failed(execution: Execution) -> InputsOf:
     results = {s.node: execution.results.get(s.node) for s in taken if isinstance(s, Result)}
     item = execution.failed_item if task.each is not None else None
     return InputsOf(arguments, results, task.name, item)
-
-
-class RunOnce(Executor):
-    """An executor that passes each ended request to its context."""
-
-    async def run(self, *args: Any, **kwargs: Any) -> Execution:
-        """Run a request; see `Executor.run`."""
-        execution = await super().run(*args, **kwargs)
-        LAST.set(execution)
-        return execution
 
 
 class KeptFailures(Failures):

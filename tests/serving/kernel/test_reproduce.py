@@ -13,22 +13,21 @@ import pytest
 from mlkit import batched_step, each, pipeline, step
 from mlkit.define.resource import Resource
 from mlkit.errors import InputError, StepError
-from mlkit.execute import compile_graph
+from mlkit.execute import Executor, compile_graph
 from mlkit.metrics import Trace
 from mlkit.plan import plan
+from mlkit.serving.http.observer import LAST
 from mlkit.serving.http.problem import Failure
 from mlkit.serving.kernel.reproduce import Reproduction
 from mlkit.serving.replica import kept as kept_module
 from mlkit.serving.replica.kept import (
     KEPT_FAILED,
     KEPT_SLOW,
-    LAST,
     SLOW_FOR_S,
     Inputs,
     InputsOf,
     Kept,
     KeptFailures,
-    RunOnce,
     read_inputs,
 )
 
@@ -93,8 +92,9 @@ def fail(folder, planned, **arguments) -> tuple[Failure, StepError]:
 
     async def run():
         program = compile_graph(planned.cut.front, loop=asyncio.get_running_loop())
-        with RunOnce(program, workers=1, loop=asyncio.get_running_loop()) as executor:
+        with Executor(program, workers=1, loop=asyncio.get_running_loop()) as executor:
             execution = await executor.run(arguments)
+        LAST.set(execution)
         return failures.record(execution.error), execution.error
 
     return asyncio.run(run())
