@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mlkit.errors import DefinitionError, MlkitError
-from mlkit.models import Preprocess, compile_model
+from mlkit.models import Preprocess, compile_model, openvino_engine
 from mlkit.models.openvino_engine import pieces
 from mlkit.models.whole import is_module
 
@@ -109,6 +109,26 @@ def test_fixed_batch_sizes_give_the_same_results_for_any_batch():
         more, total = model(x)
         np.testing.assert_allclose(more, x + 1, rtol=1e-6)
         assert total.shape == (size,)
+
+
+def test_batch_sizes_that_are_not_faster_are_left_out(monkeypatch):
+    compared = []
+
+    def fastest(models, rows, differs):
+        best, candidate = models
+        compared.append((best.sizes, candidate.sizes, len(rows[0])))
+        return candidate if 4 in candidate.sizes else best
+
+    monkeypatch.setattr(openvino_engine, "fastest", fastest)
+    model = compile_model(
+        Pair(), example=floats(1, 2), engine="openvino", precision="fp32", batch_sizes=(2, 4)
+    )
+    assert compared == [((1,), (2, 1), 2), ((1,), (4, 1), 4)]
+    assert model.sizes == (4, 1)
+    x = floats(7, 2)
+    more, total = model(x)
+    np.testing.assert_allclose(more, x + 1, rtol=1e-6)
+    np.testing.assert_allclose(total, x.sum(1), rtol=1e-6)
 
 
 def test_a_batch_is_cut_into_the_largest_pieces():
