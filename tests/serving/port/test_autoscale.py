@@ -106,6 +106,7 @@ def test_a_policy_of_a_cell_and_one_that_replaces_it(scaling):
 def test_replicas_that_were_set_by_hand_are_told_too(scaling):
     scaling.scale("load", num_replicas=2)
     until(lambda: scaling.scaling.latest()["far"].ready == 2)
+    until(lambda: any(d.why == "set manually" for d in scaling.scaling.decisions))
     by_hand = [d for d in scaling.scaling.decisions if d.why == "set manually"][-1]
     assert (by_hand.stage, by_hand.before, by_hand.after) == ("far", 1, 2)
 
