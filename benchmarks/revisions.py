@@ -18,14 +18,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-import psutil
-
 from mlkit.errors import MlkitError
 from mlkit.load.analysis import ratio
+from tools.demo.processes import cpu_times, end, marked, spent
 
 __all__ = ["measure"]
 
 PIPELINES: Final = ("noop", "tagging")
+
+MARK: Final = "MLKIT_RUNTIME_DIR"
+"""Variable in the environment of a revision's processes, with a folder of its own."""
+
+ROLES: Final = ("replica", "HAProxy")
+
+WARM_UP_S: Final = 0.3
+"""Start of each block that does not count, in seconds."""
 
 WARM_UP_BLOCKS: Final = 2
 """Of each revision, aside: caches fill, and adaptive batching settles."""
@@ -50,10 +57,10 @@ payloads = {"noop": [{"text": "x" * 970}], "tagging": list(load_payloads(sample(
 apps = {"noop": deploy(noop, progress=False), "tagging": deploy(tag, progress=False)}
 print("READY", flush=True)
 for line in sys.stdin:
-    name, seconds = line.split()
+    name, seconds, warmup_s = line.split()
     result = load_test(
         apps[name], payloads[name], closed(concurrency=16),
-        duration_s=float(seconds), warmup_s=0.3, progress=False,
+        duration_s=float(seconds), warmup_s=float(warmup_s), progress=False,
     )
     answer = {"rate": result.ok_rate, "requests": int(result.ok.sum())}
     print("RESULT", json.dumps(answer), flush=True)
@@ -88,8 +95,11 @@ def measure(
         mine = stack.enter_context(_deployed(here))
         for name in PIPELINES:
             rows: list[tuple[dict[str, float], dict[str, float]]] = []
-            for _ in range(WARM_UP_BLOCKS + blocks):
-                rows.append((mine.load(name, seconds), theirs.load(name, seconds)))
+            for number in range(WARM_UP_BLOCKS + blocks):
+                # Each goes first in every other block: a cold start of one is not held against it.
+                order = (mine, theirs) if number % 2 else (theirs, mine)
+                row = {revision: revision.load(name, seconds) for revision in order}
+                rows.append((row[mine], row[theirs]))
                 check()
             results[name] = _compared(rows[WARM_UP_BLOCKS:])
             _print(name, results[name])
@@ -100,54 +110,33 @@ def measure(
 
 
 class _Revision:
-    """A revision that is deployed; its process takes commands by its standard input."""
+    """A deployed revision; its process takes commands on standard input."""
 
     def __init__(self, process: subprocess.Popen[str], runtime_dir: str) -> None:
         self._process, self._runtime_dir = process, runtime_dir
         self.read("READY")
 
     def load(self, name: str, seconds: float) -> dict[str, float]:
-        """Load one of its pipelines; rate, and CPU per request of each kind of process in us."""
-        before = self._cpu_s()
+        """Load one of its pipelines; return the rate, and CPU per request by role in µs."""
+        before = cpu_times(marked(MARK, self._runtime_dir))
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{name} {seconds}\n")
+        self._process.stdin.write(f"{name} {seconds} {WARM_UP_S}\n")
         self._process.stdin.flush()
         row: dict[str, float] = json.loads(self.read("RESULT"))
+        cpu_s = spent(before, cpu_times(marked(MARK, self._runtime_dir)))
         # The requests of the warm-up are not among those counted, but their CPU time is.
-        share = seconds / (seconds + 0.3)
-        for role, cpu_s in self._cpu_s().items():
-            used_s = cpu_s - before.get(role, 0.0)
-            row[f"{role}_us"] = 1e6 * used_s * share / max(1.0, row["requests"])
+        share = seconds / (seconds + WARM_UP_S)
+        for role in ROLES:
+            row[f"{role}_us"] = 1e6 * cpu_s.get(role, 0.0) * share / max(1.0, row["requests"])
         return row
 
     def read(self, word: str) -> str:
-        """Return what its next line with this word says."""
+        """Return the rest of its next line that starts with a word."""
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith(word):
                 return line[len(word) :].strip()
         raise MlkitError(f"a revision ended with status {self._process.wait()} before {word}")
-
-    def _cpu_s(self) -> dict[str, float]:
-        """CPU seconds of its session's processes, by what they are."""
-        totals = dict.fromkeys(("replica", "proxy"), 0.0)
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("MLKIT_RUNTIME_DIR") != self._runtime_dir:
-                    continue
-                role = self._role(process)
-                if role:
-                    times = process.cpu_times()
-                    totals[role] += times.user + times.system
-            except psutil.Error:
-                continue
-        return totals
-
-    def _role(self, process: psutil.Process) -> str:
-        title = " ".join(process.cmdline())
-        if "haproxy" in process.name():
-            return "proxy"
-        return "replica" if "ServeReplica" in title else ""
 
 
 @contextmanager
@@ -172,7 +161,7 @@ def _deployed(tree: Path) -> Iterator[_Revision]:
             env={
                 **os.environ,
                 "PYTHONPATH": str(tree),
-                "MLKIT_RUNTIME_DIR": runtime_dir,
+                MARK: runtime_dir,
                 "RAY_USAGE_STATS_ENABLED": "0",
             },
             stdin=subprocess.PIPE,
@@ -184,7 +173,10 @@ def _deployed(tree: Path) -> Iterator[_Revision]:
         finally:
             assert process.stdin is not None
             process.stdin.close()
-            process.wait(60)
+            try:
+                process.wait(60)
+            finally:
+                end(MARK, runtime_dir)
 
 
 def _compared(rows: Sequence[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:

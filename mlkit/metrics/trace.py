@@ -52,7 +52,7 @@ class Span(NamedTuple):
         return self.finish_s - self.start_s
 
 
-@dataclass(slots=True)  # frozen, making one takes 3 µs more
+@dataclass(slots=True)  # a frozen one is slower to create, and each request does
 class Trace:
     """One request, as measured in the server.
 

@@ -3,8 +3,8 @@
 Serve's template binds two listeners (statistics and metrics) to every interface, and responds to
 502, 503 and 504 with a plain 500; Serve's own rejections are plain text; with the template's
 ``option splice-request``, HAProxy 2.8 often does not notice that a client has disconnected while a
-replica works for it; and a line about each request to a syslog that is rarely there takes a fifth
-of its time. The launcher edits the configuration before it becomes the real HAProxy.
+replica works for it; and a line about each request to a syslog that is rarely there takes CPU for
+nothing. The launcher edits the configuration before it becomes the real HAProxy.
 
 HAProxy sends a request again whose replica has died, if it is to the own route of an idempotent
 pipeline. `replay` sets which. Clients that send requests again themselves set the header
