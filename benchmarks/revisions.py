@@ -96,7 +96,7 @@ def measure(
         for name in PIPELINES:
             rows: list[tuple[dict[str, float], dict[str, float]]] = []
             for number in range(WARM_UP_BLOCKS + blocks):
-                # Each goes first in every other block: a cold start of one is not held against it.
+                # Each goes first in every other block, so that effects of the order cancel.
                 order = (mine, theirs) if number % 2 else (theirs, mine)
                 row = {revision: revision.load(name, seconds) for revision in order}
                 rows.append((row[mine], row[theirs]))
